@@ -1,0 +1,126 @@
+//! What a client asked: decoded, bounded, not yet trusted.
+
+use crate::{
+    AgentId, ExecutorId, FrameworkId, FrameworkInfo, Hello, LaunchNumber, OfferId, Resources, Role, Session,
+    StatusUpdate, TaskId, TaskSpec, Uuid,
+};
+
+/// A call of any client that holds a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Call {
+    /// From a framework's scheduler; `id` comes back with the outcome, 0 asks for none.
+    Scheduler {
+        /// Chosen by the client.
+        id: u64,
+        /// The call.
+        call: SchedulerCall,
+    },
+    /// From an agent, in the session it believes to hold (0 before its first welcome).
+    Agent {
+        /// Its session.
+        session: Session,
+        /// The call.
+        call: AgentCall,
+    },
+}
+
+/// What a scheduler may ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SchedulerCall {
+    /// Subscribe, or subscribe again with the id of before.
+    Subscribe {
+        /// None for a new framework.
+        framework_id: Option<FrameworkId>,
+        /// Its description.
+        info: FrameworkInfo,
+        /// Roles it wants no offers for as yet.
+        suppressed_roles: Vec<Role>,
+    },
+    /// Use offers of one agent to launch tasks; what is left comes back, filtered for `refuse_ms`.
+    Accept {
+        /// The offers, all of one agent and one role.
+        offer_ids: Vec<OfferId>,
+        /// The tasks.
+        tasks: Vec<TaskSpec>,
+        /// How long not to offer the rest again, in ms.
+        refuse_ms: u64,
+    },
+    /// Give offers back.
+    Decline {
+        /// The offers.
+        offer_ids: Vec<OfferId>,
+        /// How long not to offer the same again, in ms.
+        refuse_ms: u64,
+    },
+    /// Want offers again, without filters. No roles = all.
+    Revive {
+        /// The roles.
+        roles: Vec<Role>,
+    },
+    /// Want no offers. No roles = all.
+    Suppress {
+        /// The roles.
+        roles: Vec<Role>,
+    },
+    /// End a task.
+    Kill {
+        /// The task.
+        task_id: TaskId,
+        /// Its agent, if known.
+        agent_id: Option<AgentId>,
+        /// How long it may take to end by itself, in ms; none = its own policy.
+        grace_ms: Option<u64>,
+    },
+    /// Take an update as received.
+    Acknowledge {
+        /// Of which task.
+        task_id: TaskId,
+        /// Which update.
+        uuid: Uuid,
+    },
+    /// Ask for the latest state of tasks; none listed = all.
+    Reconcile {
+        /// The tasks, with the agent where known.
+        tasks: Vec<(TaskId, Option<AgentId>)>,
+    },
+    /// Say what is needed, so that agents are ranked for it by the affinity score.
+    Request {
+        /// One entry for each placement needed; empty takes the needs back.
+        needs: Vec<Resources>,
+    },
+    /// Hand bytes to an executor. At most once.
+    Message {
+        /// On which agent.
+        agent_id: AgentId,
+        /// Which executor.
+        executor_id: ExecutorId,
+        /// The bytes.
+        data: Vec<u8>,
+    },
+    /// End the framework and all its tasks.
+    Teardown,
+}
+
+/// What an agent may say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AgentCall {
+    /// Who it is and what it knows.
+    Hello(Hello),
+    /// These orders are on its disk and will be answered by updates.
+    Accepted(Vec<LaunchNumber>),
+    /// A task's status.
+    Status(StatusUpdate),
+    /// A launch it holds no more process of, though no update of its own says so (a stray that ended).
+    Ended(LaunchNumber),
+    /// Answer to a ping.
+    Pong(u64),
+    /// Bytes from an executor to its framework. At most once.
+    Message {
+        /// Whose.
+        framework_id: FrameworkId,
+        /// From which executor.
+        executor_id: ExecutorId,
+        /// The bytes.
+        data: Vec<u8>,
+    },
+}

@@ -1,0 +1,129 @@
+//! The numbers that fence and deduplicate.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub u64);
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+number!(
+    /// A Raft log index.
+    Index
+);
+number!(
+    /// A Raft term.
+    Term
+);
+number!(
+    /// A session of a framework or an agent, counted by the registry; the newest wins. 0 is none.
+    Session
+);
+
+/// What whoever listens to a leader remembers: the highest seen, anything older is dropped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Fence {
+    /// 1 at a cluster's creation, raised only by an explicit recovery.
+    pub incarnation: u32,
+    /// The Raft term of the leader that speaks.
+    pub term: Term,
+}
+
+impl fmt::Display for Fence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.incarnation, self.term)
+    }
+}
+
+/// Names one launch for ever: where in which log it was committed, and its place in that entry.
+/// Orders, checkpoints, status updates and kills carry it; agents deduplicate by it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LaunchNumber {
+    /// The cluster's incarnation when it was committed.
+    pub incarnation: u32,
+    /// The log index of its entry.
+    pub index: Index,
+    /// Its place among the launches of that entry.
+    pub n: u32,
+}
+
+impl fmt::Display for LaunchNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.incarnation, self.index, self.n)
+    }
+}
+
+impl std::str::FromStr for LaunchNumber {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || format!("{text:?} is not a launch number (incarnation.index.n)");
+        let mut parts = text.split('.');
+        let mut next = || parts.next().ok_or_else(bad);
+        let number = Self {
+            incarnation: next()?.parse().map_err(|_| bad())?,
+            index: Index(next()?.parse().map_err(|_| bad())?),
+            n: next()?.parse().map_err(|_| bad())?,
+        };
+        if parts.next().is_some() { Err(bad()) } else { Ok(number) }
+    }
+}
+
+/// Names one status update; 16 bytes on the Mesos wire.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Uuid(pub [u8; 16]);
+
+impl Uuid {
+    /// The uuid of update `seq` of a launch. Needs no chance: launches are unique in their cluster
+    /// (index below 2^48) and updates are counted within their launch.
+    pub fn of(launch: LaunchNumber, seq: u32) -> Self {
+        let mut bytes = [0; 16];
+        bytes[..2].copy_from_slice(&(launch.incarnation as u16).to_be_bytes());
+        bytes[2..8].copy_from_slice(&launch.index.0.to_be_bytes()[2..]);
+        bytes[8..12].copy_from_slice(&launch.n.to_be_bytes());
+        bytes[12..].copy_from_slice(&seq.to_be_bytes());
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+impl fmt::Debug for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn launch_numbers_round_trip_as_text() {
+        let launch = LaunchNumber { incarnation: 1, index: Index(205), n: 3 };
+        assert_eq!(launch.to_string().parse(), Ok(launch));
+        assert!("1.2".parse::<LaunchNumber>().is_err());
+        assert!("1.2.3.4".parse::<LaunchNumber>().is_err());
+    }
+
+    #[test]
+    fn uuids_of_different_updates_differ() {
+        let a = LaunchNumber { incarnation: 1, index: Index(7), n: 0 };
+        let b = LaunchNumber { n: 1, ..a };
+        assert_ne!(Uuid::of(a, 1), Uuid::of(a, 2));
+        assert_ne!(Uuid::of(a, 1), Uuid::of(b, 1));
+    }
+}

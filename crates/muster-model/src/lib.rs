@@ -1,0 +1,36 @@
+//! The nouns every other crate speaks: ids, time, resources, frameworks, agents, tasks, offers,
+//! and the calls and events that travel between them.
+//!
+//! # Laws
+//! - A value of an id type was validated when it was made from outside input ([`id`]).
+//! - Resource arithmetic is exact: scalars count in thousandths, ranges and sets are sets.
+//! - Units stand last in a name: `grace_ms`, `mem_mb`.
+//!
+//! # Nevers
+//! - No clock, no randomness, no floating point in anything that is replicated.
+//! - No wire types: `muster-proto` converts both ways.
+
+pub mod agent;
+pub mod call;
+pub mod event;
+pub mod framework;
+pub mod id;
+pub mod launch;
+pub mod offer;
+pub mod resource;
+pub mod score;
+pub mod sealed;
+pub mod task;
+pub mod time;
+
+pub use agent::{AgentInfo, Attribute, AttributeValue, Hello, KnownTask};
+pub use call::{AgentCall, Call, SchedulerCall};
+pub use event::{AcceptOutcome, AgentEvent, Event, SchedulerEvent, TaskOutcome};
+pub use framework::{Capabilities, FrameworkInfo};
+pub use id::{AgentId, ClusterId, ExecutorId, FrameworkId, IdError, MachineId, OfferId, Role, TaskId, TaskKey};
+pub use launch::{Fence, Index, LaunchNumber, Session, Term, Uuid};
+pub use offer::Offer;
+pub use resource::{Resources, Value};
+pub use sealed::Sealed;
+pub use task::{Reason, Source, Status, StatusUpdate, TaskSpec, TaskState};
+pub use time::{Timestamp, WallTime};

@@ -1,0 +1,72 @@
+//! Committed facts about the registry, in log order. Views fold them; the leader tells clients of them.
+
+use crate::{Agent, Framework, Task};
+use muster_model::{AgentId, FrameworkId, LaunchNumber, Resources, Session, Status, TaskKey, Uuid};
+use std::sync::Arc;
+
+/// One committed fact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A leader began its term: all sessions are void.
+    TermBegan,
+    /// A framework subscribed; the record is as it is now. Its former session is void.
+    FrameworkSubscribed(Arc<Framework>),
+    /// A framework's session ended.
+    FrameworkDisconnected(FrameworkId, Session),
+    /// A framework is over; its tasks follow as changes of their own.
+    FrameworkRemoved(FrameworkId),
+    /// An agent was admitted, new or again; the record is as it is now.
+    AgentAdmitted(Arc<Agent>),
+    /// An agent's session ended.
+    AgentDisconnected(AgentId, Session),
+    /// An agent is unreachable.
+    AgentUnreachable(AgentId),
+    /// An agent is gone for ever: marked by an operator, replaced by another of its machine, or forgotten.
+    AgentRemoved(AgentId),
+    /// What an agent's tasks and strays hold changed.
+    HeldChanged {
+        /// Of which agent.
+        agent_id: AgentId,
+        /// On whose account; none for a stray of no framework.
+        framework_id: Option<FrameworkId>,
+        /// What was let go.
+        freed: Resources,
+        /// What was taken.
+        taken: Resources,
+    },
+    /// A task was launched: its agent must be told.
+    TaskLaunched(Arc<Task>),
+    /// A task's record changed (state, kill, acceptance); as it is now.
+    TaskChanged(Arc<Task>),
+    /// An update became the head of its task's queue: its framework must be told.
+    UpdateDue {
+        /// Of which task.
+        task: TaskKey,
+        /// On which agent.
+        agent_id: AgentId,
+        /// What to acknowledge.
+        uuid: Uuid,
+        /// The status.
+        status: Status,
+    },
+    /// A kill must be sent to the task's agent.
+    KillDue(Arc<Task>),
+    /// A launch that the agent lists as alive has no live task: it must be ended.
+    StrayFound {
+        /// Where.
+        agent_id: AgentId,
+        /// Which launch.
+        launch: LaunchNumber,
+        /// What it was called.
+        task: TaskKey,
+    },
+    /// A launch is over for its agent: nothing of it is wanted any more.
+    LaunchOver {
+        /// Where.
+        agent_id: AgentId,
+        /// Which launch.
+        launch: LaunchNumber,
+    },
+    /// A task is over and acknowledged: it left the live tasks.
+    TaskCompleted(TaskKey),
+}

@@ -1,0 +1,91 @@
+//! What became of a command. A refusal is a normal answer, not an error.
+
+use crate::Disconnection;
+use muster_model::{AcceptOutcome, AgentId, FrameworkId, Index, LaunchNumber, Session, Term};
+use std::fmt;
+
+/// What became of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done, nothing to say.
+    Done,
+    /// A framework is subscribed.
+    Subscribed {
+        /// Its id.
+        framework_id: FrameworkId,
+        /// Its new session.
+        session: Session,
+    },
+    /// An agent is admitted.
+    Admitted {
+        /// Its id.
+        agent_id: AgentId,
+        /// Its new session.
+        session: Session,
+        /// Launches it may forget.
+        forget: Vec<LaunchNumber>,
+        /// No launch below this index will ever be ordered of it again.
+        low_mark: Index,
+    },
+    /// What became of the tasks of a launch (also when answered from memory).
+    Launched(AcceptOutcome),
+    /// The registry has the update, or has no use for it: the agent forgets it.
+    Confirmed,
+    /// Not done.
+    Refused(Refusal),
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The entry was decided in another term than it was written in.
+    StaleTerm {
+        /// Decided in.
+        decided: Term,
+        /// Written in.
+        written: Term,
+    },
+    /// No such framework.
+    UnknownFramework(FrameworkId),
+    /// The framework was removed; its id will never live again.
+    FrameworkRemoved(FrameworkId),
+    /// A framework may not change its principal.
+    PrincipalChanged,
+    /// No such agent.
+    UnknownAgent(AgentId),
+    /// The agent was marked gone; it must come back as a new one.
+    AgentGone(AgentId),
+    /// The session is not the newest.
+    StaleSession,
+    /// The disconnection that the deadline was for has ended, or the deadline lies ahead.
+    NotDue(Option<Disconnection>),
+    /// No such task.
+    UnknownTask,
+    /// The task waits for the acknowledgement of another update, or of none.
+    NotTheHead,
+    /// The agent still holds tasks that this would change (resources shrank below what is in use).
+    ResourcesInUse(AgentId),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StaleTerm { decided, written } => {
+                write!(f, "decided in term {decided}, but written in term {written}")
+            }
+            Self::UnknownFramework(id) => write!(f, "framework {id} is not known"),
+            // Existing clients match on this text to drop a stored framework id.
+            Self::FrameworkRemoved(_) => f.write_str("Framework has been removed"),
+            Self::PrincipalChanged => f.write_str("Changing framework's principal is not allowed."),
+            Self::UnknownAgent(id) => write!(f, "agent {id} is not known"),
+            Self::AgentGone(id) => write!(f, "agent {id} was marked gone; start it with an empty work directory"),
+            Self::StaleSession => f.write_str("a newer session exists"),
+            Self::NotDue(_) => f.write_str("the disconnection ended, or its deadline lies ahead"),
+            Self::UnknownTask => f.write_str("the task is not known"),
+            Self::NotTheHead => f.write_str("this is not the update that waits for acknowledgement"),
+            Self::ResourcesInUse(id) => {
+                write!(f, "agent {id} came back with fewer resources than its tasks hold; end them or restore them")
+            }
+        }
+    }
+}
