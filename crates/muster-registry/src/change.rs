@@ -1,7 +1,7 @@
 //! Committed facts about the registry, in log order. Views fold them; the leader tells clients of them.
 
 use crate::{Agent, Framework, Task};
-use muster_model::{AgentId, FrameworkId, LaunchNumber, Resources, Session, Status, TaskKey, Uuid};
+use muster_model::{AgentId, FrameworkId, LaunchNumber, Resources, Role, Session, Status, TaskKey, Uuid};
 use std::sync::Arc;
 
 /// One committed fact.
@@ -27,17 +27,15 @@ pub enum Change {
     HeldChanged {
         /// Of which agent.
         agent_id: AgentId,
-        /// On whose account; none for a stray of no framework.
-        framework_id: Option<FrameworkId>,
+        /// On whose account, and in which role; none for a stray.
+        account: Option<(FrameworkId, Role)>,
         /// What was let go.
         freed: Resources,
         /// What was taken.
         taken: Resources,
     },
-    /// A task was launched: its agent must be told.
-    TaskLaunched(Arc<Task>),
-    /// A task's record changed (state, kill, acceptance); as it is now.
-    TaskChanged(Arc<Task>),
+    /// A task was launched, or its agent came back without having heard of it: the agent must be told.
+    RunDue(Arc<Task>),
     /// An update became the head of its task's queue: its framework must be told.
     UpdateDue {
         /// Of which task.
@@ -59,13 +57,6 @@ pub enum Change {
         launch: LaunchNumber,
         /// What it was called.
         task: TaskKey,
-    },
-    /// A launch is over for its agent: nothing of it is wanted any more.
-    LaunchOver {
-        /// Where.
-        agent_id: AgentId,
-        /// Which launch.
-        launch: LaunchNumber,
     },
     /// A task is over and acknowledged: it left the live tasks.
     TaskCompleted(TaskKey),

@@ -22,8 +22,10 @@ pub enum Outcome {
         agent_id: AgentId,
         /// Its new session.
         session: Session,
-        /// Launches it may forget.
+        /// Launches it may forget: ended, and nobody waits for them.
         forget: Vec<LaunchNumber>,
+        /// Of which launches the registry now has the updates up to which number.
+        confirm: Vec<(LaunchNumber, u32)>,
         /// No launch below this index will ever be ordered of it again.
         low_mark: Index,
     },
@@ -78,13 +80,18 @@ impl fmt::Display for Refusal {
             Self::FrameworkRemoved(_) => f.write_str("Framework has been removed"),
             Self::PrincipalChanged => f.write_str("Changing framework's principal is not allowed."),
             Self::UnknownAgent(id) => write!(f, "agent {id} is not known"),
-            Self::AgentGone(id) => write!(f, "agent {id} was marked gone; start it with an empty work directory"),
+            Self::AgentGone(id) => {
+                write!(f, "agent {id} was marked gone; start it with an empty work directory")
+            }
             Self::StaleSession => f.write_str("a newer session exists"),
             Self::NotDue(_) => f.write_str("the disconnection ended, or its deadline lies ahead"),
             Self::UnknownTask => f.write_str("the task is not known"),
             Self::NotTheHead => f.write_str("this is not the update that waits for acknowledgement"),
             Self::ResourcesInUse(id) => {
-                write!(f, "agent {id} came back with fewer resources than its tasks hold; end them or restore them")
+                write!(
+                    f,
+                    "agent {id} came back with fewer resources than its tasks hold; end them or restore them"
+                )
             }
         }
     }

@@ -1,0 +1,120 @@
+//! Subscribe, disconnect, expire, tear down.
+
+use crate::{
+    Change, CompletedFramework, Connection, Disconnection, Framework, Kill, Outcome, Refusal, Registry,
+    Subscribe, registry::Context,
+};
+use muster_model::{FrameworkId, Index, Session, TaskState};
+
+impl Registry {
+    pub(crate) fn subscribe(&mut self, subscribe: &Subscribe, to: &mut Context<'_>) -> Outcome {
+        let known = subscribe.framework_id.as_ref();
+        if let Some(id) = known
+            && self.removed_frameworks.contains(id)
+        {
+            return Outcome::Refused(Refusal::FrameworkRemoved(id.clone()));
+        }
+        let former = known.and_then(|id| self.frameworks.get(id)).cloned();
+        let mut info = subscribe.info.clone();
+        if let Some(former) = &former {
+            if former.info.principal != info.principal {
+                return Outcome::Refused(Refusal::PrincipalChanged);
+            }
+            info.user = former.info.user.clone(); // kept from the first subscription on, as Mesos does
+        }
+        let id = match known {
+            // An id that this registry does not know is taken as it is, as Mesos does.
+            Some(id) => id.clone(),
+            None => {
+                let n = self.header.frameworks_counted;
+                self.header.frameworks_counted += 1;
+                FrameworkId::new(format!("{}-{n:04}", self.header.cluster_id))
+            }
+        };
+        let framework = Framework {
+            id: id.clone(),
+            info,
+            suppressed_roles: subscribe.suppressed_roles.clone(),
+            session: self.next_session(),
+            connection: Connection::Connected,
+            registered: former.map_or(self.header.wall, |former| former.registered),
+        };
+        let framework = self.frameworks.put(id.clone(), framework);
+        to.changes.push(Change::FrameworkSubscribed(framework.clone()));
+        Outcome::Subscribed { framework_id: id, session: framework.session }
+    }
+
+    pub(crate) fn disconnect_framework(
+        &mut self,
+        id: &FrameworkId,
+        session: Session,
+        to: &mut Context<'_>,
+    ) -> Outcome {
+        let Some(framework) = self.frameworks.get(id) else {
+            return Outcome::Refused(Refusal::UnknownFramework(id.clone()));
+        };
+        if framework.session != session || !framework.is_connected() {
+            return Outcome::Refused(Refusal::StaleSession);
+        }
+        let disconnection = Disconnection::new(to.index, to.now, framework.info.failover_timeout_ms);
+        self.frameworks.update(id, |it| it.connection = Connection::Disconnected(disconnection));
+        to.changes.push(Change::FrameworkDisconnected(id.clone(), session));
+        Outcome::Done
+    }
+
+    pub(crate) fn expire_framework(
+        &mut self,
+        id: &FrameworkId,
+        disconnected: Index,
+        to: &mut Context<'_>,
+    ) -> Outcome {
+        let Some(framework) = self.frameworks.get(id) else {
+            return Outcome::Refused(Refusal::UnknownFramework(id.clone()));
+        };
+        match framework.connection {
+            Connection::Disconnected(it) if it.index == disconnected && it.deadline <= to.now => {
+                self.teardown(id, to)
+            }
+            Connection::Disconnected(it) => Outcome::Refused(Refusal::NotDue(Some(it))),
+            Connection::Connected => Outcome::Refused(Refusal::NotDue(None)),
+        }
+    }
+
+    pub(crate) fn teardown(&mut self, id: &FrameworkId, to: &mut Context<'_>) -> Outcome {
+        let Some(framework) = self.frameworks.remove(id) else {
+            return Outcome::Refused(match self.removed_frameworks.contains(id) {
+                true => Refusal::FrameworkRemoved(id.clone()),
+                false => Refusal::UnknownFramework(id.clone()),
+            });
+        };
+        to.changes.push(Change::FrameworkRemoved(id.clone()));
+        self.removed_frameworks.put(id.clone(), to.now);
+        let completed = CompletedFramework { framework: (*framework).clone(), completed: self.header.wall };
+        let seq = self.next_seq();
+        self.completed_frameworks.put(seq, completed);
+        let tasks: Vec<_> = self.tasks_of_framework(id).cloned().collect();
+        for mut task in tasks {
+            // Shown as killed, held until the agent reports the end (`protocol` C13).
+            if !task.state.is_terminal() {
+                task.state = TaskState::Killed;
+                task.message = "the framework was removed".into();
+                task.updated = self.header.wall;
+            }
+            task.updates.clear();
+            let wanted = task.held && task.kill.is_none();
+            if wanted {
+                task.kill = Some(Kill { index: to.index, grace_ms: None });
+            }
+            let agent_id = task.agent_id.clone();
+            let task = self.put_task(task, to);
+            if let Some(task) = task
+                && wanted
+                && self.agents.get(&agent_id).is_some_and(|agent| agent.is_connected())
+            {
+                to.changes.push(Change::KillDue(task));
+            }
+        }
+        self.forget_spent_of(id);
+        Outcome::Done
+    }
+}

@@ -1,0 +1,201 @@
+//! Launching: checked again here, whatever the leader believed.
+
+use crate::{
+    Change, Launch, Outcome, Refusal, Registry, Task,
+    registry::{Context, Executor, ExecutorKey, Spent},
+};
+use muster_model::{AcceptOutcome, Reason, Resources, TaskKey, TaskOutcome, TaskSpec, TaskState};
+use std::collections::BTreeSet;
+
+/// Why a task of a launch was not launched.
+struct No {
+    state: TaskState,
+    reason: Reason,
+    message: String,
+}
+
+impl No {
+    fn error(message: String) -> Self {
+        Self { state: TaskState::Error, reason: Reason::TaskInvalid, message }
+    }
+    fn dropped(reason: Reason, message: impl Into<String>) -> Self {
+        Self { state: TaskState::Dropped, reason, message: message.into() }
+    }
+    fn outcome(self) -> TaskOutcome {
+        TaskOutcome::Refused { state: self.state, reason: self.reason, message: self.message.into() }
+    }
+}
+
+impl Registry {
+    pub(crate) fn launch(&mut self, launch: &Launch, to: &mut Context<'_>) -> Outcome {
+        if !self.frameworks.contains(&launch.framework_id) {
+            return Outcome::Refused(match self.removed_frameworks.contains(&launch.framework_id) {
+                true => Refusal::FrameworkRemoved(launch.framework_id.clone()),
+                false => Refusal::UnknownFramework(launch.framework_id.clone()),
+            });
+        }
+        if let Some(outcome) = self.remembered(launch) {
+            return Outcome::Launched(outcome);
+        }
+        let mut left = launch.offered.clone();
+        let mut outcome = AcceptOutcome::default();
+        for spec in &launch.tasks {
+            let became = match self.check_launch(launch, spec, &left) {
+                Err(no) => no.outcome(),
+                Ok(needed) => {
+                    left.subtract(&needed);
+                    TaskOutcome::Launched(self.launch_task(launch, spec, to))
+                }
+            };
+            outcome.tasks.push((spec.task_id.clone(), became));
+        }
+        self.remember_spent(launch, &outcome, to);
+        Outcome::Launched(outcome)
+    }
+
+    /// The answer to a repeated ACCEPT: as before for the tasks it had, DROPPED for others, unless they live.
+    ///
+    /// The leader uses the same function to answer early.
+    pub fn remembered(&self, launch: &Launch) -> Option<AcceptOutcome> {
+        let spent = launch.offer_ids.iter().find_map(|id| self.spent(id))?;
+        let ours = spent.framework_id == launch.framework_id;
+        let tasks = launch.task_ids().map(|task_id| {
+            let before = spent.outcome.tasks.iter().find(|(id, _)| ours && id == task_id);
+            let became = match before {
+                Some((_, became)) => became.clone(),
+                None => No::dropped(Reason::InvalidOffers, "the offers were used before").outcome(),
+            };
+            (task_id.clone(), became)
+        });
+        Some(AcceptOutcome { tasks: tasks.collect() })
+    }
+
+    /// Whether a task may be launched out of `left`, and what it takes: its own and a new executor's.
+    fn check_launch(&self, launch: &Launch, spec: &TaskSpec, left: &Resources) -> Result<Resources, No> {
+        let agent_id = &launch.agent_id;
+        let Some(agent) = self.agents.get(agent_id) else {
+            return Err(No::dropped(Reason::AgentRemoved, format!("agent {agent_id} is not known")));
+        };
+        if agent.lost_since().is_some() {
+            return Err(No::dropped(
+                Reason::AgentRemoved,
+                format!("agent {agent_id} is {}", agent.state_name()),
+            ));
+        }
+        if !agent.is_connected() {
+            return Err(No::dropped(Reason::AgentDisconnected, format!("agent {agent_id} is disconnected")));
+        }
+        let key = TaskKey { framework_id: launch.framework_id.clone(), task_id: spec.task_id.clone() };
+        if self.tasks.contains(&key) {
+            return Err(No::error(format!("task id {} is in use: choose another", spec.task_id)));
+        }
+        if spec.resources.is_empty() {
+            return Err(No::error(format!("task {} asks for no resources", spec.task_id)));
+        }
+        let mut needed = spec.resources.clone();
+        if let Some(executor) = &spec.executor {
+            let key = executor_key(launch, spec);
+            match key.and_then(|key| self.executors.get(&key)) {
+                Some(running) if running.spec != *executor => {
+                    return Err(No::error(format!(
+                        "executor {} runs on agent {agent_id} with another description",
+                        executor.executor_id
+                    )));
+                }
+                Some(_) => {}
+                None => needed.add(&executor.resources),
+            }
+        }
+        if !left.contains(&needed) {
+            return Err(No::error(format!(
+                "task {} needs {needed}, but the offers have {left} left",
+                spec.task_id
+            )));
+        }
+        let room = self.room_on(agent_id);
+        if !room.contains(&needed) {
+            let message =
+                format!("task {} needs {needed}, but agent {agent_id} has {room} left", spec.task_id);
+            return Err(No::dropped(Reason::InvalidOffers, message));
+        }
+        Ok(needed)
+    }
+
+    fn launch_task(
+        &mut self,
+        launch: &Launch,
+        spec: &TaskSpec,
+        to: &mut Context<'_>,
+    ) -> muster_model::LaunchNumber {
+        let account = Some((launch.framework_id.clone(), launch.role.clone()));
+        if let (Some(executor), Some(key)) = (&spec.executor, executor_key(launch, spec))
+            && self.executors.update(&key, |running| running.tasks += 1).is_none()
+        {
+            self.hold(&launch.agent_id, account.clone(), &executor.resources, to);
+            let role = launch.role.clone();
+            self.executors.put(key.clone(), Executor { key, role, spec: executor.clone(), tasks: 1 });
+        }
+        let number = self.next_launch(to);
+        let key = TaskKey { framework_id: launch.framework_id.clone(), task_id: spec.task_id.clone() };
+        let task = Task {
+            key: key.clone(),
+            name: spec.name.clone(),
+            launch: number,
+            agent_id: launch.agent_id.clone(),
+            role: launch.role.clone(),
+            resources: spec.resources.clone(),
+            executor_id: spec.executor.as_ref().map(|executor| executor.executor_id.clone()),
+            grace_ms: spec.grace_ms,
+            sealed: spec.sealed.clone(),
+            state: TaskState::Staging,
+            accepted: false,
+            held: true,
+            kill: None,
+            last_seq: 0,
+            own_updates: 0,
+            updates: Vec::new(),
+            message: "".into(),
+            launched: self.header.wall,
+            updated: self.header.wall,
+        };
+        self.hold(&launch.agent_id, account, &spec.resources, to);
+        self.index.tasks_of_agent.entry(launch.agent_id.clone()).or_default().insert(key.clone());
+        let task = self.tasks.put(key, task);
+        to.changes.push(Change::RunDue(task));
+        number
+    }
+
+    fn remember_spent(&mut self, launch: &Launch, outcome: &AcceptOutcome, to: &Context<'_>) {
+        if launch.offer_ids.is_empty() {
+            return;
+        }
+        let seq = self.next_seq();
+        let unique: BTreeSet<_> = launch.offer_ids.iter().cloned().collect();
+        for offer_id in &unique {
+            self.index.spent_offers.insert(offer_id.clone(), seq);
+        }
+        let mine = self.index.spent_of_framework.entry(launch.framework_id.clone()).or_default();
+        mine.insert(seq);
+        let oldest = (mine.len() > self.header.limits.spent_offers_per_framework as usize)
+            .then(|| mine.get_min().copied())
+            .flatten();
+        let spent = Spent {
+            framework_id: launch.framework_id.clone(),
+            offer_ids: unique.into_iter().collect(),
+            outcome: outcome.clone(),
+            at: to.now,
+        };
+        self.spent.put(seq, spent);
+        if let Some(oldest) = oldest {
+            self.forget_spent(oldest);
+        }
+    }
+}
+
+fn executor_key(launch: &Launch, spec: &TaskSpec) -> Option<ExecutorKey> {
+    Some(ExecutorKey {
+        agent_id: launch.agent_id.clone(),
+        framework_id: launch.framework_id.clone(),
+        executor_id: spec.executor.as_ref()?.executor_id.clone(),
+    })
+}

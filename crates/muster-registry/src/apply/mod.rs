@@ -1,0 +1,154 @@
+//! How each command is carried out, by noun; and what all of them share.
+
+mod agent;
+mod framework;
+mod launch;
+mod prune;
+mod task;
+
+use crate::{
+    AgentState, BeginTerm, Change, Connection, Disconnection, Outcome, Registry, Task, registry::Context,
+};
+use muster_model::{AgentId, FrameworkId, Index, LaunchNumber, Resources, Role, Session};
+use std::sync::Arc;
+
+impl Registry {
+    /// A leader begins: whoever was connected was connected to another one.
+    pub(crate) fn begin_term(&mut self, begin: &BeginTerm, to: &mut Context<'_>) -> Outcome {
+        let grace = begin.reconnect_grace_ms;
+        let timeouts: Vec<_> =
+            self.frameworks.values().map(|it| (it.id.clone(), it.info.failover_timeout_ms)).collect();
+        for (id, timeout_ms) in timeouts {
+            self.frameworks.update(&id, |framework| {
+                let disconnection = match framework.connection {
+                    Connection::Connected => Disconnection::new(to.index, to.now, timeout_ms),
+                    Connection::Disconnected(disconnection) => disconnection,
+                };
+                framework.connection = Connection::Disconnected(disconnection.grace(to.now, grace));
+            });
+        }
+        let timeout_ms = self.header.limits.agent_timeout_ms;
+        let ids: Vec<_> =
+            self.agents.values().filter(|it| it.lost_since().is_none()).map(|it| it.id.clone()).collect();
+        for id in ids {
+            self.agents.update(&id, |agent| {
+                let disconnection = match agent.state {
+                    AgentState::Disconnected(disconnection) => disconnection,
+                    _ => Disconnection::new(to.index, to.now, timeout_ms),
+                };
+                agent.state = AgentState::Disconnected(disconnection.grace(to.now, grace));
+            });
+        }
+        to.changes.push(Change::TermBegan);
+        Outcome::Done
+    }
+
+    pub(crate) fn next_session(&mut self) -> Session {
+        self.header.sessions_counted += 1;
+        Session(self.header.sessions_counted)
+    }
+
+    /// The next place in the order of completed and spent records.
+    pub(crate) fn next_seq(&mut self) -> u64 {
+        self.header.records_counted += 1;
+        self.header.records_counted
+    }
+
+    pub(crate) fn next_launch(&self, to: &mut Context<'_>) -> LaunchNumber {
+        let launch = LaunchNumber { incarnation: self.header.incarnation, index: to.index, n: to.launches };
+        to.launches += 1;
+        launch
+    }
+
+    /// What an agent has left; nothing for one that is not known.
+    pub(crate) fn room_on(&self, agent_id: &AgentId) -> Resources {
+        let total = self.agents.get(agent_id).map(|agent| agent.info.resources.clone()).unwrap_or_default();
+        match self.index.held_on_agent.get(agent_id) {
+            Some(held) => total.minus(held),
+            None => total,
+        }
+    }
+
+    /// Takes resources of an agent, on an account.
+    pub(crate) fn hold(
+        &mut self,
+        agent_id: &AgentId,
+        account: Option<(FrameworkId, Role)>,
+        taken: &Resources,
+        to: &mut Context<'_>,
+    ) {
+        if taken.is_empty() {
+            return;
+        }
+        self.index.held_on_agent.entry(agent_id.clone()).or_default().add(taken);
+        let (agent_id, taken, freed) = (agent_id.clone(), taken.clone(), Resources::none());
+        to.changes.push(Change::HeldChanged { agent_id, account, freed, taken });
+    }
+
+    /// Lets resources of an agent go.
+    pub(crate) fn release(
+        &mut self,
+        agent_id: &AgentId,
+        account: Option<(FrameworkId, Role)>,
+        freed: &Resources,
+        to: &mut Context<'_>,
+    ) {
+        if freed.is_empty() {
+            return;
+        }
+        if let Some(held) = self.index.held_on_agent.get_mut(agent_id) {
+            held.subtract(freed);
+            if held.is_empty() {
+                self.index.held_on_agent.remove(agent_id);
+            }
+        }
+        let (agent_id, freed, taken) = (agent_id.clone(), freed.clone(), Resources::none());
+        to.changes.push(Change::HeldChanged { agent_id, account, freed, taken });
+    }
+
+    /// Puts a task's record in its place; one that is done leaves the live tasks.
+    pub(crate) fn put_task(&mut self, task: Task, to: &mut Context<'_>) -> Option<Arc<Task>> {
+        if !task.is_done() {
+            return Some(self.tasks.put(task.key.clone(), task));
+        }
+        self.tasks.remove(&task.key);
+        if let Some(keys) = self.index.tasks_of_agent.get_mut(&task.agent_id) {
+            keys.remove(&task.key);
+            if keys.is_empty() {
+                self.index.tasks_of_agent.remove(&task.agent_id);
+            }
+        }
+        to.changes.push(Change::TaskCompleted(task.key.clone()));
+        self.keep_completed(task);
+        None
+    }
+
+    /// Lets a task's resources go, and its executor's with the last of its tasks.
+    pub(crate) fn let_go(&mut self, task: &mut Task, to: &mut Context<'_>) {
+        if !std::mem::take(&mut task.held) {
+            return;
+        }
+        let account = Some((task.key.framework_id.clone(), task.role.clone()));
+        self.release(&task.agent_id, account.clone(), &task.resources, to);
+        let Some(executor_id) = &task.executor_id else { return };
+        let key = crate::registry::ExecutorKey {
+            agent_id: task.agent_id.clone(),
+            framework_id: task.key.framework_id.clone(),
+            executor_id: executor_id.clone(),
+        };
+        let Some(executor) = self.executors.update(&key, |it| it.tasks = it.tasks.saturating_sub(1)) else {
+            return;
+        };
+        if executor.tasks == 0 {
+            self.executors.remove(&key);
+            let account = Some((key.framework_id, executor.role.clone()));
+            self.release(&task.agent_id, account, &executor.spec.resources, to);
+        }
+    }
+
+    /// The lowest index at which a launch stands that may still be ordered of an agent.
+    pub(crate) fn low_mark(&self, agent_id: &AgentId, now: Index) -> Index {
+        let waiting = self.tasks_of_agent(agent_id).filter(|task| !task.accepted && task.held);
+        waiting.map(|task| task.launch.index).min().unwrap_or(now)
+    }
+}

@@ -1,0 +1,158 @@
+//! Updates, acknowledgements and kills.
+
+use crate::{Change, Kill, Outcome, QueuedUpdate, Refusal, Registry, Task, registry::Context};
+use muster_model::{
+    AgentId, LaunchNumber, Reason, Sealed, Source, Status, StatusUpdate, TaskKey, TaskState, Uuid,
+};
+
+/// Updates that the registry makes are numbered from here, agents' from 1.
+const OWN_UPDATES: u32 = 1 << 31;
+
+impl Registry {
+    pub(crate) fn accepted(&mut self, agent_id: &AgentId, launches: &[LaunchNumber]) -> Outcome {
+        // The agent names launches, the table is by task: its own tasks are few enough to look through once.
+        let mut waiting: Vec<_> = self
+            .tasks_of_agent(agent_id)
+            .filter(|task| !task.accepted && launches.contains(&task.launch))
+            .map(|task| task.key.clone())
+            .collect();
+        for key in waiting.drain(..) {
+            self.tasks.update(&key, |task| task.accepted = true);
+        }
+        Outcome::Done
+    }
+
+    pub(crate) fn status(
+        &mut self,
+        agent_id: &AgentId,
+        update: &StatusUpdate,
+        to: &mut Context<'_>,
+    ) -> Outcome {
+        let Some(task) = self.tasks.get(&update.task).filter(|task| task.launch == update.launch) else {
+            if update.status.state.is_terminal() {
+                self.ended(agent_id, update.launch, to);
+            }
+            return Outcome::Confirmed; // nobody waits for it any more
+        };
+        if task.agent_id != *agent_id || update.seq <= task.last_seq {
+            return Outcome::Confirmed;
+        }
+        let mut task = (**task).clone();
+        self.take_update(&mut task, update, to);
+        self.put_task(task, to);
+        Outcome::Confirmed
+    }
+
+    /// Takes an agent's update into a task's record.
+    pub(crate) fn take_update(&mut self, task: &mut Task, update: &StatusUpdate, to: &mut Context<'_>) {
+        task.accepted = true;
+        task.last_seq = update.seq;
+        let status = &update.status;
+        if !task.state.is_terminal() {
+            task.state = status.state;
+            task.message = status.message.clone();
+            task.updated = self.header.wall;
+            self.queue_update(task, update.uuid, status.clone(), to);
+        }
+        if status.state.is_terminal() {
+            self.let_go(task, to);
+        }
+    }
+
+    /// Puts an update at the end of a task's queue. The head is never replaced; of the others the newest of
+    /// each state is kept, and at the limit the oldest that is not the head makes room.
+    fn queue_update(&self, task: &mut Task, uuid: Uuid, status: Status, to: &mut Context<'_>) {
+        if !self.frameworks.contains(&task.key.framework_id) {
+            return; // nobody will ever acknowledge it
+        }
+        if let Some(at) = task.updates.iter().skip(1).position(|it| it.status.state == status.state) {
+            task.updates.remove(at + 1);
+        }
+        if task.updates.len() >= (self.header.limits.updates_per_task as usize).max(2) {
+            task.updates.remove(1);
+        }
+        task.updates.push(QueuedUpdate { uuid, status });
+        if task.updates.len() == 1 {
+            to.changes.extend(head_due(task));
+        }
+    }
+
+    /// An update that the registry itself makes.
+    pub(crate) fn own_update(
+        &self,
+        task: &mut Task,
+        state: TaskState,
+        reason: Reason,
+        message: &str,
+        to: &mut Context<'_>,
+    ) {
+        task.state = state;
+        task.message = message.into();
+        task.updated = self.header.wall;
+        task.own_updates += 1;
+        let status = Status {
+            state,
+            source: Source::Master,
+            reason: Some(reason),
+            message: message.into(),
+            wall: self.header.wall,
+            sealed: Sealed::default(),
+        };
+        let uuid = Uuid::of(task.launch, OWN_UPDATES + task.own_updates);
+        self.queue_update(task, uuid, status, to);
+    }
+
+    pub(crate) fn ended(
+        &mut self,
+        agent_id: &AgentId,
+        launch: LaunchNumber,
+        to: &mut Context<'_>,
+    ) -> Outcome {
+        let mut ended = None;
+        if self.agents.get(agent_id).is_some_and(|agent| agent.strays.contains_key(&launch)) {
+            self.agents.update(agent_id, |agent| ended = agent.strays.remove(&launch));
+        }
+        if let Some(stray) = ended {
+            self.release(agent_id, None, &stray.resources, to);
+        }
+        Outcome::Confirmed
+    }
+
+    pub(crate) fn acknowledge(&mut self, key: &TaskKey, uuid: Uuid, to: &mut Context<'_>) -> Outcome {
+        let Some(task) = self.tasks.get(key) else { return Outcome::Refused(Refusal::UnknownTask) };
+        if task.updates.first().is_none_or(|head| head.uuid != uuid) {
+            return Outcome::Refused(Refusal::NotTheHead);
+        }
+        let mut task = (**task).clone();
+        task.updates.remove(0);
+        to.changes.extend(head_due(&task));
+        self.put_task(task, to);
+        Outcome::Done
+    }
+
+    pub(crate) fn kill(&mut self, key: &TaskKey, grace_ms: Option<u64>, to: &mut Context<'_>) -> Outcome {
+        let Some(task) = self.tasks.get(key) else { return Outcome::Refused(Refusal::UnknownTask) };
+        if !task.held {
+            return Outcome::Done; // it ended already; the update is on its way
+        }
+        let connected = self.agents.get(&task.agent_id).is_some_and(|agent| agent.is_connected());
+        let kill = Kill { index: to.index, grace_ms };
+        if let Some(task) = self.tasks.update(key, |task| task.kill = Some(kill))
+            && connected
+        {
+            to.changes.push(Change::KillDue(task));
+        }
+        Outcome::Done
+    }
+}
+
+/// The change that tells a framework of the head of a task's queue.
+fn head_due(task: &Task) -> Option<Change> {
+    let head = task.updates.first()?;
+    Some(Change::UpdateDue {
+        task: task.key.clone(),
+        agent_id: task.agent_id.clone(),
+        uuid: head.uuid,
+        status: head.status.clone(),
+    })
+}

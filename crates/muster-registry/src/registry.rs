@@ -1,0 +1,310 @@
+//! The registry and its one function.
+
+use crate::{
+    Agent, Change, Command, CompletedFramework, Entry, Framework, Header, Limits, Outcome, Refusal, Task,
+    table::Table,
+};
+use imbl::{OrdMap, OrdSet};
+use muster_model::{
+    AcceptOutcome, AgentId, ClusterId, ExecutorId, FrameworkId, Index, MachineId, OfferId, Resources,
+    TaskKey, Term, Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+/// Frameworks, agents, tasks and what must be remembered of offers. Cloning shares structure.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    pub(crate) header: Header,
+    pub(crate) frameworks: Table<FrameworkId, Framework>,
+    pub(crate) agents: Table<AgentId, Agent>,
+    pub(crate) tasks: Table<TaskKey, Task>,
+    pub(crate) executors: Table<ExecutorKey, Executor>,
+    /// Tasks that are over, by the order in which they ended.
+    pub(crate) completed_tasks: Table<u64, Task>,
+    /// Frameworks that are over, likewise.
+    pub(crate) completed_frameworks: Table<u64, CompletedFramework>,
+    /// The ids of frameworks that are over, and since when.
+    pub(crate) removed_frameworks: Table<FrameworkId, Timestamp>,
+    /// Spent offers by the order in which they were spent.
+    pub(crate) spent: Table<u64, Spent>,
+    pub(crate) index: Indexes,
+}
+
+/// What is derived from the tables: rebuilt on restore, never stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Indexes {
+    pub(crate) tasks_of_agent: OrdMap<AgentId, OrdSet<TaskKey>>,
+    pub(crate) held_on_agent: OrdMap<AgentId, Resources>,
+    pub(crate) agent_of_machine: OrdMap<MachineId, AgentId>,
+    pub(crate) spent_offers: OrdMap<OfferId, u64>,
+    pub(crate) spent_of_framework: OrdMap<FrameworkId, OrdSet<u64>>,
+    pub(crate) completed_of_framework: OrdMap<FrameworkId, OrdSet<u64>>,
+    pub(crate) lost_agents: OrdSet<(Timestamp, AgentId)>,
+}
+
+/// An executor's full name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct ExecutorKey {
+    pub(crate) agent_id: AgentId,
+    pub(crate) framework_id: FrameworkId,
+    pub(crate) executor_id: ExecutorId,
+}
+
+/// An executor on an agent. It is held while any task of it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Executor {
+    pub(crate) key: ExecutorKey,
+    pub(crate) role: muster_model::Role,
+    pub(crate) spec: muster_model::task::ExecutorSpec,
+    /// How many held tasks run in it.
+    pub(crate) tasks: u32,
+}
+
+/// An ACCEPT that was carried out, so that a repetition is answered alike (`protocol` C10).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Spent {
+    /// Whose.
+    pub framework_id: FrameworkId,
+    /// The offers it used up.
+    pub offer_ids: Vec<OfferId>,
+    /// What became of its tasks.
+    pub outcome: AcceptOutcome,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What applying an entry did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// One for each command, in order.
+    pub outcomes: Vec<Outcome>,
+    /// What changed, in order.
+    pub changes: Vec<Change>,
+}
+
+/// Where in the log a command is carried out, and where what it does is written down.
+pub(crate) struct Context<'a> {
+    pub(crate) index: Index,
+    pub(crate) now: Timestamp,
+    /// Launches so far in this entry.
+    pub(crate) launches: u32,
+    pub(crate) changes: &'a mut Vec<Change>,
+}
+
+impl Registry {
+    /// An empty registry of a new cluster, or of a recovered one in its new incarnation.
+    pub fn new(cluster_id: ClusterId, incarnation: u32) -> Self {
+        Self {
+            header: Header::new(cluster_id, incarnation),
+            frameworks: Table::default(),
+            agents: Table::default(),
+            tasks: Table::default(),
+            executors: Table::default(),
+            completed_tasks: Table::default(),
+            completed_frameworks: Table::default(),
+            removed_frameworks: Table::default(),
+            spent: Table::default(),
+            index: Indexes::default(),
+        }
+    }
+
+    /// Carries out an entry that was committed at `index` under `term`. Never fails: what cannot be done is
+    /// refused, alike on every replica.
+    pub fn apply(&mut self, index: Index, term: Term, entry: &Entry) -> Applied {
+        let mut applied = Applied::default();
+        self.header.applied = self.header.applied.max(index);
+        if entry.term != term {
+            let refusal = Refusal::StaleTerm { decided: entry.term, written: term };
+            applied.outcomes = vec![Outcome::Refused(refusal); entry.commands.len()];
+            return applied;
+        }
+        self.header.clock = self.header.clock.max(entry.at); // time never runs backward
+        self.header.wall = entry.wall;
+        self.header.term = term;
+        let mut context =
+            Context { index, now: self.header.clock, launches: 0, changes: &mut applied.changes };
+        let to = &mut context;
+        for command in &entry.commands {
+            let outcome = match command {
+                Command::BeginTerm(begin) => self.begin_term(begin, to),
+                Command::Tick => Outcome::Done,
+                Command::Subscribe(subscribe) => self.subscribe(subscribe, to),
+                Command::DisconnectFramework { framework_id, session } => {
+                    self.disconnect_framework(framework_id, *session, to)
+                }
+                Command::ExpireFramework { framework_id, disconnected } => {
+                    self.expire_framework(framework_id, *disconnected, to)
+                }
+                Command::Teardown { framework_id } => self.teardown(framework_id, to),
+                Command::AdmitAgent(hello) => self.admit_agent(hello, to),
+                Command::DisconnectAgent { agent_id, session } => {
+                    self.disconnect_agent(agent_id, *session, to)
+                }
+                Command::MarkUnreachable { agent_id, disconnected } => {
+                    self.mark_unreachable(agent_id, *disconnected, to)
+                }
+                Command::MarkGone { agent_id } => self.mark_gone(agent_id, to),
+                Command::Launch(launch) => self.launch(launch, to),
+                Command::Accepted { agent_id, launches } => self.accepted(agent_id, launches),
+                Command::Status { agent_id, update } => self.status(agent_id, update, to),
+                Command::Ended { agent_id, launch } => self.ended(agent_id, *launch, to),
+                Command::Acknowledge { task, uuid } => self.acknowledge(task, *uuid, to),
+                Command::Kill { task, grace_ms } => self.kill(task, *grace_ms, to),
+                Command::Configure(limits) => self.configure(*limits),
+            };
+            applied.outcomes.push(outcome);
+        }
+        self.prune(&mut Context {
+            index,
+            now: self.header.clock,
+            launches: 0,
+            changes: &mut applied.changes,
+        });
+        applied
+    }
+
+    /// Takes note of an index that holds no entry of ours (a blank or a membership change).
+    pub fn skip(&mut self, index: Index) {
+        self.header.applied = self.header.applied.max(index);
+    }
+
+    fn configure(&mut self, limits: Limits) -> Outcome {
+        self.header.limits = limits;
+        Outcome::Done
+    }
+
+    /// Registry time.
+    pub fn clock(&self) -> Timestamp {
+        self.header.clock
+    }
+    /// The last index applied; 0 before the first.
+    pub fn applied(&self) -> Index {
+        self.header.applied
+    }
+    /// The term of the last entry applied.
+    pub fn term(&self) -> Term {
+        self.header.term
+    }
+    /// The cluster.
+    pub fn cluster_id(&self) -> &ClusterId {
+        &self.header.cluster_id
+    }
+    /// 1 at creation, raised by an explicit recovery.
+    pub fn incarnation(&self) -> u32 {
+        self.header.incarnation
+    }
+    /// The replicated limits.
+    pub fn limits(&self) -> &Limits {
+        &self.header.limits
+    }
+    /// The sum of the hashes of all records: equal on all replicas at an equal index.
+    pub fn state_hash(&self) -> u64 {
+        [
+            self.header.state_hash(),
+            self.frameworks.hash(),
+            self.agents.hash(),
+            self.tasks.hash(),
+            self.executors.hash(),
+            self.completed_tasks.hash(),
+            self.completed_frameworks.hash(),
+            self.removed_frameworks.hash(),
+            self.spent.hash(),
+        ]
+        .into_iter()
+        .fold(0, u64::wrapping_add)
+    }
+
+    /// A framework that lives.
+    pub fn framework(&self, id: &FrameworkId) -> Option<&Framework> {
+        self.frameworks.get(id).map(|framework| &**framework)
+    }
+    /// All frameworks that live, by id.
+    pub fn frameworks(&self) -> impl Iterator<Item = &Framework> {
+        self.frameworks.values().map(|framework| &**framework)
+    }
+    /// Whether the id belonged to a framework that was removed.
+    pub fn is_removed(&self, id: &FrameworkId) -> bool {
+        self.removed_frameworks.contains(id)
+    }
+    /// Frameworks that are over, newest first.
+    pub fn completed_frameworks(&self) -> impl Iterator<Item = &CompletedFramework> {
+        self.completed_frameworks.values().rev().map(|framework| &**framework)
+    }
+    /// An agent that is not forgotten.
+    pub fn agent(&self, id: &AgentId) -> Option<&Agent> {
+        self.agents.get(id).map(|agent| &**agent)
+    }
+    /// All agents that are not forgotten, by id.
+    pub fn agents(&self) -> impl Iterator<Item = &Agent> {
+        self.agents.values().map(|agent| &**agent)
+    }
+    /// A task that is not over.
+    pub fn task(&self, key: &TaskKey) -> Option<&Task> {
+        self.tasks.get(key).map(|task| &**task)
+    }
+    /// All tasks that are not over, by framework and id.
+    pub fn tasks(&self) -> impl Iterator<Item = &Task> {
+        self.tasks.values().map(|task| &**task)
+    }
+    /// How many tasks are not over.
+    pub fn task_count(&self) -> usize {
+        self.tasks.len()
+    }
+    /// Tasks from `start` on, by framework and id.
+    pub fn tasks_from(&self, start: TaskKey) -> impl Iterator<Item = &Task> {
+        self.tasks.range(start..).map(|(_, task)| &**task)
+    }
+    /// A framework's tasks, by id.
+    pub fn tasks_of_framework<'a>(&'a self, id: &'a FrameworkId) -> impl Iterator<Item = &'a Task> {
+        self.tasks_from(TaskKey { framework_id: id.clone(), task_id: muster_model::TaskId::new("") })
+            .take_while(move |task| task.key.framework_id == *id)
+    }
+    /// An agent's tasks that are not over.
+    pub fn tasks_of_agent(&self, id: &AgentId) -> impl Iterator<Item = &Task> {
+        let keys = self.index.tasks_of_agent.get(id);
+        keys.into_iter().flatten().filter_map(|key| self.task(key))
+    }
+    /// Tasks that are over, newest first.
+    pub fn completed_tasks(&self) -> impl Iterator<Item = &Task> {
+        self.completed_tasks.values().rev().map(|task| &**task)
+    }
+    /// What an agent's tasks, executors and strays hold.
+    pub fn held_on(&self, id: &AgentId) -> Resources {
+        self.index.held_on_agent.get(id).cloned().unwrap_or_default()
+    }
+    /// The spent ACCEPT that used this offer.
+    pub fn spent(&self, offer_id: &OfferId) -> Option<&Spent> {
+        self.index.spent_offers.get(offer_id).and_then(|seq| self.spent.get(seq)).map(|spent| &**spent)
+    }
+    /// What each framework's live tasks hold, by agent, framework and role; strays on no account.
+    pub fn holdings(&self) -> Vec<(AgentId, Option<(FrameworkId, muster_model::Role)>, Resources)> {
+        let tasks = self.tasks.values().filter(|task| task.held).map(|task| {
+            let account = (task.key.framework_id.clone(), task.role.clone());
+            (task.agent_id.clone(), Some(account), task.resources.clone())
+        });
+        let executors = self.executors.values().map(|executor| {
+            let account = (executor.key.framework_id.clone(), executor.role.clone());
+            (executor.key.agent_id.clone(), Some(account), executor.spec.resources.clone())
+        });
+        let strays = self.agents.values().flat_map(|agent| {
+            agent.strays.values().map(|stray| (agent.id.clone(), None, stray.resources.clone()))
+        });
+        tasks.chain(executors).chain(strays).collect()
+    }
+}
+
+impl PartialEq for Registry {
+    fn eq(&self, other: &Self) -> bool {
+        self.header == other.header
+            && self.frameworks == other.frameworks
+            && self.agents == other.agents
+            && self.tasks == other.tasks
+            && self.executors == other.executors
+            && self.completed_tasks == other.completed_tasks
+            && self.completed_frameworks == other.completed_frameworks
+            && self.removed_frameworks == other.removed_frameworks
+            && self.spent == other.spent
+            && self.index == other.index
+    }
+}
+impl Eq for Registry {}

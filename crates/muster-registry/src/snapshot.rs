@@ -1,0 +1,176 @@
+//! The registry as a sequence of records, and back.
+
+use crate::{
+    Agent, CompletedFramework, Framework, Limits, Registry, Spent, Task,
+    registry::{Executor, Indexes},
+};
+use muster_model::{ClusterId, FrameworkId, Index, Term, Timestamp, WallTime};
+use serde::{Deserialize, Serialize};
+use std::{fmt, hash::Hasher};
+use xxhash_rust::xxh3::Xxh3Default;
+
+/// What there is one of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Header {
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// Raised by an explicit recovery.
+    pub incarnation: u32,
+    /// The last index applied.
+    pub applied: Index,
+    /// The term of the last entry applied.
+    pub term: Term,
+    /// Registry time.
+    pub clock: Timestamp,
+    /// The wall time that travelled with it.
+    pub wall: WallTime,
+    /// Frameworks counted so far.
+    pub frameworks_counted: u64,
+    /// Agents counted so far.
+    pub agents_counted: u64,
+    /// Sessions counted so far.
+    pub sessions_counted: u64,
+    /// Completed and spent records counted so far.
+    pub records_counted: u64,
+    /// The replicated limits.
+    pub limits: Limits,
+}
+
+impl Header {
+    pub(crate) fn new(cluster_id: ClusterId, incarnation: u32) -> Self {
+        Self {
+            cluster_id,
+            incarnation,
+            applied: Index(0),
+            term: Term(0),
+            clock: Timestamp(0),
+            wall: WallTime(0),
+            frameworks_counted: 0,
+            agents_counted: 0,
+            sessions_counted: 0,
+            records_counted: 0,
+            limits: Limits::default(),
+        }
+    }
+
+    pub(crate) fn state_hash(&self) -> u64 {
+        let mut hasher = Xxh3Default::new();
+        std::hash::Hash::hash(self, &mut hasher);
+        hasher.finish()
+    }
+}
+
+/// One record of a snapshot. Append-only, like commands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record {
+    /// First, once.
+    Header(Box<Header>),
+    /// A framework.
+    Framework(Box<Framework>),
+    /// An agent.
+    Agent(Box<Agent>),
+    /// A task.
+    Task(Box<Task>),
+    /// An executor.
+    Executor(Box<Executor>),
+    /// A completed task and its place in the order.
+    CompletedTask(u64, Box<Task>),
+    /// A completed framework and its place in the order.
+    CompletedFramework(u64, Box<CompletedFramework>),
+    /// The id of a removed framework, and since when.
+    RemovedFramework(FrameworkId, Timestamp),
+    /// A spent ACCEPT and its place in the order.
+    Spent(u64, Box<Spent>),
+}
+
+/// Why records do not make a registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RestoreError {
+    /// The first record is not the header, or another one is.
+    Header,
+}
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the snapshot's header is missing or not in its place")
+    }
+}
+impl std::error::Error for RestoreError {}
+
+impl Registry {
+    /// All there is to store, header first.
+    pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
+        let header = std::iter::once(Record::Header(Box::new(self.header.clone())));
+        header
+            .chain(self.frameworks.values().map(|it| Record::Framework(Box::new((**it).clone()))))
+            .chain(self.agents.values().map(|it| Record::Agent(Box::new((**it).clone()))))
+            .chain(self.executors.values().map(|it| Record::Executor(Box::new((**it).clone()))))
+            .chain(self.tasks.values().map(|it| Record::Task(Box::new((**it).clone()))))
+            .chain(
+                self.completed_tasks
+                    .iter()
+                    .map(|(seq, it)| Record::CompletedTask(*seq, Box::new((**it).clone()))),
+            )
+            .chain(
+                self.completed_frameworks
+                    .iter()
+                    .map(|(seq, it)| Record::CompletedFramework(*seq, Box::new((**it).clone()))),
+            )
+            .chain(self.removed_frameworks.iter().map(|(id, at)| Record::RemovedFramework(id.clone(), **at)))
+            .chain(self.spent.iter().map(|(seq, it)| Record::Spent(*seq, Box::new((**it).clone()))))
+    }
+
+    /// The registry that these records were taken of.
+    pub fn restore(records: impl IntoIterator<Item = Record>) -> Result<Self, RestoreError> {
+        let mut records = records.into_iter();
+        let Some(Record::Header(header)) = records.next() else { return Err(RestoreError::Header) };
+        let mut all = Self::new(header.cluster_id.clone(), header.incarnation);
+        all.header = *header;
+        for record in records {
+            match record {
+                Record::Header(_) => return Err(RestoreError::Header),
+                Record::Framework(it) => drop(all.frameworks.put(it.id.clone(), *it)),
+                Record::Agent(it) => drop(all.agents.put(it.id.clone(), *it)),
+                Record::Task(it) => drop(all.tasks.put(it.key.clone(), *it)),
+                Record::Executor(it) => drop(all.executors.put(it.key.clone(), *it)),
+                Record::CompletedTask(seq, it) => drop(all.completed_tasks.put(seq, *it)),
+                Record::CompletedFramework(seq, it) => drop(all.completed_frameworks.put(seq, *it)),
+                Record::RemovedFramework(id, at) => drop(all.removed_frameworks.put(id, at)),
+                Record::Spent(seq, it) => drop(all.spent.put(seq, *it)),
+            }
+        }
+        all.index = Indexes::of(&all);
+        Ok(all)
+    }
+}
+
+impl Indexes {
+    /// Everything derived, from the tables alone.
+    pub(crate) fn of(all: &Registry) -> Self {
+        let mut index = Self::default();
+        for task in all.tasks.values() {
+            index.tasks_of_agent.entry(task.agent_id.clone()).or_default().insert(task.key.clone());
+        }
+        for (agent_id, _, held) in all.holdings().into_iter().filter(|(_, _, held)| !held.is_empty()) {
+            index.held_on_agent.entry(agent_id).or_default().add(&held);
+        }
+        for agent in all.agents.values() {
+            if let Some(since) = agent.lost_since() {
+                index.lost_agents.insert((since, agent.id.clone()));
+            }
+            if !matches!(agent.state, crate::AgentState::Gone { .. }) {
+                index.agent_of_machine.insert(agent.info.machine_id.clone(), agent.id.clone());
+            }
+        }
+        for (seq, spent) in all.spent.iter() {
+            for offer_id in &spent.offer_ids {
+                index.spent_offers.insert(offer_id.clone(), *seq);
+            }
+            index.spent_of_framework.entry(spent.framework_id.clone()).or_default().insert(*seq);
+        }
+        for (seq, task) in all.completed_tasks.iter() {
+            index.completed_of_framework.entry(task.key.framework_id.clone()).or_default().insert(*seq);
+        }
+        index
+    }
+}
