@@ -5,8 +5,20 @@
 //!   limits in [`limits`], and an error names the field.
 //! - A client's `TaskInfo`, `FrameworkInfo`, `AgentInfo` and `TaskStatus` travel as the bytes they came as.
 //!
+//! - Scalars are rounded to thousandths on the way in; nothing else is changed silently.
+//!
 //! # Nevers
 //! - Nothing beyond the door sees a type of this crate.
+//! - `LinkUp` and `LinkDown` have no conversion: a link carries frames as bytes and decides nothing.
+
+pub mod agent;
+mod error;
+pub mod framework;
+pub mod limits;
+pub mod offer;
+pub mod resource;
+pub mod scheduler;
+pub mod task;
 
 mod generated {
     #![allow(missing_docs, unreachable_pub, clippy::all)]
@@ -27,9 +39,15 @@ mod generated {
     }
 }
 
+pub use agent::{AgentDown, agent_call, agent_down_frame, agent_event, agent_frame, agent_info};
+pub use error::WireError;
+pub use framework::framework_info;
 pub use generated::mesos::v1 as mesos;
 pub use generated::muster::raft::v1 as raft;
 pub use generated::muster::v1;
+pub use resource::{attributes, resources, wire_resources};
+pub use scheduler::{SchedulerDown, scheduler_call, scheduler_down_frame, scheduler_event, scheduler_frame};
+pub use task::{mesos_status, task_spec};
 
 /// The descriptors of every service, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,0 +1,253 @@
+//! Agents: their description, their stream up and down.
+
+use crate::error::{Within, bounded, id, id_or_none, required, short};
+use crate::task::{
+    launch_number, launch_numbers, status_update, task_key, task_state, wire_launch_number, wire_state,
+    wire_status_update,
+};
+use crate::{WireError, attributes, limits, mesos, resources, v1, wire_resources};
+use bytes::Bytes;
+use muster_model::{
+    AgentCall, AgentEvent, AgentInfo, Fence, Hello, Index, KnownTask, LaunchNumber, MachineId, Sealed,
+    Session, Term,
+};
+use prost::Message;
+use v1::agent_down_frame::Frame as Down;
+use v1::agent_frame::Frame as Up;
+
+/// What comes down an agent's stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AgentDown {
+    /// Who leads now; answer with a hello.
+    Leader {
+        /// Its name.
+        name: String,
+        /// Its API, `host:port`.
+        address: String,
+    },
+    /// This master lost its leader: dial another one; why.
+    Redial(String),
+    /// An event of the leader.
+    Event(AgentEvent),
+}
+
+/// Reads an encoded `mesos.v1.AgentInfo` of an agent on this machine; the bytes stay as they are.
+pub fn agent_info(machine_id: MachineId, bytes: &[u8]) -> Result<AgentInfo, WireError> {
+    short("agent_info", bytes, limits::SEALED_BYTES_MAX)?;
+    let info = mesos::AgentInfo::decode(bytes)
+        .map_err(|error| WireError::new("agent_info", format!("is not a mesos.v1.AgentInfo: {error}")))?;
+    if info.hostname.is_empty() {
+        return Err(WireError::new("agent_info.hostname", "is missing"));
+    }
+    short("agent_info.hostname", info.hostname.as_bytes(), limits::NAME_BYTES_MAX)?;
+    Ok(AgentInfo {
+        machine_id,
+        hostname: info.hostname.as_str().into(),
+        port: port(info.port().into()).within("agent_info")?,
+        resources: resources(&info.resources).within("agent_info")?,
+        attributes: attributes(&info.attributes).within("agent_info")?,
+    })
+}
+
+fn port(number: i64) -> Result<u16, WireError> {
+    u16::try_from(number).map_err(|_| WireError::new("port", format!("is {number}, must be 0 to 65535")))
+}
+
+/// Reads a frame of an agent.
+pub fn agent_call(frame: v1::AgentFrame) -> Result<(Session, AgentCall), WireError> {
+    let call = match required("frame", frame.frame)? {
+        Up::Hello(wire) => AgentCall::Hello(hello(wire).within("hello")?),
+        Up::Accepted(wire) => AgentCall::Accepted(launch_numbers("accepted", &wire.launches)?),
+        Up::Status(wire) => AgentCall::Status(status_update(wire).within("status")?),
+        Up::Ended(wire) => AgentCall::Ended(launch_number(wire)),
+        Up::Pong(n) => AgentCall::Pong(n),
+        Up::Message(wire) => {
+            short("message.data", &wire.data, limits::MESSAGE_BYTES_MAX)?;
+            AgentCall::Message {
+                framework_id: id!(FrameworkId, "message.framework_id", wire.framework_id)?,
+                executor_id: id!(ExecutorId, "message.executor_id", wire.executor_id)?,
+                data: wire.data.to_vec(),
+            }
+        }
+    };
+    Ok((Session(frame.session), call))
+}
+
+fn hello(wire: v1::Hello) -> Result<Hello, WireError> {
+    bounded("tasks", &wire.tasks, limits::HELLO_TASKS_MAX)?;
+    let machine_id = id!(MachineId, "machine_id", wire.machine_id)?;
+    let known = |(i, task)| known_task(task).within(format_args!("tasks[{i}]"));
+    Ok(Hello {
+        agent_id: id_or_none!(AgentId, "agent_id", wire.agent_id)?,
+        info: agent_info(machine_id, &wire.agent_info)?,
+        tasks: wire.tasks.into_iter().enumerate().map(known).collect::<Result<_, _>>()?,
+        sealed: Sealed::new(&*wire.agent_info),
+    })
+}
+
+fn known_task(wire: v1::KnownTask) -> Result<KnownTask, WireError> {
+    bounded("updates", &wire.updates, limits::UPDATES_PER_TASK_MAX)?;
+    Ok(KnownTask {
+        launch: launch_number(required("launch", wire.launch)?),
+        task: task_key(&wire.framework_id, &wire.task_id)?,
+        state: task_state(wire.state)?,
+        alive: wire.alive,
+        resources: resources(&wire.resources)?,
+        updates: wire.updates.into_iter().map(status_update).collect::<Result<_, _>>().within("updates")?,
+    })
+}
+
+/// Writes a frame of an agent.
+pub fn agent_frame(session: Session, call: &AgentCall) -> v1::AgentFrame {
+    let frame = match call {
+        AgentCall::Hello(hello) => Up::Hello(v1::Hello {
+            agent_id: hello.agent_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+            machine_id: hello.info.machine_id.to_string(),
+            agent_info: Bytes::copy_from_slice(&hello.sealed),
+            tasks: hello.tasks.iter().map(wire_known_task).collect(),
+        }),
+        AgentCall::Accepted(launches) => {
+            Up::Accepted(v1::LaunchNumbers { launches: wire_launches(launches) })
+        }
+        AgentCall::Status(update) => Up::Status(wire_status_update(update)),
+        AgentCall::Ended(launch) => Up::Ended(wire_launch_number(*launch)),
+        AgentCall::Pong(n) => Up::Pong(*n),
+        AgentCall::Message { framework_id, executor_id, data } => Up::Message(v1::ExecutorMessage {
+            framework_id: framework_id.to_string(),
+            agent_id: String::new(),
+            executor_id: executor_id.to_string(),
+            data: Bytes::copy_from_slice(data),
+        }),
+    };
+    v1::AgentFrame { session: session.0, frame: Some(frame) }
+}
+
+fn wire_launches(launches: &[LaunchNumber]) -> Vec<v1::LaunchNumber> {
+    launches.iter().copied().map(wire_launch_number).collect()
+}
+
+fn wire_known_task(task: &KnownTask) -> v1::KnownTask {
+    v1::KnownTask {
+        launch: Some(wire_launch_number(task.launch)),
+        framework_id: task.task.framework_id.to_string(),
+        task_id: task.task.task_id.to_string(),
+        state: wire_state(task.state).into(),
+        alive: task.alive,
+        resources: wire_resources(&task.resources),
+        updates: task.updates.iter().map(wire_status_update).collect(),
+    }
+}
+
+/// Reads a frame to an agent: from which leader, of which session, what.
+pub fn agent_event(frame: v1::AgentDownFrame) -> Result<(Fence, Session, AgentDown), WireError> {
+    let fence = fence(frame.fence)?;
+    let event = match required("frame", frame.frame)? {
+        Down::Leader(wire) => AgentDown::Leader { name: wire.name, address: wire.address },
+        Down::Redial(why) => AgentDown::Redial(why),
+        Down::Welcome(wire) => AgentDown::Event(AgentEvent::Welcome {
+            agent_id: id!(AgentId, "welcome.agent_id", wire.agent_id)?,
+            forget: launch_numbers("welcome.forget", &wire.forget)?,
+            low_mark: Index(wire.low_mark),
+            ping_ms: wire.ping_ms,
+        }),
+        Down::Run(wire) => AgentDown::Event(AgentEvent::Run(Box::new(run_order(wire).within("run")?))),
+        Down::Kill(wire) => AgentDown::Event(AgentEvent::Kill {
+            launch: launch_number(required("kill.launch", wire.launch)?),
+            task: task_key(&wire.framework_id, &wire.task_id).within("kill")?,
+            grace_ms: wire.grace_ms,
+        }),
+        Down::Confirm(wire) => AgentDown::Event(AgentEvent::Confirm {
+            launch: launch_number(required("confirm.launch", wire.launch)?),
+            seq: wire.seq,
+        }),
+        Down::Forget(launch) => AgentDown::Event(AgentEvent::Forget(launch_number(launch))),
+        Down::Ping(n) => AgentDown::Event(AgentEvent::Ping(n)),
+        Down::Message(wire) => {
+            short("message.data", &wire.data, limits::MESSAGE_BYTES_MAX)?;
+            AgentDown::Event(AgentEvent::Message {
+                framework_id: id!(FrameworkId, "message.framework_id", wire.framework_id)?,
+                executor_id: id!(ExecutorId, "message.executor_id", wire.executor_id)?,
+                data: wire.data.to_vec(),
+            })
+        }
+        Down::Rejected(why) => AgentDown::Event(AgentEvent::Rejected(why)),
+    };
+    Ok((fence, Session(frame.session), event))
+}
+
+fn run_order(wire: v1::RunOrder) -> Result<muster_model::event::RunOrder, WireError> {
+    short("user", wire.user.as_bytes(), limits::NAME_BYTES_MAX)?;
+    short("task_info", &wire.task_info, limits::SEALED_BYTES_MAX)?;
+    Ok(muster_model::event::RunOrder {
+        launch: launch_number(required("launch", wire.launch)?),
+        task: task_key(&wire.framework_id, &wire.task_id)?,
+        resources: resources(&wire.resources)?,
+        grace_ms: wire.grace_ms,
+        user: wire.user.into(),
+        killed: wire.killed,
+        sealed: Sealed::new(&*wire.task_info),
+    })
+}
+
+/// Writes a frame to an agent.
+pub fn agent_down_frame(fence: Fence, session: Session, event: &AgentEvent) -> v1::AgentDownFrame {
+    let frame = match event {
+        AgentEvent::Welcome { agent_id, forget, low_mark, ping_ms } => Down::Welcome(v1::Welcome {
+            agent_id: agent_id.to_string(),
+            forget: wire_launches(forget),
+            low_mark: low_mark.0,
+            ping_ms: *ping_ms,
+        }),
+        AgentEvent::Run(order) => Down::Run(v1::RunOrder {
+            launch: Some(wire_launch_number(order.launch)),
+            framework_id: order.task.framework_id.to_string(),
+            task_id: order.task.task_id.to_string(),
+            resources: wire_resources(&order.resources),
+            grace_ms: order.grace_ms,
+            user: order.user.to_string(),
+            killed: order.killed,
+            task_info: Bytes::copy_from_slice(&order.sealed),
+        }),
+        AgentEvent::Kill { launch, task, grace_ms } => Down::Kill(v1::KillOrder {
+            launch: Some(wire_launch_number(*launch)),
+            framework_id: task.framework_id.to_string(),
+            task_id: task.task_id.to_string(),
+            grace_ms: *grace_ms,
+        }),
+        AgentEvent::Confirm { launch, seq } => {
+            Down::Confirm(v1::Confirm { launch: Some(wire_launch_number(*launch)), seq: *seq })
+        }
+        AgentEvent::Forget(launch) => Down::Forget(wire_launch_number(*launch)),
+        AgentEvent::Ping(n) => Down::Ping(*n),
+        AgentEvent::Message { framework_id, executor_id, data } => Down::Message(v1::ExecutorMessage {
+            framework_id: framework_id.to_string(),
+            agent_id: String::new(),
+            executor_id: executor_id.to_string(),
+            data: Bytes::copy_from_slice(data),
+        }),
+        AgentEvent::Rejected(why) => Down::Rejected(why.clone()),
+    };
+    v1::AgentDownFrame { fence: Some(wire_fence(fence)), session: session.0, frame: Some(frame) }
+}
+
+/// Tells an agent who leads.
+pub fn agent_leader_frame(fence: Fence, name: &str, address: &str) -> v1::AgentDownFrame {
+    let leader = v1::Leader { name: name.into(), address: address.into() };
+    v1::AgentDownFrame { fence: Some(wire_fence(fence)), session: 0, frame: Some(Down::Leader(leader)) }
+}
+
+/// Tells an agent to dial another master. The fence is the highest this master knows.
+pub fn agent_redial_frame(fence: Fence, why: &str) -> v1::AgentDownFrame {
+    v1::AgentDownFrame { fence: Some(wire_fence(fence)), session: 0, frame: Some(Down::Redial(why.into())) }
+}
+
+/// Reads a fence.
+pub fn fence(wire: Option<v1::Fence>) -> Result<Fence, WireError> {
+    let wire = required("fence", wire)?;
+    Ok(Fence { incarnation: wire.incarnation, term: Term(wire.term) })
+}
+
+/// Writes a fence.
+pub fn wire_fence(fence: Fence) -> v1::Fence {
+    v1::Fence { incarnation: fence.incarnation, term: fence.term.0 }
+}
