@@ -27,7 +27,9 @@ pub use agent::{AgentInfo, Attribute, AttributeValue, Hello, KnownTask};
 pub use call::{AgentCall, Call, SchedulerCall};
 pub use event::{AcceptOutcome, AgentEvent, Event, SchedulerEvent, TaskOutcome};
 pub use framework::{Capabilities, FrameworkInfo};
-pub use id::{AgentId, ClusterId, ExecutorId, FrameworkId, IdError, MachineId, OfferId, Role, TaskId, TaskKey};
+pub use id::{
+    AgentId, ClusterId, ExecutorId, FrameworkId, IdError, MachineId, OfferId, Role, TaskId, TaskKey,
+};
 pub use launch::{Fence, Index, LaunchNumber, Session, Term, Uuid};
 pub use offer::Offer;
 pub use resource::{Resources, Value};

@@ -57,7 +57,7 @@ pub fn balance(need: &Resources, total: &Resources, free: &Resources) -> u128 {
         used += (taken * ONE / all).min(ONE);
         kinds += 1;
     }
-    if kinds == 0 { 0 } else { ONE - used / kinds }
+    used.checked_div(kinds).map_or(0, |mean| ONE - mean)
 }
 
 #[cfg(test)]

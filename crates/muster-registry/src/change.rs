@@ -1,7 +1,7 @@
 //! Committed facts about the registry, in log order. Views fold them; the leader tells clients of them.
 
-use crate::{Agent, Framework, Task};
-use muster_model::{AgentId, FrameworkId, LaunchNumber, Resources, Role, Session, Status, TaskKey, Uuid};
+use crate::{Account, Agent, Framework, Task};
+use muster_model::{AgentId, FrameworkId, LaunchNumber, Resources, Session, Status, TaskKey, Uuid};
 use std::sync::Arc;
 
 /// One committed fact.
@@ -28,7 +28,7 @@ pub enum Change {
         /// Of which agent.
         agent_id: AgentId,
         /// On whose account, and in which role; none for a stray.
-        account: Option<(FrameworkId, Role)>,
+        account: Option<Account>,
         /// What was let go.
         freed: Resources,
         /// What was taken.

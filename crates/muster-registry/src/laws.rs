@@ -40,7 +40,8 @@ impl Registry {
                 return Err(format!("executor {:?} counts its tasks wrongly", executor.key));
             }
         }
-        let held: Resources = self.holdings().iter().fold(Resources::none(), |sum, (_, _, it)| sum.plus(it));
+        let held: Resources =
+            self.holdings().iter().fold(Resources::none(), |sum, it| sum.plus(&it.resources));
         let by_agent = self.index.held_on_agent.values().fold(Resources::none(), |sum, it| sum.plus(it));
         if held.scalar("cpus") != by_agent.scalar("cpus") {
             return Err(format!("{held} is held, but agents count {by_agent}"));

@@ -6,7 +6,7 @@ use crate::{
 };
 use imbl::{OrdMap, OrdSet};
 use muster_model::{
-    AcceptOutcome, AgentId, ClusterId, ExecutorId, FrameworkId, Index, MachineId, OfferId, Resources,
+    AcceptOutcome, AgentId, ClusterId, ExecutorId, FrameworkId, Index, MachineId, OfferId, Resources, Role,
     TaskKey, Term, Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -54,7 +54,7 @@ pub(crate) struct ExecutorKey {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Executor {
     pub(crate) key: ExecutorKey,
-    pub(crate) role: muster_model::Role,
+    pub(crate) role: Role,
     pub(crate) spec: muster_model::task::ExecutorSpec,
     /// How many held tasks run in it.
     pub(crate) tasks: u32,
@@ -71,6 +71,20 @@ pub struct Spent {
     pub outcome: AcceptOutcome,
     /// When.
     pub at: Timestamp,
+}
+
+/// On whose account resources are held: a framework, in one of its roles.
+pub type Account = (FrameworkId, Role);
+
+/// Resources that a task, an executor or a stray holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holding {
+    /// On which agent.
+    pub agent_id: AgentId,
+    /// On whose account; none for a stray.
+    pub account: Option<Account>,
+    /// What.
+    pub resources: Resources,
 }
 
 /// What applying an entry did.
@@ -276,18 +290,24 @@ impl Registry {
     pub fn spent(&self, offer_id: &OfferId) -> Option<&Spent> {
         self.index.spent_offers.get(offer_id).and_then(|seq| self.spent.get(seq)).map(|spent| &**spent)
     }
-    /// What each framework's live tasks hold, by agent, framework and role; strays on no account.
-    pub fn holdings(&self) -> Vec<(AgentId, Option<(FrameworkId, muster_model::Role)>, Resources)> {
-        let tasks = self.tasks.values().filter(|task| task.held).map(|task| {
-            let account = (task.key.framework_id.clone(), task.role.clone());
-            (task.agent_id.clone(), Some(account), task.resources.clone())
+    /// Everything that is held, and on whose account.
+    pub fn holdings(&self) -> Vec<Holding> {
+        let tasks = self.tasks.values().filter(|task| task.held).map(|task| Holding {
+            agent_id: task.agent_id.clone(),
+            account: Some((task.key.framework_id.clone(), task.role.clone())),
+            resources: task.resources.clone(),
         });
-        let executors = self.executors.values().map(|executor| {
-            let account = (executor.key.framework_id.clone(), executor.role.clone());
-            (executor.key.agent_id.clone(), Some(account), executor.spec.resources.clone())
+        let executors = self.executors.values().map(|executor| Holding {
+            agent_id: executor.key.agent_id.clone(),
+            account: Some((executor.key.framework_id.clone(), executor.role.clone())),
+            resources: executor.spec.resources.clone(),
         });
         let strays = self.agents.values().flat_map(|agent| {
-            agent.strays.values().map(|stray| (agent.id.clone(), None, stray.resources.clone()))
+            agent.strays.values().map(|stray| Holding {
+                agent_id: agent.id.clone(),
+                account: None,
+                resources: stray.resources.clone(),
+            })
         });
         tasks.chain(executors).chain(strays).collect()
     }

@@ -151,8 +151,8 @@ impl Indexes {
         for task in all.tasks.values() {
             index.tasks_of_agent.entry(task.agent_id.clone()).or_default().insert(task.key.clone());
         }
-        for (agent_id, _, held) in all.holdings().into_iter().filter(|(_, _, held)| !held.is_empty()) {
-            index.held_on_agent.entry(agent_id).or_default().add(&held);
+        for held in all.holdings().into_iter().filter(|held| !held.resources.is_empty()) {
+            index.held_on_agent.entry(held.agent_id).or_default().add(&held.resources);
         }
         for agent in all.agents.values() {
             if let Some(since) = agent.lost_since() {

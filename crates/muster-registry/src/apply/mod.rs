@@ -7,9 +7,10 @@ mod prune;
 mod task;
 
 use crate::{
-    AgentState, BeginTerm, Change, Connection, Disconnection, Outcome, Registry, Task, registry::Context,
+    Account, AgentState, BeginTerm, Change, Connection, Disconnection, Outcome, Registry, Task,
+    registry::Context,
 };
-use muster_model::{AgentId, FrameworkId, Index, LaunchNumber, Resources, Role, Session};
+use muster_model::{AgentId, Index, LaunchNumber, Resources, Session};
 use std::sync::Arc;
 
 impl Registry {
@@ -73,7 +74,7 @@ impl Registry {
     pub(crate) fn hold(
         &mut self,
         agent_id: &AgentId,
-        account: Option<(FrameworkId, Role)>,
+        account: Option<Account>,
         taken: &Resources,
         to: &mut Context<'_>,
     ) {
@@ -89,7 +90,7 @@ impl Registry {
     pub(crate) fn release(
         &mut self,
         agent_id: &AgentId,
-        account: Option<(FrameworkId, Role)>,
+        account: Option<Account>,
         freed: &Resources,
         to: &mut Context<'_>,
     ) {

@@ -1,0 +1,273 @@
+//! The machine of one shard: its view, its outstanding grants, its filters.
+
+use crate::{
+    Ask, Grant, Pass, Policy, Room, View,
+    allocate::{Filter, allocate},
+    view::scalars,
+};
+use muster_model::{AgentId, FrameworkId, Resources, Role, Timestamp};
+use muster_registry::{Account, Change};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// What a framework wants offers for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// The roles it wants offers in: subscribed and not suppressed.
+    pub roles: BTreeSet<Role>,
+    /// What it said it needs.
+    pub needs: Vec<Resources>,
+}
+
+/// What wakes a shard.
+#[derive(Debug, Clone)]
+pub enum ShardInput {
+    /// The registry changed.
+    Changed(Arc<Vec<Change>>),
+    /// A framework's wishes, or that it has none any more.
+    Wish(FrameworkId, Option<Wishes>),
+    /// Forget a framework's filters in these roles.
+    Revive(FrameworkId, BTreeSet<Role>),
+    /// A grant is over: what it held is free but for what the registry holds by now.
+    Returned(u64, Option<Refused>),
+    /// Start again from this view: outstanding grants stay.
+    Reset(Box<View>),
+}
+
+/// What a framework gave back, and until when it wants nothing the like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// What was not used.
+    pub resources: Resources,
+    /// Until when it is not offered again.
+    pub until: Timestamp,
+}
+
+/// What a shard decided.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ShardOutput {
+    /// Who gets what.
+    pub grants: Vec<Grant>,
+    /// Who gets nothing, and why.
+    pub passes: Vec<Pass>,
+    /// When a filter ends, so that the shard wants to run again.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// A shard of the agents and its offer loop's state.
+#[derive(Debug)]
+pub struct Shard {
+    view: View,
+    policy: Policy,
+    wishes: BTreeMap<FrameworkId, Wishes>,
+    /// Whoever has nothing in common with a filter costs nothing: filters are kept by agent.
+    filters: BTreeMap<AgentId, BTreeMap<Account, Vec<Filter>>>,
+    filter_ends: BTreeSet<(Timestamp, AgentId)>,
+    granted: BTreeMap<u64, Grant>,
+    granted_on: BTreeMap<AgentId, Resources>,
+    granted_to: BTreeMap<Account, Resources>,
+    grants_counted: u64,
+    /// Agents that may have something to offer.
+    dirty: BTreeSet<AgentId>,
+}
+
+impl Shard {
+    /// A shard that starts from a view.
+    pub fn new(view: View, policy: Policy) -> Self {
+        let dirty = view.agents().keys().cloned().collect();
+        Self {
+            view,
+            policy,
+            wishes: BTreeMap::new(),
+            filters: BTreeMap::new(),
+            filter_ends: BTreeSet::new(),
+            granted: BTreeMap::new(),
+            granted_on: BTreeMap::new(),
+            granted_to: BTreeMap::new(),
+            grants_counted: 0,
+            dirty,
+        }
+    }
+
+    /// Takes what happened in, and allocates what became free.
+    pub fn step(&mut self, now: Timestamp, inputs: impl IntoIterator<Item = ShardInput>) -> ShardOutput {
+        for input in inputs {
+            match input {
+                ShardInput::Changed(changes) => changes.iter().for_each(|change| self.fold(change)),
+                ShardInput::Wish(framework_id, wishes) => self.wish(framework_id, wishes),
+                ShardInput::Revive(framework_id, roles) => self.revive(&framework_id, &roles),
+                ShardInput::Returned(n, refused) => self.returned(n, refused),
+                ShardInput::Reset(view) => {
+                    self.view = *view;
+                    self.all_dirty();
+                }
+            }
+        }
+        self.end_filters(now);
+        let (grants, passes) = self.allocate();
+        ShardOutput { grants, passes, wake_at: self.filter_ends.first().map(|(until, _)| *until) }
+    }
+
+    fn all_dirty(&mut self) {
+        self.dirty = self.view.agents().keys().cloned().collect();
+    }
+
+    fn fold(&mut self, change: &Change) {
+        self.view.fold(change);
+        match change {
+            Change::AgentAdmitted(agent) => self.dirty.extend([agent.id.clone()]),
+            Change::HeldChanged { agent_id, freed, .. } if !freed.is_empty() => {
+                self.dirty.extend([agent_id.clone()]);
+            }
+            Change::AgentRemoved(id) => {
+                self.filters.remove(id);
+            }
+            _ => {}
+        }
+    }
+
+    fn wish(&mut self, framework_id: FrameworkId, wishes: Option<Wishes>) {
+        match wishes {
+            Some(wishes) => {
+                self.wishes.insert(framework_id, wishes);
+                self.all_dirty();
+            }
+            None => {
+                self.wishes.remove(&framework_id);
+                self.filters
+                    .values_mut()
+                    .for_each(|by_account| by_account.retain(|(id, _), _| *id != framework_id));
+            }
+        }
+    }
+
+    fn revive(&mut self, framework_id: &FrameworkId, roles: &BTreeSet<Role>) {
+        for by_account in self.filters.values_mut() {
+            by_account.retain(|(id, role), _| id != framework_id || !roles.contains(role));
+        }
+        self.all_dirty();
+    }
+
+    fn returned(&mut self, n: u64, refused: Option<Refused>) {
+        let Some(grant) = self.granted.remove(&n) else { return };
+        let account = (grant.framework_id, grant.role);
+        subtract(&mut self.granted_on, &grant.agent_id, &grant.resources);
+        subtract(&mut self.granted_to, &account, &scalars(&grant.resources));
+        self.dirty.insert(grant.agent_id.clone());
+        if let Some(Refused { resources, until }) = refused.filter(|it| !it.resources.is_empty()) {
+            self.filter_ends.insert((until, grant.agent_id.clone()));
+            let filters = self.filters.entry(grant.agent_id).or_default().entry(account).or_default();
+            // A newer refusal of more makes an older one of less needless.
+            filters.retain(|old| old.until > until || !resources.contains(&old.refused));
+            filters.push(Filter { refused: resources, until });
+        }
+    }
+
+    fn end_filters(&mut self, now: Timestamp) {
+        while let Some((until, agent_id)) = self.filter_ends.first().cloned() {
+            if until > now {
+                return;
+            }
+            self.filter_ends.pop_first();
+            if let Some(by_account) = self.filters.get_mut(&agent_id) {
+                by_account.values_mut().for_each(|filters| filters.retain(|filter| filter.until > now));
+                by_account.retain(|_, filters| !filters.is_empty());
+                if by_account.is_empty() {
+                    self.filters.remove(&agent_id);
+                }
+            }
+            self.dirty.insert(agent_id);
+        }
+    }
+
+    /// The rooms of the agents that changed since the last pass.
+    fn rooms(&mut self) -> Vec<Room> {
+        let dirty = std::mem::take(&mut self.dirty);
+        let agents = dirty.into_iter().filter_map(|id| self.view.agents().get_key_value(&id));
+        let offerable = agents.filter(|(_, agent)| agent.offerable);
+        let rooms = offerable.map(|(id, agent)| {
+            let mut free = agent.total.minus(&agent.held);
+            if let Some(granted) = self.granted_on.get(id) {
+                free.subtract(granted);
+            }
+            Room { agent_id: id.clone(), total: agent.total.clone(), free }
+        });
+        rooms.filter(|room| self.policy.is_allocatable(&room.free)).collect()
+    }
+
+    fn allocate(&mut self) -> (Vec<Grant>, Vec<Pass>) {
+        let rooms = self.rooms();
+        if rooms.is_empty() || self.wishes.is_empty() {
+            return Default::default();
+        }
+        let mut asks = Vec::new();
+        for (framework_id, wishes) in &self.wishes {
+            for role in &wishes.roles {
+                let account = (framework_id.clone(), role.clone());
+                let has = self.has(&account);
+                asks.push(Ask { account, has, needs: wishes.needs.clone() });
+            }
+        }
+        let mut roles: BTreeMap<Role, Resources> = BTreeMap::new();
+        for ((_, role), has) in self.view.held().iter().chain(&self.granted_to) {
+            roles.entry(role.clone()).or_default().add(has);
+        }
+        let largest = match asks.iter().all(|ask| ask.needs.is_empty()) {
+            true => Resources::none(),
+            false => self.view.largest(),
+        };
+        let hidden = |ask: &Ask, room: &Room| {
+            let filters =
+                self.filters.get(&room.agent_id).and_then(|by_account| by_account.get(&ask.account));
+            filters.is_some_and(|filters| filters.iter().any(|filter| filter.refused.contains(&room.free)))
+        };
+        let (pairs, passes) =
+            allocate(&rooms, &asks, &roles, self.view.fleet(), &largest, &self.policy, &hidden);
+        let grants =
+            pairs.into_iter().map(|(ask, room)| self.grant(&asks[ask].account, &rooms[room])).collect();
+        (grants, passes)
+    }
+
+    fn has(&self, account: &Account) -> Resources {
+        let mut has = self.view.held().get(account).cloned().unwrap_or_default();
+        if let Some(granted) = self.granted_to.get(account) {
+            has.add(granted);
+        }
+        has
+    }
+
+    fn grant(&mut self, account: &Account, room: &Room) -> Grant {
+        self.grants_counted += 1;
+        let grant = Grant {
+            n: self.grants_counted,
+            framework_id: account.0.clone(),
+            role: account.1.clone(),
+            agent_id: room.agent_id.clone(),
+            resources: room.free.clone(),
+        };
+        self.granted_on.entry(room.agent_id.clone()).or_default().add(&room.free);
+        self.granted_to.entry(account.clone()).or_default().add(&scalars(&room.free));
+        self.granted.insert(grant.n, grant.clone());
+        grant
+    }
+
+    /// What is promised of each agent beyond what the registry holds.
+    pub fn granted_on(&self) -> &BTreeMap<AgentId, Resources> {
+        &self.granted_on
+    }
+    /// The shard's view.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+}
+
+fn subtract<K: Ord + Clone>(sums: &mut BTreeMap<K, Resources>, key: &K, freed: &Resources) {
+    if let Some(sum) = sums.get_mut(key) {
+        sum.subtract(freed);
+        if sum.is_empty() {
+            sums.remove(key);
+        }
+    }
+}
