@@ -1,1 +1,32 @@
-//! muster-node
+//! The agent's machine: what an agent does with orders, kills, ended processes and a changing leader.
+//! It decides; the shell (`muster-agent`) performs its [`Effect`]s and reports back with [`Input`]s.
+//!
+//! The road of a task: order -> [`Record::Intent`] synced -> `Accepted` sent and [`Effect::Start`] (a
+//! supervisor that holds the command) -> [`Record::Started`] synced -> [`Effect::Release`] -> TASK_RUNNING
+//! -> [`Input::Ended`] -> terminal update, repeated until confirmed -> forgotten.
+//!
+//! # Laws
+//! - The state that matters is the fold of the records ([`Saved::apply`]): a machine rebuilt from what was
+//!   synced carries on where the former one stopped.
+//! - A launch is released at most once, by one order, whatever is delivered twice, lost or repeated.
+//! - Every order that is answered, started or not, is on the answered list, synced before the answer; the
+//!   list outlives the task's record and is pruned only below the leader's low mark.
+//! - An update is synced before it is sent, and repeated until the registry confirms it.
+//! - A frame of an older fence, another stream or another session changes nothing.
+//!
+//! # Nevers
+//! - No clock, no IO, no chance, no waiting: time comes with each step, effects leave as values.
+//! - A launch with a recorded process is never started again: without a living process it has ended.
+//! - A sealed message is never opened here.
+
+mod connection;
+pub mod effect;
+pub mod input;
+pub mod node;
+pub mod record;
+mod task;
+
+pub use effect::{Effect, Signal, Start};
+pub use input::{Down, End, Input};
+pub use node::{Node, NodeConfig};
+pub use record::{Intent, LowMark, Process, Record, Saved, TaskRecord};

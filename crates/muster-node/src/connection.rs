@@ -1,0 +1,228 @@
+//! The stream to a leader: fences, sessions, the hello and what is said again after it.
+
+use crate::{
+    effect::Effect,
+    input::Down,
+    node::{After, Node},
+    record::{LowMark, Record},
+    task::Phase,
+};
+use muster_model::{
+    AgentCall, AgentEvent, AgentId, Fence, Hello, Index, KnownTask, LaunchNumber, Resources, Session,
+};
+
+/// A leader that pings is taken for gone after this many silent ping intervals.
+const MISSED_PINGS: u64 = 5;
+
+/// Where the agent stands with its leader.
+#[derive(Debug, Default)]
+pub(crate) struct Connection {
+    /// The open stream.
+    pub(crate) stream: Option<u64>,
+    /// Whether the present hello was answered: only then more than a hello is said.
+    pub(crate) welcomed: bool,
+    /// The newest session.
+    pub(crate) session: Session,
+    /// After this long without a frame another master is dialled.
+    silence_ms: u64,
+    /// When that is.
+    pub(crate) deadline: Option<u64>,
+}
+
+impl Node {
+    pub(crate) fn stream_opened(&mut self, now_ms: u64, stream: u64) {
+        self.connection.stream = Some(stream);
+        self.connection.welcomed = false;
+        self.connection.silence_ms = self.config.welcome_ms;
+        self.connection.deadline = Some(now_ms + self.config.welcome_ms);
+    }
+
+    pub(crate) fn stream_closed(&mut self, stream: u64, effects: &mut Vec<Effect>) {
+        if self.connection.stream == Some(stream) {
+            self.disconnect();
+            effects.push(Effect::Dial);
+        }
+    }
+
+    fn disconnect(&mut self) {
+        self.connection.stream = None;
+        self.connection.welcomed = false;
+        self.connection.deadline = None;
+    }
+
+    fn redial(&mut self, reason: String, effects: &mut Vec<Effect>) {
+        if let Some(stream) = self.connection.stream {
+            self.disconnect();
+            effects.push(Effect::Redial { stream, reason });
+        }
+    }
+
+    pub(crate) fn connection_wake(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        if self.connection.deadline.is_some_and(|at| at <= now_ms) {
+            let silence_ms = self.connection.silence_ms;
+            self.redial(format!("nothing heard of a leader for {silence_ms} ms"), effects);
+        }
+    }
+
+    /// Says something to the leader that welcomed this agent; without one it goes unsaid, for the next
+    /// hello says all that matters.
+    pub(crate) fn say(&mut self, call: AgentCall, effects: &mut Vec<Effect>) {
+        if let Some(stream) = self.connection.stream.filter(|_| self.connection.welcomed) {
+            effects.push(Effect::Send { stream, session: self.connection.session, call });
+        }
+    }
+
+    pub(crate) fn frame(
+        &mut self,
+        now_ms: u64,
+        stream: u64,
+        fence: Fence,
+        session: Session,
+        down: Down,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.connection.stream != Some(stream) {
+            return;
+        }
+        if let Down::Redial(reason) = down {
+            // The word of the master itself, not of a leader: no fence to check.
+            return self.redial(reason, effects);
+        }
+        if fence < self.saved.fence {
+            return;
+        }
+        self.connection.deadline = Some(now_ms + self.connection.silence_ms);
+        match down {
+            Down::Redial(_) => {}
+            Down::Leader { .. } => self.leader(now_ms, stream, fence, effects),
+            // A leader introduces itself before it says anything else.
+            Down::Event(_) if fence != self.saved.fence => {}
+            Down::Event(AgentEvent::Rejected(reason)) => {
+                self.stop(format!("the leader refuses this agent: {reason}"), effects);
+            }
+            Down::Event(AgentEvent::Welcome { agent_id, forget, low_mark, ping_ms }) => {
+                self.welcome(now_ms, session, agent_id, forget, low_mark, ping_ms, effects);
+            }
+            Down::Event(event) if self.connection.welcomed && session == self.connection.session => {
+                self.event(now_ms, event, effects);
+            }
+            Down::Event(_) => {}
+        }
+    }
+
+    fn leader(&mut self, now_ms: u64, stream: u64, fence: Fence, effects: &mut Vec<Effect>) {
+        self.connection.welcomed = false;
+        self.connection.silence_ms = self.config.welcome_ms;
+        if fence.incarnation > self.saved.fence.incarnation {
+            self.connection.session = Session(0);
+        }
+        if fence > self.saved.fence {
+            self.keep(Record::Fence(fence));
+            self.after(After::Hello(stream));
+        } else {
+            self.say_hello(now_ms, stream, effects);
+        }
+    }
+
+    /// Lists all that is durable here; what becomes durable later is said after the welcome.
+    pub(crate) fn say_hello(&mut self, now_ms: u64, stream: u64, effects: &mut Vec<Effect>) {
+        if self.connection.stream != Some(stream) || self.connection.welcomed {
+            return;
+        }
+        self.connection.deadline = Some(now_ms + self.config.welcome_ms);
+        let mut tasks = Vec::new();
+        for (launch, run) in &mut self.runs {
+            let Some(task) = self.saved.tasks.get(launch).filter(|_| run.durable) else { continue };
+            run.accept_due = false;
+            run.said_seq = run.durable_seq;
+            tasks.push(KnownTask {
+                launch: *launch,
+                task: task.task.clone(),
+                state: run.durable_state,
+                alive: !run.durable_state.is_terminal(),
+                resources: task
+                    .intent
+                    .as_ref()
+                    .map_or_else(Resources::none, |intent| intent.resources.clone()),
+                updates: task
+                    .updates
+                    .iter()
+                    .filter(|update| update.seq <= run.durable_seq)
+                    .cloned()
+                    .collect(),
+            });
+        }
+        let hello = Hello {
+            agent_id: self.saved.agent_id.clone(),
+            info: self.config.info.clone(),
+            tasks,
+            sealed: self.config.sealed.clone(),
+        };
+        effects.push(Effect::Send { stream, session: Session(0), call: AgentCall::Hello(hello) });
+    }
+
+    #[allow(clippy::too_many_arguments)] // the fields of one frame
+    fn welcome(
+        &mut self,
+        now_ms: u64,
+        session: Session,
+        agent_id: AgentId,
+        forget: Vec<LaunchNumber>,
+        low_mark: Index,
+        ping_ms: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        if session < self.connection.session {
+            return;
+        }
+        self.connection.session = session;
+        self.connection.welcomed = true;
+        self.connection.silence_ms = ping_ms.max(100).saturating_mul(MISSED_PINGS);
+        self.connection.deadline = Some(now_ms.saturating_add(self.connection.silence_ms));
+        if self.saved.agent_id.as_ref() != Some(&agent_id) {
+            self.keep(Record::Identity(agent_id));
+        }
+        let mark = LowMark { incarnation: self.saved.fence.incarnation, index: low_mark };
+        if mark.replaces(&self.saved.low_mark) {
+            self.keep(Record::LowMark(mark));
+        }
+        for launch in forget {
+            self.forget(launch);
+        }
+        self.say_what_the_hello_left_out(now_ms, effects);
+        let pending = self.runs.iter().filter(|(_, run)| run.phase == Phase::Pending);
+        for launch in pending.map(|(launch, _)| *launch).collect::<Vec<_>>() {
+            self.start(launch, Phase::Pending, effects);
+        }
+    }
+
+    fn say_what_the_hello_left_out(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        let mut accepted = Vec::new();
+        for (launch, run) in &mut self.runs {
+            if std::mem::take(&mut run.accept_due) {
+                accepted.push(*launch);
+            }
+        }
+        if !accepted.is_empty() {
+            self.say(AgentCall::Accepted(accepted), effects);
+        }
+        let launches: Vec<_> = self.runs.keys().copied().collect();
+        for launch in launches {
+            self.say_updates(launch, effects);
+            self.repeat_from(now_ms, launch, self.config.repeat_ms);
+        }
+    }
+
+    fn event(&mut self, now_ms: u64, event: AgentEvent, effects: &mut Vec<Effect>) {
+        match event {
+            AgentEvent::Run(order) => self.run(now_ms, *order, effects),
+            AgentEvent::Kill { launch, task, grace_ms } => self.kill(now_ms, launch, task, grace_ms, effects),
+            AgentEvent::Confirm { launch, seq } => self.confirm(launch, seq),
+            AgentEvent::Forget(launch) => self.forget(launch),
+            AgentEvent::Ping(n) => self.say(AgentCall::Pong(n), effects),
+            // Executors come later; without one, bytes for it are dropped, as at-most-once allows.
+            AgentEvent::Message { .. } => {}
+            AgentEvent::Welcome { .. } | AgentEvent::Rejected(_) => {}
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What the shell tells the machine.
+
+use crate::Process;
+use muster_model::{AgentEvent, Fence, LaunchNumber, Session};
+use std::sync::Arc;
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// Recovery is over: what became of the recorded processes was reported. Dial.
+    Begin,
+    /// A stream to some master is open. Numbers count up.
+    StreamOpened {
+        /// The stream.
+        stream: u64,
+    },
+    /// A stream ended by itself.
+    StreamClosed {
+        /// The stream.
+        stream: u64,
+    },
+    /// A frame came down.
+    Frame {
+        /// On which stream.
+        stream: u64,
+        /// The leader that speaks.
+        fence: Fence,
+        /// The agent's session it belongs to.
+        session: Session,
+        /// What it says.
+        down: Down,
+    },
+    /// All checkpoints up to this ticket are durable.
+    Synced {
+        /// The ticket.
+        ticket: u64,
+    },
+    /// A checkpoint could not be made durable.
+    CheckpointFailed(String),
+    /// A supervisor holds the launch's command.
+    Started {
+        /// Which.
+        launch: LaunchNumber,
+        /// The held process.
+        process: Process,
+    },
+    /// The command was let go and runs.
+    Released {
+        /// Which.
+        launch: LaunchNumber,
+    },
+    /// The task is over: no process of it is left.
+    Ended {
+        /// Which.
+        launch: LaunchNumber,
+        /// How.
+        end: End,
+    },
+    /// Time passed.
+    Wake,
+}
+
+/// What comes down a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Down {
+    /// Who leads. Answered by a hello.
+    Leader {
+        /// Its name.
+        name: String,
+        /// Its API's address.
+        address: String,
+    },
+    /// This master lost its leader for too long: dial another one.
+    Redial(String),
+    /// From the leader.
+    Event(AgentEvent),
+}
+
+/// How a launch ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// With this exit status.
+    Exited(i32),
+    /// By this signal.
+    Signaled(i32),
+    /// The command was never let go.
+    NotReleased,
+    /// It could not be started; this says why.
+    StartFailed(Arc<str>),
+    /// Its description cannot be run by this agent; this says why.
+    Invalid(Arc<str>),
+    /// Its supervisor is gone and left no exit status.
+    Unknown,
+}

@@ -1,0 +1,201 @@
+//! The machine: its state, the step, and what waits for the disk.
+
+use crate::{
+    connection::Connection,
+    effect::{Effect, Start},
+    input::Input,
+    record::{Record, Saved},
+    task::{Phase, Run},
+};
+use muster_model::{AgentCall, AgentInfo, LaunchNumber, Sealed, TaskState};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// What an agent is told once, at its start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// Its description.
+    pub info: AgentInfo,
+    /// The whole `mesos.v1.AgentInfo`.
+    pub sealed: Sealed,
+    /// Kill grace where neither the kill nor the task names one, in ms.
+    pub grace_ms: u64,
+    /// An unconfirmed update is first repeated after this long, then after twice as long each time, in ms.
+    pub repeat_ms: u64,
+    /// The longest pause between repeats, in ms.
+    pub repeat_ms_max: u64,
+    /// How long a hello may stay unanswered before another master is dialled, in ms.
+    pub welcome_ms: u64,
+    /// Tasks held at once; an order beyond is answered TASK_DROPPED.
+    pub tasks_max: usize,
+    /// The wall clock (ms since 1970) when the step clock stood at 0. For display only.
+    pub wall_at_zero_ms: u64,
+}
+
+/// What waits for a checkpoint to be durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum After {
+    /// Say hello on this stream.
+    Hello(u64),
+    /// Answer an order that is to be carried out, and start it.
+    Intent(LaunchNumber),
+    /// An order that is not carried out is on the answered list.
+    Refused(LaunchNumber),
+    /// Let the held command go.
+    Release(LaunchNumber),
+    /// Send an update.
+    Update(LaunchNumber, u32, TaskState),
+    /// Nothing of the launch is needed any more.
+    Remove(LaunchNumber, muster_model::TaskKey),
+}
+
+/// The agent's machine.
+#[derive(Debug)]
+pub struct Node {
+    pub(crate) config: NodeConfig,
+    /// The fold of all records, synced or on their way.
+    pub(crate) saved: Saved,
+    /// What is not on the disk about each of its tasks.
+    pub(crate) runs: BTreeMap<LaunchNumber, Run>,
+    pub(crate) connection: Connection,
+    /// When which run wants a wake.
+    pub(crate) timers: BTreeSet<(u64, LaunchNumber)>,
+    /// The last checkpoint's ticket.
+    ticket: u64,
+    /// This step's records.
+    records: Vec<Record>,
+    after: VecDeque<(u64, After)>,
+    pub(crate) stopped: bool,
+}
+
+impl Node {
+    /// A machine that carries on from what was kept, or a new one from `Saved::default()`. The shell then
+    /// reports what became of each task in [`Node::processes`], and `Begin`.
+    pub fn recover(config: NodeConfig, saved: Saved) -> Self {
+        let runs = saved.tasks.iter().map(|(launch, task)| (*launch, Run::recover(task))).collect();
+        Self {
+            config,
+            saved,
+            runs,
+            connection: Connection::default(),
+            timers: BTreeSet::new(),
+            ticket: 0,
+            records: Vec::new(),
+            after: VecDeque::new(),
+            stopped: false,
+        }
+    }
+
+    /// The fold of all records so far.
+    pub fn saved(&self) -> &Saved {
+        &self.saved
+    }
+
+    /// Launches whose recorded process may live, or may have ended unreported.
+    pub fn processes(&self) -> impl Iterator<Item = (LaunchNumber, &crate::TaskRecord)> {
+        self.runs.iter().filter(|(_, run)| matches!(run.phase, Phase::Live { .. })).filter_map(
+            |(launch, _)| {
+                let task = self.saved.tasks.get(launch)?;
+                task.process.is_some().then_some((*launch, task))
+            },
+        )
+    }
+
+    /// When the next `Wake` is due, if nothing else happens.
+    pub fn wake_at(&self) -> Option<u64> {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        [timer, self.connection.deadline].into_iter().flatten().min()
+    }
+
+    /// Takes one input in. `now_ms` is monotonic.
+    pub fn step(&mut self, now_ms: u64, input: Input, effects: &mut Vec<Effect>) {
+        if self.stopped {
+            return;
+        }
+        match input {
+            Input::Begin => self.begin(now_ms, effects),
+            Input::StreamOpened { stream } => self.stream_opened(now_ms, stream),
+            Input::StreamClosed { stream } => self.stream_closed(stream, effects),
+            Input::Frame { stream, fence, session, down } => {
+                self.frame(now_ms, stream, fence, session, down, effects);
+            }
+            Input::Synced { ticket } => self.synced(now_ms, ticket, effects),
+            Input::CheckpointFailed(why) => self.stop(format!("cannot keep a checkpoint: {why}"), effects),
+            Input::Started { launch, process } => self.started(launch, process),
+            Input::Released { launch } => self.released(now_ms, launch),
+            Input::Ended { launch, end } => self.ended(now_ms, launch, end, effects),
+            Input::Wake => self.wake(now_ms, effects),
+        }
+        if !self.records.is_empty() && !self.stopped {
+            self.ticket += 1;
+            let records = std::mem::take(&mut self.records);
+            effects.push(Effect::Checkpoint { ticket: self.ticket, records });
+        }
+    }
+
+    pub(crate) fn stop(&mut self, reason: String, effects: &mut Vec<Effect>) {
+        self.stopped = true;
+        effects.push(Effect::Stop(reason));
+    }
+
+    /// Takes a record in and has it kept.
+    pub(crate) fn keep(&mut self, record: Record) {
+        self.saved.apply(&record);
+        self.records.push(record);
+    }
+
+    /// Does this once this step's records are durable.
+    pub(crate) fn after(&mut self, after: After) {
+        self.after.push_back((self.ticket + 1, after));
+    }
+
+    fn synced(&mut self, now_ms: u64, ticket: u64, effects: &mut Vec<Effect>) {
+        let ready = self.after.iter().take_while(|(at, _)| *at <= ticket).count();
+        let due: Vec<After> = self.after.drain(..ready).map(|(_, after)| after).collect();
+        let mut accepted = Vec::new();
+        for after in &due {
+            let (After::Intent(launch) | After::Refused(launch)) = after else { continue };
+            let Some(run) = self.runs.get_mut(launch) else { continue };
+            run.durable = true;
+            if matches!(after, After::Intent(_)) {
+                run.accept_due = !self.connection.welcomed;
+                accepted.push(*launch);
+            }
+        }
+        if !accepted.is_empty() {
+            self.say(AgentCall::Accepted(accepted), effects);
+        }
+        for after in due {
+            match after {
+                After::Hello(stream) => self.say_hello(now_ms, stream, effects),
+                After::Intent(launch) => self.start(launch, Phase::Intending, effects),
+                After::Refused(_) => {}
+                After::Release(launch) => self.release(launch, effects),
+                After::Update(launch, seq, state) => self.update_durable(now_ms, launch, seq, state, effects),
+                After::Remove(launch, task) => effects.push(Effect::Remove { launch, task }),
+            }
+        }
+    }
+
+    /// Starts a launch whose intent is durable, if it still stands where it is expected to.
+    pub(crate) fn start(&mut self, launch: LaunchNumber, expected: Phase, effects: &mut Vec<Effect>) {
+        let Some(agent_id) = self.saved.agent_id.clone() else { return };
+        let Some(intent) = self.saved.tasks.get(&launch).and_then(|task| task.intent.clone()) else { return };
+        let Some(run) = self.runs.get_mut(&launch).filter(|run| run.phase == expected) else { return };
+        run.phase = Phase::Starting;
+        effects.push(Effect::Start(Box::new(Start {
+            launch,
+            task: intent.task.clone(),
+            agent_id,
+            user: intent.user.clone(),
+            sealed: intent.sealed.clone(),
+        })));
+    }
+
+    fn wake(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        self.connection_wake(now_ms, effects);
+        while let Some((at, launch)) = self.timers.first().copied().filter(|(at, _)| *at <= now_ms) {
+            self.timers.remove(&(at, launch));
+            self.run_wake(now_ms, launch, effects);
+        }
+    }
+}

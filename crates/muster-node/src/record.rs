@@ -1,0 +1,214 @@
+//! What the agent keeps on its disk, as records in a log, and their fold. Append-only: bincode stores a
+//! variant's position.
+
+use muster_model::{
+    AgentId, Fence, Index, LaunchNumber, Resources, Sealed, StatusUpdate, TaskKey, TaskState,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// One fact to keep.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record {
+    /// All that came before, in one record: the first of a compacted log.
+    Snapshot(Box<Saved>),
+    /// The id that the registry gave this agent.
+    Identity(AgentId),
+    /// The highest fence seen.
+    Fence(Fence),
+    /// No launch below this will ever be ordered again.
+    LowMark(LowMark),
+    /// An order that shall be carried out.
+    Intent(Box<Intent>),
+    /// An order, or a kill of a launch never heard of, that is answered without a start.
+    Refused {
+        /// The launch, never to be started.
+        launch: LaunchNumber,
+        /// Its name.
+        task: TaskKey,
+    },
+    /// The task's command exists, held by its supervisor.
+    Started {
+        /// Of which launch.
+        launch: LaunchNumber,
+        /// The held process.
+        process: Process,
+    },
+    /// A kill was asked for.
+    KillWanted {
+        /// Of which launch.
+        launch: LaunchNumber,
+        /// How long the task may take to end by itself, in ms.
+        grace_ms: u64,
+    },
+    /// A status to report.
+    Update(Box<StatusUpdate>),
+    /// The registry has the updates up to this one.
+    Confirmed {
+        /// Of which launch.
+        launch: LaunchNumber,
+        /// The last confirmed.
+        seq: u32,
+    },
+    /// The launch's record is of no more use; its number stays on the answered list.
+    Forgotten {
+        /// Which.
+        launch: LaunchNumber,
+    },
+}
+
+/// A leader's word that no launch below a log index will ever be ordered of this agent again. It holds for
+/// launches of its own and of former incarnations.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LowMark {
+    /// The incarnation of the leader that said so.
+    pub incarnation: u32,
+    /// The log index.
+    pub index: Index,
+}
+
+impl LowMark {
+    /// Whether a launch lies below, so that it must be refused.
+    pub fn refuses(&self, launch: LaunchNumber) -> bool {
+        launch.incarnation <= self.incarnation && launch.index < self.index
+    }
+
+    /// Whether this one replaces another: it is higher, or of a later incarnation.
+    pub fn replaces(&self, other: &Self) -> bool {
+        (self.incarnation, self.index) > (other.incarnation, other.index)
+    }
+}
+
+/// An order as it was taken on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// Its number.
+    pub launch: LaunchNumber,
+    /// Its name.
+    pub task: TaskKey,
+    /// What it may use.
+    pub resources: Resources,
+    /// Its own kill grace in ms.
+    pub grace_ms: Option<u64>,
+    /// The user to run as when the task names none.
+    pub user: Arc<str>,
+    /// The whole `mesos.v1.TaskInfo`.
+    pub sealed: Sealed,
+}
+
+/// A held or released command: enough to tell it from a later process of the same number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its pid, which is also its process group and session.
+    pub pid: u32,
+    /// Field 22 of `/proc/PID/stat`.
+    pub start_time: u64,
+    /// The machine's boot it lives in.
+    pub boot_id: Arc<str>,
+}
+
+/// A launch that is not forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskRecord {
+    /// Its name.
+    pub task: TaskKey,
+    /// The order; none for a launch that was refused.
+    pub intent: Option<Arc<Intent>>,
+    /// Its process, once there is one. From then on it is never started again.
+    pub process: Option<Process>,
+    /// A kill was asked for, with this grace.
+    pub kill_grace_ms: Option<u64>,
+    /// The state of its last update, Staging before any.
+    pub state: TaskState,
+    /// The number of its last update, 0 before any.
+    pub seq: u32,
+    /// Updates that are not confirmed, in order.
+    pub updates: Vec<StatusUpdate>,
+}
+
+impl TaskRecord {
+    fn new(task: TaskKey, intent: Option<Arc<Intent>>) -> Self {
+        Self {
+            task,
+            intent,
+            process: None,
+            kill_grace_ms: None,
+            state: TaskState::Staging,
+            seq: 0,
+            updates: Vec::new(),
+        }
+    }
+}
+
+/// The fold of the records.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// This agent's id, once it was given one.
+    pub agent_id: Option<AgentId>,
+    /// The highest fence seen.
+    pub fence: Fence,
+    /// Launches below this are refused.
+    pub low_mark: LowMark,
+    /// Every order answered, at or above the low mark.
+    pub answered: BTreeSet<LaunchNumber>,
+    /// The launches that are not forgotten.
+    pub tasks: BTreeMap<LaunchNumber, TaskRecord>,
+}
+
+impl Saved {
+    /// Takes one more record in. Total: a record about a launch that is not here changes nothing.
+    pub fn apply(&mut self, record: &Record) {
+        match record {
+            Record::Snapshot(saved) => *self = (**saved).clone(),
+            Record::Identity(agent_id) => self.agent_id = Some(agent_id.clone()),
+            Record::Fence(fence) => self.fence = self.fence.max(*fence),
+            Record::LowMark(mark) => {
+                if mark.replaces(&self.low_mark) {
+                    self.low_mark = *mark;
+                    let tasks = &self.tasks;
+                    self.answered.retain(|launch| !mark.refuses(*launch) || tasks.contains_key(launch));
+                }
+            }
+            Record::Intent(intent) => {
+                self.answered.insert(intent.launch);
+                let record = TaskRecord::new(intent.task.clone(), Some(Arc::new((**intent).clone())));
+                self.tasks.insert(intent.launch, record);
+            }
+            Record::Refused { launch, task } => {
+                self.answered.insert(*launch);
+                self.tasks.insert(*launch, TaskRecord::new(task.clone(), None));
+            }
+            Record::Started { launch, process } => {
+                if let Some(task) = self.tasks.get_mut(launch) {
+                    task.process = Some(process.clone());
+                }
+            }
+            Record::KillWanted { launch, grace_ms } => {
+                if let Some(task) = self.tasks.get_mut(launch) {
+                    task.kill_grace_ms = Some(*grace_ms);
+                }
+            }
+            Record::Update(update) => {
+                if let Some(task) = self.tasks.get_mut(&update.launch) {
+                    task.state = update.status.state;
+                    task.seq = update.seq;
+                    task.updates.push((**update).clone());
+                }
+            }
+            Record::Confirmed { launch, seq } => {
+                if let Some(task) = self.tasks.get_mut(launch) {
+                    task.updates.retain(|update| update.seq > *seq);
+                }
+            }
+            Record::Forgotten { launch } => {
+                self.tasks.remove(launch);
+                if self.low_mark.refuses(*launch) {
+                    self.answered.remove(launch);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,481 @@
+//! How a task starts, is killed, ends and is reported.
+
+use crate::{
+    effect::{Effect, Signal},
+    input::End,
+    node::{After, Node},
+    record::{Intent, Process, Record, TaskRecord},
+};
+use muster_model::{
+    AgentCall, LaunchNumber, Reason, Sealed, Source, Status, StatusUpdate, TaskKey, TaskState, Uuid,
+    WallTime, event::RunOrder, task::MESSAGE_BYTES_MAX,
+};
+use std::sync::Arc;
+
+/// Where a launch stands on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Found on the disk without a process: never released. Waits for a leader that still wants it.
+    Pending,
+    /// Its intent is on the way to the disk.
+    Intending,
+    /// A supervisor was asked for.
+    Starting,
+    /// The command is held; its process is on the way to the disk.
+    Holding,
+    /// Released, or recorded and so perhaps released.
+    Live {
+        /// The supervisor said that it runs.
+        released: bool,
+    },
+    /// Killed before its release; waits for the supervisor's end.
+    Abandoned,
+    /// No process of it is left.
+    Ended,
+}
+
+/// What is known of a launch beside its record.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) phase: Phase,
+    /// Its record is synced, so that it may be spoken of.
+    pub(crate) durable: bool,
+    /// Updates up to this number are synced.
+    pub(crate) durable_seq: u32,
+    /// The state of the last of them.
+    pub(crate) durable_state: TaskState,
+    /// Accepted while no leader listened, and not listed in a hello since.
+    pub(crate) accept_due: bool,
+    /// The last update said on the present connection.
+    pub(crate) said_seq: u32,
+    /// The registry wants no word of it any more; its process is still there.
+    forget: bool,
+    /// When its whole group is killed.
+    kill_at: Option<u64>,
+    /// When its updates are said again.
+    repeat_at: Option<u64>,
+    repeat_ms: u64,
+}
+
+impl Run {
+    fn new(phase: Phase) -> Self {
+        Self {
+            phase,
+            durable: false,
+            durable_seq: 0,
+            durable_state: TaskState::Staging,
+            accept_due: false,
+            said_seq: 0,
+            forget: false,
+            kill_at: None,
+            repeat_at: None,
+            repeat_ms: 0,
+        }
+    }
+
+    /// What a record read from the disk means for a machine that just began.
+    pub(crate) fn recover(task: &TaskRecord) -> Self {
+        let phase = match (&task.process, task.state) {
+            (_, state) if state.is_terminal() => Phase::Ended,
+            (Some(_), _) => Phase::Live { released: false },
+            (None, _) => Phase::Pending,
+        };
+        Self { durable: true, durable_seq: task.seq, durable_state: task.state, ..Self::new(phase) }
+    }
+
+    fn timer(&self) -> Option<u64> {
+        [self.kill_at, self.repeat_at].into_iter().flatten().min()
+    }
+}
+
+impl Node {
+    /// The facts of recovery are in: carry kills on, and dial.
+    pub(crate) fn begin(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        let launches: Vec<_> = self.runs.iter().map(|(launch, run)| (*launch, run.phase)).collect();
+        for (launch, phase) in launches {
+            let Some(task) = self.saved.tasks.get(&launch) else { continue };
+            match (phase, task.kill_grace_ms) {
+                (Phase::Pending, _) if task.intent.is_none() => {
+                    self.end(
+                        now_ms,
+                        launch,
+                        TaskState::Dropped,
+                        Source::Agent,
+                        Some(Reason::AgentRestarted),
+                        RESTARTED,
+                    );
+                }
+                (Phase::Pending, Some(_)) => self.killed_during_launch(now_ms, launch),
+                (Phase::Live { .. }, Some(grace_ms)) => self.terminate(now_ms, launch, grace_ms, effects),
+                _ => {}
+            }
+        }
+        effects.push(Effect::Dial);
+    }
+
+    pub(crate) fn run(&mut self, now_ms: u64, order: RunOrder, effects: &mut Vec<Effect>) {
+        let launch = order.launch;
+        if let Some(run) = self.runs.get(&launch) {
+            let durable = run.durable;
+            if order.killed {
+                self.kill(now_ms, launch, order.task, order.grace_ms, effects);
+            }
+            if durable {
+                self.say(AgentCall::Accepted(vec![launch]), effects);
+            }
+        } else if self.saved.answered.contains(&launch) || self.saved.low_mark.refuses(launch) {
+            self.say(AgentCall::Ended(launch), effects);
+        } else if order.killed {
+            self.refuse(launch, order.task);
+            self.killed_during_launch(now_ms, launch);
+        } else if self.runs.len() >= self.config.tasks_max {
+            self.refuse(launch, order.task);
+            let message = format!("The agent holds {} tasks, its limit", self.config.tasks_max);
+            self.end(
+                now_ms,
+                launch,
+                TaskState::Dropped,
+                Source::Agent,
+                Some(Reason::ContainerLaunchFailed),
+                &message,
+            );
+        } else {
+            self.runs.insert(launch, Run::new(Phase::Intending));
+            self.keep(Record::Intent(Box::new(Intent {
+                launch,
+                task: order.task,
+                resources: order.resources,
+                grace_ms: order.grace_ms,
+                user: order.user,
+                sealed: order.sealed,
+            })));
+            self.after(After::Intent(launch));
+        }
+    }
+
+    /// Puts a launch on the answered list without a start.
+    fn refuse(&mut self, launch: LaunchNumber, task: TaskKey) {
+        self.runs.insert(launch, Run::new(Phase::Ended));
+        self.keep(Record::Refused { launch, task });
+        self.after(After::Refused(launch));
+    }
+
+    pub(crate) fn kill(
+        &mut self,
+        now_ms: u64,
+        launch: LaunchNumber,
+        task: TaskKey,
+        grace_ms: Option<u64>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(run) = self.runs.get_mut(&launch) else {
+            if self.saved.answered.contains(&launch) || self.saved.low_mark.refuses(launch) {
+                return self.say(AgentCall::Ended(launch), effects);
+            }
+            self.refuse(launch, task);
+            return self.killed_during_launch(now_ms, launch);
+        };
+        match run.phase {
+            Phase::Pending | Phase::Intending => self.killed_during_launch(now_ms, launch),
+            Phase::Starting | Phase::Holding => {
+                run.phase = Phase::Abandoned;
+                self.keep(Record::KillWanted { launch, grace_ms: 0 });
+                effects.push(Effect::Abandon { launch });
+            }
+            Phase::Live { .. } => {
+                let record = self.saved.tasks.get(&launch);
+                let own = record.and_then(|record| record.intent.as_ref()).and_then(|intent| intent.grace_ms);
+                let grace_ms = grace_ms.or(own).unwrap_or(self.config.grace_ms);
+                if record.and_then(|record| record.kill_grace_ms).is_none_or(|former| grace_ms < former) {
+                    self.keep(Record::KillWanted { launch, grace_ms });
+                }
+                self.terminate(now_ms, launch, grace_ms, effects);
+            }
+            Phase::Abandoned | Phase::Ended => {}
+        }
+    }
+
+    /// TERM now, KILL after the grace; a former deadline is only ever brought forward.
+    fn terminate(&mut self, now_ms: u64, launch: LaunchNumber, grace_ms: u64, effects: &mut Vec<Effect>) {
+        let at = now_ms.saturating_add(grace_ms);
+        self.with_timer(launch, |run| {
+            if run.kill_at.is_none() {
+                effects.push(Effect::Signal { launch, signal: Signal::Term });
+            }
+            run.kill_at = Some(run.kill_at.map_or(at, |former| former.min(at)));
+        });
+    }
+
+    fn killed_during_launch(&mut self, now_ms: u64, launch: LaunchNumber) {
+        let reason = Some(Reason::TaskKilledDuringLaunch);
+        let message = "Task was killed before its command was started";
+        self.end(now_ms, launch, TaskState::Killed, Source::Agent, reason, message);
+    }
+
+    pub(crate) fn started(&mut self, launch: LaunchNumber, process: Process) {
+        let Some(run) = self.runs.get_mut(&launch).filter(|run| run.phase == Phase::Starting) else { return };
+        run.phase = Phase::Holding;
+        self.keep(Record::Started { launch, process });
+        self.after(After::Release(launch));
+    }
+
+    pub(crate) fn release(&mut self, launch: LaunchNumber, effects: &mut Vec<Effect>) {
+        let Some(run) = self.runs.get_mut(&launch).filter(|run| run.phase == Phase::Holding) else { return };
+        run.phase = Phase::Live { released: false };
+        effects.push(Effect::Release { launch });
+    }
+
+    pub(crate) fn released(&mut self, now_ms: u64, launch: LaunchNumber) {
+        let Some(run) = self.runs.get_mut(&launch) else { return };
+        if run.phase != (Phase::Live { released: false }) {
+            return;
+        }
+        run.phase = Phase::Live { released: true };
+        let running = self.saved.tasks.get(&launch).is_some_and(|task| task.state == TaskState::Running);
+        if !running && !run.forget {
+            self.report(now_ms, launch, TaskState::Running, Source::Executor, None, "");
+        }
+    }
+
+    pub(crate) fn ended(&mut self, now_ms: u64, launch: LaunchNumber, end: End, effects: &mut Vec<Effect>) {
+        let Some(run) = self.runs.get(&launch) else { return };
+        if matches!(run.phase, Phase::Ended | Phase::Pending | Phase::Intending) {
+            return;
+        }
+        let Some(task) = self.saved.tasks.get(&launch) else { return };
+        if run.forget {
+            // Not listed in the next hello either, which says the same if this word is lost.
+            self.say(AgentCall::Ended(launch), effects);
+            return self.drop_task(launch);
+        }
+        let killed = task.kill_grace_ms.is_some();
+        if killed && matches!(end, End::NotReleased | End::StartFailed(_)) {
+            return self.killed_during_launch(now_ms, launch);
+        }
+        let (state, source, reason, message) = verdict(&end, killed);
+        self.end(now_ms, launch, state, source, reason, &message);
+    }
+
+    /// No process is left: the terminal update.
+    fn end(
+        &mut self,
+        now_ms: u64,
+        launch: LaunchNumber,
+        state: TaskState,
+        source: Source,
+        reason: Option<Reason>,
+        message: &str,
+    ) {
+        self.with_timer(launch, |run| {
+            run.phase = Phase::Ended;
+            run.kill_at = None;
+        });
+        self.report(now_ms, launch, state, source, reason, message);
+    }
+
+    fn report(
+        &mut self,
+        now_ms: u64,
+        launch: LaunchNumber,
+        state: TaskState,
+        source: Source,
+        reason: Option<Reason>,
+        message: &str,
+    ) {
+        let Some(task) = self.saved.tasks.get(&launch) else { return };
+        let seq = task.seq + 1;
+        let status = Status {
+            state,
+            source,
+            reason,
+            message: cut(message).into(),
+            wall: WallTime(self.config.wall_at_zero_ms.saturating_add(now_ms)),
+            sealed: Sealed::default(),
+        };
+        let task = task.task.clone();
+        let update = StatusUpdate { launch, task, seq, uuid: Uuid::of(launch, seq), status };
+        self.keep(Record::Update(Box::new(update)));
+        self.after(After::Update(launch, seq, state));
+    }
+
+    pub(crate) fn update_durable(
+        &mut self,
+        now_ms: u64,
+        launch: LaunchNumber,
+        seq: u32,
+        state: TaskState,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(run) = self.runs.get_mut(&launch) else { return };
+        run.durable_seq = seq;
+        run.durable_state = state;
+        self.say_updates(launch, effects);
+        self.repeat_from(now_ms, launch, self.config.repeat_ms);
+    }
+
+    /// Says the durable updates that were not said on this connection.
+    pub(crate) fn say_updates(&mut self, launch: LaunchNumber, effects: &mut Vec<Effect>) {
+        if !self.connection.welcomed {
+            return;
+        }
+        let (Some(run), Some(task)) = (self.runs.get_mut(&launch), self.saved.tasks.get(&launch)) else {
+            return;
+        };
+        let from = std::mem::replace(&mut run.said_seq, run.durable_seq);
+        let due = task.updates.iter().filter(|update| update.seq > from && update.seq <= run.durable_seq);
+        let due: Vec<StatusUpdate> = due.cloned().collect();
+        for update in due {
+            self.say(AgentCall::Status(update), effects);
+        }
+    }
+
+    /// Sets the next repeat, if there is something to repeat and someone to tell.
+    pub(crate) fn repeat_from(&mut self, now_ms: u64, launch: LaunchNumber, pause_ms: u64) {
+        let due = self.connection.welcomed
+            && self.saved.tasks.get(&launch).is_some_and(|task| !task.updates.is_empty());
+        self.with_timer(launch, |run| {
+            run.repeat_ms = pause_ms;
+            run.repeat_at = due.then(|| now_ms.saturating_add(pause_ms));
+        });
+    }
+
+    pub(crate) fn run_wake(&mut self, now_ms: u64, launch: LaunchNumber, effects: &mut Vec<Effect>) {
+        let mut repeat = None;
+        self.with_timer(launch, |run| {
+            if run.kill_at.is_some_and(|at| at <= now_ms) {
+                // Asked again each second until the supervisor reports the end.
+                run.kill_at = Some(now_ms + 1_000);
+                effects.push(Effect::Signal { launch, signal: Signal::Kill });
+            }
+            if run.repeat_at.is_some_and(|at| at <= now_ms) {
+                run.repeat_at = None;
+                run.said_seq = 0;
+                repeat = Some(run.repeat_ms.saturating_mul(2));
+            }
+        });
+        if let Some(pause_ms) = repeat {
+            self.say_updates(launch, effects);
+            self.repeat_from(now_ms, launch, pause_ms.min(self.config.repeat_ms_max));
+        }
+    }
+
+    pub(crate) fn confirm(&mut self, launch: LaunchNumber, seq: u32) {
+        let (Some(run), Some(task)) = (self.runs.get(&launch), self.saved.tasks.get(&launch)) else { return };
+        if !task.updates.iter().any(|update| update.seq <= seq) {
+            return;
+        }
+        if run.phase == Phase::Ended && task.seq <= seq {
+            return self.drop_task(launch);
+        }
+        self.keep(Record::Confirmed { launch, seq });
+        if self.saved.tasks.get(&launch).is_some_and(|task| task.updates.is_empty()) {
+            self.with_timer(launch, |run| run.repeat_at = None);
+        }
+    }
+
+    /// The registry wants no word of this launch any more.
+    pub(crate) fn forget(&mut self, launch: LaunchNumber) {
+        let Some(run) = self.runs.get_mut(&launch) else { return };
+        match run.phase {
+            Phase::Ended | Phase::Pending => self.drop_task(launch),
+            _ => run.forget = true,
+        }
+    }
+
+    fn drop_task(&mut self, launch: LaunchNumber) {
+        self.with_timer(launch, |run| {
+            run.kill_at = None;
+            run.repeat_at = None;
+        });
+        self.runs.remove(&launch);
+        let Some(task) = self.saved.tasks.get(&launch).map(|task| task.task.clone()) else { return };
+        self.keep(Record::Forgotten { launch });
+        self.after(After::Remove(launch, task));
+    }
+
+    /// Changes a run and keeps the timers in step with it.
+    fn with_timer(&mut self, launch: LaunchNumber, change: impl FnOnce(&mut Run)) {
+        let Some(run) = self.runs.get_mut(&launch) else { return };
+        let former = run.timer();
+        change(run);
+        let timer = run.timer();
+        if let Some(at) = former {
+            self.timers.remove(&(at, launch));
+        }
+        if let Some(at) = timer {
+            self.timers.insert((at, launch));
+        }
+    }
+}
+
+const RESTARTED: &str = "The agent restarted before the command was started";
+
+fn verdict(end: &End, killed: bool) -> (TaskState, Source, Option<Reason>, Arc<str>) {
+    use TaskState::*;
+    let (state, source, reason, message): (_, _, _, Arc<str>) = match end {
+        End::Exited(0) => (Finished, Source::Executor, None, "Command exited with status 0".into()),
+        End::Exited(n) => (Failed, Source::Executor, None, format!("Command exited with status {n}").into()),
+        End::Signaled(n) => {
+            let message = format!("Command terminated with signal {}", signal_name(*n));
+            (Failed, Source::Executor, None, message.into())
+        }
+        End::NotReleased => (Dropped, Source::Agent, Some(Reason::AgentRestarted), RESTARTED.into()),
+        End::StartFailed(why) => (Failed, Source::Agent, Some(Reason::ContainerLaunchFailed), why.clone()),
+        End::Invalid(why) => (Error, Source::Agent, Some(Reason::TaskInvalid), why.clone()),
+        End::Unknown => {
+            let message = "The command's supervisor is gone and left no exit status".into();
+            (Gone, Source::Agent, Some(Reason::ExecutorTerminated), message)
+        }
+    };
+    if killed && reason.is_none() {
+        (Killed, source, reason, message)
+    } else {
+        (state, source, reason, message)
+    }
+}
+
+/// The name of a signal on Linux, or its number.
+fn signal_name(signal: i32) -> String {
+    const NAMES: [&str; 32] = [
+        "",
+        "SIGHUP",
+        "SIGINT",
+        "SIGQUIT",
+        "SIGILL",
+        "SIGTRAP",
+        "SIGABRT",
+        "SIGBUS",
+        "SIGFPE",
+        "SIGKILL",
+        "SIGUSR1",
+        "SIGSEGV",
+        "SIGUSR2",
+        "SIGPIPE",
+        "SIGALRM",
+        "SIGTERM",
+        "SIGSTKFLT",
+        "SIGCHLD",
+        "SIGCONT",
+        "SIGSTOP",
+        "SIGTSTP",
+        "SIGTTIN",
+        "SIGTTOU",
+        "SIGURG",
+        "SIGXCPU",
+        "SIGXFSZ",
+        "SIGVTALRM",
+        "SIGPROF",
+        "SIGWINCH",
+        "SIGIO",
+        "SIGPWR",
+        "SIGSYS",
+    ];
+    match usize::try_from(signal).ok().and_then(|n| NAMES.get(n)) {
+        Some(name) if !name.is_empty() => (*name).to_owned(),
+        _ => signal.to_string(),
+    }
+}
+
+fn cut(message: &str) -> &str {
+    &message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)]
+}
