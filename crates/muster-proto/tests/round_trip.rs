@@ -1,0 +1,388 @@
+//! What goes out comes back the same, for every frame.
+
+use muster_model::event::{CallOutcome, OfferWithAgent, RunOrder};
+use muster_model::*;
+use muster_proto::agent::agent_leader_frame;
+use muster_proto::scheduler::scheduler_redial_frame;
+use muster_proto::*;
+use proptest::collection::{btree_set, vec};
+use proptest::option;
+use proptest::prelude::*;
+use prost::Message;
+use std::sync::Arc;
+
+/// Through the bytes and back.
+fn over_the_wire<M: Message + Default>(message: M) -> M {
+    M::decode(&*message.encode_to_vec()).unwrap()
+}
+
+fn text() -> impl Strategy<Value = String> {
+    "[a-z][a-z0-9._-]{0,12}"
+}
+
+fn any_resources() -> impl Strategy<Value = Resources> {
+    let value = prop_oneof![
+        (1u64..1_000_000_000).prop_map(Value::Scalar),
+        vec((0u64..60_000, 0u64..500), 1..5)
+            .prop_map(|pairs| Value::ranges(pairs.into_iter().map(|(begin, n)| (begin, begin + n)))),
+        btree_set("[a-z]{1,4}", 1..4)
+            .prop_map(|items| Value::Set(items.iter().map(|item| Arc::from(item.as_str())).collect())),
+    ];
+    proptest::collection::btree_map(text(), value, 0..4).prop_map(|kinds| {
+        kinds
+            .iter()
+            .filter(|(name, _)| *name != "gpus")
+            .fold(Resources::none(), |all, (name, value)| all.with(name, value.clone()))
+    })
+}
+
+fn any_launch() -> impl Strategy<Value = LaunchNumber> {
+    (1u32..4, any::<u64>(), any::<u32>()).prop_map(|(incarnation, index, n)| LaunchNumber {
+        incarnation,
+        index: Index(index),
+        n,
+    })
+}
+
+fn any_state() -> impl Strategy<Value = TaskState> {
+    use TaskState::*;
+    prop::sample::select(vec![
+        Staging,
+        Starting,
+        Running,
+        Killing,
+        Finished,
+        Failed,
+        Killed,
+        Error,
+        Lost,
+        Dropped,
+        Unreachable,
+        Gone,
+        GoneByOperator,
+        Unknown,
+    ])
+}
+
+fn any_reason() -> impl Strategy<Value = Reason> {
+    use Reason::*;
+    prop::sample::select(vec![
+        AgentDisconnected,
+        AgentRemoved,
+        AgentRemovedByOperator,
+        AgentReregistered,
+        AgentRestarted,
+        ContainerLaunchFailed,
+        ExecutorTerminated,
+        FrameworkRemoved,
+        InvalidOffers,
+        Reconciliation,
+        TaskInvalid,
+        TaskKilledDuringLaunch,
+    ])
+}
+
+fn any_status() -> impl Strategy<Value = Status> {
+    let source = prop::sample::select(vec![Source::Master, Source::Agent, Source::Executor]);
+    (any_state(), source, option::of(any_reason()), text(), any::<u64>(), vec(any::<u8>(), 0..20)).prop_map(
+        |(state, source, reason, message, wall, sealed)| Status {
+            state,
+            source,
+            reason,
+            message: message.into(),
+            wall: WallTime(wall),
+            sealed: Sealed::new(sealed),
+        },
+    )
+}
+
+fn any_key() -> impl Strategy<Value = TaskKey> {
+    (text(), text()).prop_map(|(f, t)| TaskKey { framework_id: FrameworkId::new(f), task_id: TaskId::new(t) })
+}
+
+fn any_update() -> impl Strategy<Value = StatusUpdate> {
+    (any_launch(), any_key(), any::<u32>(), any_status()).prop_map(|(launch, task, seq, status)| {
+        StatusUpdate { launch, task, seq, uuid: Uuid::of(launch, seq), status }
+    })
+}
+
+fn any_agent_info() -> impl Strategy<Value = (AgentInfo, Sealed)> {
+    (text(), text(), any::<u16>(), any_resources(), text()).prop_map(
+        |(machine, hostname, port, total, rack)| {
+            let attribute = Attribute { name: "rack".into(), value: AttributeValue::Text(rack.into()) };
+            let wire = mesos::AgentInfo {
+                hostname: hostname.clone(),
+                port: Some(port.into()),
+                resources: wire_resources(&total),
+                attributes: muster_proto::resource::wire_attributes(std::slice::from_ref(&attribute)),
+                ..Default::default()
+            };
+            let info = AgentInfo {
+                machine_id: MachineId::new(machine),
+                hostname: hostname.into(),
+                port,
+                resources: total,
+                attributes: vec![attribute],
+            };
+            (info, Sealed::new(wire.encode_to_vec()))
+        },
+    )
+}
+
+fn any_hello() -> impl Strategy<Value = Hello> {
+    let known =
+        (any_launch(), any_key(), any_state(), any::<bool>(), any_resources(), vec(any_update(), 0..3))
+            .prop_map(|(launch, task, state, alive, resources, updates)| KnownTask {
+                launch,
+                task,
+                state,
+                alive,
+                resources,
+                updates,
+            });
+    (option::of(text()), any_agent_info(), vec(known, 0..3)).prop_map(|(agent_id, (info, sealed), tasks)| {
+        Hello { agent_id: agent_id.map(AgentId::new), info, tasks, sealed }
+    })
+}
+
+fn any_agent_call() -> impl Strategy<Value = AgentCall> {
+    prop_oneof![
+        any_hello().prop_map(AgentCall::Hello),
+        vec(any_launch(), 0..5).prop_map(AgentCall::Accepted),
+        any_update().prop_map(AgentCall::Status),
+        any_launch().prop_map(AgentCall::Ended),
+        any::<u64>().prop_map(AgentCall::Pong),
+        (text(), text(), vec(any::<u8>(), 0..9)).prop_map(|(f, e, data)| AgentCall::Message {
+            framework_id: FrameworkId::new(f),
+            executor_id: ExecutorId::new(e),
+            data,
+        }),
+    ]
+}
+
+fn any_agent_event() -> impl Strategy<Value = AgentEvent> {
+    prop_oneof![
+        (text(), vec(any_launch(), 0..3), any::<u64>(), any::<u64>()).prop_map(
+            |(id, forget, low_mark, ping_ms)| AgentEvent::Welcome {
+                agent_id: AgentId::new(id),
+                forget,
+                low_mark: Index(low_mark),
+                ping_ms,
+            }
+        ),
+        (
+            any_launch(),
+            any_key(),
+            any_resources(),
+            option::of(any::<u64>()),
+            any::<bool>(),
+            vec(any::<u8>(), 0..9)
+        )
+            .prop_map(|(launch, task, resources, grace_ms, killed, sealed)| {
+                AgentEvent::Run(Box::new(RunOrder {
+                    launch,
+                    task,
+                    resources,
+                    grace_ms,
+                    user: "nobody".into(),
+                    killed,
+                    sealed: Sealed::new(sealed),
+                }))
+            }),
+        (any_launch(), any_key(), option::of(any::<u64>()))
+            .prop_map(|(launch, task, grace_ms)| AgentEvent::Kill { launch, task, grace_ms }),
+        (any_launch(), any::<u32>()).prop_map(|(launch, seq)| AgentEvent::Confirm { launch, seq }),
+        any_launch().prop_map(AgentEvent::Forget),
+        any::<u64>().prop_map(AgentEvent::Ping),
+        text().prop_map(AgentEvent::Rejected),
+    ]
+}
+
+fn task_info(task_id: &str, needs: &Resources) -> Vec<u8> {
+    mesos::TaskInfo {
+        name: "n".into(),
+        task_id: mesos::TaskId { value: task_id.into() },
+        agent_id: mesos::AgentId { value: "S1".into() },
+        resources: wire_resources(needs),
+        command: Some(mesos::CommandInfo { value: Some("true".into()), ..Default::default() }),
+        ..Default::default()
+    }
+    .encode_to_vec()
+}
+
+fn any_spec() -> impl Strategy<Value = TaskSpec> {
+    (text(), 1u64..9000, 1u64..9000)
+        .prop_map(|(id, cpus, mem)| task_spec(&task_info(&id, &Resources::of(cpus, mem))).unwrap())
+}
+
+fn any_framework_info() -> impl Strategy<Value = FrameworkInfo> {
+    (text(), btree_set(text(), 1..4), 0u32..1_000_000).prop_map(|(name, roles, seconds)| {
+        let multi_role = mesos::framework_info::capability::Type::MultiRole;
+        let wire = mesos::FrameworkInfo {
+            user: "u".into(),
+            name,
+            failover_timeout: Some(seconds.into()),
+            roles: roles.into_iter().collect(),
+            capabilities: vec![mesos::framework_info::Capability { r#type: Some(multi_role.into()) }],
+            ..Default::default()
+        };
+        framework_info(&wire.encode_to_vec()).unwrap()
+    })
+}
+
+fn any_scheduler_call() -> impl Strategy<Value = SchedulerCall> {
+    let offer_ids = || vec(text().prop_map(OfferId::new), 1..4);
+    let some_roles = || vec(text().prop_map(|role| Role::parse(&role).unwrap()), 0..3);
+    let agent = || option::of(text().prop_map(AgentId::new));
+    prop_oneof![
+        (option::of(text()), any_framework_info(), some_roles()).prop_map(|(id, info, suppressed_roles)| {
+            SchedulerCall::Subscribe { framework_id: id.map(FrameworkId::new), info, suppressed_roles }
+        }),
+        (offer_ids(), vec(any_spec(), 0..3), any::<u64>()).prop_map(|(offer_ids, tasks, refuse_ms)| {
+            SchedulerCall::Accept { offer_ids, tasks, refuse_ms }
+        }),
+        (offer_ids(), any::<u64>())
+            .prop_map(|(offer_ids, refuse_ms)| SchedulerCall::Decline { offer_ids, refuse_ms }),
+        some_roles().prop_map(|roles| SchedulerCall::Revive { roles }),
+        some_roles().prop_map(|roles| SchedulerCall::Suppress { roles }),
+        (text(), agent(), option::of(any::<u64>())).prop_map(|(task_id, agent_id, grace_ms)| {
+            SchedulerCall::Kill { task_id: TaskId::new(task_id), agent_id, grace_ms }
+        }),
+        (text(), any_launch()).prop_map(|(task_id, launch)| SchedulerCall::Acknowledge {
+            task_id: TaskId::new(task_id),
+            uuid: Uuid::of(launch, 1),
+        }),
+        vec((text().prop_map(TaskId::new), agent()), 0..4)
+            .prop_map(|tasks| SchedulerCall::Reconcile { tasks }),
+        vec(any_resources(), 0..3).prop_map(|needs| SchedulerCall::Request { needs }),
+        (text(), text(), vec(any::<u8>(), 0..9)).prop_map(|(agent, executor, data)| SchedulerCall::Message {
+            agent_id: AgentId::new(agent),
+            executor_id: ExecutorId::new(executor),
+            data,
+        }),
+        Just(SchedulerCall::Teardown),
+    ]
+}
+
+fn any_offer() -> impl Strategy<Value = OfferWithAgent> {
+    (text(), text(), text(), text(), any_resources(), any_agent_info()).prop_map(
+        |(offer, framework, role, agent, resources, (info, sealed))| OfferWithAgent {
+            offer: Offer {
+                offer_id: OfferId::new(offer),
+                framework_id: FrameworkId::new(framework),
+                role: Role::parse(&role).unwrap(),
+                agent_id: AgentId::new(agent),
+                resources,
+            },
+            hostname: info.hostname,
+            port: info.port,
+            agent: sealed,
+        },
+    )
+}
+
+fn any_outcome() -> impl Strategy<Value = CallOutcome> {
+    let task = prop_oneof![
+        any_launch().prop_map(TaskOutcome::Launched),
+        (any_state(), any_reason(), text()).prop_map(|(state, reason, message)| TaskOutcome::Refused {
+            state,
+            reason,
+            message: message.into(),
+        }),
+    ];
+    prop_oneof![
+        Just(CallOutcome::Done),
+        vec((text().prop_map(TaskId::new), task), 0..4)
+            .prop_map(|tasks| CallOutcome::Accepted(AcceptOutcome { tasks })),
+        text().prop_map(CallOutcome::Refused),
+        Just(CallOutcome::Busy),
+        Just(CallOutcome::Unknown),
+    ]
+}
+
+fn any_scheduler_event() -> impl Strategy<Value = SchedulerEvent> {
+    prop_oneof![
+        (text(), any::<u64>(), any::<u64>()).prop_map(|(id, session, heartbeat_ms)| {
+            SchedulerEvent::Subscribed {
+                framework_id: FrameworkId::new(id),
+                session: Session(session),
+                heartbeat_ms,
+            }
+        }),
+        vec(any_offer(), 0..3).prop_map(SchedulerEvent::Offers),
+        text().prop_map(|id| SchedulerEvent::Rescind(OfferId::new(id))),
+        (text(), option::of(text()), any_status(), option::of(any_launch())).prop_map(
+            |(task_id, agent_id, status, launch)| SchedulerEvent::Update {
+                task_id: TaskId::new(task_id),
+                agent_id: agent_id.map(AgentId::new),
+                status,
+                uuid: launch.map(|launch| Uuid::of(launch, 1)),
+            }
+        ),
+        text().prop_map(|id| SchedulerEvent::AgentLost(AgentId::new(id))),
+        (text(), text(), any::<i32>()).prop_map(|(agent, executor, status)| SchedulerEvent::ExecutorLost {
+            agent_id: AgentId::new(agent),
+            executor_id: ExecutorId::new(executor),
+            status,
+        }),
+        text().prop_map(SchedulerEvent::Error),
+        Just(SchedulerEvent::Heartbeat),
+        (any::<u64>(), any_outcome()).prop_map(|(id, outcome)| SchedulerEvent::Outcome { id, outcome }),
+    ]
+}
+
+fn any_fence() -> impl Strategy<Value = Fence> {
+    (any::<u32>(), any::<u64>()).prop_map(|(incarnation, term)| Fence { incarnation, term: Term(term) })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn resources_round_trip(all in any_resources()) {
+        prop_assert_eq!(resources(&wire_resources(&all)), Ok(all));
+    }
+
+    #[test]
+    fn agent_calls_round_trip(session in any::<u64>(), call in any_agent_call()) {
+        let frame = over_the_wire(agent_frame(Session(session), &call));
+        prop_assert_eq!(agent_call(frame), Ok((Session(session), call)));
+    }
+
+    #[test]
+    fn agent_events_round_trip(fence in any_fence(), session in any::<u64>(), event in any_agent_event()) {
+        let frame = over_the_wire(agent_down_frame(fence, Session(session), &event));
+        prop_assert_eq!(agent_event(frame), Ok((fence, Session(session), AgentDown::Event(event))));
+    }
+
+    #[test]
+    fn scheduler_calls_round_trip(id in any::<u64>(), call in any_scheduler_call()) {
+        let frame = over_the_wire(scheduler_frame(id, &call));
+        prop_assert_eq!(scheduler_call(frame), Ok((id, call)));
+    }
+
+    #[test]
+    fn scheduler_events_round_trip(fence in any_fence(), event in any_scheduler_event()) {
+        let frame = over_the_wire(scheduler_down_frame(fence, &event));
+        prop_assert_eq!(scheduler_event(frame), Ok((fence, SchedulerDown::Event(event))));
+    }
+
+    #[test]
+    fn noise_never_panics(bytes in vec(any::<u8>(), 0..200)) {
+        let _ = task_spec(&bytes);
+        let _ = framework_info(&bytes);
+        let _ = agent_info(MachineId::new("m"), &bytes);
+        if let Ok(frame) = v1::SchedulerFrame::decode(&*bytes) { let _ = scheduler_call(frame); }
+        if let Ok(frame) = v1::AgentFrame::decode(&*bytes) { let _ = agent_call(frame); }
+    }
+}
+
+#[test]
+fn leader_and_redial_frames_say_so() {
+    let fence = Fence { incarnation: 1, term: Term(8) };
+    let (_, session, down) = agent_event(over_the_wire(agent_leader_frame(fence, "m3", "h:5050"))).unwrap();
+    assert_eq!(session, Session(0));
+    assert_eq!(down, AgentDown::Leader { name: "m3".into(), address: "h:5050".into() });
+    let (_, down) = scheduler_event(over_the_wire(scheduler_redial_frame(fence, "no leader"))).unwrap();
+    assert_eq!(down, SchedulerDown::Redial("no leader".into()));
+}
