@@ -64,15 +64,15 @@ pub struct View {
 }
 
 impl View {
+    /// Of an empty registry.
+    pub fn empty(shard: ShardId) -> Self {
+        let fleet = Resources::none();
+        Self { shard, agents: BTreeMap::new(), totals: BTreeMap::new(), fleet, held: BTreeMap::new() }
+    }
+
     /// The projection of a registry.
     pub fn of(registry: &Registry, shard: ShardId) -> Self {
-        let mut view = Self {
-            shard,
-            agents: BTreeMap::new(),
-            totals: BTreeMap::new(),
-            fleet: Resources::none(),
-            held: BTreeMap::new(),
-        };
+        let mut view = Self::empty(shard);
         for agent in registry.agents() {
             if !matches!(agent.state, AgentState::Gone { .. }) {
                 view.admit(agent, agent.is_connected());

@@ -1,1 +1,29 @@
-//! muster-leader
+//! The volatile machine of one term: sessions, offers, deadlines. It lives in one process and is lost freely.
+//!
+//! [`Leader::step`] takes one input at a time and returns effects; [`Leader::wake_at`] says when it wants to be
+//! woken. The shell (`muster-master`) performs the effects and never decides.
+//!
+//! # Laws
+//! - Its first command is `BeginTerm`; before that is applied it sends nothing and answers nothing.
+//! - Nothing durable is answered before its outcome is applied here.
+//! - An offer id is used at most once, by the framework and in the term it was made for.
+//! - What it knows at `BeginTerm` it takes from the registry alone.
+//! - Every map is bounded by the registry, by the connected clients, or by a limit in [`Config`].
+//!
+//! # Nevers
+//! - No clock (registry time comes in), no chance, no input or output, no logging.
+//! - Offers, filters and heartbeats never enter the log.
+
+mod agent;
+mod applied;
+mod config;
+mod leader;
+mod offer;
+mod scheduler;
+mod shards;
+mod time;
+mod wire;
+
+pub use config::Config;
+pub use leader::Leader;
+pub use wire::{Committed, ConnId, Effect, Input, OperatorCall};

@@ -25,7 +25,7 @@ pub mod time;
 
 pub use agent::{AgentInfo, Attribute, AttributeValue, Hello, KnownTask};
 pub use call::{AgentCall, Call, SchedulerCall};
-pub use event::{AcceptOutcome, AgentEvent, Event, SchedulerEvent, TaskOutcome};
+pub use event::{AcceptOutcome, AgentEvent, CallOutcome, Event, RunOrder, SchedulerEvent, TaskOutcome};
 pub use framework::{Capabilities, FrameworkInfo};
 pub use id::{
     AgentId, ClusterId, ExecutorId, FrameworkId, IdError, MachineId, OfferId, Role, TaskId, TaskKey,

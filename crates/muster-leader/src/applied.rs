@@ -1,0 +1,285 @@
+//! What came out of the log: answers first, then what follows from the changes.
+
+use crate::{
+    Committed, ConnId, Effect, Leader,
+    leader::{AgentSession, FrameworkSession, Peer, Waiting, answer, tell},
+};
+use muster_model::{
+    AgentEvent, AgentId, CallOutcome, Event, FrameworkId, Role, SchedulerEvent, Session, TaskKey, Timestamp,
+};
+use muster_registry::{Change, Command, Outcome, Refusal, Registry};
+use std::collections::BTreeSet;
+
+impl Leader {
+    pub(crate) fn applied(
+        &mut self,
+        now: Timestamp,
+        registry: &Registry,
+        entries: Vec<Committed>,
+        effects: &mut Vec<Effect>,
+    ) {
+        for entry in entries {
+            let first = entry.first_ticket;
+            if self.serving {
+                self.shards.changed(&entry.changes);
+            }
+            for (outcome, ticket) in entry.outcomes.into_iter().zip(first.unwrap_or(0)..) {
+                if let Some(waiting) = first.and_then(|_| self.waiting.remove(&ticket)) {
+                    self.came_out(now, registry, waiting, outcome, effects);
+                }
+            }
+            if self.serving {
+                entry.changes.iter().for_each(|change| self.follow(registry, change, effects));
+            }
+        }
+        self.timers.applied_at = registry.clock();
+    }
+
+    fn came_out(
+        &mut self,
+        now: Timestamp,
+        registry: &Registry,
+        waiting: Waiting,
+        outcome: Outcome,
+        effects: &mut Vec<Effect>,
+    ) {
+        match waiting {
+            Waiting::Nobody => {}
+            Waiting::BeginTerm => {
+                self.serving = true;
+                self.shards.reset(registry);
+                self.timers.begin(now, &self.config);
+                effects.push(Effect::Serve);
+            }
+            Waiting::Tick => self.timers.tick_waits = false,
+            Waiting::Subscribe { conn, call, suppressed } => {
+                self.subscribed(registry, conn, call, suppressed, outcome, effects);
+            }
+            Waiting::Hello { conn } => self.admitted(conn, outcome, effects),
+            Waiting::Accept(accepting) => {
+                let (outcome, why_not) = match outcome {
+                    Outcome::Launched(outcome) => (Some(outcome), None),
+                    Outcome::Refused(refusal) => (None, Some(refusal.to_string())),
+                    _ => (None, None),
+                };
+                self.accepted(now, *accepting, outcome, why_not, effects);
+            }
+            Waiting::Confirm { agent_id, session, launch, seq } => {
+                if matches!(outcome, Outcome::Confirmed)
+                    && self.agents.get(&agent_id).is_some_and(|it| it.session == session)
+                {
+                    self.order(&agent_id, AgentEvent::Confirm { launch, seq }, effects);
+                }
+            }
+            Waiting::Call { conn, call } => {
+                let outcome = match outcome {
+                    Outcome::Refused(refusal) => CallOutcome::Refused(refusal.to_string()),
+                    _ => CallOutcome::Done,
+                };
+                answer(conn, call, outcome, effects);
+            }
+            Waiting::Kill { conn, call, task_id } => match outcome {
+                // A kill of a task that is not known is answered like a question after it (Mesos v1).
+                Outcome::Refused(Refusal::UnknownTask) => {
+                    self.reconciled(registry, conn, call, vec![(task_id, None)], effects);
+                }
+                _ => answer(conn, call, CallOutcome::Done, effects),
+            },
+            Waiting::Reconcile { conn, call, tasks } => {
+                self.reconciled(registry, conn, call, tasks, effects);
+            }
+            Waiting::Operator { id } => {
+                let answer = match outcome {
+                    Outcome::Refused(refusal) => Err(refusal.to_string()),
+                    _ => Ok(()),
+                };
+                effects.push(Effect::Answer { id, answer });
+            }
+        }
+    }
+
+    fn subscribed(
+        &mut self,
+        registry: &Registry,
+        conn: ConnId,
+        call: u64,
+        suppressed: BTreeSet<Role>,
+        outcome: Outcome,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Outcome::Subscribed { framework_id, session } = outcome else {
+            if let Outcome::Refused(refusal) = outcome {
+                tell(conn, SchedulerEvent::Error(refusal.to_string()), effects);
+            }
+            self.end_sessions_on(conn, effects);
+            self.conns.remove(&conn);
+            effects.push(Effect::Close(conn));
+            return;
+        };
+        if let Some(former) = self.frameworks.get(&framework_id) {
+            let (former, former_session) = (former.conn, former.session);
+            if former_session > session {
+                return; // a newer one came out of the log already
+            }
+            self.end_framework_session(&framework_id, former_session);
+            if former != conn {
+                self.conns.remove(&former);
+                tell(former, SchedulerEvent::Error("Framework failed over".into()), effects);
+                effects.push(Effect::Close(former));
+            }
+        }
+        if !self.conns.contains_key(&conn) {
+            // The stream ended while its SUBSCRIBE was on its way.
+            self.propose(Command::DisconnectFramework { framework_id, session }, Waiting::Nobody, effects);
+            return;
+        }
+        let Some(framework) = registry.framework(&framework_id) else { return };
+        self.conns.insert(conn, Peer::Framework(framework_id.clone(), session));
+        let it = FrameworkSession {
+            conn,
+            session,
+            roles: framework.info.roles.iter().cloned().collect(),
+            suppressed,
+            needs: Vec::new(),
+            partition_aware: framework.info.capabilities.partition_aware,
+        };
+        let heartbeat_ms = self.config.heartbeat_ms;
+        let event = SchedulerEvent::Subscribed { framework_id: framework_id.clone(), session, heartbeat_ms };
+        tell(conn, event, effects);
+        answer(conn, call, CallOutcome::Done, effects);
+        for task in registry.tasks_of_framework(&framework_id) {
+            if let Some(head) = task.updates.first() {
+                tell_update(&it, &task.key, &task.agent_id, head.uuid, head.status.clone(), effects);
+            }
+        }
+        self.frameworks.insert(framework_id.clone(), it);
+        self.wish(&framework_id);
+    }
+
+    fn admitted(&mut self, conn: ConnId, outcome: Outcome, effects: &mut Vec<Effect>) {
+        let (agent_id, session, forget, confirm, low_mark) = match outcome {
+            Outcome::Admitted { agent_id, session, forget, confirm, low_mark } => {
+                (agent_id, session, forget, confirm, low_mark)
+            }
+            Outcome::Refused(refusal) => {
+                self.end_sessions_on(conn, effects);
+                self.conns.remove(&conn);
+                let event = AgentEvent::Rejected(refusal.to_string());
+                effects.push(Effect::Send(conn, Event::Agent { session: Session(0), event }));
+                effects.push(Effect::Close(conn));
+                return;
+            }
+            _ => return,
+        };
+        if let Some(former) = self.agents.get(&agent_id) {
+            let (former, former_session) = (former.conn, former.session);
+            if former_session > session {
+                return;
+            }
+            self.end_agent_session(&agent_id, former_session, effects);
+            if former != conn {
+                self.conns.remove(&former);
+                effects.push(Effect::Close(former));
+            }
+        }
+        if !self.conns.contains_key(&conn) {
+            self.propose(Command::DisconnectAgent { agent_id, session }, Waiting::Nobody, effects);
+            return;
+        }
+        self.conns.insert(conn, Peer::Agent(agent_id.clone(), session));
+        self.agents.insert(agent_id.clone(), AgentSession { conn, session, pings: 0, missed: 0 });
+        let ping_ms = self.config.ping_ms;
+        let welcome = AgentEvent::Welcome { agent_id: agent_id.clone(), forget, low_mark, ping_ms };
+        self.order(&agent_id, welcome, effects);
+        for (launch, seq) in confirm {
+            self.order(&agent_id, AgentEvent::Confirm { launch, seq }, effects);
+        }
+    }
+
+    /// A stream whose new SUBSCRIBE or hello was refused loses the session it had before, too.
+    fn end_sessions_on(&mut self, conn: ConnId, effects: &mut Vec<Effect>) {
+        let framework = self.frameworks.iter().find(|(_, it)| it.conn == conn);
+        if let Some((framework_id, session)) = framework.map(|(id, it)| (id.clone(), it.session)) {
+            self.end_framework_session(&framework_id, session);
+            self.propose(Command::DisconnectFramework { framework_id, session }, Waiting::Nobody, effects);
+        }
+        let agent = self.agents.iter().find(|(_, it)| it.conn == conn);
+        if let Some((agent_id, session)) = agent.map(|(id, it)| (id.clone(), it.session)) {
+            self.end_agent_session(&agent_id, session, effects);
+            self.propose(Command::DisconnectAgent { agent_id, session }, Waiting::Nobody, effects);
+        }
+    }
+
+    /// What clients must be told of a change.
+    fn follow(&mut self, registry: &Registry, change: &Change, effects: &mut Vec<Effect>) {
+        match change {
+            Change::RunDue(task) => self.order_run(registry, task, effects),
+            Change::KillDue(task) => {
+                let grace_ms = task.kill.and_then(|kill| kill.grace_ms);
+                let (launch, task_key) = (task.launch, task.key.clone());
+                let kill = AgentEvent::Kill { launch, task: task_key, grace_ms };
+                self.order(&task.agent_id, kill, effects);
+            }
+            Change::StrayFound { agent_id, launch, task } => {
+                let kill = AgentEvent::Kill { launch: *launch, task: task.clone(), grace_ms: None };
+                self.order(agent_id, kill, effects);
+            }
+            Change::UpdateDue { task, agent_id, uuid, status } => {
+                if let Some(session) = self.frameworks.get(&task.framework_id) {
+                    tell_update(session, task, agent_id, *uuid, status.clone(), effects);
+                }
+            }
+            Change::FrameworkRemoved(id) => self.framework_removed(id, effects),
+            Change::AgentDisconnected(id, session) => self.end_agent_session(id, *session, effects),
+            Change::AgentUnreachable(id) => self.agent_lost(id, effects),
+            Change::AgentRemoved(id) => {
+                if let Some(it) = self.agents.remove(id) {
+                    self.conns.remove(&it.conn);
+                    let why = "this agent was marked gone: start it with an empty work directory".into();
+                    let event = AgentEvent::Rejected(why);
+                    effects.push(Effect::Send(it.conn, Event::Agent { session: it.session, event }));
+                    effects.push(Effect::Close(it.conn));
+                }
+                self.agent_lost(id, effects);
+            }
+            Change::TermBegan
+            | Change::FrameworkSubscribed(_)
+            | Change::FrameworkDisconnected(..)
+            | Change::AgentAdmitted(_)
+            | Change::HeldChanged { .. }
+            | Change::TaskCompleted(_) => {}
+        }
+    }
+
+    fn framework_removed(&mut self, id: &FrameworkId, effects: &mut Vec<Effect>) {
+        let Some(session) = self.frameworks.get(id) else { return };
+        let (conn, session) = (session.conn, session.session);
+        self.end_framework_session(id, session);
+        self.conns.remove(&conn);
+        effects.push(Effect::Close(conn));
+    }
+
+    fn agent_lost(&mut self, id: &AgentId, effects: &mut Vec<Effect>) {
+        self.rescind_of_agent(id, effects);
+        for session in self.frameworks.values() {
+            tell(session.conn, SchedulerEvent::AgentLost(id.clone()), effects);
+        }
+    }
+}
+
+fn tell_update(
+    session: &FrameworkSession,
+    task: &TaskKey,
+    agent_id: &AgentId,
+    uuid: muster_model::Uuid,
+    status: muster_model::Status,
+    effects: &mut Vec<Effect>,
+) {
+    let event = SchedulerEvent::Update {
+        task_id: task.task_id.clone(),
+        agent_id: Some(agent_id.clone()),
+        status: session.shown(status),
+        uuid: Some(uuid),
+    };
+    tell(session.conn, event, effects);
+}

@@ -1,0 +1,150 @@
+//! Outstanding offers, found by id, by framework and by agent; and how grants become offers.
+
+use crate::{Effect, Leader, leader::tell};
+use muster_allocator::{Grant, ShardOutput};
+use muster_model::{AgentId, FrameworkId, Offer, OfferId, SchedulerEvent, Timestamp, event::OfferWithAgent};
+use muster_registry::Registry;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// An offer that stands, and the grant it came from.
+#[derive(Debug, Clone)]
+pub(crate) struct Outstanding {
+    pub(crate) offer: Offer,
+    pub(crate) shard: u32,
+    pub(crate) grant: u64,
+    pub(crate) deadline: Timestamp,
+}
+
+/// All offers that stand.
+#[derive(Debug, Default)]
+pub(crate) struct Offers {
+    by_id: BTreeMap<OfferId, Outstanding>,
+    by_framework: BTreeMap<FrameworkId, BTreeSet<OfferId>>,
+    by_agent: BTreeMap<AgentId, BTreeSet<OfferId>>,
+    by_deadline: BTreeSet<(Timestamp, OfferId)>,
+    /// Offers whose ACCEPT is on its way through the log, with their agent.
+    accepting: BTreeMap<OfferId, AgentId>,
+}
+
+impl Offers {
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Offer> {
+        self.by_id.values().map(|outstanding| &outstanding.offer)
+    }
+    pub(crate) fn get(&self, id: &OfferId) -> Option<&Outstanding> {
+        self.by_id.get(id)
+    }
+
+    pub(crate) fn insert(&mut self, outstanding: Outstanding) {
+        let offer = &outstanding.offer;
+        let id = offer.offer_id.clone();
+        self.by_framework.entry(offer.framework_id.clone()).or_default().insert(id.clone());
+        self.by_agent.entry(offer.agent_id.clone()).or_default().insert(id.clone());
+        self.by_deadline.insert((outstanding.deadline, id.clone()));
+        self.by_id.insert(id, outstanding);
+    }
+
+    pub(crate) fn take(&mut self, id: &OfferId) -> Option<Outstanding> {
+        let outstanding = self.by_id.remove(id)?;
+        remove(&mut self.by_framework, &outstanding.offer.framework_id, id);
+        remove(&mut self.by_agent, &outstanding.offer.agent_id, id);
+        self.by_deadline.remove(&(outstanding.deadline, id.clone()));
+        Some(outstanding)
+    }
+
+    pub(crate) fn take_of_framework(&mut self, id: &FrameworkId) -> Vec<Outstanding> {
+        let ids = self.by_framework.remove(id).unwrap_or_default();
+        ids.iter().filter_map(|id| self.take(id)).collect()
+    }
+
+    pub(crate) fn take_of_agent(&mut self, id: &AgentId) -> Vec<Outstanding> {
+        let ids = self.by_agent.remove(id).unwrap_or_default();
+        ids.iter().filter_map(|id| self.take(id)).collect()
+    }
+
+    pub(crate) fn take_due(&mut self, now: Timestamp) -> Option<Outstanding> {
+        let (deadline, id) = self.by_deadline.first()?.clone();
+        if deadline > now { None } else { self.take(&id) }
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
+        self.by_deadline.first().map(|(deadline, _)| *deadline)
+    }
+
+    pub(crate) fn begin_accept(&mut self, outstanding: &Outstanding) {
+        self.accepting.insert(outstanding.offer.offer_id.clone(), outstanding.offer.agent_id.clone());
+    }
+    pub(crate) fn end_accept(&mut self, id: &OfferId) {
+        self.accepting.remove(id);
+    }
+    /// The agent of an offer whose ACCEPT is undecided.
+    pub(crate) fn accepting(&self, id: &OfferId) -> Option<&AgentId> {
+        self.accepting.get(id)
+    }
+}
+
+fn remove<K: Ord>(sets: &mut BTreeMap<K, BTreeSet<OfferId>>, key: &K, id: &OfferId) {
+    if let Some(set) = sets.get_mut(key) {
+        set.remove(id);
+        if set.is_empty() {
+            sets.remove(key);
+        }
+    }
+}
+
+impl Leader {
+    /// A shard's pass is done: its grants become offers, or go back if the world moved on meanwhile.
+    pub(crate) fn allocated(
+        &mut self,
+        now: Timestamp,
+        registry: &Registry,
+        shard: u32,
+        output: ShardOutput,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.shards.done(shard, output.wake_at);
+        let mut offers: BTreeMap<FrameworkId, Vec<OfferWithAgent>> = BTreeMap::new();
+        for grant in output.grants {
+            let wanted = self.frameworks.get(&grant.framework_id).is_some_and(|session| {
+                session.roles.contains(&grant.role) && !session.suppressed.contains(&grant.role)
+            });
+            let agent = registry.agent(&grant.agent_id).filter(|_| self.agents.contains_key(&grant.agent_id));
+            let Some(agent) = agent.filter(|_| wanted) else {
+                self.shards.returned_grant(shard, grant.n, None);
+                continue;
+            };
+            let outstanding = self.outstanding(now, registry, shard, grant);
+            let offer = OfferWithAgent {
+                offer: outstanding.offer.clone(),
+                hostname: agent.info.hostname.clone(),
+                port: agent.info.port,
+                agent: agent.sealed.clone(),
+            };
+            offers.entry(offer.offer.framework_id.clone()).or_default().push(offer);
+            self.offers.insert(outstanding);
+        }
+        for (framework_id, offers) in offers {
+            if let Some(session) = self.frameworks.get(&framework_id) {
+                tell(session.conn, SchedulerEvent::Offers(offers), effects);
+            }
+        }
+    }
+
+    fn outstanding(&self, now: Timestamp, registry: &Registry, shard: u32, grant: Grant) -> Outstanding {
+        let offer_id = OfferId::new(format!("{}-O{}-{shard}-{}", registry.cluster_id(), self.term, grant.n));
+        Outstanding {
+            offer: Offer {
+                offer_id,
+                framework_id: grant.framework_id,
+                role: grant.role,
+                agent_id: grant.agent_id,
+                resources: grant.resources,
+            },
+            shard,
+            grant: grant.n,
+            deadline: now.plus_ms(self.config.offer_timeout_ms),
+        }
+    }
+}

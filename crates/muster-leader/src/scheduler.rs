@@ -1,0 +1,366 @@
+//! What schedulers call.
+
+use crate::{
+    ConnId, Effect, Leader,
+    config::REFUSE_MS_MAX,
+    leader::{Accepting, FrameworkSession, Peer, Waiting, answer, tell},
+    offer::Outstanding,
+};
+use muster_allocator::{Refused, Wishes};
+use muster_model::{
+    AcceptOutcome, AgentEvent, AgentId, CallOutcome, Event, FrameworkId, OfferId, Reason, Resources, Role,
+    SchedulerCall, SchedulerEvent, Sealed, Source, Status, TaskId, TaskKey, TaskOutcome, TaskSpec, TaskState,
+    Timestamp, WallTime,
+};
+use muster_registry::{AgentState, Command, Launch, Registry, Subscribe};
+use std::collections::BTreeSet;
+
+impl Leader {
+    pub(crate) fn scheduler_call(
+        &mut self,
+        now: Timestamp,
+        registry: &Registry,
+        conn: ConnId,
+        id: u64,
+        call: SchedulerCall,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.is_busy() {
+            return answer(conn, id, CallOutcome::Busy, effects);
+        }
+        if let SchedulerCall::Subscribe { framework_id, info, suppressed_roles } = call {
+            if matches!(self.conns.get(&conn), Some(Peer::Arriving)) {
+                return answer(conn, id, CallOutcome::Refused("a subscribe is on its way".into()), effects);
+            }
+            // A stream that subscribes again begins anew: its former session ends with the new one's commit.
+            self.conns.insert(conn, Peer::Arriving);
+            let suppressed = suppressed_roles.iter().cloned().collect();
+            let subscribe = Subscribe { framework_id, info, suppressed_roles };
+            let waiting = Waiting::Subscribe { conn, call: id, suppressed };
+            return self.propose(Command::Subscribe(subscribe), waiting, effects);
+        }
+        let Some(Peer::Framework(framework_id, session)) = self.conns.get(&conn).cloned() else {
+            return answer(conn, id, CallOutcome::Refused("subscribe first".into()), effects);
+        };
+        if self.frameworks.get(&framework_id).is_none_or(|it| it.session != session) {
+            let why = "another scheduler of this framework subscribed".into();
+            return answer(conn, id, CallOutcome::Refused(why), effects);
+        }
+        match call {
+            SchedulerCall::Subscribe { .. } => {}
+            SchedulerCall::Accept { offer_ids, tasks, refuse_ms } => {
+                let refuse_ms = refuse_ms.min(REFUSE_MS_MAX);
+                self.accept(now, registry, conn, id, framework_id, offer_ids, tasks, refuse_ms, effects);
+            }
+            SchedulerCall::Decline { offer_ids, refuse_ms } => {
+                self.decline(now, &framework_id, &offer_ids, refuse_ms.min(REFUSE_MS_MAX));
+                answer(conn, id, CallOutcome::Done, effects);
+            }
+            SchedulerCall::Revive { roles } => {
+                let outcome = self.suppress(&framework_id, roles, false);
+                answer(conn, id, outcome, effects);
+            }
+            SchedulerCall::Suppress { roles } => {
+                let outcome = self.suppress(&framework_id, roles, true);
+                answer(conn, id, outcome, effects);
+            }
+            SchedulerCall::Kill { task_id, agent_id: _, grace_ms } => {
+                let task = TaskKey { framework_id, task_id: task_id.clone() };
+                let waiting = Waiting::Kill { conn, call: id, task_id };
+                self.propose(Command::Kill { task, grace_ms }, waiting, effects);
+            }
+            SchedulerCall::Acknowledge { task_id, uuid } => {
+                let task = TaskKey { framework_id, task_id };
+                self.propose(Command::Acknowledge { task, uuid }, Waiting::Call { conn, call: id }, effects);
+            }
+            SchedulerCall::Reconcile { tasks } => {
+                // Answered from a registry that has applied an entry of now: so the answer is current.
+                self.propose(Command::Tick, Waiting::Reconcile { conn, call: id, tasks }, effects);
+            }
+            SchedulerCall::Request { needs } => {
+                if let Some(session) = self.frameworks.get_mut(&framework_id) {
+                    session.needs = needs;
+                }
+                self.wish(&framework_id);
+                answer(conn, id, CallOutcome::Done, effects);
+            }
+            SchedulerCall::Message { agent_id, executor_id, data } => {
+                let outcome = match self.agents.get(&agent_id) {
+                    None => CallOutcome::Refused(format!("agent {agent_id} is not connected")),
+                    Some(to) => {
+                        let event = AgentEvent::Message { framework_id, executor_id, data };
+                        effects.push(Effect::Send(to.conn, Event::Agent { session: to.session, event }));
+                        CallOutcome::Done
+                    }
+                };
+                answer(conn, id, outcome, effects);
+            }
+            SchedulerCall::Teardown => {
+                self.propose(Command::Teardown { framework_id }, Waiting::Call { conn, call: id }, effects);
+            }
+        }
+    }
+
+    /// Tells the shards what a framework wants by now.
+    pub(crate) fn wish(&mut self, id: &FrameworkId) {
+        let Some(session) = self.frameworks.get(id) else { return };
+        let wishes = Wishes { roles: session.wanted_roles(), needs: session.needs.clone() };
+        self.shards.wish(id, Some(wishes));
+    }
+
+    fn suppress(&mut self, id: &FrameworkId, roles: Vec<Role>, suppress: bool) -> CallOutcome {
+        let Some(session) = self.frameworks.get_mut(id) else { return CallOutcome::Done };
+        let roles: BTreeSet<Role> =
+            if roles.is_empty() { session.roles.clone() } else { roles.into_iter().collect() };
+        if let Some(role) = roles.difference(&session.roles).next() {
+            return CallOutcome::Refused(format!("role {role} is not one of the framework's roles"));
+        }
+        if suppress {
+            session.suppressed.extend(roles);
+        } else {
+            session.suppressed.retain(|role| !roles.contains(role));
+            self.shards.revive(id, &roles);
+        }
+        self.wish(id);
+        CallOutcome::Done
+    }
+
+    fn decline(&mut self, now: Timestamp, id: &FrameworkId, offer_ids: &[OfferId], refuse_ms: u64) {
+        for offer_id in offer_ids {
+            if self.offers.get(offer_id).is_none_or(|it| it.offer.framework_id != *id) {
+                continue;
+            }
+            let Some(outstanding) = self.offers.take(offer_id) else { continue };
+            let refused = refused(now, outstanding.offer.resources.clone(), refuse_ms);
+            self.shards.returned(&outstanding, refused);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn accept(
+        &mut self,
+        now: Timestamp,
+        registry: &Registry,
+        conn: ConnId,
+        call: u64,
+        framework_id: FrameworkId,
+        offer_ids: Vec<OfferId>,
+        tasks: Vec<TaskSpec>,
+        refuse_ms: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let standing = self.standing(&framework_id, &offer_ids);
+        if !standing.is_empty() && tasks.is_empty() {
+            self.decline(now, &framework_id, &offer_ids, refuse_ms);
+            return answer(conn, call, CallOutcome::Accepted(AcceptOutcome::default()), effects);
+        }
+        // Undecided or spent: the log has the answer, or will have it before this command.
+        let undecided = offer_ids.iter().find_map(|id| self.offers.accepting(id)).cloned();
+        let (offers, agent_id, role) = match (standing.first(), undecided) {
+            (Some(first), _) => {
+                let (agent_id, role) = (first.offer.agent_id.clone(), first.offer.role.clone());
+                let taken = offer_ids.iter().filter_map(|id| self.offers.take(id)).collect::<Vec<_>>();
+                taken.iter().for_each(|outstanding| self.offers.begin_accept(outstanding));
+                (taken, agent_id, role)
+            }
+            (None, Some(agent_id)) => (Vec::new(), agent_id, Role::any()),
+            (None, None) => {
+                let outcome = self.accept_void(registry, &framework_id, &offer_ids, tasks);
+                return self.tell_accepted(conn, call, &framework_id, None, outcome, effects);
+            }
+        };
+        let offered =
+            offers.iter().fold(Resources::none(), |sum, outstanding| sum.plus(&outstanding.offer.resources));
+        let launch = Launch {
+            framework_id: framework_id.clone(),
+            agent_id: agent_id.clone(),
+            role,
+            offer_ids,
+            offered: offered.clone(),
+            tasks: tasks.clone(),
+        };
+        let accepting = Accepting { conn, call, framework_id, agent_id, offers, offered, tasks, refuse_ms };
+        self.propose(Command::Launch(launch), Waiting::Accept(Box::new(accepting)), effects);
+    }
+
+    /// The offers, if all of them stand, are this framework's, and are of one agent and role; else none.
+    fn standing(&self, framework_id: &FrameworkId, offer_ids: &[OfferId]) -> Vec<Outstanding> {
+        let unique: BTreeSet<_> = offer_ids.iter().collect();
+        let found: Vec<_> = unique.iter().filter_map(|id| self.offers.get(id)).cloned().collect();
+        let alike = found.iter().all(|it| {
+            it.offer.framework_id == *framework_id
+                && it.offer.agent_id == found[0].offer.agent_id
+                && it.offer.role == found[0].offer.role
+        });
+        if alike && found.len() == offer_ids.len() { found } else { Vec::new() }
+    }
+
+    /// An ACCEPT whose offers do not stand: answered from the memory of spent offers, else void (`protocol` C10).
+    fn accept_void(
+        &mut self,
+        registry: &Registry,
+        framework_id: &FrameworkId,
+        offer_ids: &[OfferId],
+        tasks: Vec<TaskSpec>,
+    ) -> AcceptOutcome {
+        for offer_id in offer_ids {
+            if self.offers.get(offer_id).is_some_and(|it| it.offer.framework_id == *framework_id)
+                && let Some(outstanding) = self.offers.take(offer_id)
+            {
+                self.shards.returned(&outstanding, None);
+            }
+        }
+        let launch = Launch {
+            framework_id: framework_id.clone(),
+            agent_id: AgentId::new(""),
+            role: Role::any(),
+            offer_ids: offer_ids.to_vec(),
+            offered: Resources::none(),
+            tasks,
+        };
+        if let Some(outcome) = registry.remembered(&launch) {
+            return outcome;
+        }
+        let tasks = launch.tasks.into_iter().map(|spec| {
+            let key = TaskKey { framework_id: framework_id.clone(), task_id: spec.task_id.clone() };
+            let outcome = match registry.task(&key) {
+                Some(task) => TaskOutcome::Launched(task.launch),
+                None => TaskOutcome::Refused {
+                    state: TaskState::Dropped,
+                    reason: Reason::InvalidOffers,
+                    message: "the offer is no longer valid: wait for the next one".into(),
+                },
+            };
+            (spec.task_id, outcome)
+        });
+        AcceptOutcome { tasks: tasks.collect() }
+    }
+
+    /// An ACCEPT came out of the log: what is left of its offers goes back.
+    pub(crate) fn accepted(
+        &mut self,
+        now: Timestamp,
+        accepting: Accepting,
+        outcome: Option<AcceptOutcome>,
+        why_not: Option<String>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let mut left = accepting.offered;
+        for (task_id, became) in outcome.iter().flat_map(|outcome| &outcome.tasks) {
+            if let TaskOutcome::Launched(_) = became
+                && let Some(spec) = accepting.tasks.iter().find(|spec| spec.task_id == *task_id)
+            {
+                left.subtract(&spec.resources);
+            }
+        }
+        let mut refused = refused(now, left, accepting.refuse_ms);
+        for outstanding in &accepting.offers {
+            self.offers.end_accept(&outstanding.offer.offer_id);
+            self.shards.returned(outstanding, refused.take());
+        }
+        let (conn, call, agent_id) = (accepting.conn, accepting.call, Some(accepting.agent_id));
+        match (outcome, why_not) {
+            (Some(outcome), _) => {
+                self.tell_accepted(conn, call, &accepting.framework_id, agent_id, outcome, effects);
+            }
+            (None, why) => {
+                let why = why.unwrap_or_else(|| "refused".into());
+                answer(conn, call, CallOutcome::Refused(why), effects);
+            }
+        }
+    }
+
+    /// Answers an ACCEPT; a caller that asked for no answer is told of refused tasks by updates.
+    fn tell_accepted(
+        &self,
+        conn: ConnId,
+        call: u64,
+        framework_id: &FrameworkId,
+        agent_id: Option<AgentId>,
+        outcome: AcceptOutcome,
+        effects: &mut Vec<Effect>,
+    ) {
+        if call != 0 {
+            return answer(conn, call, CallOutcome::Accepted(outcome), effects);
+        }
+        let Some(session) = self.frameworks.get(framework_id) else { return };
+        for (task_id, became) in outcome.tasks {
+            if let TaskOutcome::Refused { state, reason, message } = became {
+                let status = session.shown(master_status(state, reason, &message));
+                let agent_id = agent_id.clone();
+                tell(conn, SchedulerEvent::Update { task_id, agent_id, status, uuid: None }, effects);
+            }
+        }
+    }
+
+    /// Answers a reconciliation from the registry, at once.
+    pub(crate) fn reconciled(
+        &self,
+        registry: &Registry,
+        conn: ConnId,
+        call: u64,
+        tasks: Vec<(TaskId, Option<AgentId>)>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(Peer::Framework(framework_id, _)) = self.conns.get(&conn) else { return };
+        let Some(session) = self.frameworks.get(framework_id) else { return };
+        let mut say = |task_id: TaskId, agent_id: Option<AgentId>, state: TaskState, message: &str| {
+            let status = session.shown(master_status(state, Reason::Reconciliation, message));
+            tell(conn, SchedulerEvent::Update { task_id, agent_id, status, uuid: None }, effects);
+        };
+        if tasks.is_empty() {
+            for task in registry.tasks_of_framework(framework_id) {
+                let message = "Reconciliation: Latest task state";
+                say(task.key.task_id.clone(), Some(task.agent_id.clone()), task.state, message);
+            }
+        }
+        for (task_id, agent_id) in tasks {
+            let key = TaskKey { framework_id: framework_id.clone(), task_id: task_id.clone() };
+            if let Some(task) = registry.task(&key) {
+                let message = "Reconciliation: Latest task state";
+                say(task_id, Some(task.agent_id.clone()), task.state, message);
+                continue;
+            }
+            let agent = agent_id.as_ref().and_then(|id| registry.agent(id));
+            let (state, message) = match agent.map(|agent| agent.state) {
+                Some(AgentState::Unreachable { .. }) => {
+                    (TaskState::Unreachable, "Reconciliation: Task is unreachable")
+                }
+                Some(AgentState::Gone { .. }) => (TaskState::GoneByOperator, "Reconciliation: Task is gone"),
+                Some(_) => (TaskState::Gone, "Reconciliation: Task is gone"),
+                None => (TaskState::Unknown, "Reconciliation: Task is unknown"),
+            };
+            say(task_id, agent_id, state, message);
+        }
+        answer(conn, call, CallOutcome::Done, effects);
+    }
+}
+
+impl FrameworkSession {
+    fn wanted_roles(&self) -> BTreeSet<Role> {
+        self.roles.difference(&self.suppressed).cloned().collect()
+    }
+
+    /// A status as this framework is shown it.
+    pub(crate) fn shown(&self, mut status: Status) -> Status {
+        if !self.partition_aware {
+            status.state = status.state.for_partition_unaware();
+        }
+        status
+    }
+}
+
+fn refused(now: Timestamp, resources: Resources, refuse_ms: u64) -> Option<Refused> {
+    (refuse_ms > 0).then(|| Refused { resources, until: now.plus_ms(refuse_ms) })
+}
+
+fn master_status(state: TaskState, reason: Reason, message: &str) -> Status {
+    Status {
+        state,
+        source: Source::Master,
+        reason: Some(reason),
+        message: message.into(),
+        wall: WallTime(0),
+        sealed: Sealed::default(),
+    }
+}

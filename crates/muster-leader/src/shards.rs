@@ -1,0 +1,106 @@
+//! The leader's side of the offer loops: one batch at a time to each, so that no channel can fill up.
+
+use crate::{Effect, offer::Outstanding};
+use muster_allocator::{Refused, ShardId, ShardInput, View, Wishes};
+use muster_model::{FrameworkId, Role, Timestamp};
+use muster_registry::{Change, Registry};
+use std::{collections::BTreeSet, sync::Arc};
+
+/// Beyond this many waiting batches of changes a shard starts again from the registry.
+const CHANGES_WAITING_MAX: usize = 4_096;
+
+#[derive(Debug)]
+pub(crate) struct Shards {
+    shards: Vec<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    running: bool,
+    inputs: Vec<ShardInput>,
+    changes: usize,
+    wake_at: Option<Timestamp>,
+}
+
+impl Shards {
+    pub(crate) fn new(count: u32) -> Self {
+        Self { shards: (0..count.max(1)).map(|_| Waiting::default()).collect() }
+    }
+
+    fn tell_all(&mut self, input: impl Fn() -> ShardInput) {
+        self.shards.iter_mut().for_each(|shard| shard.inputs.push(input()));
+    }
+
+    /// Starts every shard from the registry.
+    pub(crate) fn reset(&mut self, registry: &Registry) {
+        let count = self.shards.len() as u32;
+        for (index, shard) in self.shards.iter_mut().enumerate() {
+            shard.reset(registry, ShardId { index: index as u32, count });
+        }
+    }
+
+    pub(crate) fn changed(&mut self, changes: &Arc<Vec<Change>>) {
+        if changes.is_empty() {
+            return;
+        }
+        self.tell_all(|| ShardInput::Changed(changes.clone()));
+        self.shards.iter_mut().for_each(|shard| shard.changes += 1);
+    }
+
+    pub(crate) fn wish(&mut self, id: &FrameworkId, wishes: Option<Wishes>) {
+        self.tell_all(|| ShardInput::Wish(id.clone(), wishes.clone()));
+    }
+
+    pub(crate) fn revive(&mut self, id: &FrameworkId, roles: &BTreeSet<Role>) {
+        self.tell_all(|| ShardInput::Revive(id.clone(), roles.clone()));
+    }
+
+    pub(crate) fn returned(&mut self, outstanding: &Outstanding, refused: Option<Refused>) {
+        self.returned_grant(outstanding.shard, outstanding.grant, refused);
+    }
+
+    pub(crate) fn returned_grant(&mut self, shard: u32, grant: u64, refused: Option<Refused>) {
+        if let Some(shard) = self.shards.get_mut(shard as usize) {
+            shard.inputs.push(ShardInput::Returned(grant, refused));
+        }
+    }
+
+    /// A shard's pass is over.
+    pub(crate) fn done(&mut self, shard: u32, wake_at: Option<Timestamp>) {
+        if let Some(shard) = self.shards.get_mut(shard as usize) {
+            shard.running = false;
+            shard.wake_at = wake_at;
+        }
+    }
+
+    pub(crate) fn next_wake(&self) -> Option<Timestamp> {
+        self.shards.iter().filter(|shard| !shard.running).filter_map(|shard| shard.wake_at).min()
+    }
+
+    /// Sends each shard that is not running what waits for it.
+    pub(crate) fn flush(&mut self, now: Timestamp, registry: &Registry, effects: &mut Vec<Effect>) {
+        let count = self.shards.len() as u32;
+        for (index, shard) in (0..count).zip(&mut self.shards) {
+            if shard.changes > CHANGES_WAITING_MAX {
+                shard.reset(registry, ShardId { index, count });
+            }
+            let due = shard.wake_at.is_some_and(|at| at <= now);
+            if shard.running || (shard.inputs.is_empty() && !due) {
+                continue;
+            }
+            shard.running = true;
+            shard.changes = 0;
+            let inputs = std::mem::take(&mut shard.inputs);
+            effects.push(Effect::Allocate { shard: index, now, inputs });
+        }
+    }
+}
+
+impl Waiting {
+    /// All changes so far are in the registry: one view stands for them.
+    fn reset(&mut self, registry: &Registry, shard: ShardId) {
+        self.inputs.retain(|input| !matches!(input, ShardInput::Changed(_) | ShardInput::Reset(_)));
+        self.inputs.insert(0, ShardInput::Reset(Box::new(View::of(registry, shard))));
+        self.changes = 0;
+    }
+}

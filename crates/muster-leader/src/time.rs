@@ -1,0 +1,111 @@
+//! Deadlines. One that fires is not obeyed here: it proposes a command, and the log decides.
+
+use crate::{
+    Config, Effect, Leader,
+    config::TICK_MS,
+    leader::{Waiting, tell},
+};
+use muster_model::{AgentEvent, Event, SchedulerEvent, Timestamp};
+use muster_registry::{AgentState, Command, Connection, Registry};
+
+/// When what is next due.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    /// Registry time of the newest applied entry.
+    pub(crate) applied_at: Timestamp,
+    pub(crate) tick_waits: bool,
+    next_heartbeat: Timestamp,
+    next_ping: Timestamp,
+    next_look: Timestamp,
+}
+
+impl Timers {
+    pub(crate) fn begin(&mut self, now: Timestamp, config: &Config) {
+        self.next_heartbeat = now.plus_ms(config.heartbeat_ms);
+        self.next_ping = now.plus_ms(config.ping_ms);
+        self.next_look = now.plus_ms(TICK_MS);
+    }
+}
+
+impl Leader {
+    /// When the machine wants to be woken, in registry time. None before it serves.
+    pub fn wake_at(&self) -> Option<Timestamp> {
+        let timers = &self.timers;
+        let tick = (!timers.tick_waits).then(|| timers.applied_at.plus_ms(TICK_MS));
+        let fixed = [timers.next_heartbeat, timers.next_ping, timers.next_look].into_iter();
+        let all = fixed.chain(tick).chain(self.offers.next_deadline()).chain(self.shards.next_wake());
+        if self.serving { all.min() } else { None }
+    }
+
+    pub(crate) fn wake(&mut self, now: Timestamp, registry: &Registry, effects: &mut Vec<Effect>) {
+        if !self.serving {
+            return;
+        }
+        if !self.timers.tick_waits && now.since_ms(self.timers.applied_at) >= TICK_MS {
+            self.timers.tick_waits = true;
+            self.propose(Command::Tick, Waiting::Tick, effects);
+        }
+        if self.timers.next_heartbeat <= now {
+            self.timers.next_heartbeat = now.plus_ms(self.config.heartbeat_ms);
+            for session in self.frameworks.values() {
+                tell(session.conn, SchedulerEvent::Heartbeat, effects);
+            }
+        }
+        if self.timers.next_ping <= now {
+            self.timers.next_ping = now.plus_ms(self.config.ping_ms);
+            self.ping(effects);
+        }
+        if self.timers.next_look <= now {
+            self.timers.next_look = now.plus_ms(TICK_MS);
+            self.look_for_deadlines(now, registry, effects);
+        }
+        while let Some(outstanding) = self.offers.take_due(now) {
+            self.tell_rescinded(&outstanding.offer, effects);
+            self.shards.returned(&outstanding, None);
+        }
+    }
+
+    fn ping(&mut self, effects: &mut Vec<Effect>) {
+        let mut silent = Vec::new();
+        for (id, it) in &mut self.agents {
+            if it.missed >= self.config.missed_pings_max {
+                silent.push((id.clone(), it.session, it.conn));
+                continue;
+            }
+            it.pings += 1;
+            it.missed += 1;
+            let event = AgentEvent::Ping(it.pings);
+            effects.push(Effect::Send(it.conn, Event::Agent { session: it.session, event }));
+        }
+        for (agent_id, session, conn) in silent {
+            self.conns.remove(&conn);
+            effects.push(Effect::Close(conn));
+            self.end_agent_session(&agent_id, session, effects);
+            self.propose(Command::DisconnectAgent { agent_id, session }, Waiting::Nobody, effects);
+        }
+    }
+
+    /// Proposes what is overdue. Apply refuses what was proposed twice.
+    fn look_for_deadlines(&mut self, now: Timestamp, registry: &Registry, effects: &mut Vec<Effect>) {
+        if self.is_busy() {
+            return; // looked for again in a second
+        }
+        for framework in registry.frameworks() {
+            if let Connection::Disconnected(it) = framework.connection
+                && it.deadline <= now
+            {
+                let (framework_id, disconnected) = (framework.id.clone(), it.index);
+                let command = Command::ExpireFramework { framework_id, disconnected };
+                self.propose(command, Waiting::Nobody, effects);
+            }
+        }
+        for agent in registry.agents() {
+            if let AgentState::Disconnected(it) = agent.state
+                && it.deadline <= now
+            {
+                let (agent_id, disconnected) = (agent.id.clone(), it.index);
+                self.propose(Command::MarkUnreachable { agent_id, disconnected }, Waiting::Nobody, effects);
+            }
+        }
+    }
+}
