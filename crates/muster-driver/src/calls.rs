@@ -1,0 +1,163 @@
+//! Calls on their way: kept until answered, repeated after each subscription.
+
+use muster_model::{Role, SchedulerCall, TaskId, Uuid};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a number stood for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// These roles were revived (or none: it was a SUPPRESS).
+    Roles(Vec<Role>),
+    /// The needs.
+    Needs,
+}
+
+/// What was answered.
+#[derive(Debug)]
+pub(crate) enum Answered {
+    Call(SchedulerCall),
+    Told,
+}
+
+/// Unanswered calls by number, which is the order they were asked in.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    last_id: u64,
+    pending: BTreeMap<u64, SchedulerCall>,
+    /// Of the pending: to be sent now, or as soon as a subscription holds.
+    ready: BTreeSet<u64>,
+    /// Of the pending: to be sent at a time, since the masters were busy.
+    delayed: BTreeSet<(u64, u64)>,
+    /// Of the pending: KILLs by the ACCEPT that is about to launch their task.
+    after: BTreeMap<u64, Vec<u64>>,
+    /// Tasks of pending ACCEPTs, and which.
+    launching: BTreeMap<TaskId, u64>,
+    /// Pending ACKNOWLEDGEs.
+    acknowledging: BTreeMap<(TaskId, Uuid), u64>,
+    /// What tells a state is not kept but told again as a whole.
+    told: BTreeMap<u64, Told>,
+}
+
+impl Calls {
+    pub(crate) fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// Unanswered calls, acknowledgements not counted.
+    pub(crate) fn count(&self) -> usize {
+        self.pending.len() - self.acknowledging.len()
+    }
+
+    pub(crate) fn acknowledgement_count(&self) -> usize {
+        self.acknowledging.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Keeps a call until it is answered. An ACKNOWLEDGE that is kept already is not kept twice.
+    pub(crate) fn add(&mut self, call: SchedulerCall) {
+        let id = self.next_id();
+        match &call {
+            SchedulerCall::Acknowledge { task_id, uuid } => {
+                if self.is_acknowledging(task_id, *uuid) {
+                    return;
+                }
+                self.acknowledging.insert((task_id.clone(), *uuid), id);
+            }
+            SchedulerCall::Accept { tasks, .. } => {
+                self.launching.extend(tasks.iter().map(|task| (task.task_id.clone(), id)));
+            }
+            SchedulerCall::Kill { task_id, .. } => {
+                if let Some(accept) = self.launching.get(task_id) {
+                    self.after.entry(*accept).or_default().push(id);
+                    self.pending.insert(id, call);
+                    return;
+                }
+            }
+            _ => {}
+        }
+        self.ready.insert(id);
+        self.pending.insert(id, call);
+    }
+
+    /// Whether this update was handled and its acknowledgement is on its way.
+    pub(crate) fn is_acknowledging(&self, task_id: &TaskId, uuid: Uuid) -> bool {
+        self.acknowledging.contains_key(&(task_id.clone(), uuid))
+    }
+
+    /// Whether a TEARDOWN waits for its answer.
+    pub(crate) fn is_tearing_down(&self) -> bool {
+        self.pending.last_key_value().is_some_and(|(_, call)| *call == SchedulerCall::Teardown)
+    }
+
+    /// A number for a call that tells a state.
+    pub(crate) fn tell(&mut self, told: Told) -> u64 {
+        let id = self.next_id();
+        self.told.insert(id, told);
+        id
+    }
+
+    /// The stream is gone: all that was sent waits again. Gives back what was told and not answered.
+    pub(crate) fn unsend(&mut self) -> Vec<Told> {
+        self.delayed.clear();
+        self.ready = self.pending.keys().copied().collect();
+        for kill in self.after.values().flatten() {
+            self.ready.remove(kill);
+        }
+        std::mem::take(&mut self.told).into_values().collect()
+    }
+
+    /// All that is due, in the order asked; it counts as sent.
+    pub(crate) fn due(&mut self, now_ms: u64) -> impl Iterator<Item = (u64, SchedulerCall)> + '_ {
+        while let Some(&(at, id)) = self.delayed.first()
+            && at <= now_ms
+        {
+            self.delayed.pop_first();
+            self.ready.insert(id);
+        }
+        let pending = &self.pending;
+        std::mem::take(&mut self.ready)
+            .into_iter()
+            .filter_map(|id| pending.get(&id).map(|call| (id, call.clone())))
+    }
+
+    /// When the next delayed call is due.
+    pub(crate) fn wake_at(&self) -> Option<u64> {
+        self.delayed.first().map(|(at, _)| *at)
+    }
+
+    /// A final answer came: forgets the call and says what it was.
+    pub(crate) fn answered(&mut self, id: u64) -> Option<Answered> {
+        if self.told.remove(&id).is_some() {
+            return Some(Answered::Told);
+        }
+        let call = self.pending.remove(&id)?;
+        self.ready.remove(&id);
+        match &call {
+            SchedulerCall::Acknowledge { task_id, uuid } => {
+                self.acknowledging.remove(&(task_id.clone(), *uuid));
+            }
+            SchedulerCall::Accept { tasks, .. } => {
+                for task in tasks {
+                    if self.launching.get(&task.task_id) == Some(&id) {
+                        self.launching.remove(&task.task_id);
+                    }
+                }
+                self.ready.extend(self.after.remove(&id).unwrap_or_default());
+            }
+            _ => {}
+        }
+        Some(Answered::Call(call))
+    }
+
+    /// The call is to be sent again at that time. Gives back what tells a state.
+    pub(crate) fn again(&mut self, id: u64, at: u64) -> Option<Told> {
+        if self.pending.contains_key(&id) {
+            self.delayed.insert((at, id));
+        }
+        self.told.remove(&id)
+    }
+}

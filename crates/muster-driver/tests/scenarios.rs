@@ -1,0 +1,930 @@
+//! Scripts in, transcripts out. `UPDATE_EXPECT=1` writes the transcripts anew; read the difference.
+//!
+//! A line is `TIME INPUT`; what the driver wants done follows, indented. Frames are on the newest stream
+//! unless the line ends in `@N`.
+
+use expect_test::{Expect, expect};
+use muster_driver::{Callback, Config, Down, Driver, Effect, Input};
+use muster_model::event::CallOutcome;
+use muster_model::*;
+use std::fmt::Write;
+
+fn info() -> FrameworkInfo {
+    FrameworkInfo {
+        name: "f".into(),
+        user: "u".into(),
+        principal: None,
+        roles: vec![Role::parse("a").unwrap(), Role::parse("b").unwrap()],
+        failover_timeout_ms: 0,
+        capabilities: Capabilities { partition_aware: true, ..Default::default() },
+        sealed: Sealed::default(),
+    }
+}
+
+fn spec(task_id: &str) -> TaskSpec {
+    TaskSpec {
+        task_id: TaskId::new(task_id),
+        name: "n".into(),
+        resources: Resources::of(100, 32),
+        executor: None,
+        grace_ms: None,
+        sealed: Sealed::default(),
+    }
+}
+
+fn uuid(n: &str) -> Uuid {
+    Uuid([n.parse().unwrap(); 16])
+}
+
+fn roles(words: &[&str]) -> Vec<Role> {
+    words.iter().map(|word| Role::parse(word).unwrap()).collect()
+}
+
+fn event(words: &[&str]) -> SchedulerEvent {
+    match words {
+        ["subscribed"] => SchedulerEvent::Subscribed {
+            framework_id: FrameworkId::new("F1"),
+            session: Session(1),
+            heartbeat_ms: 1000,
+        },
+        ["heartbeat"] => SchedulerEvent::Heartbeat,
+        ["offers"] => SchedulerEvent::Offers(Vec::new()),
+        ["rescind", id] => SchedulerEvent::Rescind(OfferId::new(id)),
+        ["error", why @ ..] => SchedulerEvent::Error(why.join(" ")),
+        ["update", task, n] => SchedulerEvent::Update {
+            task_id: TaskId::new(task),
+            agent_id: None,
+            status: Status {
+                state: TaskState::Running,
+                source: Source::Agent,
+                reason: None,
+                message: "".into(),
+                wall: WallTime(0),
+                sealed: Sealed::default(),
+            },
+            uuid: Some(uuid(n)),
+        },
+        ["outcome", id, rest @ ..] => SchedulerEvent::Outcome {
+            id: id.parse().unwrap(),
+            outcome: match rest {
+                ["done"] => CallOutcome::Done,
+                ["busy"] => CallOutcome::Busy,
+                ["unknown"] => CallOutcome::Unknown,
+                ["refused", why] => CallOutcome::Refused((*why).into()),
+                ["launched", tasks @ ..] => CallOutcome::Accepted(AcceptOutcome {
+                    tasks: tasks.iter().map(|task| task_outcome(task)).collect(),
+                }),
+                other => panic!("outcome {other:?}"),
+            },
+        },
+        other => panic!("event {other:?}"),
+    }
+}
+
+/// `t1` was launched, `!t1` was not.
+fn task_outcome(word: &str) -> (TaskId, TaskOutcome) {
+    match word.strip_prefix('!') {
+        None => (TaskId::new(word), TaskOutcome::Launched(LaunchNumber::default())),
+        Some(task) => {
+            let refused = TaskOutcome::Refused {
+                state: TaskState::Dropped,
+                reason: Reason::InvalidOffers,
+                message: "void".into(),
+            };
+            (TaskId::new(task), refused)
+        }
+    }
+}
+
+fn input(words: &[&str], dial: u64) -> Input {
+    match words {
+        ["start"] => Input::Start,
+        ["tick"] => Input::Tick,
+        ["connected"] => Input::Connected { dial },
+        ["broken"] => Input::Broken { dial, why: "reset".into() },
+        ["stop"] => Input::Stop { failover: false },
+        ["leave"] => Input::Stop { failover: true },
+        ["abort"] => Input::Abort,
+        ["handled", task, n] => Input::Handled { task_id: TaskId::new(task), uuid: uuid(n) },
+        ["accept", offer, tasks @ ..] => Input::Call(SchedulerCall::Accept {
+            offer_ids: vec![OfferId::new(offer)],
+            tasks: tasks.iter().map(|task| spec(task)).collect(),
+            refuse_ms: 5000,
+        }),
+        ["decline", offer] => {
+            Input::Call(SchedulerCall::Decline { offer_ids: vec![OfferId::new(offer)], refuse_ms: 1 })
+        }
+        ["kill", task] => {
+            Input::Call(SchedulerCall::Kill { task_id: TaskId::new(task), agent_id: None, grace_ms: None })
+        }
+        ["revive", names @ ..] => Input::Call(SchedulerCall::Revive { roles: roles(names) }),
+        ["suppress", names @ ..] => Input::Call(SchedulerCall::Suppress { roles: roles(names) }),
+        ["request", text] => {
+            Input::Call(SchedulerCall::Request { needs: vec![Resources::parse(text).unwrap()] })
+        }
+        ["message"] => Input::Call(SchedulerCall::Message {
+            agent_id: AgentId::new("S1"),
+            executor_id: ExecutorId::new("e"),
+            data: vec![1],
+        }),
+        [term, "leader", address] => {
+            frame(term, dial, Down::Leader { name: "m".into(), address: (*address).into() })
+        }
+        [term, "redial"] => frame(term, dial, Down::Redial("no leader".into())),
+        [term, rest @ ..] => frame(term, dial, Down::Event(event(rest))),
+        other => panic!("input {other:?}"),
+    }
+}
+
+fn frame(term: &str, dial: u64, down: Down) -> Input {
+    let term = term.strip_prefix('T').unwrap_or_else(|| panic!("term {term:?}")).parse().unwrap();
+    Input::Frame { dial, fence: Fence { incarnation: 1, term: Term(term) }, down }
+}
+
+fn call(call: &SchedulerCall) -> String {
+    match call {
+        SchedulerCall::Subscribe { framework_id, suppressed_roles, .. } => {
+            format!("SUBSCRIBE {framework_id:?} suppressed {suppressed_roles:?}")
+        }
+        SchedulerCall::Accept { offer_ids, tasks, .. } => {
+            let tasks: Vec<_> = tasks.iter().map(|task| &task.task_id).collect();
+            format!("ACCEPT {offer_ids:?} {tasks:?}")
+        }
+        SchedulerCall::Decline { offer_ids, refuse_ms } => format!("DECLINE {offer_ids:?} {refuse_ms}ms"),
+        SchedulerCall::Kill { task_id, .. } => format!("KILL {task_id}"),
+        SchedulerCall::Revive { roles } => format!("REVIVE {roles:?}"),
+        SchedulerCall::Suppress { roles } => format!("SUPPRESS {roles:?}"),
+        SchedulerCall::Acknowledge { task_id, uuid } => format!("ACKNOWLEDGE {task_id} {}", uuid.0[0]),
+        SchedulerCall::Request { needs } => format!("REQUEST {needs:?}"),
+        SchedulerCall::Reconcile { tasks } => format!("RECONCILE {}", tasks.len()),
+        SchedulerCall::Message { .. } => "MESSAGE".into(),
+        SchedulerCall::Teardown => "TEARDOWN".into(),
+    }
+}
+
+fn effect(effect: &Effect) -> String {
+    match effect {
+        Effect::Dial { dial, address } => format!("dial #{dial} {address}"),
+        Effect::Hangup { dial } => format!("hang up #{dial}"),
+        Effect::Send { id, call: sent } => format!("send {id}: {}", call(sent)),
+        Effect::Callback(Callback::Update { task_id, status, uuid, .. }) => {
+            format!("update {task_id} {} {:?} uuid {}", status.state, &*status.message, uuid.is_some())
+        }
+        Effect::Callback(callback) => format!("{callback:?}"),
+        Effect::Refused { call, why } => format!("not done: {call}: {why}"),
+        Effect::Ended { error } => format!("ended {error:?}"),
+    }
+}
+
+fn check_with(config: Config, script: &str, expect: Expect) {
+    let mut driver = Driver::new(config);
+    let (mut transcript, mut newest) = (String::new(), 0);
+    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let mut words: Vec<_> = line.split_whitespace().collect();
+        let now_ms = words.remove(0).parse().unwrap();
+        let dial = match words.last().and_then(|word| word.strip_prefix('@')) {
+            Some(dial) => {
+                words.pop();
+                dial.parse().unwrap()
+            }
+            None => newest,
+        };
+        let mut effects = Vec::new();
+        driver.step(now_ms, input(&words, dial), &mut effects);
+        writeln!(transcript, "{line}").unwrap();
+        for done in &effects {
+            if let Effect::Dial { dial, .. } = done {
+                newest = *dial;
+            }
+            writeln!(transcript, "    {}", effect(done)).unwrap();
+        }
+    }
+    if let Some(at) = driver.wake_at() {
+        writeln!(transcript, "wakes at {at}").unwrap();
+    }
+    expect.assert_eq(&transcript);
+}
+
+fn check(script: &str, expect: Expect) {
+    check_with(Config::new(vec!["m1".into(), "m2".into(), "m3".into()], info()), script, expect);
+}
+
+const SUBSCRIBED: &str = "
+    0 start
+    1 connected
+    2 T1 leader m1
+    3 T1 subscribed
+";
+
+#[test]
+fn subscribes_and_is_registered() {
+    check(
+        SUBSCRIBED,
+        expect![[r#"
+        0 start
+            dial #1 m1
+        1 connected
+        2 T1 leader m1
+            send 1: SUBSCRIBE None suppressed []
+        3 T1 subscribed
+            Registered { framework_id: F1, master: "m1" }
+        wakes at 5003
+    "#]],
+    );
+}
+
+#[test]
+fn a_new_leader_on_the_same_stream_keeps_the_id_and_repeats_what_is_unanswered() {
+    check(
+        &format!(
+            "{SUBSCRIBED}
+            10 accept o1 t1 t2
+            11 kill t9
+            12 decline o2
+            20 T2 leader m2
+            21 T1 outcome 2 launched t1 t2
+            22 T2 subscribed
+            23 T2 outcome 2 launched t1 !t2
+            24 T2 outcome 3 done"
+        ),
+        expect![[r#"
+            0 start
+                dial #1 m1
+            1 connected
+            2 T1 leader m1
+                send 1: SUBSCRIBE None suppressed []
+            3 T1 subscribed
+                Registered { framework_id: F1, master: "m1" }
+            10 accept o1 t1 t2
+                send 2: ACCEPT [o1] [t1, t2]
+            11 kill t9
+                send 3: KILL t9
+            12 decline o2
+                send 0: DECLINE [o2] 1ms
+            20 T2 leader m2
+                Disconnected
+                send 4: SUBSCRIBE Some(F1) suppressed []
+            21 T1 outcome 2 launched t1 t2
+            22 T2 subscribed
+                Reregistered { master: "m2" }
+                send 2: ACCEPT [o1] [t1, t2]
+                send 3: KILL t9
+            23 T2 outcome 2 launched t1 !t2
+                update t2 TASK_DROPPED "void" uuid false
+            24 T2 outcome 3 done
+            wakes at 5024
+        "#]],
+    );
+}
+
+#[test]
+fn a_broken_stream_tries_the_named_leader_then_the_others_then_waits() {
+    check(
+        "0 start
+         1 connected
+         2 T1 leader m3
+         3 T1 subscribed
+         10 broken
+         11 broken
+         12 broken
+         200 tick",
+        expect![[r#"
+            0 start
+                dial #1 m1
+            1 connected
+            2 T1 leader m3
+                send 1: SUBSCRIBE None suppressed []
+            3 T1 subscribed
+                Registered { framework_id: F1, master: "m3" }
+            10 broken
+                Disconnected
+                dial #2 m3
+            11 broken
+                dial #3 m2
+            12 broken
+            200 tick
+                dial #4 m1
+            wakes at 2200
+        "#]],
+    );
+}
+
+#[test]
+fn a_master_that_said_redial_goes_last() {
+    check(
+        "0 start
+         1 connected
+         2 T0 redial
+         3 connected
+         4 T0 redial
+         5 connected
+         6 T0 redial
+         500 tick",
+        expect![[r#"
+            0 start
+                dial #1 m1
+            1 connected
+            2 T0 redial
+                hang up #1
+                dial #2 m2
+            3 connected
+            4 T0 redial
+                hang up #2
+                dial #3 m3
+            5 connected
+            6 T0 redial
+                hang up #3
+            500 tick
+                dial #4 m1
+            wakes at 2500
+        "#]],
+    );
+}
+
+#[test]
+fn words_of_older_leaders_and_of_streams_given_up_change_nothing() {
+    check(
+        &format!(
+            "{SUBSCRIBED}
+            10 T5 leader m2
+            11 T1 subscribed
+            12 T5 subscribed
+            13 T1 offers
+            14 T1 leader m1
+            15 T5 offers
+            16 broken
+            17 T5 offers @1
+            18 broken @1"
+        ),
+        expect![[r#"
+            0 start
+                dial #1 m1
+            1 connected
+            2 T1 leader m1
+                send 1: SUBSCRIBE None suppressed []
+            3 T1 subscribed
+                Registered { framework_id: F1, master: "m1" }
+            10 T5 leader m2
+                Disconnected
+                send 2: SUBSCRIBE Some(F1) suppressed []
+            11 T1 subscribed
+            12 T5 subscribed
+                Reregistered { master: "m2" }
+            13 T1 offers
+            14 T1 leader m1
+            15 T5 offers
+                Offers([])
+            16 broken
+                Disconnected
+                dial #2 m2
+            17 T5 offers @1
+            18 broken @1
+            wakes at 2016
+        "#]],
+    );
+}
+
+#[test]
+fn five_missed_heartbeats_mean_redial() {
+    check(
+        &format!(
+            "{SUBSCRIBED}
+            1000 T1 heartbeat
+            5999 tick
+            6000 tick"
+        ),
+        expect![[r#"
+            0 start
+                dial #1 m1
+            1 connected
+            2 T1 leader m1
+                send 1: SUBSCRIBE None suppressed []
+            3 T1 subscribed
+                Registered { framework_id: F1, master: "m1" }
+            1000 T1 heartbeat
+            5999 tick
+            6000 tick
+                hang up #1
+                Disconnected
+                dial #2 m2
+            wakes at 8000
+        "#]],
+    );
+}
+
+#[test]
+fn dials_and_subscriptions_that_are_not_answered_are_given_up() {
+    check(
+        "0 start
+         2000 tick
+         2001 connected
+         12001 tick
+         12002 connected
+         12003 T1 leader m3
+         22003 tick",
+        expect![[r#"
+            0 start
+                dial #1 m1
+            2000 tick
+                hang up #1
+                dial #2 m2
+            2001 connected
+            12001 tick
+                hang up #2
+                dial #3 m3
+            12002 connected
+            12003 T1 leader m3
+                send 1: SUBSCRIBE None suppressed []
+            22003 tick
+                hang up #3
+            wakes at 22037
+        "#]],
+    );
+}
+
+#[test]
+fn busy_and_unknown_are_repeated_later() {
+    check(
+        &format!(
+            "{SUBSCRIBED}
+            10 accept o1 t1
+            11 T1 outcome 2 busy
+            12 tick
+            61 tick
+            62 T1 outcome 2 unknown
+            112 tick
+            113 T1 outcome 2 launched t1"
+        ),
+        expect![[r#"
+            0 start
+                dial #1 m1
+            1 connected
+            2 T1 leader m1
+                send 1: SUBSCRIBE None suppressed []
+            3 T1 subscribed
+                Registered { framework_id: F1, master: "m1" }
+            10 accept o1 t1
+                send 2: ACCEPT [o1] [t1]
+            11 T1 outcome 2 busy
+            12 tick
+            61 tick
+                send 2: ACCEPT [o1] [t1]
+            62 T1 outcome 2 unknown
+            112 tick
+                send 2: ACCEPT [o1] [t1]
+            113 T1 outcome 2 launched t1
+            wakes at 5113
+        "#]],
+    );
+}
+
+#[test]
+fn a_kill_waits_for_the_launch_of_its_task() {
+    check(
+        &format!(
+            "{SUBSCRIBED}
+            10 accept o1 t1
+            11 kill t1
+            12 T1 outcome 2 busy
+            13 broken
+            14 connected
+            15 T2 leader m2
+            16 T2 subscribed
+            17 T2 outcome 2 launched t1
+            18 T2 outcome 3 done"
+        ),
+        expect![[r#"
+            0 start
+                dial #1 m1
+            1 connected
+            2 T1 leader m1
+                send 1: SUBSCRIBE None suppressed []
+            3 T1 subscribed
+                Registered { framework_id: F1, master: "m1" }
+            10 accept o1 t1
+                send 2: ACCEPT [o1] [t1]
+            11 kill t1
+            12 T1 outcome 2 busy
+            13 broken
+                Disconnected
+                dial #2 m2
+            14 connected
+            15 T2 leader m2
+                send 4: SUBSCRIBE Some(F1) suppressed []
+            16 T2 subscribed
+                Reregistered { master: "m2" }
+                send 2: ACCEPT [o1] [t1]
+            17 T2 outcome 2 launched t1
+                send 3: KILL t1
+            18 T2 outcome 3 done
+            wakes at 5018
+        "#]],
+    );
+}
+
+#[test]
+fn a_refused_accept_gives_the_offers_back() {
+    check(
+        &format!(
+            "{SUBSCRIBED}
+            10 accept o1 t1 t2
+            11 T1 outcome 2 refused task_infos[0]:bad"
+        ),
+        expect![[r#"
+            0 start
+                dial #1 m1
+            1 connected
+            2 T1 leader m1
+                send 1: SUBSCRIBE None suppressed []
+            3 T1 subscribed
+                Registered { framework_id: F1, master: "m1" }
+            10 accept o1 t1 t2
+                send 2: ACCEPT [o1] [t1, t2]
+            11 T1 outcome 2 refused task_infos[0]:bad
+                not done: ACCEPT: task_infos[0]:bad
+                update t1 TASK_ERROR "task_infos[0]:bad" uuid false
+                update t2 TASK_ERROR "task_infos[0]:bad" uuid false
+                send 0: DECLINE [o1] 0ms
+            wakes at 5011
+        "#]],
+    );
+}
+
+#[test]
+fn updates_are_acknowledged_after_their_callback_until_that_is_answered() {
+    check(
+        &format!(
+            "{SUBSCRIBED}
+            10 T1 update t1 7
+            11 handled t1 7
+            12 broken
+            13 connected
+            14 T2 leader m2
+            15 T2 subscribed
+            16 T2 update t1 7
+            17 T2 outcome 4 done
+            17 T2 outcome 2 done
+            18 T2 update t1 7"
+        ),
+        expect![[r#"
+            0 start
+                dial #1 m1
+            1 connected
+            2 T1 leader m1
+                send 1: SUBSCRIBE None suppressed []
+            3 T1 subscribed
+                Registered { framework_id: F1, master: "m1" }
+            10 T1 update t1 7
+                update t1 TASK_RUNNING "" uuid true
+            11 handled t1 7
+                send 2: ACKNOWLEDGE t1 7
+            12 broken
+                Disconnected
+                dial #2 m2
+            13 connected
+            14 T2 leader m2
+                send 3: SUBSCRIBE Some(F1) suppressed []
+            15 T2 subscribed
+                Reregistered { master: "m2" }
+                send 2: ACKNOWLEDGE t1 7
+            16 T2 update t1 7
+            17 T2 outcome 4 done
+            17 T2 outcome 2 done
+            18 T2 update t1 7
+                update t1 TASK_RUNNING "" uuid true
+            wakes at 5018
+        "#]],
+    );
+}
+
+#[test]
+fn explicit_acknowledgement_leaves_it_to_the_framework() {
+    let mut config = Config::new(vec!["m1".into()], info());
+    config.auto_acknowledge = false;
+    check_with(
+        config,
+        &format!(
+            "{SUBSCRIBED}
+            10 T1 update t1 7
+            11 handled t1 7"
+        ),
+        expect![[r#"
+            0 start
+                dial #1 m1
+            1 connected
+            2 T1 leader m1
+                send 1: SUBSCRIBE None suppressed []
+            3 T1 subscribed
+                Registered { framework_id: F1, master: "m1" }
+            10 T1 update t1 7
+                update t1 TASK_RUNNING "" uuid true
+            11 handled t1 7
+            wakes at 5010
+        "#]],
+    );
+}
+
+#[test]
+fn roles_and_needs_hold_across_leaders() {
+    check(
+        &format!(
+            "{SUBSCRIBED}
+            10 suppress b
+            11 T1 outcome 2 done
+            12 request cpus:2
+            13 revive a
+            20 T2 leader m2
+            21 T2 subscribed
+            22 T2 outcome 7 busy
+            72 tick
+            73 revive"
+        ),
+        expect![[r#"
+            0 start
+                dial #1 m1
+            1 connected
+            2 T1 leader m1
+                send 1: SUBSCRIBE None suppressed []
+            3 T1 subscribed
+                Registered { framework_id: F1, master: "m1" }
+            10 suppress b
+                send 2: SUPPRESS [b]
+            11 T1 outcome 2 done
+            12 request cpus:2
+                send 3: REQUEST [cpus:2]
+            13 revive a
+                send 4: REVIVE [a]
+                send 5: SUPPRESS [b]
+            20 T2 leader m2
+                Disconnected
+                send 6: SUBSCRIBE Some(F1) suppressed [b]
+            21 T2 subscribed
+                Reregistered { master: "m2" }
+                send 7: REVIVE [a]
+                send 8: SUPPRESS [b]
+                send 9: REQUEST [cpus:2]
+            22 T2 outcome 7 busy
+            72 tick
+                send 10: REVIVE [a]
+                send 11: SUPPRESS [b]
+            73 revive
+                send 12: REVIVE [a, b]
+            wakes at 5022
+        "#]],
+    );
+}
+
+#[test]
+fn messages_are_sent_at_most_once() {
+    check(
+        &format!(
+            "{SUBSCRIBED}
+            10 message
+            11 broken
+            12 message
+            13 connected
+            14 T2 leader m2
+            15 T2 subscribed"
+        ),
+        expect![[r#"
+            0 start
+                dial #1 m1
+            1 connected
+            2 T1 leader m1
+                send 1: SUBSCRIBE None suppressed []
+            3 T1 subscribed
+                Registered { framework_id: F1, master: "m1" }
+            10 message
+                send 0: MESSAGE
+            11 broken
+                Disconnected
+                dial #2 m2
+            12 message
+                not done: MESSAGE: not connected, and messages are sent at most once
+            13 connected
+            14 T2 leader m2
+                send 2: SUBSCRIBE Some(F1) suppressed []
+            15 T2 subscribed
+                Reregistered { master: "m2" }
+            wakes at 5015
+        "#]],
+    );
+}
+
+#[test]
+fn a_stop_tears_down_and_waits_for_the_answer_over_a_leader_change() {
+    check(
+        &format!(
+            "{SUBSCRIBED}
+            10 stop
+            11 accept o1 t1
+            12 broken
+            13 connected
+            14 T2 leader m2
+            15 T2 subscribed
+            16 T2 offers
+            17 T2 outcome 2 done
+            18 T2 offers"
+        ),
+        expect![[r#"
+            0 start
+                dial #1 m1
+            1 connected
+            2 T1 leader m1
+                send 1: SUBSCRIBE None suppressed []
+            3 T1 subscribed
+                Registered { framework_id: F1, master: "m1" }
+            10 stop
+                send 2: TEARDOWN
+            11 accept o1 t1
+                not done: ACCEPT: the driver is stopping
+            12 broken
+                dial #2 m2
+            13 connected
+            14 T2 leader m2
+                send 3: SUBSCRIBE Some(F1) suppressed []
+            15 T2 subscribed
+                send 2: TEARDOWN
+            16 T2 offers
+            17 T2 outcome 2 done
+                hang up #2
+                ended None
+            18 T2 offers
+        "#]],
+    );
+}
+
+#[test]
+fn a_teardown_whose_answer_was_lost_is_known_by_the_refusal() {
+    check(
+        &format!(
+            "{SUBSCRIBED}
+            10 stop
+            12 broken
+            13 connected
+            14 T2 leader m2
+            15 T2 error Framework has been removed"
+        ),
+        expect![[r#"
+            0 start
+                dial #1 m1
+            1 connected
+            2 T1 leader m1
+                send 1: SUBSCRIBE None suppressed []
+            3 T1 subscribed
+                Registered { framework_id: F1, master: "m1" }
+            10 stop
+                send 2: TEARDOWN
+            12 broken
+                dial #2 m2
+            13 connected
+            14 T2 leader m2
+                send 3: SUBSCRIBE Some(F1) suppressed []
+            15 T2 error Framework has been removed
+                hang up #2
+                ended None
+        "#]],
+    );
+}
+
+#[test]
+fn a_stop_that_nobody_answers_ends_with_an_error() {
+    check(
+        &format!(
+            "{SUBSCRIBED}
+            10 stop
+            4000 T1 heartbeat
+            8000 T1 heartbeat
+            10010 tick"
+        ),
+        expect![[r#"
+            0 start
+                dial #1 m1
+            1 connected
+            2 T1 leader m1
+                send 1: SUBSCRIBE None suppressed []
+            3 T1 subscribed
+                Registered { framework_id: F1, master: "m1" }
+            10 stop
+                send 2: TEARDOWN
+            4000 T1 heartbeat
+            8000 T1 heartbeat
+            10010 tick
+                hang up #1
+                ended Some("no master answered in time; the framework may still be running: see `muster framework list`")
+        "#]],
+    );
+}
+
+#[test]
+fn leaving_for_another_driver_sees_calls_through_and_tears_nothing_down() {
+    check(
+        &format!(
+            "{SUBSCRIBED}
+            10 kill t1
+            11 leave
+            12 T1 outcome 2 done"
+        ),
+        expect![[r#"
+            0 start
+                dial #1 m1
+            1 connected
+            2 T1 leader m1
+                send 1: SUBSCRIBE None suppressed []
+            3 T1 subscribed
+                Registered { framework_id: F1, master: "m1" }
+            10 kill t1
+                send 2: KILL t1
+            11 leave
+            12 T1 outcome 2 done
+                hang up #1
+                ended None
+        "#]],
+    );
+}
+
+#[test]
+fn who_never_subscribed_stops_at_once_and_an_abort_asks_nobody() {
+    check(
+        "0 start\n1 stop",
+        expect![[r#"
+        0 start
+            dial #1 m1
+        1 stop
+            hang up #1
+            ended None
+    "#]],
+    );
+    check(
+        &format!("{SUBSCRIBED}\n10 kill t1\n11 abort"),
+        expect![[r#"
+        0 start
+            dial #1 m1
+        1 connected
+        2 T1 leader m1
+            send 1: SUBSCRIBE None suppressed []
+        3 T1 subscribed
+            Registered { framework_id: F1, master: "m1" }
+        10 kill t1
+            send 2: KILL t1
+        11 abort
+            hang up #1
+            ended None
+    "#]],
+    );
+}
+
+#[test]
+fn an_error_of_the_master_is_final() {
+    check(
+        &format!("{SUBSCRIBED}\n10 T1 error removed\n11 tick"),
+        expect![[r#"
+        0 start
+            dial #1 m1
+        1 connected
+        2 T1 leader m1
+            send 1: SUBSCRIBE None suppressed []
+        3 T1 subscribed
+            Registered { framework_id: F1, master: "m1" }
+        10 T1 error removed
+            Error("removed")
+            hang up #1
+            ended Some("removed")
+        11 tick
+    "#]],
+    );
+    check(
+        "0 start\n1 connected\n2 T1 leader m1\n3 T1 outcome 1 refused principal",
+        expect![[r#"
+        0 start
+            dial #1 m1
+        1 connected
+        2 T1 leader m1
+            send 1: SUBSCRIBE None suppressed []
+        3 T1 outcome 1 refused principal
+            Error("principal")
+            hang up #1
+            ended Some("principal")
+    "#]],
+    );
+}
+
+#[test]
+fn calls_beyond_the_limit_are_refused() {
+    let mut config = Config::new(vec!["m1".into()], info());
+    config.calls_max = 1;
+    check_with(
+        config,
+        "0 kill t1
+         1 kill t2
+         2 accept o1 t3",
+        expect![[r#"
+            0 kill t1
+            1 kill t2
+                not done: KILL: 1 calls wait for an answer already
+            2 accept o1 t3
+                not done: ACCEPT: 1 calls wait for an answer already
+                update t3 TASK_DROPPED "1 calls wait for an answer already" uuid false
+        "#]],
+    );
+}
