@@ -1,1 +1,35 @@
-//! muster-agent
+//! The agent's shell: it drives [`muster_node::Node`], runs tasks as real processes, keeps checkpoints, and
+//! holds a stream to the leader through any master.
+//!
+//! Each task has a supervisor process of its own ([`supervise_main`]) that outlives the agent; see
+//! `supervisor/mod.rs` for how a command is held and let go.
+//!
+//! # Laws
+//! - A checkpoint is synced before anything that depends on it leaves this process; one sync serves all that
+//!   wait. A failed sync ends the agent.
+//! - One agent uses a work directory, and its runtime directory is its alone.
+//! - An end is reported when no process of the task is left.
+//! - An agent whose checkpoints are missing or damaged ends every task of its runtime directory before it
+//!   registers, as a new agent.
+//!
+//! # Nevers
+//! - No decision: what to start, answer, repeat or forget is the machine's.
+//! - No unbounded queue, and the loop never waits for one that waits for the loop.
+//! - No async runtime in a supervisor.
+
+mod command;
+mod config;
+mod disk;
+mod error;
+mod link;
+mod probe;
+mod sandbox;
+mod service;
+mod supervisor;
+mod supervisors;
+
+pub use config::AgentConfig;
+pub use error::AgentError;
+pub use service::run;
+pub use supervisor::{hold_main, supervise_main};
+pub use supervisors::Launcher;

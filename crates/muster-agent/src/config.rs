@@ -1,0 +1,221 @@
+//! The agent's configuration: plain values, checked once at the start.
+
+use crate::AgentError;
+use muster_model::{Attribute, AttributeValue, MachineId, Resources};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// The keys of `agent.toml`; `config/agent.toml` says what each means.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct AgentConfig {
+    /// Masters to dial, `host:port`.
+    pub masters: Vec<String>,
+    /// Checkpoints and sandboxes.
+    pub work_dir: PathBuf,
+    /// Sockets of supervisors; empty = a place of this user.
+    pub runtime_dir: PathBuf,
+    /// The name others reach this agent by; empty = the machine's.
+    pub hostname: String,
+    /// The port this agent is shown with.
+    pub port: u16,
+    /// What it has to give; kinds that are missing are probed.
+    pub resources: String,
+    /// What frameworks choose by.
+    pub attributes: String,
+    /// The machine; empty = found.
+    pub machine_id: String,
+    /// Whether tasks run as the user their framework names (needs root).
+    pub switch_user: bool,
+    /// Kill grace where nobody names one, in ms.
+    pub kill_grace_ms: u64,
+    /// Tasks held at once.
+    pub tasks_max: usize,
+    /// Supervisors that may be starting at once.
+    pub starts_max: usize,
+    /// Sandboxes of ended tasks that are kept.
+    pub sandboxes_max: usize,
+    /// How long a hello may stay unanswered, in ms.
+    pub welcome_ms: u64,
+    /// First pause before an unconfirmed update is repeated, in ms.
+    pub repeat_ms: u64,
+    /// Longest pause between repeats, in ms.
+    pub repeat_ms_max: u64,
+    /// First pause before dialling again, in ms.
+    pub dial_ms: u64,
+    /// Longest pause before dialling again, in ms.
+    pub dial_ms_max: u64,
+}
+
+impl Default for AgentConfig {
+    fn default() -> Self {
+        Self {
+            masters: vec!["127.0.0.1:5050".into(), "127.0.0.1:5051".into(), "127.0.0.1:5052".into()],
+            work_dir: "/var/lib/muster/agent".into(),
+            runtime_dir: PathBuf::new(),
+            hostname: String::new(),
+            port: 5150,
+            resources: String::new(),
+            attributes: String::new(),
+            machine_id: String::new(),
+            switch_user: true,
+            kill_grace_ms: 5_000,
+            tasks_max: 10_000,
+            starts_max: 16,
+            sandboxes_max: 10_000,
+            welcome_ms: 15_000,
+            repeat_ms: 10_000,
+            repeat_ms_max: 600_000,
+            dial_ms: 50,
+            dial_ms_max: 2_000,
+        }
+    }
+}
+
+impl AgentConfig {
+    /// Reads a file. The error names the file, the line and what is wrong there.
+    pub fn read(path: &Path) -> Result<Self, AgentError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| AgentError::ReadConfig { path: path.to_owned(), source })?;
+        let config: Self = toml::from_str(&text).map_err(|error| {
+            AgentError::Config(format!("{}: {}", path.display(), error.to_string().trim_end()))
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Checks all values; [`crate::run`] does so too.
+    pub fn check(&self) -> Result<(), AgentError> {
+        let wrong = |text: String| Err(AgentError::Config(text));
+        if self.masters.is_empty() {
+            return wrong("masters is empty; list the masters as host:port".into());
+        }
+        for (i, master) in self.masters.iter().enumerate() {
+            let port =
+                master.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse());
+            if !matches!(port, Some(Ok(1..=u16::MAX))) {
+                return wrong(format!("masters: {master:?} is not host:port, for example 10.0.0.1:5050"));
+            }
+            if self.masters[..i].contains(master) {
+                return wrong(format!("masters: {master:?} occurs twice"));
+            }
+        }
+        if self.work_dir.as_os_str().is_empty() {
+            return wrong("work-dir is empty; name a directory that this agent may use alone".into());
+        }
+        Resources::parse(&self.resources).map_err(AgentError::Config)?;
+        parse_attributes(&self.attributes).map_err(AgentError::Config)?;
+        if !self.machine_id.is_empty() {
+            MachineId::parse(&self.machine_id)
+                .map_err(|error| AgentError::Config(format!("machine-id {:?} {error}", self.machine_id)))?;
+        }
+        for (name, value, max) in [
+            ("kill-grace-ms", self.kill_grace_ms, 7 * 24 * 3_600_000),
+            ("welcome-ms", self.welcome_ms, 3_600_000),
+            ("repeat-ms", self.repeat_ms, 3_600_000),
+            ("repeat-ms-max", self.repeat_ms_max, 24 * 3_600_000),
+            ("dial-ms", self.dial_ms, 60_000),
+            ("dial-ms-max", self.dial_ms_max, 600_000),
+            ("tasks-max", self.tasks_max as u64, 50_000),
+            ("starts-max", self.starts_max as u64, 1_024),
+        ] {
+            let least = u64::from(name != "kill-grace-ms");
+            if !(least..=max).contains(&value) {
+                return wrong(format!("{name} is {value}, must be {least} to {max}"));
+            }
+        }
+        for (name, first, max) in
+            [("repeat-ms", self.repeat_ms, self.repeat_ms_max), ("dial-ms", self.dial_ms, self.dial_ms_max)]
+        {
+            if first > max {
+                return wrong(format!("{name} is {first}, more than {name}-max, which is {max}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads `rack:r1;cores:16;ports:[1-9]`. Errors name the item.
+pub(crate) fn parse_attributes(text: &str) -> Result<Vec<Attribute>, String> {
+    let mut all: Vec<Attribute> = Vec::new();
+    for item in text.split(';').map(str::trim).filter(|item| !item.is_empty()) {
+        let (name, value) = item
+            .split_once(':')
+            .map(|(name, value)| (name.trim(), value.trim()))
+            .filter(|(name, value)| !name.is_empty() && !value.is_empty())
+            .ok_or_else(|| format!("attribute {item:?}: write NAME:VALUE, for example rack:r1"))?;
+        if all.iter().any(|attribute| &*attribute.name == name) {
+            return Err(format!("attribute {item:?}: the name occurs twice"));
+        }
+        // Numbers and ranges are read as resources are; what is neither is a text.
+        let value = match Resources::parse(&format!("value:{value}"))
+            .ok()
+            .as_ref()
+            .and_then(|one| one.get("value"))
+        {
+            Some(muster_model::Value::Scalar(n)) => AttributeValue::Scalar(*n),
+            Some(muster_model::Value::Ranges(ranges)) => AttributeValue::Ranges(ranges.clone()),
+            _ => AttributeValue::Text(value.into()),
+        };
+        all.push(Attribute { name: name.into(), value });
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/agent.toml");
+
+    #[test]
+    fn the_documented_file_holds_every_key_and_its_default() {
+        let text = std::fs::read_to_string(FILE).unwrap();
+        let from_file: toml::Table = toml::from_str(&text).unwrap();
+        let from_code = toml::Table::try_from(AgentConfig::default()).unwrap();
+        assert_eq!(from_file, from_code);
+        let undocumented: Vec<&str> = text
+            .split("\n\n")
+            .filter(|block| !block.trim().is_empty() && !block.trim_start().starts_with('#'))
+            .collect();
+        assert!(undocumented.is_empty(), "keys without a sentence: {undocumented:?}");
+    }
+
+    #[test]
+    fn a_wrong_file_is_refused_with_the_key_and_the_fix() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        for (text, parts) in [
+            ("master = ['a:1']", &["agent.toml", "unknown field", "master"] as &[_]),
+            ("masters = []", &["masters is empty"]),
+            ("masters = ['localhost']", &["localhost", "host:port"]),
+            ("masters = ['a:1', 'a:1']", &["a:1", "twice"]),
+            ("kill-grace-ms = '5s'", &["kill-grace-ms", "u64"]),
+            ("dial-ms = 5000", &["dial-ms is 5000", "dial-ms-max"]),
+            ("resources = 'cpus:four'", &["cpus:four", "not a number"]),
+            ("attributes = 'rack'", &["rack", "NAME:VALUE"]),
+            ("machine-id = 'a/b'", &["machine-id", "not allowed"]),
+            ("tasks-max = 0", &["tasks-max is 0"]),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = AgentConfig::read(&path).unwrap_err().to_string();
+            for part in parts {
+                assert!(error.contains(part), "{text}: {error}");
+            }
+        }
+        let error = AgentConfig::read(&dir.path().join("none")).unwrap_err().to_string();
+        assert!(error.contains("none"), "{error}");
+    }
+
+    #[test]
+    fn attributes_are_numbers_ranges_or_texts() {
+        let attributes = parse_attributes("rack:r1; cores:16 ;ports:[1-9]").unwrap();
+        let values: Vec<_> = attributes.into_iter().map(|attribute| attribute.value).collect();
+        let expected = [
+            AttributeValue::Text("r1".into()),
+            AttributeValue::Scalar(16_000),
+            AttributeValue::Ranges(vec![(1, 9)]),
+        ];
+        assert_eq!(values, expected);
+    }
+}

@@ -1,0 +1,300 @@
+//! The checkpoint log: records in the order they were decided, a checksum each, one sync for many.
+//!
+//! A file starts with a magic text and a format byte. A frame is `length u32, crc32c u32, body`, little
+//! endian, the body a bincode `Vec<Record>` that counts as a whole or not at all. A compacted log is a new file
+//! with one snapshot, put in place by a rename.
+
+use crate::AgentError;
+use muster_node::{Record, Saved};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+const MAGIC: &[u8; 7] = b"MUSTERA";
+const FORMAT: u8 = 1;
+const HEADER_BYTES: usize = MAGIC.len() + 1;
+const FRAME_HEAD_BYTES: usize = 8;
+/// A log is compacted beyond this size, if its snapshot is at most a quarter of it.
+const COMPACT_BYTES: u64 = 8 << 20;
+
+/// An open log, and the fold of what is in it.
+#[derive(Debug)]
+pub(crate) struct Log {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+    /// Not compacted again before the log has this size.
+    compact_at: u64,
+    saved: Saved,
+}
+
+/// What opening a log found.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    /// No log: a new agent.
+    New,
+    /// A log, whole but perhaps for a last write that was cut short and never acknowledged.
+    Read(Box<Saved>),
+    /// Damage before the end: what was answered is not known any more.
+    Damaged,
+}
+
+/// What the bytes of a log hold.
+enum Content {
+    /// Frames up to this many bytes; the rest is a write that was cut short.
+    Whole {
+        saved: Box<Saved>,
+        bytes: usize,
+    },
+    Damaged,
+}
+
+impl Log {
+    /// Opens the log for appending. A damaged one is put aside, under a name of its own, and a new one begun.
+    pub(crate) fn open(path: &Path) -> Result<(Self, Opened), AgentError> {
+        let fail = |doing: &'static str| {
+            let path = path.to_owned();
+            move |source| AgentError::Prepare { doing, path, source }
+        };
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Also after a first start that was cut short before its rename.
+                let log = Self::create(path, Saved::default()).map_err(fail("create the checkpoint log"))?;
+                return Ok((log, Opened::New));
+            }
+            Err(error) => return Err(fail("read the checkpoint log")(error)),
+        };
+        match read(path, &bytes)? {
+            Content::Whole { saved, bytes: whole } => {
+                let file =
+                    OpenOptions::new().append(true).open(path).map_err(fail("open the checkpoint log"))?;
+                if whole < bytes.len() {
+                    let cut = file.set_len(whole as u64).and_then(|()| file.sync_all());
+                    cut.map_err(fail("cut the torn end of the checkpoint log"))?;
+                }
+                let log = Self {
+                    path: path.to_owned(),
+                    file,
+                    bytes: whole as u64,
+                    compact_at: COMPACT_BYTES,
+                    saved: (*saved).clone(),
+                };
+                Ok((log, Opened::Read(saved)))
+            }
+            Content::Damaged => {
+                let aside =
+                    (1..).map(|n| path.with_extension(format!("damaged-{n}"))).find(|path| !path.exists());
+                let aside = aside.unwrap_or_else(|| path.with_extension("damaged"));
+                fs::rename(path, aside).map_err(fail("put aside the damaged checkpoint log"))?;
+                let log = Self::create(path, Saved::default()).map_err(fail("create the checkpoint log"))?;
+                Ok((log, Opened::Damaged))
+            }
+        }
+    }
+
+    /// A new log that starts with this, under another name first.
+    fn create(path: &Path, saved: Saved) -> io::Result<Self> {
+        let fresh = path.with_extension("new");
+        let mut bytes = MAGIC.to_vec();
+        bytes.push(FORMAT);
+        if saved != Saved::default() {
+            frame(&vec![Record::Snapshot(Box::new(saved.clone()))], &mut bytes)?;
+        }
+        let mut file = OpenOptions::new().create(true).write(true).truncate(true).open(&fresh)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&fresh, path)?;
+        if let Some(parent) = path.parent() {
+            File::open(parent)?.sync_all()?;
+        }
+        let file = OpenOptions::new().append(true).open(path)?;
+        let bytes = bytes.len() as u64;
+        Ok(Self { path: path.to_owned(), file, bytes, compact_at: COMPACT_BYTES.max(bytes * 4), saved })
+    }
+
+    /// Appends batches and syncs once. After an error the log must not be used again: what a failed sync left
+    /// is not known.
+    pub(crate) fn append(&mut self, batches: &[Vec<Record>]) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        for records in batches {
+            frame(records, &mut bytes)?;
+            for record in records {
+                self.saved.apply(record);
+            }
+        }
+        self.file.write_all(&bytes)?;
+        self.file.sync_data()?;
+        self.bytes += bytes.len() as u64;
+        if self.bytes > self.compact_at {
+            *self = Self::create(&self.path, std::mem::take(&mut self.saved))?;
+        }
+        Ok(())
+    }
+}
+
+fn frame(records: &Vec<Record>, bytes: &mut Vec<u8>) -> io::Result<()> {
+    let body =
+        bincode::serde::encode_to_vec(records, bincode::config::standard()).map_err(io::Error::other)?;
+    let length = u32::try_from(body.len()).map_err(io::Error::other)?;
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
+    bytes.extend_from_slice(&body);
+    Ok(())
+}
+
+fn read(path: &Path, bytes: &[u8]) -> Result<Content, AgentError> {
+    // The header was synced before the file got its name.
+    if bytes.len() < HEADER_BYTES || !bytes.starts_with(MAGIC) {
+        return Ok(Content::Damaged);
+    }
+    let format = bytes[MAGIC.len()];
+    if format != FORMAT {
+        return Err(AgentError::NewerFormat { path: path.to_owned(), found: format, known: FORMAT });
+    }
+    let mut saved = Saved::default();
+    let mut at = HEADER_BYTES;
+    while at < bytes.len() {
+        match frame_at(&bytes[at..]) {
+            Some((records, length)) => {
+                for record in &records {
+                    saved.apply(record);
+                }
+                at += length;
+            }
+            None if is_torn(&bytes[at..]) => break,
+            None => return Ok(Content::Damaged),
+        }
+    }
+    Ok(Content::Whole { saved: Box::new(saved), bytes: at })
+}
+
+/// The frame at the start of these bytes, if it is whole.
+fn frame_at(bytes: &[u8]) -> Option<(Vec<Record>, usize)> {
+    let length = u32::from_le_bytes(*bytes.first_chunk::<4>()?) as usize;
+    let sum = u32::from_le_bytes(*bytes.get(4..)?.first_chunk::<4>()?);
+    let body = bytes.get(FRAME_HEAD_BYTES..FRAME_HEAD_BYTES.checked_add(length)?)?;
+    if length == 0 || crc32c::crc32c(body) != sum {
+        return None;
+    }
+    let (records, _) = bincode::serde::decode_from_slice(body, bincode::config::standard()).ok()?;
+    Some((records, FRAME_HEAD_BYTES + length))
+}
+
+/// Whether what cannot be read is the end of a write that was cut short: no whole frame follows anywhere. A
+/// write is cut short only at the end, since each is synced before the next begins.
+fn is_torn(bytes: &[u8]) -> bool {
+    (1..bytes.len()).all(|from| frame_at(&bytes[from..]).is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use muster_model::{Fence, Term};
+
+    fn fence(term: u64) -> Vec<Record> {
+        vec![Record::Fence(Fence { incarnation: 1, term: Term(term) })]
+    }
+
+    fn written(terms: std::ops::RangeInclusive<u64>) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.log");
+        let (mut log, opened) = Log::open(&path).unwrap();
+        assert!(matches!(opened, Opened::New));
+        for term in terms {
+            log.append(&[fence(term)]).unwrap();
+        }
+        (dir, path)
+    }
+
+    fn term(path: &Path) -> Option<u64> {
+        match Log::open(path).unwrap().1 {
+            Opened::Read(saved) => Some(saved.fence.term.0),
+            Opened::New => Some(0),
+            Opened::Damaged => None,
+        }
+    }
+
+    #[test]
+    fn what_was_appended_is_read() {
+        let (_dir, path) = written(1..=3);
+        assert_eq!(term(&path), Some(3));
+    }
+
+    #[test]
+    fn a_torn_tail_is_cut_and_the_log_goes_on() {
+        let (_dir, path) = written(1..=3);
+        let whole = fs::read(&path).unwrap();
+        let (_dir2, shorter) = written(1..=2);
+        let before = fs::read(&shorter).unwrap().len();
+        for cut in before..whole.len() {
+            fs::write(&path, &whole[..cut]).unwrap();
+            assert_eq!(term(&path), Some(2), "cut at {cut}");
+            let (mut log, _) = Log::open(&path).unwrap();
+            log.append(&[fence(9)]).unwrap();
+            drop(log);
+            assert_eq!(term(&path), Some(9), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_tail_of_zeros_is_torn() {
+        let (_dir, path) = written(1..=2);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes.extend_from_slice(&[0; 100]);
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(term(&path), Some(2));
+    }
+
+    #[test]
+    fn damage_before_the_end_is_told_from_a_torn_tail_and_put_aside() {
+        let (_dir, path) = written(1..=3);
+        let whole = fs::read(&path).unwrap();
+        let (_dir2, shorter) = written(1..=2);
+        for at in 0..fs::read(&shorter).unwrap().len() {
+            if at == MAGIC.len() {
+                continue; // the format byte: told apart below
+            }
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x40;
+            fs::write(&path, &bytes).unwrap();
+            assert_eq!(term(&path), None, "flipped at {at}");
+            assert_eq!(term(&path), Some(0), "a new log after damage at {at}");
+        }
+        assert!(path.with_extension("damaged-1").exists());
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_and_left_alone() {
+        let (_dir, path) = written(1..=1);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[MAGIC.len()] = 9;
+        fs::write(&path, &bytes).unwrap();
+        let error = Log::open(&path).unwrap_err().to_string();
+        assert!(error.contains("format 9"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+    }
+
+    #[test]
+    fn compaction_keeps_the_fold() {
+        let (_dir, path) = written(1..=2);
+        let (mut log, _) = Log::open(&path).unwrap();
+        log.compact_at = log.bytes + 200;
+        for term in 3..=60 {
+            log.append(&[fence(term)]).unwrap();
+        }
+        assert!(log.bytes < 200, "{} bytes", log.bytes);
+        drop(log);
+        assert_eq!(term(&path), Some(60));
+    }
+
+    #[test]
+    fn golden_bytes_of_format_1() {
+        let mut bytes = Vec::new();
+        frame(&fence(300), &mut bytes).unwrap();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "060000004da7c3d0010201fb2c01");
+    }
+}

@@ -1,0 +1,252 @@
+//! The agent's loop: one input at a time into the machine, and its effects performed.
+
+use crate::{
+    AgentConfig, AgentError,
+    command::{Unfit, spec},
+    disk::{Durable, Log, Opened, WorkDir, Writer},
+    link::Link,
+    probe,
+    sandbox::{self, Sandboxes},
+    supervisors::{Launcher, Order, Supervisors},
+};
+use muster_model::{AgentInfo, Sealed, TaskState};
+use muster_node::{Effect, End, Input, Node, NodeConfig, Record, Saved, Start};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+use tokio::{sync::mpsc, task::spawn_blocking, time};
+use tracing::{error, info, warn};
+
+/// Inputs that may wait for the loop.
+const INPUTS_WAITING_MAX: usize = 1_024;
+
+/// Runs an agent until `shutdown` is ready or it cannot go on. Its tasks keep running; the next agent of the
+/// same work directory finds them.
+pub async fn run(
+    config: AgentConfig,
+    launcher: Launcher,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), AgentError> {
+    config.check()?;
+    let mut agent = Agent::begin(Arc::new(config), launcher).await?;
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        if let Some(stopped) = agent.work().await {
+            return Err(AgentError::Stopped(stopped));
+        }
+        let wake = agent.node.wake_at().map(|at| agent.started + Duration::from_millis(at));
+        let wake = async move {
+            match wake {
+                Some(at) => time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let input = tokio::select! {
+            () = &mut shutdown => {
+                agent.end();
+                return Ok(());
+            }
+            Some(input) = agent.inputs.recv() => input,
+            durable = agent.writer.durable() => match durable {
+                Durable { failed: Some(why), .. } => Input::CheckpointFailed(why),
+                Durable { ticket, .. } => Input::Synced { ticket },
+            },
+            () = wake => Input::Wake,
+        };
+        agent.queue.push_back(input);
+    }
+}
+
+/// What is read from the disk before the loop begins.
+struct Ground {
+    dir: WorkDir,
+    log: Log,
+    saved: Saved,
+    info: AgentInfo,
+    sealed: Sealed,
+    sandboxes: Sandboxes,
+}
+
+fn prepare(config: &AgentConfig) -> Result<Ground, AgentError> {
+    let dir = WorkDir::open(config)?;
+    let (log, opened) = Log::open(&dir.log())?;
+    let saved = match opened {
+        Opened::Read(saved) => *saved,
+        Opened::New => Saved::default(),
+        Opened::Damaged => {
+            warn!(log = %dir.log().display(), "the checkpoints are damaged: ending all tasks, and beginning as a new agent");
+            Saved::default()
+        }
+    };
+    let (info, sealed) = probe::describe(config, &dir)?;
+    let lives =
+        |path: &Path| saved.tasks.iter().any(|(launch, task)| dir.sandbox(&task.task, *launch) == path);
+    let sandboxes = Sandboxes::find(&dir.sandboxes(), config.sandboxes_max, lives);
+    Ok(Ground { dir, log, saved, info, sealed, sandboxes })
+}
+
+struct Agent {
+    config: Arc<AgentConfig>,
+    dir: WorkDir,
+    node: Node,
+    started: Instant,
+    inputs: mpsc::Receiver<Input>,
+    /// Inputs that are next, before those of the channel.
+    queue: VecDeque<Input>,
+    writer: Writer,
+    link: Link,
+    supervisors: Supervisors,
+    sandboxes: Sandboxes,
+}
+
+impl Agent {
+    async fn begin(config: Arc<AgentConfig>, launcher: Launcher) -> Result<Self, AgentError> {
+        let for_ground = config.clone();
+        let ground = spawn_blocking(move || prepare(&for_ground)).await;
+        let ground = ground.map_err(|error| AgentError::Stopped(format!("cannot prepare: {error}")))??;
+        let (sender, inputs) = mpsc::channel(INPUTS_WAITING_MAX);
+        let place = ground.dir.place.clone();
+        let mut supervisors = Supervisors::new(place, launcher, config.starts_max, sender.clone())?;
+        let writer = Writer::start(ground.log)
+            .map_err(|source| AgentError::System { doing: "start the checkpoint thread", source })?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        info!(
+            agent_id = ground.saved.agent_id.as_ref().map(tracing::field::display),
+            machine_id = %ground.info.machine_id,
+            resources = %ground.info.resources,
+            tasks = ground.saved.tasks.len(),
+            work_dir = %config.work_dir.display(),
+            "agent starts"
+        );
+        let node_config = NodeConfig {
+            info: ground.info,
+            sealed: ground.sealed,
+            grace_ms: config.kill_grace_ms,
+            repeat_ms: config.repeat_ms,
+            repeat_ms_max: config.repeat_ms_max,
+            welcome_ms: config.welcome_ms,
+            tasks_max: config.tasks_max,
+            wall_at_zero_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+        };
+        let node = Node::recover(node_config, ground.saved);
+        let processes = node.processes().filter_map(|(launch, task)| Some((launch, task.process.clone()?)));
+        let mut queue: VecDeque<Input> = supervisors.recover(processes.collect()).await?.into();
+        queue.push_back(Input::Begin);
+        Ok(Self {
+            link: Link::new(config.clone(), sender),
+            config,
+            dir: ground.dir,
+            node,
+            started: Instant::now(),
+            inputs,
+            queue,
+            writer,
+            supervisors,
+            sandboxes: ground.sandboxes,
+        })
+    }
+
+    /// Steps through what is queued. Returns why the agent must stop, if it must.
+    async fn work(&mut self) -> Option<String> {
+        let mut effects = Vec::new();
+        while let Some(input) = self.queue.pop_front() {
+            match &input {
+                Input::Started { launch, process } => self.supervisors.started(*launch, process),
+                Input::Ended { launch, .. } => self.supervisors.ended(*launch),
+                _ => {}
+            }
+            let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.node.step(now_ms, input, &mut effects);
+            for effect in effects.drain(..) {
+                if let Some(stopped) = self.perform(effect).await {
+                    return Some(stopped);
+                }
+            }
+        }
+        None
+    }
+
+    async fn perform(&mut self, effect: Effect) -> Option<String> {
+        match effect {
+            Effect::Checkpoint { ticket, records } => {
+                records.iter().for_each(log_record);
+                self.writer.checkpoint(ticket, records).await;
+            }
+            Effect::Send { stream, session, call } => {
+                if !self.link.send(stream, session, call) {
+                    self.queue.push_back(Input::StreamClosed { stream });
+                }
+            }
+            Effect::Dial => self.link.dial(),
+            Effect::Redial { reason, .. } => {
+                info!(reason, "dialling another master");
+                self.link.dial();
+            }
+            Effect::Start(start) => self.start(&start),
+            Effect::Release { launch } => self.supervisors.order(launch, Order::Release),
+            Effect::Abandon { launch } => self.supervisors.order(launch, Order::Abandon),
+            Effect::Signal { launch, signal } => {
+                info!(%launch, ?signal, "signalling a task");
+                self.supervisors.order(launch, Order::Signal(signal));
+            }
+            Effect::Remove { launch, task } => {
+                self.supervisors.remove(launch);
+                let gone = self.sandboxes.ended(self.dir.sandbox(&task, launch));
+                if !gone.is_empty() {
+                    drop(spawn_blocking(move || sandbox::remove(&gone)));
+                }
+            }
+            Effect::Stop(reason) => {
+                error!(reason, "agent stops");
+                return Some(reason);
+            }
+        }
+        None
+    }
+
+    fn start(&mut self, start: &Start) {
+        let sandbox = self.dir.sandbox(&start.task, start.launch);
+        let place = self.supervisors.place();
+        match spec(start, sandbox, place, self.supervisors.hold_args(), self.config.switch_user) {
+            Ok(spec) => self.supervisors.start(spec),
+            Err(unfit) => {
+                let end = match unfit {
+                    Unfit::Invalid(why) => End::Invalid(why.into()),
+                    Unfit::Here(why) => End::StartFailed(why.into()),
+                };
+                self.queue.push_back(Input::Ended { launch: start.launch, end });
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        info!(tasks = self.node.saved().tasks.len(), "agent ends; its tasks go on");
+        self.link.close();
+    }
+}
+
+/// State transitions, as the machine keeps them.
+fn log_record(record: &Record) {
+    match record {
+        Record::Identity(agent_id) => info!(%agent_id, "registered"),
+        Record::Fence(fence) => info!(term = fence.term.0, incarnation = fence.incarnation, "a new leader"),
+        Record::Intent(intent) => {
+            info!(launch = %intent.launch, task_id = %intent.task.task_id, framework_id = %intent.task.framework_id, "task accepted")
+        }
+        Record::Update(update) => {
+            let (launch, state) = (update.launch, update.status.state);
+            let message = &*update.status.message;
+            match state {
+                TaskState::Error | TaskState::Gone | TaskState::Dropped => {
+                    warn!(%launch, task_id = %update.task.task_id, %state, message, "task lost");
+                }
+                _ => info!(%launch, task_id = %update.task.task_id, %state, message, "task state"),
+            }
+        }
+        _ => {}
+    }
+}

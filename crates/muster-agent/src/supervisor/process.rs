@@ -1,0 +1,82 @@
+//! Facts about processes, from `/proc`.
+
+use super::MARK;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::{fs, io, time::Duration};
+
+/// Field 22 of `/proc/PID/stat`: with the boot id it tells a process from a later one of the same number.
+pub(crate) fn start_time(pid: u32) -> Option<u64> {
+    stat_field(pid, 22)?.parse().ok()
+}
+
+/// A numbered field (from 3 on) of `/proc/PID/stat`.
+fn stat_field(pid: u32, field: usize) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the command in parentheses, and may itself hold any character.
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(field.checked_sub(3)?).map(str::to_owned)
+}
+
+/// The identity of this boot.
+pub(crate) fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+fn pids() -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The children of this process, which must have one thread.
+pub(crate) fn children() -> Vec<u32> {
+    let own = std::process::id();
+    match fs::read_to_string(format!("/proc/self/task/{own}/children")) {
+        Ok(list) => list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect(),
+        // A kernel without that file.
+        Err(_) => pids()
+            .into_iter()
+            .filter(|pid| stat_field(*pid, 4).is_some_and(|parent| parent == own.to_string()))
+            .collect(),
+    }
+}
+
+/// Kills every process whose mark is wanted, until none is left or time is up. Only processes of this user
+/// (all, for root) can be seen. Returns whether none is left.
+pub(crate) fn end_marked(wanted: impl Fn(&str) -> bool, patience: Duration) -> bool {
+    let mut waited = Duration::ZERO;
+    let pause = Duration::from_millis(10);
+    loop {
+        let has = |pid| mark(pid).is_some_and(|mark| wanted(&mark));
+        let found: Vec<u32> = pids().into_iter().filter(|pid| has(*pid)).collect();
+        if found.is_empty() {
+            return true;
+        }
+        if waited >= patience {
+            return false;
+        }
+        for pid in found {
+            kill_if(pid, has);
+        }
+        std::thread::sleep(pause);
+        waited += pause;
+    }
+}
+
+/// The mark in a process's environment. A process that ended but is not reaped has none.
+fn mark(pid: u32) -> Option<String> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    environment.split(|byte| *byte == 0).find_map(|variable| {
+        let mark = std::str::from_utf8(variable).ok()?.strip_prefix(MARK)?.strip_prefix('=')?;
+        Some(mark.to_owned())
+    })
+}
+
+/// Kills a process if it still is what it was: asked again when its descriptor is held.
+fn kill_if(pid: u32, same: impl Fn(u32) -> bool) {
+    let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
+    let Ok(descriptor) = pidfd_open(number, PidfdFlags::empty()) else { return };
+    if same(pid) {
+        // It may end by itself meanwhile: no error worth a word.
+        let _ = pidfd_send_signal(&descriptor, Signal::KILL);
+    }
+}

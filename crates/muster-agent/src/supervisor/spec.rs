@@ -1,0 +1,120 @@
+//! What a supervisor is told to run, and what it leaves behind.
+
+use muster_model::LaunchNumber;
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+/// The environment variable by which processes of a task are found whatever became of their supervisor:
+/// `RUNTIME-DIR:LAUNCH`.
+pub(crate) const MARK: &str = "MUSTER_TASK_MARK";
+
+const EXIT_FORMAT: u8 = 1;
+
+/// All that a supervisor needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Spec {
+    /// The launch.
+    pub(crate) launch: LaunchNumber,
+    /// The program, found on the task's PATH.
+    pub(crate) program: String,
+    /// What the program is told its own name is.
+    pub(crate) arg0: String,
+    /// The arguments after that.
+    pub(crate) args: Vec<String>,
+    /// Its whole environment.
+    pub(crate) env: Vec<(String, String)>,
+    /// Its working directory, made by the supervisor.
+    pub(crate) sandbox: PathBuf,
+    /// User and group to run as, if not the agent's.
+    pub(crate) user: Option<(u32, u32)>,
+    /// Arguments that make this executable a `hold`.
+    pub(crate) hold_args: Vec<String>,
+    /// Where sockets and exit files go.
+    pub(crate) place: Place,
+}
+
+/// Where an agent and its supervisors meet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place {
+    /// Sockets.
+    pub(crate) runtime: PathBuf,
+    /// Exit files; on a disk that outlives a reboot.
+    pub(crate) exits: PathBuf,
+}
+
+/// A launch may be held more than once (never released more than once), so the pid is part of the names.
+fn name(launch: LaunchNumber, pid: u32) -> String {
+    format!("{launch}-{pid}")
+}
+
+impl Place {
+    pub(crate) fn socket_name(launch: LaunchNumber, pid: u32) -> String {
+        name(launch, pid) + ".sock"
+    }
+
+    pub(crate) fn exit_path(&self, launch: LaunchNumber, pid: u32) -> PathBuf {
+        self.exits.join(name(launch, pid))
+    }
+
+    /// The mark of one launch's processes.
+    pub(crate) fn mark(&self, launch: Option<LaunchNumber>) -> String {
+        match launch {
+            Some(launch) => format!("{}:{launch}", self.runtime.display()),
+            None => format!("{}:", self.runtime.display()),
+        }
+    }
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Ending {
+    /// With this status.
+    Exited(i32),
+    /// By this signal.
+    Signaled(i32),
+    /// It was never released.
+    NotReleased,
+    /// It could not be started.
+    StartFailed(String),
+}
+
+/// The content of an exit file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Exit {
+    pub(crate) launch: LaunchNumber,
+    pub(crate) ending: Ending,
+}
+
+impl Exit {
+    /// Written and synced, file and directory. A file that was cut short by a crash does not read as one.
+    pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
+        let body =
+            bincode::serde::encode_to_vec(self, bincode::config::standard()).map_err(io::Error::other)?;
+        let mut bytes = vec![EXIT_FORMAT];
+        bytes.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
+        bytes.extend_from_slice(&body);
+        let mut file = File::create(path)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        match path.parent() {
+            Some(parent) => File::open(parent)?.sync_all(),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The ending of a launch, if its exit file is there and whole.
+pub(crate) fn read_exit(path: &Path, launch: LaunchNumber) -> Option<Ending> {
+    let bytes = fs::read(path).ok()?;
+    let (&EXIT_FORMAT, rest) = bytes.split_first()? else { return None };
+    let (sum, body) = rest.split_first_chunk::<4>()?;
+    if crc32c::crc32c(body) != u32::from_le_bytes(*sum) {
+        return None;
+    }
+    let (exit, _): (Exit, _) = bincode::serde::decode_from_slice(body, bincode::config::standard()).ok()?;
+    (exit.launch == launch).then_some(exit.ending)
+}

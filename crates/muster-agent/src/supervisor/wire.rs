@@ -1,0 +1,86 @@
+//! What agent and supervisor say to each other: frames of a length and a bincode body.
+
+use super::{Ending, Spec};
+use muster_model::LaunchNumber;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::io;
+
+/// The longest frame, in bytes; a spec carries a whole environment.
+const FRAME_BYTES_MAX: usize = 8 << 20;
+
+/// To a supervisor. Append-only: an agent of a later version talks to supervisors of an earlier one.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToSupervisor {
+    /// What to run; the first frame.
+    Spec(Box<Spec>),
+    /// Let the command go. Ignored on any socket but the first.
+    Release,
+    /// Never let the command go. Ignored once it was released, and on any socket but the first.
+    Abandon,
+    /// SIGTERM to the task's group.
+    Term,
+    /// SIGKILL to the task's group.
+    Kill,
+    /// End the task at once, and this supervisor.
+    End,
+}
+
+/// From a supervisor. Append-only.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromSupervisor {
+    /// The command is held. On a later socket: who this is, before anything else.
+    Here {
+        /// Of which launch.
+        launch: LaunchNumber,
+        /// The held process; its group and session.
+        pid: u32,
+        /// Its start time.
+        start_time: u64,
+        /// Whether it was released and runs.
+        running: bool,
+    },
+    /// The command runs.
+    Running,
+    /// The task ended, no process of it is left, and the exit file says so.
+    Ended(Ending),
+}
+
+/// One frame.
+pub(crate) fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    let body =
+        bincode::serde::encode_to_vec(message, bincode::config::standard()).map_err(io::Error::other)?;
+    let length = u32::try_from(body.len()).map_err(io::Error::other)?;
+    let mut frame = Vec::with_capacity(body.len() + 4);
+    frame.extend_from_slice(&length.to_le_bytes());
+    frame.extend_from_slice(&body);
+    Ok(frame)
+}
+
+/// Bytes that arrived, cut into frames.
+#[derive(Debug, Default)]
+pub(crate) struct Frames {
+    bytes: Vec<u8>,
+}
+
+impl Frames {
+    /// Takes bytes in.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next whole frame, if it is here.
+    pub(crate) fn next<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
+        let Some(head) = self.bytes.first_chunk::<4>() else { return Ok(None) };
+        let length = u32::from_le_bytes(*head) as usize;
+        if length > FRAME_BYTES_MAX {
+            return Err(io::Error::other(format!(
+                "a frame of {length} bytes, at most {FRAME_BYTES_MAX} are allowed"
+            )));
+        }
+        let Some(body) = self.bytes.get(4..4 + length) else { return Ok(None) };
+        let decoded = bincode::serde::decode_from_slice(body, bincode::config::standard());
+        let (message, _) = decoded.map_err(io::Error::other)?;
+        self.bytes.drain(..4 + length);
+        Ok(Some(message))
+    }
+}

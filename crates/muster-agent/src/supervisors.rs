@@ -1,0 +1,412 @@
+//! The agent's side of its tasks' supervisors: starts them, finds them again, talks to them, and knows what
+//! they left behind.
+
+use crate::{
+    AgentError,
+    supervisor::{
+        Ending, Frames, FromSupervisor, Place, Spec, ToSupervisor, boot_id, encode, end_marked, read_exit,
+    },
+};
+use muster_model::LaunchNumber;
+use muster_node::{End, Input, Process, Signal};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    io,
+    os::{fd::AsRawFd, fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    sync::{Semaphore, mpsc},
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
+use tracing::{error, info, warn};
+
+/// Orders that may wait for a supervisor; more are dropped, and the machine repeats its signals.
+const ORDERS_WAITING_MAX: usize = 16;
+/// How long a supervisor may take to answer on its socket when it is looked for.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long one attempt to end what a lost supervisor left may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How the hidden subcommands are called: `EXE SUPERVISE-ARGS...` and `/proc/self/exe HOLD-ARGS... PROGRAM ...`.
+#[derive(Debug, Clone)]
+pub struct Launcher {
+    /// The executable.
+    pub exe: PathBuf,
+    /// Arguments that make it call [`crate::supervise_main`].
+    pub supervise_args: Vec<String>,
+    /// Arguments that make it call [`crate::hold_main`] with the arguments that follow.
+    pub hold_args: Vec<String>,
+}
+
+/// What the machine orders of a supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    Release,
+    Abandon,
+    Signal(Signal),
+}
+
+/// All supervisors of this agent.
+pub(crate) struct Supervisors {
+    shared: Arc<Shared>,
+    orders: BTreeMap<LaunchNumber, mpsc::Sender<Order>>,
+    /// The held process of each launch, for its exit file's name.
+    pids: BTreeMap<LaunchNumber, u32>,
+}
+
+struct Shared {
+    place: Place,
+    launcher: Launcher,
+    /// The runtime directory: a socket's whole path may be longer than an address can be.
+    directory: File,
+    boot_id: Arc<str>,
+    starts: Semaphore,
+    inputs: mpsc::Sender<Input>,
+}
+
+impl Supervisors {
+    pub(crate) fn new(
+        place: Place,
+        launcher: Launcher,
+        starts_max: usize,
+        inputs: mpsc::Sender<Input>,
+    ) -> Result<Self, AgentError> {
+        let directory = File::open(&place.runtime).map_err(|source| AgentError::Prepare {
+            doing: "open the runtime directory",
+            path: place.runtime.clone(),
+            source,
+        })?;
+        let boot_id =
+            boot_id().map_err(|source| AgentError::System { doing: "read the boot id", source })?.into();
+        let starts = Semaphore::new(starts_max);
+        let shared = Shared { place, launcher, directory, boot_id, starts, inputs };
+        Ok(Self { shared: Arc::new(shared), orders: BTreeMap::new(), pids: BTreeMap::new() })
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.shared.place
+    }
+
+    pub(crate) fn hold_args(&self) -> &[String] {
+        &self.shared.launcher.hold_args
+    }
+
+    /// Starts a supervisor that holds a command.
+    pub(crate) fn start(&mut self, spec: Spec) {
+        let launch = spec.launch;
+        let (orders, waiting) = mpsc::channel(ORDERS_WAITING_MAX);
+        self.orders.insert(launch, orders);
+        let shared = self.shared.clone();
+        tokio::spawn(async move {
+            let end = shared.launch(spec, waiting).await;
+            shared.tell(Input::Ended { launch, end }).await;
+        });
+    }
+
+    pub(crate) fn order(&mut self, launch: LaunchNumber, order: Order) {
+        if let Some(orders) = self.orders.get(&launch)
+            && orders.try_send(order).is_err()
+        {
+            warn!(%launch, ?order, "a supervisor does not take its orders");
+        }
+    }
+
+    /// A supervisor holds a command: where its exit file will be.
+    pub(crate) fn started(&mut self, launch: LaunchNumber, process: &Process) {
+        self.pids.insert(launch, process.pid);
+    }
+
+    /// A supervisor's task is over.
+    pub(crate) fn ended(&mut self, launch: LaunchNumber) {
+        self.orders.remove(&launch);
+    }
+
+    /// The exit file has served its purpose.
+    pub(crate) fn remove(&mut self, launch: LaunchNumber) {
+        if let Some(pid) = self.pids.remove(&launch) {
+            let path = self.shared.place.exit_path(launch, pid);
+            drop(spawn_blocking(move || fs::remove_file(path))); // what stays is removed at the next start
+        }
+    }
+
+    /// Finds out what became of recorded processes, and ends whatever of this runtime directory is not among
+    /// them. The inputs are for the machine, before it begins.
+    pub(crate) async fn recover(
+        &mut self,
+        processes: Vec<(LaunchNumber, Process)>,
+    ) -> Result<Vec<Input>, AgentError> {
+        let mut inputs = Vec::new();
+        let mut alive = BTreeSet::new();
+        for (launch, process) in processes {
+            self.started(launch, &process);
+            match self.shared.find(launch, &process).await {
+                Some((stream, running)) => {
+                    alive.insert(launch);
+                    let (orders, waiting) = mpsc::channel(ORDERS_WAITING_MAX);
+                    self.orders.insert(launch, orders);
+                    if running {
+                        inputs.push(Input::Released { launch });
+                    }
+                    let shared = self.shared.clone();
+                    tokio::spawn(async move {
+                        let end = shared.serve(launch, process.pid, stream, waiting, running).await;
+                        shared.tell(Input::Ended { launch, end }).await;
+                    });
+                }
+                None => {
+                    let same_boot = process.boot_id == self.shared.boot_id;
+                    let end = self.shared.end_of(launch, process.pid, true, same_boot).await;
+                    inputs.push(Input::Ended { launch, end });
+                }
+            }
+        }
+        self.shared.sweep(&alive, &self.pids).await?;
+        Ok(inputs)
+    }
+}
+
+impl Shared {
+    async fn tell(&self, input: Input) {
+        // The loop is gone when this fails, and the process about to end.
+        let _ = self.inputs.send(input).await;
+    }
+
+    async fn launch(&self, spec: Spec, mut orders: mpsc::Receiver<Order>) -> End {
+        let launch = spec.launch;
+        let failed = |what: &str, error: &dyn std::fmt::Display| {
+            End::StartFailed(format!("Failed to {what} the task's supervisor: {error}").into())
+        };
+        let Ok(permit) = self.starts.acquire().await else { return End::NotReleased };
+        if orders.try_recv().is_ok() {
+            return End::NotReleased; // before there is anything to release it can only be abandoned
+        }
+        let launcher = self.launcher.clone();
+        let spawned = match spawn_blocking(move || spawn(&launcher)).await {
+            Ok(Ok(spawned)) => spawned,
+            Ok(Err(error)) => return failed("start", &error),
+            Err(error) => return failed("start", &error),
+        };
+        let (socket, child) = spawned;
+        let end = match UnixStream::from_std(socket) {
+            Ok(stream) => self.hold(spec, stream, &mut orders, permit).await,
+            Err(error) => Err(failed("reach", &error)),
+        };
+        let end = match end {
+            Ok((stream, pid)) => self.serve(launch, pid, stream, orders, false).await,
+            Err(end) => end,
+        };
+        // It ends by itself once its socket is closed, or has ended.
+        drop(spawn_blocking(move || reap(child)));
+        end
+    }
+
+    /// Hands the spec over and waits until the command is held.
+    async fn hold(
+        &self,
+        spec: Spec,
+        mut stream: UnixStream,
+        orders: &mut mpsc::Receiver<Order>,
+        permit: tokio::sync::SemaphorePermit<'_>,
+    ) -> Result<(Talk, u32), End> {
+        let launch = spec.launch;
+        let lost = |error: io::Error| {
+            End::StartFailed(format!("Failed to hold the command: its supervisor is lost: {error}").into())
+        };
+        let frame = encode(&ToSupervisor::Spec(Box::new(spec))).map_err(lost)?;
+        stream.write_all(&frame).await.map_err(lost)?;
+        let mut talk = Talk { stream, frames: Frames::default() };
+        let heard = tokio::select! {
+            heard = talk.hear() => heard.map_err(lost)?,
+            _ = orders.recv() => return Err(End::NotReleased), // abandoned: closing the socket does it
+        };
+        drop(permit);
+        match heard {
+            Some(FromSupervisor::Here { pid, start_time, .. }) => {
+                let process = Process { pid, start_time, boot_id: self.boot_id.clone() };
+                self.tell(Input::Started { launch, process }).await;
+                Ok((talk, pid))
+            }
+            Some(FromSupervisor::Ended(ending)) => Err(end(ending)),
+            Some(FromSupervisor::Running) | None => Err(lost(io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+
+    /// Carries orders and news until the task has ended.
+    async fn serve(
+        &self,
+        launch: LaunchNumber,
+        pid: u32,
+        mut talk: Talk,
+        mut orders: mpsc::Receiver<Order>,
+        mut released: bool,
+    ) -> End {
+        loop {
+            tokio::select! {
+                heard = talk.hear() => match heard {
+                    Ok(Some(FromSupervisor::Running)) => self.tell(Input::Released { launch }).await,
+                    Ok(Some(FromSupervisor::Ended(ending))) => return end(ending),
+                    Ok(Some(FromSupervisor::Here { .. })) => {}
+                    Ok(None) | Err(_) => return self.end_of(launch, pid, released, true).await,
+                },
+                Some(order) = orders.recv() => {
+                    let message = match order {
+                        Order::Release => ToSupervisor::Release,
+                        Order::Abandon => ToSupervisor::Abandon,
+                        Order::Signal(Signal::Term) => ToSupervisor::Term,
+                        Order::Signal(Signal::Kill) => ToSupervisor::Kill,
+                    };
+                    released |= order == Order::Release;
+                    // One that cannot be told is gone, and the next read says so.
+                    let _ = talk.say(&message).await;
+                }
+            }
+        }
+    }
+
+    /// How a launch ended whose supervisor does not answer: what it left is ended first.
+    async fn end_of(&self, launch: LaunchNumber, pid: u32, released: bool, same_boot: bool) -> End {
+        let path = self.place.exit_path(launch, pid);
+        if let Ok(Some(ending)) = spawn_blocking(move || read_exit(&path, launch)).await {
+            return end(ending);
+        }
+        if same_boot {
+            let mark = self.place.mark(Some(launch));
+            loop {
+                let mark = mark.clone();
+                let ended = spawn_blocking(move || end_marked(|found| found == mark, PATIENCE)).await;
+                if ended.unwrap_or(false) {
+                    break;
+                }
+                error!(%launch, "processes of a task whose supervisor is gone do not end");
+                sleep(PATIENCE).await;
+            }
+        }
+        match released {
+            true => End::Unknown,
+            false => End::StartFailed("Failed to hold the command: its supervisor ended".into()),
+        }
+    }
+
+    async fn connect(&self, name: &str) -> io::Result<Talk> {
+        let path = format!("/proc/self/fd/{}/{name}", self.directory.as_raw_fd());
+        Ok(Talk { stream: UnixStream::connect(path).await?, frames: Frames::default() })
+    }
+
+    /// The supervisor of a recorded process, if it lives: it answers with the launch number. Also whether its
+    /// command runs.
+    async fn find(&self, launch: LaunchNumber, process: &Process) -> Option<(Talk, bool)> {
+        if process.boot_id != self.boot_id {
+            return None;
+        }
+        let mut talk = self.connect(&Place::socket_name(launch, process.pid)).await.ok()?;
+        match timeout(ANSWER, talk.hear()).await {
+            Ok(Ok(Some(FromSupervisor::Here { launch: answered, running, .. }))) if answered == launch => {
+                Some((talk, running))
+            }
+            _ => None,
+        }
+    }
+
+    /// Ends every supervisor and marked process that is not one of these, and removes stale files.
+    async fn sweep(
+        &self,
+        alive: &BTreeSet<LaunchNumber>,
+        known: &BTreeMap<LaunchNumber, u32>,
+    ) -> Result<(), AgentError> {
+        let sockets: BTreeSet<String> = known
+            .iter()
+            .filter(|(launch, _)| alive.contains(launch))
+            .map(|(launch, pid)| Place::socket_name(*launch, *pid))
+            .collect();
+        for name in names(&self.place.runtime) {
+            if sockets.contains(&name) {
+                continue;
+            }
+            if let Ok(mut talk) = self.connect(&name).await {
+                info!(socket = name, "ending a supervisor that no checkpoint names");
+                let _ = talk.say(&ToSupervisor::End).await;
+                let _ = timeout(PATIENCE, async { while let Ok(Some(_)) = talk.hear().await {} }).await;
+            }
+            let _ = fs::remove_file(self.place.runtime.join(name)); // it may have removed it itself
+        }
+        let spared: BTreeSet<String> = alive.iter().map(|launch| self.place.mark(Some(*launch))).collect();
+        let ours = self.place.mark(None);
+        let wanted = move |mark: &str| mark.starts_with(&ours) && !spared.contains(mark);
+        if !spawn_blocking(move || end_marked(wanted, PATIENCE)).await.unwrap_or(false) {
+            return Err(AgentError::Leftovers(self.place.runtime.clone()));
+        }
+        let kept: BTreeSet<PathBuf> =
+            known.iter().map(|(launch, pid)| self.place.exit_path(*launch, *pid)).collect();
+        for name in names(&self.place.exits) {
+            let path = self.place.exits.join(name);
+            if !kept.contains(&path) {
+                let _ = fs::remove_file(path); // tried again at the next start
+            }
+        }
+        Ok(())
+    }
+}
+
+fn names(directory: &PathBuf) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+}
+
+fn spawn(launcher: &Launcher) -> io::Result<(StdUnixStream, Child)> {
+    let (ours, theirs) = StdUnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    let child = Command::new(&launcher.exe)
+        .args(&launcher.supervise_args)
+        .stdin(OwnedFd::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    Ok((ours, child))
+}
+
+fn reap(mut child: Child) {
+    let _ = child.wait(); // only to free its number
+}
+
+fn end(ending: Ending) -> End {
+    match ending {
+        Ending::Exited(code) => End::Exited(code),
+        Ending::Signaled(signal) => End::Signaled(signal),
+        Ending::NotReleased => End::NotReleased,
+        Ending::StartFailed(why) => End::StartFailed(why.into()),
+    }
+}
+
+/// A conversation with a supervisor.
+struct Talk {
+    stream: UnixStream,
+    frames: Frames,
+}
+
+impl Talk {
+    /// The next message; none when the other side is gone. May be dropped while it waits.
+    async fn hear(&mut self) -> io::Result<Option<FromSupervisor>> {
+        loop {
+            if let Some(message) = self.frames.next()? {
+                return Ok(Some(message));
+            }
+            let mut bytes = [0; 4096];
+            match self.stream.read(&mut bytes).await? {
+                0 => return Ok(None),
+                n => self.frames.push(&bytes[..n]),
+            }
+        }
+    }
+
+    async fn say(&mut self, message: &ToSupervisor) -> io::Result<()> {
+        self.stream.write_all(&encode(message)?).await
+    }
+}

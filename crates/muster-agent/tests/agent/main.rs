@@ -1,0 +1,43 @@
+//! The agent against real processes: a child process runs the agent, a gRPC server in the test is its master.
+//! This executable is, by its first argument, also that agent, its supervisors and their held children.
+
+#![allow(clippy::unwrap_used)] // a test, which clippy cannot see without the harness
+
+mod master;
+mod runner;
+mod world;
+
+mod kill;
+mod launch;
+mod order;
+mod recovery;
+
+use muster_agent::{AgentConfig, Launcher};
+use std::{path::PathBuf, process::ExitCode};
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    match args.next().as_ref().and_then(|first| first.to_str()) {
+        Some("supervise") => muster_agent::supervise_main(args),
+        Some("hold") => muster_agent::hold_main(args),
+        Some("agent") => agent(args.next().expect("a configuration").into()),
+        _ => runner::main(&[launch::CASES, kill::CASES, order::CASES, recovery::CASES]),
+    }
+}
+
+fn agent(config: PathBuf) -> ExitCode {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    let launcher = Launcher {
+        exe: "/proc/self/exe".into(),
+        supervise_args: vec!["supervise".into()],
+        hold_args: vec!["hold".into()],
+    };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let result = AgentConfig::read(&config)
+        .and_then(|config| runtime.block_on(muster_agent::run(config, launcher, std::future::pending())));
+    if let Err(error) = result {
+        eprintln!("agent failed: {error}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,3 @@
+//! Later.
+use crate::runner::cases;
+cases!();

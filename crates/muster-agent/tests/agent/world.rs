@@ -1,0 +1,254 @@
+//! A work directory, a master and an agent in a process of its own.
+
+use crate::master::{AgentStream, Master};
+use muster_model::{
+    AgentCall, AgentEvent, AgentId, FrameworkId, Hello, Index, LaunchNumber, Resources, Sealed, Session,
+    StatusUpdate, TaskId, TaskKey, TaskState, event::RunOrder,
+};
+use muster_proto::mesos::{self, CommandInfo, TaskInfo};
+use prost::Message;
+use std::{
+    collections::VecDeque,
+    fs,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+use tempfile::TempDir;
+use tokio::time::sleep;
+
+pub(crate) struct World {
+    pub(crate) dir: TempDir,
+    pub(crate) master: Master,
+    pub(crate) agent: Option<Child>,
+    /// Updates that came while another was waited for.
+    early: VecDeque<StatusUpdate>,
+    sessions: u64,
+}
+
+/// A launch's number: index `n` of the log.
+pub(crate) fn launch(n: u64) -> LaunchNumber {
+    LaunchNumber { incarnation: 1, index: Index(n), n: 0 }
+}
+
+pub(crate) fn key(n: u64) -> TaskKey {
+    TaskKey { framework_id: FrameworkId::new("f1"), task_id: TaskId::new(format!("t{n}")) }
+}
+
+pub(crate) fn shell(text: &str) -> TaskInfo {
+    TaskInfo {
+        command: Some(CommandInfo { value: Some(text.into()), ..Default::default() }),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn order(n: u64, info: &TaskInfo) -> RunOrder {
+    RunOrder {
+        launch: launch(n),
+        task: key(n),
+        resources: Resources::of(100, 32),
+        grace_ms: None,
+        user: "".into(),
+        killed: false,
+        sealed: Sealed::new(info.encode_to_vec()),
+    }
+}
+
+pub(crate) fn variable(name: &str, value: &str) -> mesos::environment::Variable {
+    mesos::environment::Variable { name: name.into(), value: Some(value.into()), ..Default::default() }
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let master = Master::start().await;
+        let world = Self { dir, master, agent: None, early: VecDeque::new(), sessions: 0 };
+        world.configure(&world.work_dir(), &[world.master.address.to_string()]);
+        world
+    }
+
+    pub(crate) fn configure(&self, work_dir: &Path, masters: &[String]) {
+        let text = format!(
+            "masters = {masters:?}\nwork-dir = {work_dir:?}\nruntime-dir = {:?}\nhostname = 'here'\n\
+             resources = 'cpus:4;mem:1024'\nrepeat-ms = 300\nkill-grace-ms = 400\ndial-ms = 20\ndial-ms-max = 200\n",
+            self.dir.path().join("run"),
+        );
+        fs::write(self.config(), text).unwrap();
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.dir.path().join("agent.toml")
+    }
+
+    pub(crate) fn work_dir(&self) -> PathBuf {
+        self.dir.path().join("work")
+    }
+
+    pub(crate) fn sandbox(&self, n: u64) -> PathBuf {
+        self.work_dir().join(format!("sandboxes/f1/t{n}/1.{n}.0"))
+    }
+
+    pub(crate) fn stdout(&self, n: u64) -> String {
+        fs::read_to_string(self.sandbox(n).join("stdout")).unwrap_or_default()
+    }
+
+    pub(crate) fn command(&self) -> Command {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log")).unwrap();
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("agent").arg(self.config()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command
+    }
+
+    pub(crate) fn start(&mut self) {
+        self.agent = Some(self.command().spawn().unwrap());
+    }
+
+    /// Kills the agent as a power cut would, but for the tasks.
+    pub(crate) fn kill_agent(&mut self) {
+        let mut agent = self.agent.take().expect("an agent");
+        agent.kill().unwrap();
+        assert_eq!(agent.wait().unwrap().signal(), Some(9));
+    }
+
+    /// Starts the agent and welcomes it. Returns its hello.
+    pub(crate) async fn join(&mut self) -> (AgentStream, Hello) {
+        self.start();
+        self.welcome(1).await
+    }
+
+    /// Takes the next stream, says who leads, and welcomes the agent.
+    pub(crate) async fn welcome(&mut self, term: u64) -> (AgentStream, Hello) {
+        let (mut stream, hello) = self.hello(term).await;
+        self.admit(&mut stream, Vec::new(), Index(0)).await;
+        (stream, hello)
+    }
+
+    pub(crate) async fn hello(&mut self, term: u64) -> (AgentStream, Hello) {
+        let mut stream = self.master.stream().await;
+        stream.leader(term).await;
+        match stream.hear().await {
+            Some((Session(0), AgentCall::Hello(hello))) => (stream, hello),
+            other => panic!("{other:?} instead of a hello"),
+        }
+    }
+
+    pub(crate) async fn admit(
+        &mut self,
+        stream: &mut AgentStream,
+        forget: Vec<LaunchNumber>,
+        low_mark: Index,
+    ) {
+        self.sessions += 1;
+        self.early.clear();
+        stream.session = Session(self.sessions);
+        let agent_id = AgentId::new("c1-S1");
+        stream.say(&AgentEvent::Welcome { agent_id, forget, low_mark, ping_ms: 30_000 }).await;
+    }
+
+    pub(crate) async fn run(&mut self, stream: &mut AgentStream, n: u64, text: &str) {
+        stream.say(&AgentEvent::Run(Box::new(order(n, &shell(text))))).await;
+    }
+
+    /// The next update of a launch; each is confirmed.
+    pub(crate) async fn update(&mut self, stream: &mut AgentStream, n: u64) -> StatusUpdate {
+        let update = self.unconfirmed(stream, n).await;
+        stream.say(&AgentEvent::Confirm { launch: launch(n), seq: update.seq }).await;
+        update
+    }
+
+    pub(crate) async fn unconfirmed(&mut self, stream: &mut AgentStream, n: u64) -> StatusUpdate {
+        if let Some(i) = self.early.iter().position(|update| update.launch == launch(n)) {
+            return self.early.remove(i).unwrap();
+        }
+        loop {
+            match stream.hear().await.expect("an open stream") {
+                (_, AgentCall::Status(update)) if update.launch == launch(n) => return update,
+                (_, AgentCall::Status(update)) => self.early.push_back(update),
+                _ => {}
+            }
+        }
+    }
+
+    /// The updates of a launch to the terminal one, each once: their states and the last message.
+    pub(crate) async fn outcome(&mut self, stream: &mut AgentStream, n: u64) -> (Vec<TaskState>, String) {
+        let mut states = Vec::new();
+        let mut last = 0;
+        loop {
+            let update = self.update(stream, n).await;
+            if update.seq <= last {
+                continue; // repeated before the confirmation was there
+            }
+            last = update.seq;
+            states.push(update.status.state);
+            if update.status.state.is_terminal() {
+                return (states, update.status.message.to_string());
+            }
+        }
+    }
+
+    /// Waits until a file holds a whole line, and returns it.
+    pub(crate) async fn line(&self, path: &Path) -> String {
+        loop {
+            match fs::read_to_string(path) {
+                Ok(text) if text.ends_with('\n') => return text.trim_end().to_owned(),
+                _ => sleep(Duration::from_millis(5)).await,
+            }
+        }
+    }
+
+    /// Waits until a process is gone, or a zombie that nobody of ours has to reap.
+    pub(crate) async fn gone(&self, pid: &str) {
+        while alive(pid) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Every process of this world's tasks and supervisors.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let run = self.dir.path().join("run").display().to_string();
+        let mark = format!("MUSTER_TASK_MARK={run}");
+        let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+        entries
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+            .filter(|pid| {
+                let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+                let marked = environment.split(|byte| *byte == 0).any(|one| one.starts_with(mark.as_bytes()));
+                marked || fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(&run))
+            })
+            .collect()
+    }
+}
+
+pub(crate) fn alive(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+impl Drop for World {
+    /// Leaves nothing running.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!(
+                "agent's log:\n{}",
+                fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+            );
+        }
+        if let Some(mut agent) = self.agent.take() {
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
+        for _ in 0..500 {
+            let left = self.processes();
+            if left.is_empty() {
+                return;
+            }
+            for pid in left {
+                if let Some(pid) = rustix::process::Pid::from_raw(pid as i32) {
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                }
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
