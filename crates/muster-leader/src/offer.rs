@@ -6,6 +6,9 @@ use muster_model::{AgentId, FrameworkId, Offer, OfferId, SchedulerEvent, Timesta
 use muster_registry::Registry;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Offers in one event, so that it stays well below the longest frame.
+const OFFERS_PER_EVENT: usize = 500;
+
 /// An offer that stands, and the grant it came from.
 #[derive(Debug, Clone)]
 pub(crate) struct Outstanding {
@@ -127,7 +130,9 @@ impl Leader {
         }
         for (framework_id, offers) in offers {
             if let Some(session) = self.frameworks.get(&framework_id) {
-                tell(session.conn, SchedulerEvent::Offers(offers), effects);
+                for some in offers.chunks(OFFERS_PER_EVENT) {
+                    tell(session.conn, SchedulerEvent::Offers(some.to_vec()), effects);
+                }
             }
         }
     }

@@ -1,1 +1,26 @@
-//! muster-master
+//! A master: serves gRPC, drives the leader's machine while it leads, carries clients to the leader while not.
+//!
+//! A client's stream ends at a [`door`]; its frames go along the current [`route`]: to the leader's loop in
+//! this process, or over one [`link`] stream to the master that leads. [`lead`] runs the machine of
+//! `muster-leader` on a thread of its own; each allocator shard has one too.
+//!
+//! # Laws
+//! - Clients hear that a leader leads only when its `BeginTerm` is applied.
+//! - Between leaders frames are dropped, never held: the hello that follows repeats what matters.
+//! - Every queue is bounded; a client whose queue is full is cut off, and nobody else waits for it.
+//!
+//! # Nevers
+//! - Nothing is decided here. Nothing blocks an async thread. No lock is held across an await.
+
+pub mod config;
+mod door;
+mod error;
+mod lead;
+mod link;
+mod operator;
+mod route;
+mod serve;
+
+pub use config::MasterConfig;
+pub use error::MasterError;
+pub use serve::{Serving, run, start};

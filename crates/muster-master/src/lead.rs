@@ -1,0 +1,248 @@
+//! The leader's loop: drives the machine of one term on a thread of its own, and the shards on theirs.
+
+use crate::route::{Sink, ToLeader};
+use muster_allocator::{Policy, Shard, ShardId, ShardInput, ShardOutput, View};
+use muster_leader::{Committed, Config, ConnId, Effect, Input, Leader};
+use muster_model::{Fence, Timestamp};
+use muster_raft::{AppliedBatch, Raft, Reign};
+use muster_registry::Registry;
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+/// Inputs taken in one go before effects are looked at again.
+const INPUTS_AT_ONCE: usize = 256;
+
+/// What a shard's thread is given.
+struct Pass {
+    now: Timestamp,
+    inputs: Vec<ShardInput>,
+}
+
+struct Loop {
+    raft: Raft,
+    fence: Fence,
+    machine: Leader,
+    registry: Registry,
+    proposer: muster_raft::Proposer,
+    sinks: HashMap<ConnId, Sink>,
+    shards: Vec<std::sync::mpsc::SyncSender<Pass>>,
+    operators: HashMap<u64, oneshot::Sender<Result<(), String>>>,
+    operators_counted: u64,
+    serve: Option<Box<dyn FnOnce() + Send>>,
+    effects: Vec<Effect>,
+    ended: bool,
+}
+
+/// Leads until the reign ends; calls `serve` once `BeginTerm` is applied. Runs on the calling thread.
+pub(crate) async fn lead(
+    raft: Raft,
+    reign: Reign,
+    config: Config,
+    mut inputs: mpsc::Receiver<ToLeader>,
+    serve: Box<dyn FnOnce() + Send>,
+    over: CancellationToken,
+) {
+    let Reign { fence, registry, mut applied, proposer } = reign;
+    let (outputs, mut outputs_in) = mpsc::channel(config.shards.max(1) as usize);
+    let shards = start_shards(&config, &outputs);
+    let mut effects = Vec::new();
+    let machine = Leader::new(config, fence.term, &mut effects);
+    let mut it = Loop {
+        raft,
+        fence,
+        machine,
+        registry,
+        proposer,
+        sinks: HashMap::new(),
+        shards,
+        operators: HashMap::new(),
+        operators_counted: 0,
+        serve: Some(serve),
+        effects,
+        ended: false,
+    };
+    it.perform();
+    let mut some = Vec::with_capacity(INPUTS_AT_ONCE);
+    while !it.ended {
+        let wait = it.machine.wake_at().map(|at| at.since_ms(it.raft.now()));
+        tokio::select! {
+            biased;
+            () = over.cancelled() => break,
+            batch = applied.recv() => match batch {
+                Some(batch) => it.applied(batch),
+                None => break, // the reign is over
+            },
+            Some((shard, output)) = outputs_in.recv() => it.step(Input::Allocated(shard, output)),
+            n = inputs.recv_many(&mut some, INPUTS_AT_ONCE) => {
+                if n == 0 {
+                    break;
+                }
+                some.drain(..).for_each(|input| it.input(input));
+            }
+            () = tokio::time::sleep(Duration::from_millis(wait.unwrap_or(1000).max(1))) => it.step(Input::Wake),
+        }
+        if it.machine.wake_at().is_some_and(|at| at <= it.raft.now()) {
+            it.step(Input::Wake); // also when inputs never pause
+        }
+    }
+    it.resign();
+}
+
+fn start_shards(
+    config: &Config,
+    outputs: &mpsc::Sender<(u32, ShardOutput)>,
+) -> Vec<std::sync::mpsc::SyncSender<Pass>> {
+    let count = config.shards.max(1);
+    let start = |index| {
+        let (passes, passes_in) = std::sync::mpsc::sync_channel(1);
+        let (outputs, policy) = (outputs.clone(), config.policy.clone());
+        let name = format!("shard-{index}");
+        let run = move || shard(ShardId { index, count }, policy, &passes_in, &outputs);
+        if let Err(error) = std::thread::Builder::new().name(name).spawn(run) {
+            tracing::error!(shard = index, %error, "cannot start a shard's thread");
+        }
+        passes
+    };
+    (0..count).map(start).collect()
+}
+
+/// A shard's thread: one pass for each batch, until the leader is gone.
+fn shard(
+    id: ShardId,
+    policy: Policy,
+    passes: &std::sync::mpsc::Receiver<Pass>,
+    outputs: &mpsc::Sender<(u32, ShardOutput)>,
+) {
+    let mut shard = Shard::new(View::empty(id), policy);
+    while let Ok(pass) = passes.recv() {
+        let output = shard.step(pass.now, pass.inputs);
+        if outputs.blocking_send((id.index, output)).is_err() {
+            return;
+        }
+    }
+}
+
+impl Loop {
+    fn step(&mut self, input: Input) {
+        let now = self.raft.now();
+        self.machine.step(now, &self.registry, input, &mut self.effects);
+        self.perform();
+    }
+
+    fn applied(&mut self, batch: AppliedBatch) {
+        self.registry = batch.registry;
+        let term = self.fence.term;
+        let entries = batch.entries.into_iter().map(|entry| Committed {
+            first_ticket: (entry.term == term).then_some(entry.first_ticket),
+            outcomes: entry.outcomes,
+            changes: Arc::new(entry.changes),
+        });
+        self.step(Input::Applied(entries.collect()));
+    }
+
+    fn input(&mut self, input: ToLeader) {
+        match input {
+            ToLeader::Opened(conn, sink) => drop(self.sinks.insert(conn, sink)),
+            ToLeader::Call(conn, call) if self.sinks.contains_key(&conn) => {
+                self.step(Input::Call { conn, call });
+            }
+            ToLeader::Call(..) => {} // it was cut off
+            ToLeader::Closed(conn) => {
+                if self.sinks.remove(&conn).is_some() {
+                    self.step(Input::Closed(conn));
+                }
+            }
+            ToLeader::Operator(call, answer) => {
+                self.operators_counted += 1;
+                let id = self.operators_counted;
+                self.operators.insert(id, answer);
+                self.step(Input::Operator { id, call });
+            }
+        }
+    }
+
+    /// Performs the effects, and those that cutting off slow clients leads to.
+    fn perform(&mut self) {
+        while !self.effects.is_empty() {
+            let mut slow = Vec::new();
+            for effect in std::mem::take(&mut self.effects) {
+                self.perform_one(effect, &mut slow);
+            }
+            for conn in slow {
+                if let Some(sink) = self.sinks.remove(&conn) {
+                    tracing::warn!(client = conn, "client does not read fast enough and is cut off");
+                    sink.close();
+                    let now = self.raft.now();
+                    self.machine.step(now, &self.registry, Input::Closed(conn), &mut self.effects);
+                }
+            }
+        }
+    }
+
+    fn perform_one(&mut self, effect: Effect, slow: &mut Vec<ConnId>) {
+        match effect {
+            Effect::Propose(command) => {
+                // The machine's own limit on what is in flight keeps the queue from filling up.
+                if self.proposer.propose(command).is_err() {
+                    self.ended = true;
+                }
+            }
+            Effect::Send(conn, event) => {
+                if let Some(sink) = self.sinks.get(&conn)
+                    && !sink.send(self.fence, event)
+                {
+                    slow.push(conn);
+                }
+            }
+            Effect::Close(conn) => {
+                if let Some(sink) = self.sinks.remove(&conn) {
+                    sink.close();
+                    let now = self.raft.now();
+                    self.machine.step(now, &self.registry, Input::Closed(conn), &mut self.effects);
+                }
+            }
+            Effect::Allocate { shard, now, inputs } => {
+                let sent = self.shards.get(shard as usize).map(|shard| shard.try_send(Pass { now, inputs }));
+                if !matches!(sent, Some(Ok(()))) {
+                    tracing::error!(shard, "an offer loop ended: this master steps down");
+                    self.ended = true;
+                }
+            }
+            Effect::Answer { id, answer } => {
+                if let Some(waiting) = self.operators.remove(&id) {
+                    let _ = waiting.send(answer); // the operator may have gone
+                }
+            }
+            Effect::Serve => {
+                tracing::info!(term = self.fence.term.0, "leading");
+                if let Some(serve) = self.serve.take() {
+                    serve();
+                }
+            }
+        }
+    }
+
+    /// The reign is over: whoever waits learns that the outcome is unknown. Streams stay open: their doors
+    /// look for the next leader.
+    fn resign(mut self) {
+        let mut effects = Vec::new();
+        self.machine.resign(&mut effects);
+        for effect in effects {
+            match effect {
+                Effect::Send(conn, event) => {
+                    if let Some(sink) = self.sinks.get(&conn) {
+                        sink.send(self.fence, event);
+                    }
+                }
+                Effect::Answer { id, answer } => {
+                    if let Some(waiting) = self.operators.remove(&id) {
+                        let _ = waiting.send(answer);
+                    }
+                }
+                _ => {}
+            }
+        }
+        tracing::info!(term = self.fence.term.0, "no longer leading");
+    }
+}

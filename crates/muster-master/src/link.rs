@@ -1,0 +1,342 @@
+//! Links: the streams of a follower's clients, multiplexed to the leader and back. A pipe: it decides nothing
+//! and remembers only who is on it.
+
+use crate::{
+    door::{decode, encode, next_client, refusal},
+    route::{Down, Kind, LinkItem, RemoteRoute, Route, Routes, Sink, ToLeader, UP_QUEUE},
+};
+use futures::{Stream, StreamExt};
+use muster_model::{Event, Fence};
+use muster_proto::v1::{self, link_down, link_service_client::LinkServiceClient, link_up};
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Frames that wait on one link's shared stream, at most.
+const LINK_QUEUE: usize = 16_384;
+/// Frames of one client on a shared stream, at most: one slow client never fills it.
+const CLIENT_SHARE: usize = 4_096;
+/// How often a link is tried.
+const PING: Duration = Duration::from_millis(500);
+/// A link without a completed round trip for this long tells its clients to dial another master.
+pub(crate) const SILENCE: Duration = Duration::from_secs(2);
+/// How long to wait between attempts to link to a leader that does not serve yet.
+const RETRY: Duration = Duration::from_millis(20);
+
+// ---- the leader's side ----
+
+/// What goes down a link, encoded by the link's own task.
+enum LinkEvent {
+    Event(u64, Box<Event>),
+    Close(u64),
+}
+
+/// The way down to one client of a link.
+#[derive(Debug, Clone)]
+pub(crate) struct LinkSink {
+    client: u64,
+    queue: mpsc::Sender<LinkEvent>,
+    queued: Arc<AtomicUsize>,
+}
+
+impl std::fmt::Debug for LinkEvent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LinkEvent")
+    }
+}
+
+impl LinkSink {
+    pub(crate) fn send(&self, event: Event) -> bool {
+        if self.queued.load(Ordering::Relaxed) >= CLIENT_SHARE {
+            return false;
+        }
+        let sent = self.queue.try_send(LinkEvent::Event(self.client, Box::new(event))).is_ok();
+        if sent {
+            self.queued.fetch_add(1, Ordering::Relaxed);
+        }
+        sent
+    }
+
+    pub(crate) fn close(self) {
+        // When even this finds no room the whole link is stuck: the follower's pings end it.
+        let _ = self.queue.try_send(LinkEvent::Close(self.client));
+    }
+}
+
+/// Takes links in, on the master that leads.
+#[derive(Debug, Clone)]
+pub(crate) struct LinkDoor {
+    pub(crate) routes: Routes,
+    pub(crate) stop: CancellationToken,
+}
+
+type DownLink = Pin<Box<dyn Stream<Item = Result<v1::LinkDown, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl v1::link_service_server::LinkService for LinkDoor {
+    type LinkStream = DownLink;
+
+    async fn link(&self, request: Request<Streaming<v1::LinkUp>>) -> Result<Response<DownLink>, Status> {
+        let Route::Local(local) = self.routes.route.borrow().clone() else {
+            return Err(Status::failed_precondition("this master does not lead"));
+        };
+        let (queue, events) = mpsc::channel(LINK_QUEUE);
+        let (down, frames) = mpsc::channel(LINK_QUEUE);
+        let cut = self.stop.child_token();
+        let fence = local.fence;
+        let first = link_down::Item::Leading(muster_proto::agent::wire_fence(fence));
+        let first = v1::LinkDown { client: 0, item: Some(first) };
+        down.try_send(Ok(first)).map_err(|_| Status::internal("the link is full"))?;
+        let clients: Clients = Arc::default();
+        tokio::spawn(link_down_task(fence, events, down.clone(), clients.clone()));
+        let routes = self.routes.route.clone();
+        let up = link_up_task(request.into_inner(), fence, local.inputs.clone(), queue, down, clients, routes);
+        let guard = cut.clone().drop_guard();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = up => {}
+                () = cut.cancelled() => {}
+            }
+        });
+        let frames = ReceiverStream::new(frames).map(move |frame| {
+            let _ = &guard;
+            frame
+        });
+        Ok(Response::new(Box::pin(frames)))
+    }
+}
+
+/// Who is on a link: the follower's number, and what this leader knows it by.
+type Clients = Arc<std::sync::Mutex<HashMap<u64, LinkClient>>>;
+
+#[derive(Clone)]
+struct LinkClient {
+    conn: u64,
+    kind: Kind,
+    queued: Arc<AtomicUsize>,
+}
+
+fn find(clients: &Clients, client: u64) -> Option<LinkClient> {
+    clients.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&client).cloned()
+}
+
+/// Encodes what goes down and passes it on.
+async fn link_down_task(
+    fence: Fence,
+    mut events: mpsc::Receiver<LinkEvent>,
+    down: mpsc::Sender<Result<v1::LinkDown, Status>>,
+    clients: Clients,
+) {
+    while let Some(event) = events.recv().await {
+        let (client, item) = match event {
+            LinkEvent::Event(client, event) => {
+                let Some(known) = find(&clients, client) else { continue };
+                known.queued.fetch_sub(1, Ordering::Relaxed);
+                let Some(bytes) = encode(known.kind, fence, *event) else { continue };
+                (client, link_down::Item::Frame(bytes))
+            }
+            LinkEvent::Close(client) => (client, link_down::Item::Close(link_up::Close {})),
+        };
+        if down.send(Ok(v1::LinkDown { client, item: Some(item) })).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Decodes what comes up and hands it to the leader's loop.
+async fn link_up_task(
+    mut incoming: Streaming<v1::LinkUp>,
+    fence: Fence,
+    inputs: mpsc::Sender<ToLeader>,
+    queue: mpsc::Sender<LinkEvent>,
+    down: mpsc::Sender<Result<v1::LinkDown, Status>>,
+    clients: Clients,
+    mut routes: watch::Receiver<Route>,
+) {
+    loop {
+        let up = tokio::select! {
+            up = incoming.next() => up,
+            // This master no longer leads: the link ends, and with it what it carried.
+            _ = routes.wait_for(|route| !matches!(route, Route::Local(local) if local.fence == fence)) => break,
+        };
+        let Some(Ok(v1::LinkUp { client, item: Some(item) })) = up else { break };
+        let passed = match item {
+            link_up::Item::Ping(n) => {
+                let item = Some(link_down::Item::Pong(n));
+                down.send(Ok(v1::LinkDown { client: 0, item })).await.is_ok()
+            }
+            link_up::Item::Open(open) => {
+                let kind = match open.kind() {
+                    link_up::Kind::Agent => Kind::Agent,
+                    link_up::Kind::Scheduler => Kind::Scheduler,
+                    link_up::Kind::Unspecified => continue,
+                };
+                let known = LinkClient { conn: next_client(), kind, queued: Arc::default() };
+                let sink = LinkSink { client, queue: queue.clone(), queued: known.queued.clone() };
+                let conn = known.conn;
+                clients.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(client, known);
+                inputs.send(ToLeader::Opened(conn, Sink::Link(sink))).await.is_ok()
+            }
+            link_up::Item::Frame(bytes) => match find(&clients, client) {
+                None => true,
+                Some(known) => match decode(known.kind, bytes) {
+                    Ok(call) => inputs.send(ToLeader::Call(known.conn, call)).await.is_ok(),
+                    Err(error) => {
+                        let event = Box::new(refusal(known.kind, fence, error.to_string()));
+                        known.queued.fetch_add(1, Ordering::Relaxed);
+                        let _ = queue.send(LinkEvent::Event(client, event)).await;
+                        let _ = queue.send(LinkEvent::Close(client)).await;
+                        inputs.send(ToLeader::Closed(known.conn)).await.is_ok()
+                    }
+                },
+            },
+            link_up::Item::Close(_) => {
+                let known = clients.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&client);
+                match known {
+                    Some(known) => inputs.send(ToLeader::Closed(known.conn)).await.is_ok(),
+                    None => true,
+                }
+            }
+        };
+        if !passed {
+            break;
+        }
+    }
+    let left: Vec<_> = clients
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .drain()
+        .map(|(_, known)| known.conn)
+        .collect();
+    for conn in left {
+        if inputs.send(ToLeader::Closed(conn)).await.is_err() {
+            return;
+        }
+    }
+}
+
+// ---- the follower's side ----
+
+/// Keeps a link to this leader for as long as the future is polled, publishing the route while it works.
+///
+/// `heard` is the time of the last completed round trip, kept across leaders: silence is counted from it.
+pub(crate) async fn follow(leader: v1::Leader, publish: &watch::Sender<Route>, heard: &mut Instant) {
+    loop {
+        if let Ok(endpoint) = tonic::transport::Endpoint::from_shared(format!("http://{}", leader.address)) {
+            let endpoint = endpoint.tcp_nodelay(true).connect_timeout(Duration::from_millis(500));
+            if let Err(status) = once(&leader, endpoint, publish, heard).await {
+                tracing::debug!(leader = leader.name, %status, "link to the leader is not open");
+            }
+            publish.send_if_modified(|route| {
+                let was_open = !matches!(route, Route::None);
+                *route = Route::None;
+                was_open
+            });
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn once(
+    leader: &v1::Leader,
+    endpoint: tonic::transport::Endpoint,
+    publish: &watch::Sender<Route>,
+    heard: &mut Instant,
+) -> Result<(), Status> {
+    let unavailable = |error: tonic::transport::Error| Status::unavailable(error.to_string());
+    let channel = timeout(SILENCE, endpoint.connect())
+        .await
+        .map_err(|_| Status::deadline_exceeded("no connection within 2 s"))?
+        .map_err(unavailable)?;
+    let (up, frames) = mpsc::channel::<v1::LinkUp>(UP_QUEUE);
+    let mut client = LinkServiceClient::new(channel)
+        .max_decoding_message_size(2 * muster_proto::limits::FRAME_BYTES_MAX)
+        .max_encoding_message_size(2 * muster_proto::limits::FRAME_BYTES_MAX);
+    let answer = timeout(SILENCE, client.link(ReceiverStream::new(frames)))
+        .await
+        .map_err(|_| Status::deadline_exceeded("no answer within 2 s"))??;
+    let mut down = answer.into_inner();
+    let first = timeout(SILENCE, down.message())
+        .await
+        .map_err(|_| Status::deadline_exceeded("no first frame within 2 s"))??;
+    let Some(v1::LinkDown { item: Some(link_down::Item::Leading(fence)), .. }) = first else {
+        return Err(Status::internal("the link's first frame does not say who leads"));
+    };
+    let fence = muster_proto::agent::fence(Some(fence)).map_err(|error| Status::internal(error.to_string()))?;
+    let (items_in, mut items) = mpsc::channel::<LinkItem>(UP_QUEUE);
+    *heard = Instant::now();
+    publish.send_replace(Route::Remote(Arc::new(RemoteRoute { fence, leader: leader.clone(), up: items_in })));
+    let mut clients: HashMap<u64, Sink> = HashMap::new();
+    let mut ping = interval(PING);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut pings = 0;
+    loop {
+        tokio::select! {
+            frame = down.message() => {
+                let Some(v1::LinkDown { client, item: Some(item) }) = frame? else {
+                    return Err(Status::unavailable("the leader ended the link"));
+                };
+                match item {
+                    link_down::Item::Pong(_) => *heard = Instant::now(),
+                    link_down::Item::Frame(bytes) => pass_down(&mut clients, client, bytes),
+                    link_down::Item::Close(_) => {
+                        if let Some(sink) = clients.remove(&client) {
+                            sink.close();
+                        }
+                    }
+                    link_down::Item::Leading(_) => {}
+                }
+            }
+            item = items.recv() => {
+                let Some(item) = item else { return Ok(()) };
+                let (client, item) = match item {
+                    LinkItem::Open(client, kind, sink) => {
+                        clients.insert(client, sink);
+                        let kind = match kind {
+                            Kind::Agent => link_up::Kind::Agent,
+                            Kind::Scheduler => link_up::Kind::Scheduler,
+                        };
+                        (client, link_up::Item::Open(link_up::Open { kind: kind.into() }))
+                    }
+                    LinkItem::Frame(client, bytes) => (client, link_up::Item::Frame(bytes)),
+                    LinkItem::Close(client) => {
+                        clients.remove(&client);
+                        (client, link_up::Item::Close(link_up::Close {}))
+                    }
+                };
+                up.send(v1::LinkUp { client, item: Some(item) })
+                    .await
+                    .map_err(|_| Status::unavailable("the link is closed"))?;
+            }
+            _ = ping.tick() => {
+                if heard.elapsed() > SILENCE {
+                    return Err(Status::deadline_exceeded("the leader did not answer for 2 s"));
+                }
+                pings += 1;
+                let ping = v1::LinkUp { client: 0, item: Some(link_up::Item::Ping(pings)) };
+                let _ = up.try_send(ping); // a full stream is silence, and is counted as such
+            }
+        }
+    }
+}
+
+fn pass_down(clients: &mut HashMap<u64, Sink>, client: u64, bytes: bytes::Bytes) {
+    let Some(Sink::Local(down, cut)) = clients.get(&client) else { return };
+    if down.try_send(Down::Frame(bytes)).is_err() {
+        cut.cancel(); // it does not keep up: only it is cut off
+        clients.remove(&client);
+    }
+}

@@ -1,0 +1,234 @@
+//! What operators and tools ask, by unary calls.
+
+use crate::route::{Route, Routes, ToLeader};
+use muster_leader::OperatorCall;
+use muster_model::{AgentId, FrameworkId, Resources, TaskId, TaskKey};
+use muster_proto::{v1, wire_resources};
+use muster_raft::{NotLeading, Raft};
+use muster_registry::{Agent, Framework, Registry, Task};
+use tokio::sync::oneshot;
+use tonic::{Code, Request, Response, Status, metadata::MetadataValue};
+
+const PAGE: u32 = 1_000;
+const PAGE_MAX: u32 = 10_000;
+
+/// The operator's service of one master.
+#[derive(Clone)]
+pub(crate) struct Operator {
+    pub(crate) raft: Raft,
+    pub(crate) routes: Routes,
+}
+
+fn page(limit: u32) -> usize {
+    (if limit == 0 { PAGE } else { limit.min(PAGE_MAX) }) as usize
+}
+
+impl Operator {
+    /// Says who leads, if anyone does.
+    fn not_leading(&self, error: &NotLeading) -> Status {
+        let routed = self.routes.route.borrow().leader().map(|(_, leader)| leader.address.clone());
+        let leader = error.leader.as_ref().map(|leader| leader.address.clone()).or(routed);
+        let Some(leader) = leader else {
+            return Status::unavailable("no leader is known yet: try again, or see `muster raft status`");
+        };
+        let mut status = Status::new(Code::FailedPrecondition, format!("this master does not lead: ask {leader}"));
+        if let Ok(value) = MetadataValue::try_from(leader) {
+            status.metadata_mut().insert("muster-leader", value);
+        }
+        status
+    }
+
+    /// A current registry, confirmed with a quorum.
+    async fn read(&self) -> Result<Registry, Status> {
+        self.raft.read().await.map_err(|error| self.not_leading(&error))
+    }
+
+    async fn ask(&self, call: OperatorCall) -> Result<(), Status> {
+        let Route::Local(local) = self.routes.route.borrow().clone() else {
+            return Err(self.not_leading(&NotLeading { leader: None }));
+        };
+        let (answer, wait) = oneshot::channel();
+        let lost = || Status::unavailable("leadership ended before the outcome was known: look whether it is done");
+        local.inputs.send(ToLeader::Operator(call, answer)).await.map_err(|_| lost())?;
+        match wait.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(why)) => Err(Status::failed_precondition(why)),
+            Err(_) => Err(lost()),
+        }
+    }
+}
+
+fn used<'a>(tasks: impl Iterator<Item = &'a Task>) -> (Resources, u64) {
+    tasks.fold((Resources::none(), 0), |(mut used, n), task| {
+        if task.held {
+            used.add(&task.resources);
+        }
+        (used, n + 1)
+    })
+}
+
+fn agent(registry: &Registry, agent: &Agent) -> v1::Agent {
+    v1::Agent {
+        agent_id: agent.id.to_string(),
+        hostname: agent.info.hostname.to_string(),
+        port: agent.info.port.into(),
+        state: agent.state_name().into(),
+        total: wire_resources(&agent.info.resources),
+        used: wire_resources(&registry.held_on(&agent.id)),
+        tasks: registry.tasks_of_agent(&agent.id).count() as u64,
+        machine_id: agent.info.machine_id.to_string(),
+        registered_wall_ms: agent.registered.0,
+    }
+}
+
+fn framework(framework: &Framework, connected: bool, used: &Resources, tasks: u64) -> v1::Framework {
+    v1::Framework {
+        framework_id: framework.id.to_string(),
+        name: framework.info.name.to_string(),
+        user: framework.info.user.to_string(),
+        roles: framework.info.roles.iter().map(ToString::to_string).collect(),
+        connected,
+        failover_timeout_ms: framework.info.failover_timeout_ms,
+        tasks,
+        used: wire_resources(used),
+        registered_wall_ms: framework.registered.0,
+    }
+}
+
+fn task(task: &Task) -> v1::Task {
+    v1::Task {
+        framework_id: task.key.framework_id.to_string(),
+        task_id: task.key.task_id.to_string(),
+        name: task.name.to_string(),
+        agent_id: task.agent_id.to_string(),
+        state: muster_proto::task::wire_task_state(task.state),
+        resources: wire_resources(&task.resources),
+        launch: Some(muster_proto::task::wire_launch_number(task.launch)),
+        unacknowledged: task.updates.len() as u32,
+        held: task.held,
+        message: task.message.to_string(),
+        launched_wall_ms: task.launched.0,
+        updated_wall_ms: task.updated.0,
+    }
+}
+
+#[tonic::async_trait]
+impl v1::operator_service_server::OperatorService for Operator {
+    async fn list_agents(
+        &self,
+        request: Request<v1::ListAgentsRequest>,
+    ) -> Result<Response<v1::ListAgentsResponse>, Status> {
+        let request = request.into_inner();
+        let registry = self.read().await?;
+        let after = registry.agents().skip_while(|agent| agent.id.as_str() <= request.after.as_str());
+        let agents = after.take(page(request.limit)).map(|it| agent(&registry, it)).collect();
+        Ok(Response::new(v1::ListAgentsResponse { agents }))
+    }
+
+    async fn list_frameworks(
+        &self,
+        request: Request<v1::ListFrameworksRequest>,
+    ) -> Result<Response<v1::ListFrameworksResponse>, Status> {
+        let request = request.into_inner();
+        let registry = self.read().await?;
+        let none = Resources::none();
+        let frameworks = if request.completed {
+            let completed = registry.completed_frameworks().take(page(request.limit));
+            completed.map(|it| framework(&it.framework, false, &none, 0)).collect()
+        } else {
+            let after = registry.frameworks().skip_while(|it| it.id.as_str() <= request.after.as_str());
+            let some = after.take(page(request.limit));
+            some.map(|it| {
+                let (used, tasks) = used(registry.tasks_of_framework(&it.id));
+                framework(it, it.is_connected(), &used, tasks)
+            })
+            .collect()
+        };
+        Ok(Response::new(v1::ListFrameworksResponse { frameworks }))
+    }
+
+    async fn list_tasks(
+        &self,
+        request: Request<v1::ListTasksRequest>,
+    ) -> Result<Response<v1::ListTasksResponse>, Status> {
+        let request = request.into_inner();
+        let registry = self.read().await?;
+        let only = request.framework_id.as_str();
+        let wanted = |it: &&Task| only.is_empty() || it.key.framework_id.as_str() == only;
+        let limit = page(request.limit);
+        let tasks = if request.completed {
+            registry.completed_tasks().filter(wanted).take(limit).map(task).collect()
+        } else {
+            let after_framework = if request.after_framework_id.is_empty() { only } else { &request.after_framework_id };
+            let start = TaskKey {
+                framework_id: FrameworkId::new(after_framework),
+                task_id: TaskId::new(&request.after_task_id),
+            };
+            let after = registry.tasks_from(start.clone()).filter(|it| it.key != start);
+            // The tasks of one framework lie together: beyond them nothing more can match.
+            let ours = after.take_while(|it| only.is_empty() || it.key.framework_id.as_str() == only);
+            ours.take(limit).map(task).collect()
+        };
+        Ok(Response::new(v1::ListTasksResponse { tasks }))
+    }
+
+    async fn get_raft_status(
+        &self,
+        _: Request<v1::GetRaftStatusRequest>,
+    ) -> Result<Response<v1::GetRaftStatusResponse>, Status> {
+        Ok(Response::new(self.raft.status().into()))
+    }
+
+    async fn teardown(
+        &self,
+        request: Request<v1::TeardownRequest>,
+    ) -> Result<Response<v1::TeardownResponse>, Status> {
+        let id = FrameworkId::parse(&request.into_inner().framework_id)
+            .map_err(|error| Status::invalid_argument(format!("framework_id {error}")))?;
+        self.ask(OperatorCall::Teardown(id)).await?;
+        Ok(Response::new(v1::TeardownResponse {}))
+    }
+
+    async fn mark_agent_gone(
+        &self,
+        request: Request<v1::MarkAgentGoneRequest>,
+    ) -> Result<Response<v1::MarkAgentGoneResponse>, Status> {
+        let id = AgentId::parse(&request.into_inner().agent_id)
+            .map_err(|error| Status::invalid_argument(format!("agent_id {error}")))?;
+        self.ask(OperatorCall::MarkGone(id)).await?;
+        Ok(Response::new(v1::MarkAgentGoneResponse {}))
+    }
+
+    async fn replace_member(
+        &self,
+        request: Request<v1::ReplaceMemberRequest>,
+    ) -> Result<Response<v1::ReplaceMemberResponse>, Status> {
+        let request = request.into_inner();
+        self.raft
+            .replace_member(&request.name, request.confirm)
+            .await
+            .map_err(|error| self.member_error(error.to_string()))?;
+        Ok(Response::new(v1::ReplaceMemberResponse {}))
+    }
+
+    async fn transfer_leadership(
+        &self,
+        request: Request<v1::TransferLeadershipRequest>,
+    ) -> Result<Response<v1::TransferLeadershipResponse>, Status> {
+        let name = request.into_inner().name;
+        let to = (!name.is_empty()).then_some(name.as_str());
+        let name =
+            self.raft.transfer_leadership(to).await.map_err(|error| self.member_error(error.to_string()))?;
+        Ok(Response::new(v1::TransferLeadershipResponse { name }))
+    }
+}
+
+impl Operator {
+    /// A membership call failed: on a follower the caller is sent to the leader.
+    fn member_error(&self, why: String) -> Status {
+        match &*self.routes.route.borrow() {
+            Route::Local(_) => Status::failed_precondition(why),
+            _ => self.not_leading(&NotLeading { leader: None }),
+        }
+    }
+}

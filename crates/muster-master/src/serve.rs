@@ -1,0 +1,264 @@
+//! The master's life: open, serve, follow the leadership, stop.
+
+use crate::{
+    MasterConfig, MasterError,
+    door::Door,
+    lead::lead,
+    link::{LinkDoor, SILENCE, follow},
+    operator::Operator,
+    route::{LocalRoute, Route, Routes, UP_QUEUE},
+};
+use muster_proto::{
+    limits::FRAME_BYTES_MAX,
+    v1::{
+        self, agent_service_server::AgentServiceServer, link_service_server::LinkServiceServer,
+        operator_service_server::OperatorServiceServer, scheduler_service_server::SchedulerServiceServer,
+    },
+};
+use muster_raft::{Leadership, Raft};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Server, server::TcpIncoming};
+
+/// A master that serves.
+pub struct Serving {
+    raft: Raft,
+    address: SocketAddr,
+    stop: CancellationToken,
+    server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
+    leading: tokio::task::JoinHandle<()>,
+}
+
+/// Opens the store, listens and serves. Everything goes on in the background.
+pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
+    config.check()?;
+    let listen = config.listen_address()?.to_owned();
+    let wrong = |source| MasterError::Listen { address: listen.clone(), source };
+    // The port comes first: a second master on it must not touch the data directory.
+    let listener = TcpListener::bind(&listen).await.map_err(wrong)?;
+    let address = listener.local_addr().map_err(wrong)?;
+    let raft = Raft::open(config.raft()).await?;
+    let stop = CancellationToken::new();
+    let (publish, route) = watch::channel(Route::None);
+    let (redial_out, redial) = watch::channel(0);
+    let routes = Routes { route, redial };
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_not_serving::<SchedulerServiceServer<Door>>().await;
+    tokio::spawn(report_health(health, routes.route.clone()));
+    let door = Door { routes: routes.clone(), stop: stop.clone() };
+    let link = LinkDoor { routes: routes.clone(), stop: stop.clone() };
+    let operator = Operator { raft: raft.clone(), routes };
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(muster_proto::DESCRIPTORS)
+        .build_v1()
+        .map_err(|error| MasterError::Config(format!("the built-in descriptors are broken: {error}")))?;
+    let server = Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .add_service(raft.peer_service())
+        .add_service(AgentServiceServer::new(door.clone()).max_decoding_message_size(FRAME_BYTES_MAX))
+        .add_service(SchedulerServiceServer::new(door).max_decoding_message_size(FRAME_BYTES_MAX))
+        .add_service(
+            LinkServiceServer::new(link)
+                .max_decoding_message_size(2 * FRAME_BYTES_MAX)
+                .max_encoding_message_size(2 * FRAME_BYTES_MAX),
+        )
+        .add_service(OperatorServiceServer::new(operator))
+        .add_service(health_service)
+        .add_service(reflection);
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let server = tokio::spawn(server.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned()));
+    let leading = tokio::spawn(follow_leadership(raft.clone(), config, publish, redial_out, stop.clone()));
+    tracing::info!(%address, "serving");
+    Ok(Serving { raft, address, stop, server, leading })
+}
+
+impl Serving {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until the replica must end by itself, and says why.
+    pub async fn failed(&mut self) -> MasterError {
+        let address = self.address.to_string();
+        tokio::select! {
+            why = self.raft.failed() => MasterError::Failed(why),
+            ended = &mut self.server => match ended {
+                Ok(Err(source)) => MasterError::Serve { address, source },
+                _ => MasterError::Failed("its server ended".into()),
+            },
+        }
+    }
+
+    /// Hands leadership over, then ends everything.
+    pub async fn stop(self) {
+        let Self { raft, stop, server, leading, .. } = self;
+        raft.shutdown().await;
+        stop.cancel();
+        let _ = leading.await;
+        // Streams were cut; whatever still hangs on a connection is not waited for long.
+        let _ = tokio::time::timeout(Duration::from_secs(2), server).await;
+    }
+}
+
+/// Runs a master until `shutdown`, or until it must end by itself.
+pub async fn run(config: MasterConfig, shutdown: impl Future<Output = ()>) -> Result<(), MasterError> {
+    let mut serving = start(config).await?;
+    tokio::select! {
+        () = shutdown => {
+            serving.stop().await;
+            Ok(())
+        }
+        error = serving.failed() => Err(error),
+    }
+}
+
+/// Leads while this master leads, links to the leader while another does, and tells clients to go elsewhere
+/// when neither is possible for long.
+async fn follow_leadership(
+    raft: Raft,
+    config: MasterConfig,
+    publish: watch::Sender<Route>,
+    redial: watch::Sender<u64>,
+    stop: CancellationToken,
+) {
+    let mut leadership = raft.leadership();
+    let mut heard = Instant::now();
+    let publish = Arc::new(publish);
+    loop {
+        let now = leadership.borrow_and_update().clone();
+        let changed = async {
+            // Terms may change without a change of what matters here.
+            while leadership.changed().await.is_ok() {
+                if *leadership.borrow_and_update() != now {
+                    return true;
+                }
+            }
+            false
+        };
+        let act = async {
+            match &now {
+                Leadership::Leading { fence, .. } => {
+                    heard = Instant::now();
+                    reign(&raft, &config, fence.term, &publish).await;
+                    heard = Instant::now();
+                    std::future::pending::<()>().await;
+                }
+                Leadership::Following { leader: Some(leader), .. } => {
+                    let leader = v1::Leader { name: leader.name.clone(), address: leader.address.clone() };
+                    loop {
+                        let silent = SILENCE.saturating_sub(heard.elapsed()) + Duration::from_millis(100);
+                        // `follow` keeps `heard` fresh while the link works.
+                        let _ = tokio::time::timeout(silent, follow(leader.clone(), &publish, &mut heard)).await;
+                        tell_silence(&publish, &redial, &mut heard);
+                    }
+                }
+                Leadership::Following { leader: None, .. } | Leadership::Outside { .. } => loop {
+                    tokio::time::sleep(SILENCE.saturating_sub(heard.elapsed()) + Duration::from_millis(100)).await;
+                    tell_silence(&publish, &redial, &mut heard);
+                },
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = act => {}
+            going_on = changed => {
+                if !going_on {
+                    return;
+                }
+            }
+        }
+        publish.send_if_modified(|route| {
+            let was_open = !matches!(route, Route::None);
+            *route = Route::None;
+            was_open
+        });
+    }
+}
+
+/// Tells clients to dial another master, when there is no way to a leader.
+fn tell_silence(publish: &watch::Sender<Route>, redial: &watch::Sender<u64>, heard: &mut Instant) {
+    if matches!(*publish.borrow(), Route::None) && heard.elapsed() >= SILENCE {
+        tracing::warn!("no way to a leader for 2 s: clients are told to dial another master");
+        redial.send_modify(|count| *count += 1);
+        *heard = Instant::now();
+    }
+}
+
+/// Runs the leader's loop of one term on a thread of its own, until the reign ends.
+async fn reign(
+    raft: &Raft,
+    config: &MasterConfig,
+    term: muster_model::Term,
+    publish: &Arc<watch::Sender<Route>>,
+) {
+    let reign = match raft.begin(term).await {
+        Ok(reign) => reign,
+        Err(error) => {
+            tracing::info!(term = term.0, %error, "leadership ended before it began");
+            return;
+        }
+    };
+    let (inputs, inputs_in) = mpsc::channel(UP_QUEUE);
+    let leader = v1::Leader {
+        name: config.name.clone(),
+        address: config.members.get(&config.name).cloned().unwrap_or_default(),
+    };
+    let local = Arc::new(LocalRoute { fence: reign.fence, leader, inputs });
+    // Cancelled when this master is told that it no longer leads, however late the loop's thread notices.
+    let over = CancellationToken::new();
+    let _guard = over.clone().drop_guard();
+    let (weak, published, too_late) = (Arc::downgrade(publish), local, over.clone());
+    let serve = Box::new(move || {
+        if let Some(publish) = weak.upgrade() {
+            publish.send_if_modified(|route| {
+                let in_time = !too_late.is_cancelled();
+                if in_time {
+                    *route = Route::Local(published);
+                }
+                in_time
+            });
+        }
+    });
+    let (raft, config) = (raft.clone(), config.leader());
+    let (done, wait) = tokio::sync::oneshot::channel();
+    let run = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        match runtime {
+            Ok(runtime) => runtime.block_on(lead(raft, reign, config, inputs_in, serve, over)),
+            Err(error) => tracing::error!(%error, "cannot start the leader's thread"),
+        }
+        let _ = done.send(());
+    };
+    if let Err(error) = std::thread::Builder::new().name("leader".into()).spawn(run) {
+        tracing::error!(%error, "cannot start the leader's thread");
+        return;
+    }
+    let _ = wait.await;
+    publish.send_if_modified(|route| {
+        let was_open = !matches!(route, Route::None);
+        *route = Route::None;
+        was_open
+    });
+}
+
+/// Health is SERVING while there is a way to a leader.
+async fn report_health(health: tonic_health::server::HealthReporter, mut route: watch::Receiver<Route>) {
+    loop {
+        let open = !matches!(*route.borrow_and_update(), Route::None);
+        match open {
+            true => health.set_serving::<SchedulerServiceServer<Door>>().await,
+            false => health.set_not_serving::<SchedulerServiceServer<Door>>().await,
+        }
+        if route.changed().await.is_err() {
+            return;
+        }
+    }
+}

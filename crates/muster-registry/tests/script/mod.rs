@@ -1,0 +1,381 @@
+//! The language of the scenario files.
+
+use muster_model::*;
+use muster_registry::*;
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write},
+};
+
+struct Script {
+    registry: Registry,
+    index: u64,
+    term: u64,
+    at: u64,
+    frameworks: BTreeMap<String, FrameworkId>,
+    agents: BTreeMap<String, AgentId>,
+    launches: BTreeMap<String, LaunchNumber>,
+}
+
+/// Runs a scenario: keeps its comments and commands, writes what happens below each command.
+pub(crate) fn run(text: &str) -> String {
+    let mut script = Script {
+        registry: Registry::new(ClusterId::new("c"), 1),
+        index: 0,
+        term: 0,
+        at: 0,
+        frameworks: BTreeMap::new(),
+        agents: BTreeMap::new(),
+        launches: BTreeMap::new(),
+    };
+    let mut out = String::new();
+    for line in text.lines() {
+        if line.starts_with("  ") {
+            continue; // what was expected before
+        }
+        writeln!(out, "{line}").unwrap();
+        if !line.is_empty() && !line.starts_with('#') {
+            script.line(line, &mut out);
+            script.registry.check_laws().unwrap_or_else(|law| panic!("{line}: {law}"));
+            let records: Vec<_> = script.registry.records().collect();
+            assert!(Registry::restore(records).unwrap() == script.registry, "{line}: restores equal");
+        }
+    }
+    out
+}
+
+/// `name=value` words of a line.
+struct Words<'a>(Vec<&'a str>);
+
+impl<'a> Words<'a> {
+    fn value(&self, name: &str) -> Option<&'a str> {
+        self.0.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    }
+    fn number(&self, name: &str) -> Option<u64> {
+        self.value(name).map(|text| text.parse().unwrap())
+    }
+    fn list(&self, name: &str) -> Vec<&'a str> {
+        self.value(name).map(|text| text.split(',').collect()).unwrap_or_default()
+    }
+}
+
+impl Script {
+    fn line(&mut self, line: &str, out: &mut String) {
+        let words = Words(line.split_whitespace().collect());
+        let arg = |n: usize| words.0.get(n).copied().unwrap_or_else(|| panic!("{line}: too few words"));
+        let command = match arg(0) {
+            "at" => {
+                self.at = arg(1).parse().unwrap();
+                return;
+            }
+            "show" => return self.show(out),
+            "term" => {
+                self.term += 1;
+                Command::BeginTerm(BeginTerm { reconnect_grace_ms: words.number("grace").unwrap_or(60_000) })
+            }
+            "tick" => Command::Tick,
+            "stale" => {
+                // An entry that was decided in the term before the one it is written in.
+                self.term += 1;
+                let entry = self.entry(vec![Command::Tick]);
+                let entry = Entry { term: Term(self.term - 1), ..entry };
+                return self.commit(&entry, line, out);
+            }
+            "subscribe" => {
+                let name = arg(1);
+                let roles = words.list("roles");
+                let roles = if roles.is_empty() { vec!["*"] } else { roles };
+                Command::Subscribe(Subscribe {
+                    framework_id: self.frameworks.get(name).cloned(),
+                    info: FrameworkInfo {
+                        name: name.into(),
+                        user: words.value("user").unwrap_or("u").into(),
+                        principal: words.value("principal").map(Into::into),
+                        roles: roles.into_iter().map(|role| Role::parse(role).unwrap()).collect(),
+                        failover_timeout_ms: words.number("timeout").unwrap_or(0),
+                        capabilities: Default::default(),
+                        sealed: Sealed::default(),
+                    },
+                    suppressed_roles: Vec::new(),
+                })
+            }
+            "disconnect" => {
+                let framework_id = self.frameworks[arg(1)].clone();
+                let session = self.registry.framework(&framework_id).map_or(Session(0), |it| it.session);
+                Command::DisconnectFramework { framework_id, session }
+            }
+            "expire" => {
+                let framework_id = self.frameworks[arg(1)].clone();
+                let disconnected = match self.registry.framework(&framework_id).map(|it| it.connection) {
+                    Some(Connection::Disconnected(it)) => it.index,
+                    _ => Index(words.number("index").unwrap_or(0)),
+                };
+                Command::ExpireFramework { framework_id, disconnected }
+            }
+            "teardown" => Command::Teardown { framework_id: self.frameworks[arg(1)].clone() },
+            "hello" => Command::AdmitAgent(Box::new(self.hello(arg(1), arg(2), &words))),
+            "lose" => {
+                let agent_id = self.agents[arg(1)].clone();
+                let session = self.registry.agent(&agent_id).map_or(Session(0), |it| it.session);
+                Command::DisconnectAgent { agent_id, session }
+            }
+            "unreachable" => {
+                let agent_id = self.agents[arg(1)].clone();
+                let disconnected = match self.registry.agent(&agent_id).map(|it| it.state) {
+                    Some(AgentState::Disconnected(it)) => it.index,
+                    _ => Index(0),
+                };
+                Command::MarkUnreachable { agent_id, disconnected }
+            }
+            "gone" => Command::MarkGone { agent_id: self.agents[arg(1)].clone() },
+            "launch" => {
+                let task = |word: &&str| {
+                    let (id, resources) = word.split_once('=')?;
+                    if ["offers", "offered", "executor"].contains(&id) {
+                        return None;
+                    }
+                    let executor = words.value("executor").map(|text| muster_model::task::ExecutorSpec {
+                        executor_id: ExecutorId::new(text.split_once('/').map_or(text, |(id, _)| id)),
+                        resources: Resources::parse("cpus:0.1").unwrap(),
+                        sealed: Sealed::new(text.as_bytes()),
+                    });
+                    Some(TaskSpec {
+                        task_id: TaskId::new(id),
+                        name: id.into(),
+                        resources: Resources::parse(resources).unwrap(),
+                        executor,
+                        grace_ms: None,
+                        sealed: Sealed::new(*b"task"),
+                    })
+                };
+                let agent_id = self.agents[arg(2)].clone();
+                let offered = match words.value("offered") {
+                    Some(text) => Resources::parse(text).unwrap(),
+                    None => self.registry.agent(&agent_id).unwrap().info.resources.clone(),
+                };
+                Command::Launch(Launch {
+                    framework_id: self.frameworks[arg(1)].clone(),
+                    agent_id,
+                    role: Role::any(),
+                    offer_ids: words.list("offers").into_iter().map(OfferId::new).collect(),
+                    offered,
+                    tasks: words.0.iter().skip(3).filter_map(task).collect(),
+                })
+            }
+            "accepted" => Command::Accepted {
+                agent_id: self.agents[arg(1)].clone(),
+                launches: words.0[2..].iter().map(|task| self.launches[*task]).collect(),
+            },
+            "status" => {
+                let (agent_id, update) = (self.agents[arg(1)].clone(), self.update(arg(2), arg(3), &words));
+                Command::Status { agent_id, update: Box::new(update) }
+            }
+            "ended" => {
+                Command::Ended { agent_id: self.agents[arg(1)].clone(), launch: self.launches[arg(2)] }
+            }
+            "ack" => {
+                let task = self.key(arg(1));
+                let head = self.registry.task(&task).and_then(|task| task.updates.first());
+                Command::Acknowledge { task, uuid: head.map_or(Uuid([9; 16]), |head| head.uuid) }
+            }
+            "kill" => Command::Kill { task: self.key(arg(1)), grace_ms: words.number("grace") },
+            "limits" => Command::Configure(Limits {
+                completed_tasks_per_framework: words.number("completed-tasks").unwrap_or(1000) as u32,
+                spent_offers_per_framework: words.number("spent").unwrap_or(1024) as u32,
+                completed_frameworks: words.number("completed-frameworks").unwrap_or(50) as u32,
+                lost_agents: words.number("lost-agents").unwrap_or(1000) as u32,
+                updates_per_task: words.number("updates").unwrap_or(16) as u32,
+                ..Default::default()
+            }),
+            other => panic!("{other}: no such command"),
+        };
+        let entry = self.entry(vec![command]);
+        self.commit(&entry, line, out);
+    }
+
+    fn entry(&self, commands: Vec<Command>) -> Entry {
+        Entry { term: Term(self.term), at: Timestamp(self.at), wall: WallTime(0), first_ticket: 1, commands }
+    }
+
+    fn commit(&mut self, entry: &Entry, line: &str, out: &mut String) {
+        self.index += 1;
+        let applied = self.registry.apply(Index(self.index), Term(self.term), entry);
+        for outcome in &applied.outcomes {
+            let name = line.split_whitespace().nth(1).unwrap_or("");
+            match outcome {
+                Outcome::Subscribed { framework_id, .. } => {
+                    self.frameworks.insert(name.into(), framework_id.clone());
+                }
+                Outcome::Admitted { agent_id, .. } => drop(self.agents.insert(name.into(), agent_id.clone())),
+                Outcome::Launched(outcome) => {
+                    for (id, became) in &outcome.tasks {
+                        if let TaskOutcome::Launched(launch) = became {
+                            self.launches.insert(id.to_string(), *launch);
+                        }
+                    }
+                }
+                _ => {}
+            }
+            writeln!(out, "  -> {}", Shown(outcome)).unwrap();
+        }
+        for change in &applied.changes {
+            writeln!(out, "  * {}", Shown(change)).unwrap();
+        }
+    }
+
+    fn key(&self, task: &str) -> TaskKey {
+        let (framework, task) = task.split_once('/').unwrap_or(("F1", task));
+        TaskKey { framework_id: self.frameworks[framework].clone(), task_id: TaskId::new(task) }
+    }
+
+    fn update(&self, task: &str, state: &str, words: &Words<'_>) -> StatusUpdate {
+        let key = self.key(task);
+        let launch = self.launches[key.task_id.as_str()];
+        let seq = words.number("seq").unwrap_or(1) as u32;
+        StatusUpdate {
+            launch,
+            task: key,
+            seq,
+            uuid: Uuid::of(launch, seq),
+            status: Status {
+                state: parse_state(state),
+                source: Source::Executor,
+                reason: None,
+                message: "".into(),
+                wall: WallTime(0),
+                sealed: Sealed::default(),
+            },
+        }
+    }
+
+    /// `hello A1 cpus:4;mem:8 new t1:RUNNING t2:FINISHED!` lists t1 alive and t2 ended with its update.
+    fn hello(&self, name: &str, resources: &str, words: &Words<'_>) -> Hello {
+        let is_new = words.0.contains(&"new");
+        let tasks = words.0.iter().skip(3).filter_map(|word| {
+            let (task, state) = word.split_once(':')?;
+            let ended = state.ends_with('!');
+            let state = state.trim_end_matches('!');
+            let update = self.update(task, state, &Words(vec!["seq=9"]));
+            Some(KnownTask {
+                launch: update.launch,
+                task: update.task.clone(),
+                state: update.status.state,
+                alive: !ended,
+                resources: Resources::parse("cpus:1").unwrap(),
+                updates: if ended { vec![update] } else { Vec::new() },
+            })
+        });
+        Hello {
+            agent_id: if is_new { None } else { self.agents.get(name).cloned() },
+            info: AgentInfo {
+                machine_id: MachineId::new(words.value("machine").unwrap_or(name)),
+                hostname: name.into(),
+                port: 5051,
+                resources: Resources::parse(resources).unwrap(),
+                attributes: Vec::new(),
+            },
+            tasks: tasks.collect(),
+            sealed: Sealed::default(),
+        }
+    }
+
+    fn show(&self, out: &mut String) {
+        for framework in self.registry.frameworks() {
+            let connection = match framework.connection {
+                Connection::Connected => "connected".into(),
+                Connection::Disconnected(it) => {
+                    format!("disconnected at #{} until {}", it.index, it.deadline.0)
+                }
+            };
+            writeln!(out, "  framework {} session {} {connection}", framework.id, framework.session).unwrap();
+        }
+        for agent in self.registry.agents() {
+            let held = self.registry.held_on(&agent.id);
+            let state = match agent.state {
+                AgentState::Disconnected(it) => {
+                    format!("disconnected at #{} until {}", it.index, it.deadline.0)
+                }
+                _ => agent.state_name().into(),
+            };
+            let strays = agent.strays.len();
+            writeln!(out, "  agent {} {state}, holds [{held}], {strays} strays", agent.id).unwrap();
+        }
+        for task in self.registry.tasks() {
+            let flags = [(task.held, "held"), (task.accepted, "accepted"), (task.kill.is_some(), "killed")];
+            let flags: Vec<_> = flags.iter().filter(|(is, _)| *is).map(|(_, flag)| *flag).collect();
+            let waiting: Vec<_> = task.updates.iter().map(|it| it.status.state.name()).collect();
+            let flags = flags.join(" ");
+            writeln!(out, "  task {} {} {flags} waiting {waiting:?}", task.key, task.state).unwrap();
+        }
+        for task in self.registry.completed_tasks() {
+            writeln!(out, "  completed {} {}", task.key, task.state).unwrap();
+        }
+    }
+}
+
+fn parse_state(text: &str) -> TaskState {
+    use TaskState::*;
+    [Staging, Starting, Running, Killing, Finished, Failed, Killed, Lost]
+        .into_iter()
+        .find(|state| state.name().strip_prefix("TASK_") == Some(text))
+        .unwrap_or_else(|| panic!("{text}: no such state"))
+}
+
+/// Outcomes and changes in a line each, without what never matters here.
+struct Shown<T>(T);
+
+impl fmt::Display for Shown<&Outcome> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Outcome::Done => write!(f, "done"),
+            Outcome::Subscribed { framework_id, session } => {
+                write!(f, "subscribed {framework_id} session {session}")
+            }
+            Outcome::Admitted { agent_id, session, forget, confirm, low_mark } => {
+                write!(f, "admitted {agent_id} session {session} low mark {low_mark}")?;
+                forget.iter().try_for_each(|launch| write!(f, " forget {launch}"))?;
+                confirm.iter().try_for_each(|(launch, seq)| write!(f, " confirm {launch}#{seq}"))
+            }
+            Outcome::Launched(outcome) => {
+                let tasks = outcome.tasks.iter().map(|(id, became)| match became {
+                    TaskOutcome::Launched(launch) => format!("{id} launched {launch}"),
+                    TaskOutcome::Refused { state, reason, message } => {
+                        format!("{id} {state} {} ({message})", reason.name())
+                    }
+                });
+                write!(f, "{}", tasks.collect::<Vec<_>>().join("; "))
+            }
+            Outcome::Confirmed => write!(f, "confirmed"),
+            Outcome::Refused(refusal) => write!(f, "refused: {refusal}"),
+        }
+    }
+}
+
+impl fmt::Display for Shown<&Change> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Change::TermBegan => write!(f, "term began"),
+            Change::FrameworkSubscribed(it) => write!(f, "{} subscribed", it.id),
+            Change::FrameworkDisconnected(id, session) => write!(f, "{id} session {session} ended"),
+            Change::FrameworkRemoved(id) => write!(f, "{id} removed"),
+            Change::AgentAdmitted(it) => write!(f, "{} admitted", it.id),
+            Change::AgentDisconnected(id, session) => write!(f, "{id} session {session} ended"),
+            Change::AgentUnreachable(id) => write!(f, "{id} unreachable"),
+            Change::AgentRemoved(id) => write!(f, "{id} removed"),
+            Change::HeldChanged { agent_id, account, freed, taken } => {
+                let account = account.as_ref().map_or("nobody".into(), |(id, _)| id.to_string());
+                write!(f, "{agent_id} for {account}: -[{freed}] +[{taken}]")
+            }
+            Change::RunDue(task) => write!(f, "run {} on {}", task.key, task.agent_id),
+            Change::UpdateDue { task, status, .. } => {
+                let reason = status.reason.map_or("", |reason| reason.name());
+                write!(f, "tell {task} {} {reason}", status.state)
+            }
+            Change::KillDue(task) => write!(f, "kill {} on {}", task.key, task.agent_id),
+            Change::StrayFound { agent_id, launch, task } => {
+                write!(f, "kill stray {launch} ({task}) on {agent_id}")
+            }
+            Change::TaskCompleted(key) => write!(f, "{key} completed"),
+        }
+    }
+}
