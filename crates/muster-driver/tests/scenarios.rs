@@ -3,6 +3,8 @@
 //! A line is `TIME INPUT`; what the driver wants done follows, indented. Frames are on the newest stream
 //! unless the line ends in `@N`.
 
+#![allow(clippy::unwrap_used)]
+
 use expect_test::{Expect, expect};
 use muster_driver::{Callback, Config, Down, Driver, Effect, Input};
 use muster_model::event::CallOutcome;

@@ -1,7 +1,10 @@
 //! Every bound on what comes in. Whoever sends more is refused with the field and the bound.
 
-/// The longest frame of a stream, in bytes; also the gRPC message limit of servers and clients.
+/// The longest frame that masters take from a client, in bytes: their gRPC message limit.
 pub const FRAME_BYTES_MAX: usize = 4 << 20;
+/// The longest frame that agents and schedulers take, in bytes: what a master sends is the sum of what many
+/// clients sent.
+pub const DOWN_FRAME_BYTES_MAX: usize = 64 << 20;
 /// Tasks of one ACCEPT.
 pub const TASKS_PER_ACCEPT_MAX: usize = 10_000;
 /// Offers of one ACCEPT or DECLINE.

@@ -1,5 +1,7 @@
 //! What breaks a rule is refused with the field and the fix.
 
+#![allow(clippy::unwrap_used)]
+
 use muster_model::{MachineId, Resources, Source, Status, TaskId, TaskState, Uuid, WallTime};
 use muster_proto::mesos::value::{Range, Ranges, Scalar, Set, Type};
 use muster_proto::*;

@@ -1,5 +1,7 @@
 //! What goes out comes back the same, for every frame.
 
+#![allow(clippy::unwrap_used)]
+
 use muster_model::event::{CallOutcome, OfferWithAgent, RunOrder};
 use muster_model::*;
 use muster_proto::agent::agent_leader_frame;

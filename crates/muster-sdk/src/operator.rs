@@ -1,0 +1,249 @@
+//! What operators and tools ask of the masters.
+
+use crate::SdkError;
+use crate::stream::{chain, said};
+use muster_proto::v1::operator_service_client::OperatorServiceClient;
+use muster_proto::{limits, v1};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Response, Status};
+
+/// How long the leader is looked for.
+const SEARCH_TIME: Duration = Duration::from_secs(10);
+/// How long one master may take to answer.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+const DIAL_TIME: Duration = Duration::from_secs(1);
+/// The wait after all masters were asked in vain.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The metadata in which a master that does not lead names the leader.
+const LEADER_HINT: &str = "muster-leader";
+const PAGE: u32 = 1_000;
+
+/// Asks the leader, wherever it is.
+#[derive(Debug)]
+pub struct OperatorClient {
+    masters: Vec<String>,
+    leader: Option<String>,
+    channels: BTreeMap<String, Channel>,
+    search_time: Duration,
+}
+
+/// What one master says of itself.
+#[derive(Debug)]
+pub struct MasterStatus {
+    /// Its address, as given.
+    pub address: String,
+    /// Its answer, or why there is none.
+    pub status: Result<v1::GetRaftStatusResponse, String>,
+}
+
+type Client = OperatorServiceClient<Channel>;
+
+impl OperatorClient {
+    /// A client of these masters, `host:port` each. It dials when it is asked.
+    pub fn new(masters: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            masters: masters.into_iter().map(Into::into).collect(),
+            leader: None,
+            channels: BTreeMap::new(),
+            search_time: SEARCH_TIME,
+        }
+    }
+
+    /// Gives up the search for a leader after this time.
+    pub fn search_time(mut self, time: Duration) -> Self {
+        self.search_time = time;
+        self
+    }
+
+    fn client(&mut self, address: &str) -> Result<Client, String> {
+        let channel = match self.channels.get(address) {
+            Some(channel) => channel.clone(),
+            None => {
+                let endpoint = Endpoint::from_shared(format!("http://{address}"))
+                    .map_err(|_| format!("{address:?} is not an address like 127.0.0.1:5050"))?
+                    .connect_timeout(DIAL_TIME)
+                    .timeout(ANSWER_TIME)
+                    .tcp_nodelay(true);
+                let channel = endpoint.connect_lazy();
+                self.channels.insert(address.to_owned(), channel.clone());
+                channel
+            }
+        };
+        Ok(OperatorServiceClient::new(channel).max_decoding_message_size(limits::DOWN_FRAME_BYTES_MAX))
+    }
+
+    /// Asks the leader: follows hints, tries the other masters, until one answers or the time is up.
+    async fn ask<Q, A, F>(&mut self, request: Q, call: F) -> Result<A, SdkError>
+    where
+        Q: Clone,
+        F: AsyncFn(Client, Request<Q>) -> Result<Response<A>, Status>,
+    {
+        let deadline = Instant::now() + self.search_time;
+        let mut why = String::from("none is given");
+        loop {
+            let mut round: Vec<String> = self.leader.iter().cloned().collect();
+            round.extend(self.masters.iter().filter(|master| self.leader.as_ref() != Some(master)).cloned());
+            let mut hinted = 0;
+            let mut next = 0;
+            while next < round.len() {
+                let address = round[next].clone();
+                next += 1;
+                let client = match self.client(&address) {
+                    Ok(client) => client,
+                    Err(problem) => return Err(SdkError::Argument(problem)),
+                };
+                match call(client, Request::new(request.clone())).await {
+                    Ok(answer) => {
+                        self.leader = Some(address);
+                        return Ok(answer.into_inner());
+                    }
+                    Err(status) if is_about_leadership(&status) => {
+                        why = format!("{address}: {}", words(&status));
+                        let hint = status.metadata().get(LEADER_HINT).and_then(|hint| hint.to_str().ok());
+                        // A few hints are followed at once; masters that point at each other are not.
+                        if let Some(hint) = hint.filter(|hint| hinted < 3 && **hint != *address) {
+                            hinted += 1;
+                            round.insert(next, hint.to_owned());
+                        }
+                    }
+                    Err(status) => return Err(SdkError::Refused(said(&status))),
+                }
+            }
+            self.leader = None;
+            if Instant::now() + PAUSE >= deadline {
+                return Err(SdkError::Unreachable { masters: self.masters.join(", "), why });
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// All agents.
+    pub async fn agents(&mut self) -> Result<Vec<v1::Agent>, SdkError> {
+        let mut all: Vec<v1::Agent> = Vec::new();
+        loop {
+            let after = all.last().map(|agent| agent.agent_id.clone()).unwrap_or_default();
+            let request = v1::ListAgentsRequest { after, limit: PAGE };
+            let page =
+                self.ask(request, async |mut client, request| client.list_agents(request).await).await?;
+            if page.agents.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page.agents);
+        }
+    }
+
+    /// All frameworks, or the completed ones instead.
+    pub async fn frameworks(&mut self, completed: bool) -> Result<Vec<v1::Framework>, SdkError> {
+        let mut all: Vec<v1::Framework> = Vec::new();
+        loop {
+            let after = all.last().map(|framework| framework.framework_id.clone()).unwrap_or_default();
+            let request = v1::ListFrameworksRequest { after, limit: PAGE, completed };
+            let page =
+                self.ask(request, async |mut client, request| client.list_frameworks(request).await).await?;
+            if page.frameworks.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page.frameworks);
+        }
+    }
+
+    /// All tasks of a framework, or of all when none is named.
+    pub async fn tasks(&mut self, framework_id: Option<&str>) -> Result<Vec<v1::Task>, SdkError> {
+        let mut all: Vec<v1::Task> = Vec::new();
+        loop {
+            let request = v1::ListTasksRequest {
+                framework_id: framework_id.unwrap_or_default().into(),
+                after_framework_id: all.last().map(|task| task.framework_id.clone()).unwrap_or_default(),
+                after_task_id: all.last().map(|task| task.task_id.clone()).unwrap_or_default(),
+                limit: PAGE,
+                completed: false,
+            };
+            let page =
+                self.ask(request, async |mut client, request| client.list_tasks(request).await).await?;
+            if page.tasks.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page.tasks);
+        }
+    }
+
+    /// The newest completed tasks of a framework, or of all.
+    pub async fn completed_tasks(
+        &mut self,
+        framework_id: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<v1::Task>, SdkError> {
+        let request = v1::ListTasksRequest {
+            framework_id: framework_id.unwrap_or_default().into(),
+            limit,
+            completed: true,
+            ..Default::default()
+        };
+        let page = self.ask(request, async |mut client, request| client.list_tasks(request).await).await?;
+        Ok(page.tasks)
+    }
+
+    /// Ends a framework and all its tasks.
+    pub async fn teardown(&mut self, framework_id: &str) -> Result<(), SdkError> {
+        let request = v1::TeardownRequest { framework_id: framework_id.into() };
+        self.ask(request, async |mut client, request| client.teardown(request).await).await.map(drop)
+    }
+
+    /// Says that an agent will never come back.
+    pub async fn mark_agent_gone(&mut self, agent_id: &str) -> Result<(), SdkError> {
+        let request = v1::MarkAgentGoneRequest { agent_id: agent_id.into() };
+        self.ask(request, async |mut client, request| client.mark_agent_gone(request).await).await.map(drop)
+    }
+
+    /// Lets a member with an empty or damaged disk back in. `confirm`: its old disk will never come back.
+    pub async fn replace_member(&mut self, name: &str, confirm: bool) -> Result<(), SdkError> {
+        let request = v1::ReplaceMemberRequest { name: name.into(), confirm };
+        self.ask(request, async |mut client, request| client.replace_member(request).await).await.map(drop)
+    }
+
+    /// Hands leadership to this member, or to the best one. Says to whom.
+    pub async fn transfer_leadership(&mut self, name: Option<&str>) -> Result<String, SdkError> {
+        let request = v1::TransferLeadershipRequest { name: name.unwrap_or_default().into() };
+        let answer =
+            self.ask(request, async |mut client, request| client.transfer_leadership(request).await).await?;
+        Ok(answer.name)
+    }
+
+    /// What each given master says of itself; asked all at once, answered by any, leader or not.
+    pub async fn raft_status(&mut self) -> Vec<MasterStatus> {
+        let mut asked = Vec::new();
+        for address in self.masters.clone() {
+            let client = self.client(&address);
+            asked.push(async move {
+                let status = match client {
+                    Err(problem) => Err(problem),
+                    Ok(mut client) => {
+                        let answer = client.get_raft_status(v1::GetRaftStatusRequest {}).await;
+                        answer.map(Response::into_inner).map_err(|status| words(&status))
+                    }
+                };
+                MasterStatus { address, status }
+            });
+        }
+        futures::future::join_all(asked).await
+    }
+}
+
+/// Whether another master may answer what this one did not.
+fn is_about_leadership(status: &Status) -> bool {
+    matches!(status.code(), Code::FailedPrecondition | Code::Unavailable)
+        // A connection that breaks under a call has no code of its own.
+        || (status.code() == Code::Unknown && std::error::Error::source(status).is_some())
+        || (status.code() == Code::Cancelled && std::error::Error::source(status).is_some())
+}
+
+/// A status in words that say what broke, not in which layer.
+fn words(status: &Status) -> String {
+    match std::error::Error::source(status) {
+        Some(cause) if status.message().is_empty() || status.message().contains("transport") => chain(cause),
+        _ => said(status),
+    }
+}
