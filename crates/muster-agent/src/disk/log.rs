@@ -192,7 +192,11 @@ fn is_torn(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use muster_model::{Fence, Term};
+    use muster_model::{
+        AgentId, Fence, FrameworkId, Index, LaunchNumber, Reason, Resources, Sealed, Source, Status,
+        StatusUpdate, TaskId, TaskKey, TaskState, Term, Uuid, WallTime,
+    };
+    use muster_node::{Intent, LowMark, Process};
 
     fn fence(term: u64) -> Vec<Record> {
         vec![Record::Fence(Fence { incarnation: 1, term: Term(term) })]
@@ -285,16 +289,57 @@ mod tests {
         for term in 3..=60 {
             log.append(&[fence(term)]).unwrap();
         }
-        assert!(log.bytes < 200, "{} bytes", log.bytes);
+        assert!(log.bytes < 58 * 14, "{} bytes: it was never compacted", log.bytes);
         drop(log);
         assert_eq!(term(&path), Some(60));
     }
 
+    /// One of each, in the order of their variants. Only ever added to.
+    fn one_of_each() -> Vec<Record> {
+        let launch = LaunchNumber { incarnation: 1, index: Index(700), n: 2 };
+        let task = TaskKey { framework_id: FrameworkId::new("f"), task_id: TaskId::new("t") };
+        let status = Status {
+            state: TaskState::Running,
+            source: Source::Executor,
+            reason: Some(Reason::TaskInvalid),
+            message: "m".into(),
+            wall: WallTime(5),
+            sealed: Sealed::new(*b"ab"),
+        };
+        let update = StatusUpdate { launch, task: task.clone(), seq: 1, uuid: Uuid::of(launch, 1), status };
+        vec![
+            Record::Snapshot(Box::default()),
+            Record::Identity(AgentId::new("c-S1")),
+            Record::Fence(Fence { incarnation: 1, term: Term(300) }),
+            Record::LowMark(LowMark { incarnation: 1, index: Index(699) }),
+            Record::Intent(Box::new(Intent {
+                launch,
+                task: task.clone(),
+                resources: Resources::parse("cpus:1;ports:[1-2];s:{a}").unwrap(),
+                grace_ms: Some(9),
+                user: "u".into(),
+                sealed: Sealed::new(*b"xyz"),
+            })),
+            Record::Started { launch, process: Process { pid: 4, start_time: 5, boot_id: "b".into() } },
+            Record::KillWanted { launch, grace_ms: 6 },
+            Record::Update(Box::new(update)),
+            Record::Confirmed { launch, seq: 0 },
+            Record::Refused { launch: LaunchNumber { n: 3, ..launch }, task },
+            Record::Forgotten { launch: LaunchNumber { n: 3, ..launch } },
+        ]
+    }
+
+    /// The bytes of released versions are never edited.
     #[test]
     fn golden_bytes_of_format_1() {
+        let mut saved = Saved::default();
+        one_of_each().iter().for_each(|record| saved.apply(record));
         let mut bytes = Vec::new();
-        frame(&fence(300), &mut bytes).unwrap();
+        frame(&one_of_each(), &mut bytes).unwrap();
+        frame(&vec![Record::Snapshot(Box::new(saved))], &mut bytes).unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "060000004da7c3d0010201fb2c01");
+        expect_test::expect_file!["golden/log-1.hex"].assert_eq(&hex);
+        let (records, _) = frame_at(&bytes).unwrap();
+        assert_eq!(records, one_of_each());
     }
 }

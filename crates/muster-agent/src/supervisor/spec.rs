@@ -118,3 +118,26 @@ pub(crate) fn read_exit(path: &Path, launch: LaunchNumber) -> Option<Ending> {
     let (exit, _): (Exit, _) = bincode::serde::decode_from_slice(body, bincode::config::standard()).ok()?;
     (exit.launch == launch).then_some(exit.ending)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use muster_model::Index;
+
+    #[test]
+    fn a_cut_exit_file_does_not_read_as_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("exit");
+        let launch = LaunchNumber { incarnation: 1, index: Index(700), n: 2 };
+        Exit { launch, ending: Ending::StartFailed("why".into()) }.write(&path).unwrap();
+        assert_eq!(read_exit(&path, launch), Some(Ending::StartFailed("why".into())));
+        assert_eq!(read_exit(&path, LaunchNumber::default()), None, "of another launch");
+        let whole = fs::read(&path).unwrap();
+        let hex: String = whole.iter().map(|byte| format!("{byte:02x}")).collect();
+        expect_test::expect_file!["golden/exit-1.hex"].assert_eq(&hex);
+        for cut in 0..whole.len() {
+            fs::write(&path, &whole[..cut]).unwrap();
+            assert_eq!(read_exit(&path, launch), None, "cut at {cut}");
+        }
+    }
+}

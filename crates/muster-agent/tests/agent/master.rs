@@ -57,7 +57,13 @@ impl Master {
         let (door, sessions) = mpsc::channel(8);
         let server = tonic::transport::Server::builder().add_service(AgentServiceServer::new(Door(door)));
         let server = tokio::spawn(async move {
-            server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+            server
+                .serve_with_incoming(
+                    TcpListenerStream::new(listener)
+                        .map(|stream| stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream))),
+                )
+                .await
+                .unwrap();
         });
         Self { address, sessions, server }
     }

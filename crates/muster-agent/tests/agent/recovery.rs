@@ -1,3 +1,172 @@
-//! Later.
-use crate::runner::cases;
-cases!();
+//! Agents that are killed and come back.
+
+use crate::{
+    runner::cases,
+    world::{World, alive, launch},
+};
+use muster_model::{AgentEvent, Index, TaskState};
+use std::{fs, os::unix::fs::MetadataExt};
+
+cases!(
+    running_and_ended_tasks_are_found_again,
+    a_torn_checkpoint_tail_is_ignored,
+    damaged_checkpoints_end_all_tasks_and_make_a_new_agent,
+    a_wiped_work_directory_ends_all_tasks,
+    a_work_directory_in_use_is_refused,
+    a_command_is_not_run_when_the_agent_dies_before_the_release,
+    kills_go_on_after_a_restart,
+    an_agent_killed_at_any_moment_starts_nothing_twice,
+);
+
+use TaskState::{Failed, Finished, Killed, Running};
+
+async fn running_and_ended_tasks_are_found_again(mut world: World) {
+    let (mut stream, _) = world.join().await;
+    let text = "echo $$ > up; while [ ! -e go ]; do sleep 0.01; done; echo done; exit 6";
+    for n in [1, 2] {
+        world.run(&mut stream, n, text).await;
+        assert_eq!(world.update(&mut stream, n).await.status.state, Running);
+    }
+    let [first, second] = [1, 2].map(|n| world.sandbox(n));
+    let [one, two] = [world.line(&first.join("up")).await, world.line(&second.join("up")).await];
+    world.kill_agent();
+    // One ends while no agent is there.
+    fs::write(first.join("go"), "").unwrap();
+    world.gone(&one).await;
+    assert!(alive(&two));
+
+    let (mut stream, hello) = world.join().await;
+    assert_eq!(hello.agent_id.as_ref().unwrap().as_str(), "c1-S1");
+    let (states, message) = world.outcome(&mut stream, 1).await;
+    assert_eq!((states.last(), message.as_str()), (Some(&Failed), "Command exited with status 6"));
+    fs::write(second.join("go"), "").unwrap();
+    let (states, message) = world.outcome(&mut stream, 2).await;
+    assert_eq!((states.last(), message.as_str()), (Some(&Failed), "Command exited with status 6"));
+    assert_eq!((world.stdout(1), world.stdout(2)), ("done\n".into(), "done\n".into()));
+}
+
+async fn a_torn_checkpoint_tail_is_ignored(mut world: World) {
+    let (mut stream, _) = world.join().await;
+    world.run(&mut stream, 1, "exit 1").await;
+    let update = loop {
+        let update = world.unconfirmed(&mut stream, 1).await;
+        if update.status.state.is_terminal() {
+            break update;
+        }
+    };
+    world.kill_agent();
+    let log = world.work_dir().join("meta/agent.log");
+    let mut bytes = fs::read(&log).unwrap();
+    bytes.extend_from_slice(&[200, 0, 0, 0, 1, 2, 3]);
+    fs::write(&log, &bytes).unwrap();
+    let (_, hello) = world.join().await;
+    assert_eq!(hello.agent_id.unwrap().as_str(), "c1-S1");
+    assert_eq!(hello.tasks[0].updates.last(), Some(&update));
+}
+
+async fn start_one(world: &mut World) -> String {
+    let (mut stream, _) = world.join().await;
+    world.run(&mut stream, 1, "trap '' TERM; echo $$ > up; sleep 1000; sleep 1000").await;
+    assert_eq!(world.update(&mut stream, 1).await.status.state, Running);
+    let number = world.line(&world.sandbox(1).join("up")).await;
+    world.kill_agent();
+    assert!(alive(&number));
+    number
+}
+
+async fn damaged_checkpoints_end_all_tasks_and_make_a_new_agent(mut world: World) {
+    let number = start_one(&mut world).await;
+    let log = world.work_dir().join("meta/agent.log");
+    let mut bytes = fs::read(&log).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&log, &bytes).unwrap();
+    let (_, hello) = world.join().await;
+    assert_eq!((hello.agent_id, hello.tasks.len()), (None, 0));
+    assert!(!alive(&number), "ended before the hello");
+    assert_eq!(fs::read(log.with_extension("damaged-1")).unwrap(), bytes, "kept aside");
+}
+
+async fn a_wiped_work_directory_ends_all_tasks(mut world: World) {
+    let number = start_one(&mut world).await;
+    fs::remove_dir_all(world.work_dir()).unwrap();
+    let (_, hello) = world.join().await;
+    assert_eq!((hello.agent_id, hello.tasks.len()), (None, 0));
+    assert!(!alive(&number), "ended before the hello");
+}
+
+async fn a_work_directory_in_use_is_refused(mut world: World) {
+    let (_stream, _) = world.join().await;
+    let mut second = world.command();
+    let status = tokio::task::spawn_blocking(move || second.status().unwrap()).await.unwrap();
+    assert!(!status.success());
+    let log = fs::read_to_string(world.dir.path().join("log")).unwrap();
+    let work_dir = fs::canonicalize(world.work_dir()).unwrap();
+    let expected =
+        format!("agent failed: the work directory {} is in use by another agent", work_dir.display());
+    assert!(log.contains(&expected), "{log}");
+}
+
+/// The hold's socket closes without a byte: seen at the process itself, which is started as the supervisor does.
+async fn a_command_is_not_run_when_the_agent_dies_before_the_release(world: World) {
+    use std::io::Read;
+    let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let ran = world.dir.path().join("ran");
+    let mut command = std::process::Command::new("/proc/self/exe");
+    command.args(["hold", "/bin/sh", "sh", "-c"]).arg(format!("echo > {}", ran.display()));
+    command.stdin(std::os::fd::OwnedFd::from(theirs));
+    let mut held = command.spawn().unwrap();
+    drop(command);
+    let mut byte = [0];
+    ours.read_exact(&mut byte).unwrap();
+    assert_eq!(byte, *b"r", "held");
+    drop(ours);
+    let status = tokio::task::spawn_blocking(move || held.wait().unwrap()).await.unwrap();
+    assert!(!status.success());
+    assert!(!ran.exists());
+}
+
+async fn kills_go_on_after_a_restart(mut world: World) {
+    let (mut stream, _) = world.join().await;
+    world.run(&mut stream, 1, "trap '' TERM; echo $$ > up; sleep 1000; sleep 1000; sleep 1000").await;
+    assert_eq!(world.update(&mut stream, 1).await.status.state, Running);
+    world.line(&world.sandbox(1).join("up")).await;
+    let kill = |grace_ms| AgentEvent::Kill { launch: launch(1), task: crate::world::key(1), grace_ms };
+    stream.say(&kill(Some(700))).await;
+    // An answered ping shows that the kill was taken in; another order's acceptance, that it is on the disk.
+    world.run(&mut stream, 2, "true").await;
+    world.outcome(&mut stream, 2).await;
+    world.kill_agent();
+    let (mut stream, _) = world.join().await;
+    assert_eq!(world.outcome(&mut stream, 1).await.0.last(), Some(&Killed));
+}
+
+/// Each task appends a line to its own file outside the sandbox; the agent dies at ever later moments of its start.
+async fn an_agent_killed_at_any_moment_starts_nothing_twice(mut world: World) {
+    let runs = world.dir.path().join("runs");
+    fs::create_dir(&runs).unwrap();
+    for n in 1..=12 {
+        let (mut stream, _) = world.join().await;
+        let text = format!("echo $$ >> {}/{n}; sleep 0.05", runs.display());
+        world.run(&mut stream, n, &text).await;
+        // The moment of death is what varies here, not what is waited for.
+        tokio::time::sleep(std::time::Duration::from_micros(n * 500)).await;
+        world.kill_agent();
+        drop(stream);
+        world.start();
+        let (mut stream, hello) = world.hello(1).await;
+        let known = hello.tasks.iter().any(|task| task.launch == launch(n));
+        world.admit(&mut stream, Vec::new(), Index(0)).await;
+        if !known {
+            world.run(&mut stream, n, &text).await; // as a leader does with an order that was not accepted
+        }
+        let (states, message) = world.outcome(&mut stream, n).await;
+        let ran = fs::read_to_string(runs.join(n.to_string())).unwrap_or_default().lines().count();
+        match states.last() {
+            Some(Finished) => assert_eq!(ran, 1, "task {n}"),
+            Some(TaskState::Dropped) => assert_eq!(ran, 0, "task {n}: {message}"),
+            other => panic!("task {n} ended as {other:?}: {message}"),
+        }
+        world.kill_agent();
+        assert_eq!(fs::metadata(runs.join(n.to_string())).map_or(0, |file| file.size().min(1)), ran as u64);
+    }
+}
