@@ -1,0 +1,139 @@
+//! The registry's laws, for random logs.
+
+mod world;
+
+use muster_model::*;
+use muster_registry::*;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use world::{Dice, World};
+
+fn dice() -> impl Strategy<Value = Vec<Dice>> {
+    proptest::collection::vec(any::<Dice>(), 0..240)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..Default::default() })]
+
+    /// The laws hold after every entry; nobody has more held than an agent has, unless strays showed up.
+    #[test]
+    fn every_registry_is_lawful(dice in dice()) {
+        let mut world = World::new();
+        for roll in dice {
+            world.play(roll);
+            prop_assert_eq!(world.registry.check_laws(), Ok(()));
+        }
+    }
+
+    /// The same log gives the same registry, outcomes and hash; so does a snapshot in its middle.
+    #[test]
+    fn replay_and_restore_agree(dice in dice(), at in any::<prop::sample::Index>()) {
+        let mut world = World::new();
+        for roll in dice {
+            world.play(roll);
+        }
+        let cut = at.index(world.log.len());
+        let mut again = Registry::new(ClusterId::new("c"), 1);
+        let mut restored = None;
+        for (n, (index, term, entry)) in world.log.iter().enumerate() {
+            let applied = again.apply(*index, *term, entry);
+            if let Some(other) = restored.as_mut() {
+                let other: &mut Registry = other;
+                prop_assert_eq!(applied, other.apply(*index, *term, entry));
+            }
+            if n == cut {
+                restored = Some(Registry::restore(again.records()).unwrap());
+            }
+        }
+        prop_assert!(again == world.registry);
+        prop_assert_eq!(again.state_hash(), world.registry.state_hash());
+        let restored = restored.unwrap();
+        prop_assert!(restored == world.registry);
+        prop_assert_eq!(restored.state_hash(), world.registry.state_hash());
+    }
+
+    /// What changes say is held adds up to what is held, on every account.
+    #[test]
+    fn changes_account_for_everything_held(dice in dice()) {
+        let mut world = World::new();
+        let mut held: BTreeMap<(AgentId, Option<Account>), i64> = BTreeMap::new();
+        for roll in dice {
+            for change in world.play(roll).changes {
+                if let Change::HeldChanged { agent_id, account, freed, taken } = change {
+                    let cpus = taken.scalar("cpus") as i64 - freed.scalar("cpus") as i64;
+                    *held.entry((agent_id, account)).or_default() += cpus;
+                }
+            }
+        }
+        held.retain(|_, cpus| *cpus != 0);
+        let mut real = BTreeMap::new();
+        for it in world.registry.holdings() {
+            *real.entry((it.agent_id, it.account)).or_insert(0) += it.resources.scalar("cpus") as i64;
+        }
+        prop_assert_eq!(held, real);
+    }
+
+    /// A launch is ordered at most until its agent has accepted it; updates come in the order of their queue,
+    /// each told once as the head; launch numbers never repeat.
+    #[test]
+    fn orders_and_updates_keep_their_order(dice in dice()) {
+        let mut world = World::new();
+        let mut accepted: BTreeSet<LaunchNumber> = BTreeSet::new();
+        let mut launched: BTreeSet<LaunchNumber> = BTreeSet::new();
+        for roll in dice {
+            let before: BTreeMap<TaskKey, Task> =
+                world.registry.tasks().map(|task| (task.key.clone(), task.clone())).collect();
+            let applied = world.play(roll);
+            for change in &applied.changes {
+                match change {
+                    Change::RunDue(task) => {
+                        prop_assert!(!accepted.contains(&task.launch), "{} ordered again", task.key);
+                        if !before.contains_key(&task.key) {
+                            prop_assert!(launched.insert(task.launch), "launch number used twice");
+                        }
+                    }
+                    Change::UpdateDue { task, uuid, .. } => {
+                        let now = world.registry.task(task).expect("its task lives");
+                        prop_assert_eq!(now.updates[0].uuid, *uuid);
+                        if let Some(before) = before.get(task).filter(|it| it.launch == now.launch) {
+                            let head = before.updates.first().map(|head| head.uuid);
+                            prop_assert_ne!(head, Some(*uuid), "the head was told before");
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            for task in world.registry.tasks() {
+                if task.accepted {
+                    accepted.insert(task.launch);
+                }
+                if let Some(before) = before.get(&task.key).filter(|it| it.launch == task.launch)
+                    && let (Some(old), Some(new)) = (before.updates.first(), task.updates.first())
+                {
+                    let acknowledged = before.updates.get(1).is_some_and(|next| next == new);
+                    prop_assert!(old == new || acknowledged, "the head of {} was replaced", task.key);
+                }
+            }
+        }
+    }
+
+    /// Nothing that is remembered grows beyond its limit.
+    #[test]
+    fn memory_is_bounded(dice in proptest::collection::vec(any::<Dice>(), 200..500)) {
+        let mut world = World::new();
+        for roll in dice {
+            world.play(roll);
+            let limits = *world.registry.limits();
+            prop_assert!(world.registry.completed_tasks().count() <= limits.completed_tasks as usize);
+            // Each entry forgets one framework more than it completes at most.
+            prop_assert!(
+                world.registry.completed_frameworks().count() <= limits.completed_frameworks as usize + 1
+            );
+            let lost = world.registry.agents().filter(|it| it.lost_since().is_some()).count();
+            prop_assert!(lost <= limits.lost_agents as usize);
+            for task in world.registry.tasks() {
+                prop_assert!(task.updates.len() <= limits.updates_per_task as usize);
+            }
+        }
+    }
+}

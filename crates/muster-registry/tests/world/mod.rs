@@ -1,0 +1,228 @@
+//! Random commands that make sense often enough: they name what the registry has, and sometimes what it had.
+
+use muster_model::*;
+use muster_registry::*;
+
+/// One random choice: what to do, and three numbers to choose by.
+pub(crate) type Dice = (u8, u8, u8, u8);
+
+/// A registry and the log that made it.
+pub(crate) struct World {
+    pub(crate) registry: Registry,
+    pub(crate) log: Vec<(Index, Term, Entry)>,
+    launches: Vec<(AgentId, LaunchNumber, TaskKey)>,
+    term: u64,
+    at: u64,
+}
+
+fn pick<T>(all: &[T], n: u8) -> Option<&T> {
+    all.get(usize::from(n) % all.len().max(1))
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let registry = Registry::new(ClusterId::new("c"), 1);
+        let mut world = Self { registry, log: Vec::new(), launches: Vec::new(), term: 0, at: 0 };
+        world.commit(Command::BeginTerm(BeginTerm { reconnect_grace_ms: 5_000 }));
+        let limits = Limits {
+            completed_tasks_per_framework: 4,
+            completed_tasks: 9,
+            completed_frameworks: 2,
+            completed_framework_ids_ms: 200_000,
+            lost_agents: 2,
+            lost_agents_ms: 300_000,
+            spent_offers_ms: 30_000,
+            spent_offers_per_framework: 3,
+            agent_timeout_ms: 10_000,
+            updates_per_task: 3,
+        };
+        world.commit(Command::Configure(limits));
+        world
+    }
+
+    fn commit(&mut self, command: Command) -> Applied {
+        if let Command::BeginTerm(_) = command {
+            self.term += 1;
+        }
+        let (index, term) = (Index(self.log.len() as u64 + 1), Term(self.term));
+        let entry = Entry {
+            term,
+            at: Timestamp(self.at),
+            wall: WallTime(7),
+            first_ticket: 0,
+            commands: vec![command],
+        };
+        let applied = self.registry.apply(index, term, &entry);
+        for outcome in &applied.outcomes {
+            if let (Outcome::Launched(outcome), Command::Launch(launch)) = (outcome, &entry.commands[0]) {
+                for (task_id, became) in &outcome.tasks {
+                    if let TaskOutcome::Launched(number) = became {
+                        let key = TaskKey {
+                            framework_id: launch.framework_id.clone(),
+                            task_id: task_id.clone(),
+                        };
+                        self.launches.push((launch.agent_id.clone(), *number, key));
+                    }
+                }
+            }
+        }
+        self.log.push((index, term, entry));
+        applied
+    }
+
+    /// Does what the dice say, and returns what it changed.
+    pub(crate) fn play(&mut self, (what, a, b, c): Dice) -> Applied {
+        self.at += u64::from(c) * 40;
+        let frameworks: Vec<FrameworkId> = self.registry.frameworks().map(|it| it.id.clone()).collect();
+        let agents: Vec<AgentId> = self.registry.agents().map(|it| it.id.clone()).collect();
+        let (framework, agent) = (pick(&frameworks, a).cloned(), pick(&agents, b).cloned());
+        let command = match (what % 16, framework, agent) {
+            (0, framework, _) if c > 60 => subscribe(framework.filter(|_| c % 2 == 0), a),
+            (0, ..) => Command::BeginTerm(BeginTerm { reconnect_grace_ms: 5_000 }),
+            (1, framework, _) => subscribe(framework.filter(|_| c % 3 != 0), a),
+            (2 | 3, _, agent) => {
+                Command::AdmitAgent(Box::new(self.hello(agent.filter(|_| b % 4 != 0), b, c)))
+            }
+            (4, Some(framework_id), _) => {
+                let session = self.registry.framework(&framework_id).map_or(Session(0), |it| it.session);
+                Command::DisconnectFramework { framework_id, session }
+            }
+            (5, Some(framework_id), _) => match self.registry.framework(&framework_id).map(|it| it.connection) {
+                Some(Connection::Disconnected(it)) => {
+                    Command::ExpireFramework { framework_id, disconnected: it.index }
+                }
+                _ if c > 250 => Command::Teardown { framework_id },
+                _ => Command::Tick,
+            },
+            (6, _, Some(agent_id)) => {
+                let session = self.registry.agent(&agent_id).map_or(Session(0), |it| it.session);
+                Command::DisconnectAgent { agent_id, session }
+            }
+            (7, _, Some(agent_id)) => match self.registry.agent(&agent_id).map(|it| it.state) {
+                Some(AgentState::Disconnected(it)) => {
+                    Command::MarkUnreachable { agent_id, disconnected: it.index }
+                }
+                _ if c > 240 => Command::MarkGone { agent_id },
+                _ => Command::Tick,
+            },
+            (8..=10, Some(framework_id), Some(agent_id)) => Command::Launch(Launch {
+                framework_id,
+                agent_id,
+                role: Role::any(),
+                offer_ids: vec![OfferId::new(format!("o{}", c % 24)), OfferId::new(format!("p{}", a % 24))],
+                offered: Resources::parse("cpus:3;mem:64").unwrap(),
+                tasks: (0..=b % 3).map(|n| task(c.wrapping_add(n) % 16, a)).collect(),
+            }),
+            (11 | 12, ..) => match pick(&self.launches, a) {
+                Some((agent_id, launch, key)) => Command::Status {
+                    agent_id: agent_id.clone(),
+                    update: Box::new(update(*launch, key, b, u32::from(c % 6) + 1)),
+                },
+                None => Command::Tick,
+            },
+            (13, ..) => match pick(&self.launches, a) {
+                Some((agent_id, launch, _)) if c % 2 == 0 => {
+                    Command::Accepted { agent_id: agent_id.clone(), launches: vec![*launch] }
+                }
+                Some((agent_id, launch, _)) => {
+                    Command::Ended { agent_id: agent_id.clone(), launch: *launch }
+                }
+                None => Command::Tick,
+            },
+            (14, ..) => {
+                let waiting: Vec<_> = self.registry.tasks().filter(|it| !it.updates.is_empty()).collect();
+                match pick(&waiting, a) {
+                    Some(it) => Command::Acknowledge { task: it.key.clone(), uuid: it.updates[0].uuid },
+                    None => Command::Tick,
+                }
+            }
+            (15, ..) => match pick(&self.launches, a) {
+                Some((_, _, key)) => Command::Kill { task: key.clone(), grace_ms: None },
+                None => Command::Tick,
+            },
+            _ => Command::Tick,
+        };
+        self.commit(command)
+    }
+
+    /// A hello that lists some of what the agent was ever ordered, alive or ended.
+    fn hello(&self, agent_id: Option<AgentId>, b: u8, c: u8) -> Hello {
+        let machine = agent_id.as_ref().and_then(|id| self.registry.agent(id)).map(|it| &it.info.machine_id);
+        let tasks = self.launches.iter().enumerate().filter_map(|(n, (agent, launch, key))| {
+            let luck = (n as u8).wrapping_mul(31).wrapping_add(c);
+            if Some(agent) != agent_id.as_ref() || luck % 3 == 0 {
+                return None;
+            }
+            let alive = luck % 3 == 1;
+            Some(KnownTask {
+                launch: *launch,
+                task: key.clone(),
+                state: TaskState::Running,
+                alive,
+                resources: Resources::parse("cpus:1;mem:16").unwrap(),
+                updates: if luck % 5 == 0 || !alive { vec![update(*launch, key, luck, 7)] } else { vec![] },
+            })
+        });
+        Hello {
+            info: AgentInfo {
+                machine_id: machine.cloned().unwrap_or_else(|| MachineId::new(format!("m{}", b % 6))),
+                hostname: "h".into(),
+                port: 1,
+                resources: Resources::parse(if c > 250 { "cpus:6;mem:100" } else { "cpus:4;mem:100" }).unwrap(),
+                attributes: Vec::new(),
+            },
+            tasks: tasks.collect(),
+            sealed: Sealed::default(),
+            agent_id,
+        }
+    }
+}
+
+fn subscribe(framework_id: Option<FrameworkId>, a: u8) -> Command {
+    Command::Subscribe(Subscribe {
+        framework_id,
+        info: FrameworkInfo {
+            name: "f".into(),
+            user: "u".into(),
+            principal: None,
+            roles: vec![Role::parse(if a % 2 == 0 { "a" } else { "b" }).unwrap()],
+            failover_timeout_ms: u64::from(a) * 100,
+            capabilities: Capabilities::default(),
+            sealed: Sealed::default(),
+        },
+        suppressed_roles: Vec::new(),
+    })
+}
+
+fn task(id: u8, luck: u8) -> TaskSpec {
+    TaskSpec {
+        task_id: TaskId::new(format!("t{id}")),
+        name: "t".into(),
+        resources: Resources::parse("cpus:1;mem:16").unwrap(),
+        executor: (luck % 4 == 0).then(|| muster_model::task::ExecutorSpec {
+            executor_id: ExecutorId::new(format!("e{}", luck % 8)),
+            resources: Resources::parse("cpus:0.5").unwrap(),
+            sealed: Sealed::default(),
+        }),
+        grace_ms: None,
+        sealed: Sealed::new(*b"sealed"),
+    }
+}
+
+fn update(launch: LaunchNumber, key: &TaskKey, luck: u8, seq: u32) -> StatusUpdate {
+    let state = [TaskState::Running, TaskState::Starting, TaskState::Finished, TaskState::Failed];
+    StatusUpdate {
+        launch,
+        task: key.clone(),
+        seq,
+        uuid: Uuid::of(launch, seq),
+        status: Status {
+            state: state[usize::from(luck) % 4],
+            source: Source::Executor,
+            reason: None,
+            message: "m".into(),
+            wall: WallTime(1),
+            sealed: Sealed::default(),
+        },
+    }
+}
