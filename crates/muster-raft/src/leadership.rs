@@ -1,0 +1,196 @@
+//! Who leads, as openraft shows it and as we act on it.
+
+use crate::{
+    error::{NotLeading, TransferError},
+    machine::member,
+    member as cluster,
+    raft::{Core, Node, Raft},
+    store::lock,
+    types::Member,
+};
+use muster_model::{Fence, Term};
+use openraft::{Instant as _, ServerState, async_runtime::watch::WatchReceiver};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// What a replica knows of who leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Leadership {
+    /// This one does.
+    Leading {
+        /// Goes with everything it says.
+        fence: Fence,
+        /// Whether a quorum was heard within an election timeout. While it was not, this one makes no offer,
+        /// gives no order and answers no read that claims to be current (`protocol` A5).
+        quorum: bool,
+    },
+    /// Another one does, or nobody that is known.
+    Following {
+        /// Who.
+        leader: Option<Member>,
+        /// The newest that was heard of.
+        fence: Fence,
+    },
+    /// It is in no cluster: not founded yet, joining, damaged or stopped.
+    Outside {
+        /// What it needs.
+        note: String,
+    },
+}
+
+/// The term in which this replica leads, by openraft's own word.
+pub(crate) fn leads(core: &Core) -> Option<u64> {
+    let metrics = core.server_metrics();
+    let metrics = metrics.borrow_watched();
+    let vote = &metrics.vote;
+    let leads =
+        metrics.state == ServerState::Leader && vote.committed && vote.leader_id.voted_for == metrics.id;
+    leads.then_some(vote.leader_id.term)
+}
+
+/// Whether a quorum was heard within an election timeout.
+pub(crate) fn has_quorum(node: &Node, core: &Core) -> bool {
+    if core.voter_ids().count() == 1 {
+        return true;
+    }
+    let metrics = core.data_metrics();
+    let heard = metrics.borrow_watched().last_quorum_acked;
+    heard.is_some_and(|at| at.elapsed() <= Duration::from_millis(node.config.election_ms_max))
+}
+
+fn look(node: &Node, core: &Core) -> Leadership {
+    let incarnation = node.store.mark().incarnation;
+    let leads = leads(core);
+    if let Some(reigning) = node.shared.reigning()
+        && leads != Some(reigning)
+    {
+        node.shared.end(reigning);
+    }
+    let mut since = lock(&node.leading_since);
+    match leads {
+        Some(_) => since.get_or_insert_with(Instant::now),
+        None => &mut since.take().unwrap_or_else(Instant::now),
+    };
+    drop(since);
+    match leads {
+        Some(term) if !node.shared.over(term) => Leadership::Leading {
+            fence: Fence { incarnation, term: Term(term) },
+            quorum: has_quorum(node, core),
+        },
+        _ => {
+            let term = Term(core.server_metrics().borrow_watched().vote.leader_id.term);
+            Leadership::Following { leader: node.leader(), fence: Fence { incarnation, term } }
+        }
+    }
+}
+
+/// Publishes who leads, and does what only a leader does for its members.
+pub(crate) async fn watch(node: Arc<Node>, core: Core) {
+    let mut metrics = core.server_metrics();
+    let mut tick = tokio::time::interval(Duration::from_millis(node.config.heartbeat_ms));
+    let mut last_abdication = Instant::now();
+    loop {
+        let seen = look(&node, &core);
+        node.leadership.send_if_modified(|known| {
+            let changed = *known != seen;
+            if changed {
+                log(known, &seen);
+                *known = seen.clone();
+            }
+            changed
+        });
+        if let Some(term) = leads(&core) {
+            if node.shared.over(term)
+                && last_abdication.elapsed() > Duration::from_millis(node.config.election_ms_max)
+            {
+                // Its reign ended before its leadership did: only another term can begin one.
+                last_abdication = Instant::now();
+                if let Some(heir) = heir(&core, None) {
+                    core.trigger().transfer_leader(heir).await.ok();
+                }
+            }
+            cluster::tend(&node, &core);
+        }
+        tokio::select! {
+            changed = metrics.changed() => if changed.is_err() {
+                break;
+            },
+            _ = tick.tick() => {}
+        }
+        let state = core.metrics().borrow_watched().running_state.clone();
+        if let Err(fatal) = state
+            && !node.stopping()
+        {
+            node.store.fail(format!("consensus stopped: {fatal}"));
+        }
+    }
+    if !node.stopping() {
+        node.store.fail("consensus stopped".into());
+    }
+    node.shared.end(u64::MAX);
+}
+
+fn log(old: &Leadership, new: &Leadership) {
+    match (old, new) {
+        (Leadership::Leading { fence: old, .. }, Leadership::Leading { fence, quorum }) if old == fence => {
+            tracing::info!(term = %fence.term, quorum, "the leader's quorum changed");
+        }
+        (_, Leadership::Leading { fence, .. }) => tracing::info!(term = %fence.term, "leading"),
+        (_, Leadership::Following { leader, fence }) => {
+            let leader = leader.as_ref().map(|leader| leader.name.as_str());
+            tracing::info!(term = %fence.term, leader, "following");
+        }
+        _ => {}
+    }
+}
+
+/// The other voter with the longest log, or the named one.
+fn heir(core: &Core, name: Option<&str>) -> Option<u64> {
+    let metrics = core.metrics();
+    let metrics = metrics.borrow_watched();
+    let replication = metrics.replication.as_ref()?;
+    let voters = metrics.membership_config.voter_ids().filter(|id| *id != metrics.id);
+    voters
+        .filter(|id| {
+            name.is_none_or(|name| member(&metrics.membership_config, *id).is_some_and(|it| it.name == name))
+        })
+        .max_by_key(|id| replication.get(id).copied().flatten().map(|matched| matched.index))
+}
+
+impl Raft {
+    /// Hands leadership to the named master, or to the one with the longest log; says to whom.
+    pub async fn transfer_leadership(&self, to: Option<&str>) -> Result<String, TransferError> {
+        let node = self.node();
+        let not_leading = || NotLeading { leader: node.leader() };
+        let core = node.core().ok_or_else(not_leading)?;
+        let term = leads(&core).ok_or_else(not_leading)?;
+        let id = match (heir(&core, to), to) {
+            (Some(id), _) => id,
+            (None, Some(name)) => return Err(TransferError::Unknown(name.into())),
+            (None, None) => return Err(TransferError::Nobody),
+        };
+        let name = member(&core.server_metrics().borrow_watched().membership_config, id)
+            .map(|member| member.name)
+            .unwrap_or_default();
+        core.trigger().transfer_leader(id).await.map_err(|_| not_leading())?;
+        let mut metrics = core.server_metrics();
+        let took_over = async {
+            loop {
+                let now = metrics.borrow_watched().clone();
+                if now.vote.leader_id.term > term && now.current_leader.is_some() {
+                    return;
+                }
+                if metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let limit = Duration::from_millis(node.config.election_ms_max * 4);
+        match tokio::time::timeout(limit, took_over).await {
+            Ok(()) => Ok(name),
+            Err(_) => Err(TransferError::TimedOut(name)),
+        }
+    }
+}

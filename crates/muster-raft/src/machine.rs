@@ -1,0 +1,295 @@
+//! The registry under openraft: applies what is committed, feeds the open reign, takes and installs snapshots.
+
+use crate::{
+    clock::Clock,
+    store::{Store, lock, snapshot},
+    types::{LogId, LogPayload, Member, SnapshotMeta, StoredMembership, TypeConfig, term_of},
+};
+use futures::{Stream, StreamExt};
+use muster_model::{Index, Term};
+use muster_registry::{Change, Outcome, Registry};
+use openraft::{
+    OptionalSend, RaftSnapshotBuilder,
+    storage::{EntryResponder, RaftStateMachine},
+};
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
+use tokio::sync::mpsc;
+
+pub(crate) use crate::store::snapshot::SnapshotFile;
+pub(crate) type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotFile>;
+
+/// Entries applied under one lock.
+const BATCH_ENTRIES: usize = 256;
+/// Batches that may wait for the leader to take them.
+const REIGN_BATCHES: usize = 64;
+
+/// What a batch of committed entries did, in order.
+#[derive(Debug, Clone)]
+pub struct AppliedBatch {
+    /// The entries that hold commands.
+    pub entries: Vec<AppliedEntry>,
+    /// The registry after the batch, frozen.
+    pub registry: Registry,
+}
+
+/// What one entry did.
+#[derive(Debug, Clone)]
+pub struct AppliedEntry {
+    /// Where it is in the log.
+    pub index: Index,
+    /// The term of its log id.
+    pub term: Term,
+    /// Names its first command, if this leader decided it in this term.
+    pub first_ticket: u64,
+    /// What became of each command.
+    pub outcomes: Vec<Outcome>,
+    /// What changed.
+    pub changes: Vec<Change>,
+}
+
+/// What openraft's machine and everyone else share.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    pub(crate) clock: Clock,
+}
+
+struct State {
+    registry: Registry,
+    last: Option<LogId>,
+    membership: StoredMembership,
+    snapshot: Option<SnapshotMeta>,
+    reign: Option<(u64, mpsc::Sender<AppliedBatch>)>,
+    /// A process leads at most once in a term.
+    begun: u64,
+}
+
+impl Shared {
+    /// Starts from an empty registry or from a snapshot.
+    pub(crate) fn new(registry: Registry, snapshot: Option<SnapshotMeta>) -> Self {
+        let clock = Clock::new(registry.clock());
+        let last = snapshot.as_ref().and_then(|meta| meta.last_log_id);
+        let membership = snapshot.as_ref().map(|meta| meta.last_membership.clone()).unwrap_or_default();
+        let state = State { registry, last, membership, snapshot, reign: None, begun: 0 };
+        Self { state: Mutex::new(state), clock }
+    }
+
+    /// A frozen copy.
+    pub(crate) fn registry(&self) -> Registry {
+        lock(&self.state).registry.clone()
+    }
+
+    /// Replaces the registry of a replica that has applied nothing yet, once its cluster is known.
+    pub(crate) fn found(&self, registry: Registry) {
+        let mut state = lock(&self.state);
+        if state.last.is_none() {
+            state.registry = registry;
+        }
+    }
+
+    /// The last log id applied.
+    pub(crate) fn last(&self) -> Option<LogId> {
+        lock(&self.state).last
+    }
+
+    /// Opens a reign: the registry as it is, and everything applied from then on. None when this process
+    /// led in this term already.
+    pub(crate) fn begin(&self, term: u64) -> Option<(Registry, mpsc::Receiver<AppliedBatch>)> {
+        let mut state = lock(&self.state);
+        if state.begun >= term {
+            return None;
+        }
+        let (sender, receiver) = mpsc::channel(REIGN_BATCHES);
+        state.begun = term;
+        state.reign = Some((term, sender));
+        Some((state.registry.clone(), receiver))
+    }
+
+    /// Ends the reign of this term or of an earlier one: its stream of what is applied closes.
+    pub(crate) fn end(&self, term: u64) {
+        let mut state = lock(&self.state);
+        if state.reign.as_ref().is_some_and(|(reigning, _)| *reigning <= term) {
+            state.reign = None;
+        }
+    }
+
+    /// The term of the open reign.
+    pub(crate) fn reigning(&self) -> Option<u64> {
+        lock(&self.state).reign.as_ref().map(|(term, _)| *term)
+    }
+
+    /// Whether this process began, and no longer has, a reign in this term.
+    pub(crate) fn over(&self, term: u64) -> bool {
+        let state = lock(&self.state);
+        state.begun >= term && state.reign.as_ref().is_none_or(|(reigning, _)| *reigning != term)
+    }
+}
+
+/// The machine that openraft drives.
+pub(crate) struct Machine {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) store: Arc<Store>,
+}
+
+type Responder = openraft::storage::ApplyResponder<TypeConfig>;
+
+impl Machine {
+    /// Applies a batch under one lock and says what to tell whom.
+    fn apply_batch(
+        &self,
+        batch: Vec<Result<EntryResponder<TypeConfig>, io::Error>>,
+        responders: &mut Vec<Responder>,
+    ) -> io::Result<Option<(mpsc::Sender<AppliedBatch>, AppliedBatch)>> {
+        let mut entries = Vec::new();
+        let mut stamp = None;
+        let mut state = lock(&self.shared.state);
+        for item in batch {
+            let (entry, responder) = item?;
+            let (index, term) = (Index(entry.log_id.index), Term(term_of(&entry.log_id)));
+            match entry.payload {
+                LogPayload::Blank => state.registry.skip(index),
+                LogPayload::Membership(membership) => {
+                    state.registry.skip(index);
+                    state.membership = StoredMembership::new(Some(entry.log_id), membership);
+                }
+                LogPayload::Normal(proposal) => {
+                    let first_ticket = proposal.entry().first_ticket;
+                    let applied = state.registry.apply(index, term, proposal.entry());
+                    stamp = Some((term.0, first_ticket));
+                    if state.reign.is_some() {
+                        let (outcomes, changes) = (applied.outcomes, applied.changes);
+                        entries.push(AppliedEntry { index, term, first_ticket, outcomes, changes });
+                    }
+                }
+            }
+            state.last = Some(entry.log_id);
+            responders.extend(responder);
+        }
+        if let Some((term, first_ticket)) = stamp {
+            self.shared.clock.applied(state.registry.clock(), term, first_ticket);
+        }
+        let reign = state.reign.as_ref().filter(|_| !entries.is_empty());
+        Ok(reign
+            .map(|(_, sender)| (sender.clone(), AppliedBatch { entries, registry: state.registry.clone() })))
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = SnapshotFile;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let state = lock(&self.shared.state);
+        Ok((state.last, state.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut batches = entries.ready_chunks(BATCH_ENTRIES);
+        while let Some(batch) = batches.next().await {
+            let mut responders = Vec::new();
+            let told = self.apply_batch(batch, &mut responders)?;
+            if let Some((sender, batch)) = told
+                && sender.send(batch).await.is_err()
+                && let Some(term) = self.shared.reigning()
+            {
+                // Whoever reigned let go of the stream.
+                self.shared.end(term);
+            }
+            responders.into_iter().for_each(|responder| responder.send(()));
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        let state = lock(&self.shared.state);
+        Builder {
+            shared: self.shared.clone(),
+            store: self.store.clone(),
+            meta: SnapshotMeta { last_log_id: state.last, last_membership: state.membership.clone() },
+            registry: state.registry.clone(),
+        }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, file: SnapshotFile) -> Result<(), io::Error> {
+        let id = meta.last_log_id.ok_or_else(|| io::Error::other("a snapshot of nothing"))?;
+        let registry = match file.registry {
+            Some(registry) => registry,
+            None => {
+                let path = file.path.clone();
+                let read = tokio::task::spawn_blocking(move || snapshot::read(&path));
+                read.await.map_err(io::Error::other)?.map_err(io::Error::other)?.1
+            }
+        };
+        let dir = self.store.snapshot_dir();
+        if file.path != dir.join(snapshot::file_name(&id)) {
+            snapshot::publish(&file.path, &dir, &id, self.store.options())?;
+            self.store.list_snapshot(id).await?;
+        }
+        let old = {
+            let mut state = lock(&self.shared.state);
+            state.last = Some(id);
+            state.membership = meta.last_membership.clone();
+            state.snapshot = Some(meta.clone());
+            std::mem::replace(&mut state.registry, registry)
+        };
+        self.shared.clock.applied(self.shared.registry().clock(), term_of(&id), 0);
+        // Freeing a large registry takes long.
+        tokio::task::spawn_blocking(move || drop(old));
+        tracing::info!(index = id.index, term = term_of(&id), "installed a snapshot");
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        let meta = lock(&self.shared.state).snapshot.clone();
+        Ok(meta.and_then(|meta| {
+            let id = meta.last_log_id?;
+            let path = self.store.snapshot_dir().join(snapshot::file_name(&id));
+            Some(Snapshot { meta, snapshot: SnapshotFile { path, registry: None } })
+        }))
+    }
+}
+
+/// Writes a frozen registry to a file, while apply goes on.
+pub(crate) struct Builder {
+    shared: Arc<Shared>,
+    store: Arc<Store>,
+    meta: SnapshotMeta,
+    registry: Registry,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = SnapshotFile;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let meta = self.meta.clone();
+        let id =
+            meta.last_log_id.ok_or_else(|| io::Error::other("there is nothing to take a snapshot of"))?;
+        let dir = self.store.snapshot_dir();
+        let path = dir.join(snapshot::file_name(&id));
+        if self.store.newest_snapshot().is_none_or(|newest| newest.index < id.index) {
+            let (registry, options) = (self.registry.clone(), self.store.options().clone());
+            let written = tokio::task::spawn_blocking({
+                let meta = meta.clone();
+                move || snapshot::write(&dir, &meta, &registry, &options)
+            });
+            written.await.map_err(io::Error::other)??;
+            self.store.list_snapshot(id).await?;
+        }
+        let mut state = lock(&self.shared.state);
+        if state.snapshot.as_ref().is_none_or(|old| old.last_log_id < meta.last_log_id) {
+            state.snapshot = Some(meta.clone());
+        }
+        tracing::info!(index = id.index, "took a snapshot");
+        Ok(Snapshot { meta, snapshot: SnapshotFile { path, registry: None } })
+    }
+}
+
+/// The member with this node id.
+pub(crate) fn member(membership: &StoredMembership, node_id: u64) -> Option<Member> {
+    membership.get_node(&node_id).cloned()
+}

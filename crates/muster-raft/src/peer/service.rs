@@ -1,0 +1,265 @@
+//! What this replica answers to the other masters. Who asks for another cluster, incarnation or node id is
+//! refused, votes included (`protocol` H27).
+
+use super::{MESSAGE_BYTES_MAX, PIPELINE, wire};
+use crate::{
+    machine::{Snapshot, SnapshotFile},
+    member,
+    raft::{Core, Node},
+    store::snapshot,
+};
+use futures::{StreamExt, stream::FuturesOrdered};
+use muster_proto::raft::{
+    self as proto,
+    peer_service_server::{PeerService, PeerServiceServer},
+};
+use openraft::raft::TransferLeaderRequest;
+use std::{path::PathBuf, sync::Arc};
+use tokio::{io::AsyncWriteExt, sync::mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+/// The service, to be mounted on a tonic router.
+pub type PeerServer = PeerServiceServer<Peers>;
+
+/// Answers the other masters.
+pub struct Peers {
+    node: Arc<Node>,
+}
+
+impl Peers {
+    pub(crate) fn server(node: Arc<Node>) -> PeerServer {
+        PeerServiceServer::new(Self { node })
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+}
+
+/// Refuses what is meant for someone else.
+fn check(node: &Node, target: Option<&proto::Target>) -> Result<(), Status> {
+    let target = target.ok_or_else(|| Status::invalid_argument("the request names no target"))?;
+    let mark = node.store.mark();
+    let refused = |what: String| Err(Status::failed_precondition(what));
+    match &mark.cluster_id {
+        None => return refused(format!("{} is in no cluster yet", node.config.name)),
+        Some(cluster_id) if *cluster_id != target.cluster_id => {
+            return refused(format!(
+                "{} is in the cluster {cluster_id}, not {}",
+                node.config.name, target.cluster_id
+            ));
+        }
+        Some(_) => {}
+    }
+    if mark.incarnation != target.incarnation {
+        return refused(format!("{} is in incarnation {}", node.config.name, mark.incarnation));
+    }
+    if mark.node_id != target.to_node {
+        return refused(format!("{} has a new node id: its old disk is gone", node.config.name));
+    }
+    if mark.founding.is_none() && !mark.joined {
+        return refused(format!("{} was not taken in yet", node.config.name));
+    }
+    node.heard.hear(target.from_node);
+    Ok(())
+}
+
+/// openraft, for a request that is meant for this replica. The first one starts it: by then its cluster exists.
+async fn core_for(node: &Arc<Node>, target: Option<&proto::Target>) -> Result<Core, Status> {
+    check(node, target)?;
+    if let Some(core) = node.core() {
+        return Ok(core);
+    }
+    let _entering = node.entering.lock().await;
+    // The record may have been replaced while we waited.
+    check(node, target)?;
+    if node.stopping() {
+        return Err(Status::unavailable("stopping"));
+    }
+    node.start().await.map_err(Status::internal)
+}
+
+fn stopped(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(format!("consensus stopped: {error}"))
+}
+
+fn invalid(error: wire::WireError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+#[tonic::async_trait]
+impl PeerService for Peers {
+    type AppendStream = ReceiverStream<Result<proto::AppendResponse, Status>>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<proto::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let (answers, stream) = mpsc::channel(PIPELINE);
+        self.node.spawn(append_all(self.node.clone(), request.into_inner(), answers));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn vote(
+        &self,
+        request: Request<proto::VoteRequest>,
+    ) -> Result<Response<proto::VoteResponse>, Status> {
+        let request = request.into_inner();
+        let core = core_for(&self.node, request.target.as_ref()).await?;
+        let pre_vote = request.pre_vote;
+        let request = wire::from_vote_request(request).map_err(invalid)?;
+        let answer = if pre_vote { core.pre_vote(request).await } else { core.vote(request).await };
+        Ok(Response::new(wire::to_vote_response(&answer.map_err(stopped)?)))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<proto::TransferLeaderRequest>,
+    ) -> Result<Response<proto::TransferLeaderResponse>, Status> {
+        let request = request.into_inner();
+        let core = core_for(&self.node, request.target.as_ref()).await?;
+        let from = wire::from_vote(request.from).map_err(invalid)?;
+        let last = request.last_log.map(wire::from_log_id);
+        let request = TransferLeaderRequest::new(from, request.to_node, last);
+        let refused = match core.handle_transfer_leader(request).await.map_err(stopped)? {
+            Ok(()) => String::new(),
+            Err(error) => error.to_string(),
+        };
+        Ok(Response::new(proto::TransferLeaderResponse { refused }))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<proto::SnapshotChunk>>,
+    ) -> Result<Response<proto::SnapshotResponse>, Status> {
+        let mut chunks = request.into_inner();
+        let first =
+            chunks.message().await?.ok_or_else(|| Status::invalid_argument("the snapshot is empty"))?;
+        let core = core_for(&self.node, first.target.as_ref()).await?;
+        let vote = wire::from_vote(first.vote).map_err(invalid)?;
+        let mut receiving = self.node.receiving.lock().await;
+        *receiving += 1;
+        let path = self.node.store.snapshot_dir().join(format!("incoming-{receiving}.part"));
+        let result = self.install(core, vote, first.data, chunks, path.clone()).await;
+        // Renamed when it was installed; else nobody wants it.
+        tokio::fs::remove_file(&path).await.ok();
+        result
+    }
+
+    async fn identify(
+        &self,
+        _request: Request<proto::IdentifyRequest>,
+    ) -> Result<Response<proto::IdentifyResponse>, Status> {
+        let mark = self.node.store.mark();
+        let started = !mark.blank() || mark.joined;
+        Ok(Response::new(proto::IdentifyResponse {
+            name: self.node.config.name.clone(),
+            node_id: mark.node_id,
+            blank: !started && mark.damage.is_none(),
+            started,
+            cluster_id: mark.cluster_id.unwrap_or_default(),
+        }))
+    }
+
+    async fn found(
+        &self,
+        request: Request<proto::FoundRequest>,
+    ) -> Result<Response<proto::FoundResponse>, Status> {
+        let record = request.into_inner().record.ok_or_else(|| Status::invalid_argument("no record"))?;
+        let (stored, why_not) = match member::accept_founding(&self.node, record).await {
+            Ok(()) => (true, String::new()),
+            Err(why_not) => (false, why_not),
+        };
+        Ok(Response::new(proto::FoundResponse { stored, why_not }))
+    }
+
+    async fn join(
+        &self,
+        request: Request<proto::JoinRequest>,
+    ) -> Result<Response<proto::JoinResponse>, Status> {
+        Ok(Response::new(member::take_in(&self.node, request.into_inner()).await))
+    }
+}
+
+impl Peers {
+    /// Receives a snapshot into a file, verifies all of it, makes it durable and hands it over.
+    async fn install(
+        &self,
+        core: Core,
+        vote: crate::types::Vote,
+        first: bytes::Bytes,
+        mut chunks: Streaming<proto::SnapshotChunk>,
+        path: PathBuf,
+    ) -> Result<Response<proto::SnapshotResponse>, Status> {
+        let io = |error: std::io::Error| Status::internal(format!("cannot store the snapshot: {error}"));
+        let mut file = tokio::fs::File::create(&path).await.map_err(io)?;
+        file.write_all(&first).await.map_err(io)?;
+        while let Some(chunk) = chunks.message().await? {
+            file.write_all(&chunk.data).await.map_err(io)?;
+        }
+        if self.node.store.options().syncs() {
+            file.sync_all().await.map_err(io)?;
+        }
+        drop(file);
+        let read = tokio::task::spawn_blocking({
+            let path = path.clone();
+            move || snapshot::read(&path)
+        });
+        let read = read.await.map_err(|error| Status::internal(error.to_string()))?;
+        let (meta, registry) = read.map_err(|error| Status::data_loss(error.to_string()))?;
+        let ours = self.node.store.mark().cluster_id.unwrap_or_default();
+        if registry.cluster_id().as_str() != ours {
+            return Err(Status::failed_precondition(format!(
+                "the snapshot is of the cluster {}, not of {ours}",
+                registry.cluster_id()
+            )));
+        }
+        let snapshot = Snapshot { meta, snapshot: SnapshotFile { path, registry: Some(registry) } };
+        let answer = core.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
+        Ok(Response::new(proto::SnapshotResponse { vote: Some(wire::to_vote(&answer.vote)) }))
+    }
+}
+
+/// Hands appends to openraft as they come and answers them in order.
+async fn append_all(
+    node: Arc<Node>,
+    mut requests: Streaming<proto::AppendRequest>,
+    answers: mpsc::Sender<Result<proto::AppendResponse, Status>>,
+) {
+    let mut waiting = FuturesOrdered::new();
+    let end = loop {
+        tokio::select! {
+            // openraft takes a request in when it is first polled, so they enter in order.
+            Some((sequence, answer)) = waiting.next(), if !waiting.is_empty() => {
+                let answer = match answer {
+                    Ok(answer) => Ok(wire::to_append_response(sequence, answer)),
+                    Err(error) => break stopped(error),
+                };
+                if answers.send(answer).await.is_err() {
+                    return;
+                }
+            }
+            request = requests.message(), if waiting.len() < PIPELINE => {
+                let request = match request {
+                    Ok(Some(request)) => request,
+                    Ok(None) | Err(_) => return,
+                };
+                let core = match core_for(&node, request.target.as_ref()).await {
+                    Ok(core) => core,
+                    Err(status) => break status,
+                };
+                let sequence = request.sequence;
+                match wire::from_append(request) {
+                    Ok(request) => waiting.push_back(async move {
+                        (sequence, core.append_entries(request).await)
+                    }),
+                    Err(error) => {
+                        // An entry that this version does not understand must stop it, never be skipped.
+                        node.store.fail(format!("cannot take an entry of the leader in: {error}"));
+                        break invalid(error);
+                    }
+                }
+            }
+        }
+    };
+    answers.send(Err(end)).await.ok();
+}

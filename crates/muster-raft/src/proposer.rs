@@ -1,0 +1,232 @@
+//! Commands in, entries out: one task drains the queue into one entry after another, in order, without a timer.
+//!
+//! What was decided under one leadership is written under no other: each write names the leader it is for.
+
+use crate::{
+    codec::EntryBuilder,
+    config::RaftConfig,
+    error::Full,
+    machine::Shared,
+    raft::Core,
+    store::lock,
+    types::{Proposal, TypeConfig},
+};
+use muster_model::{Term, WallTime};
+use muster_registry::Command;
+use openraft::{
+    errors::{ClientWriteError, ForwardReason},
+    impls::ProgressResponder,
+    raft::ClientWriteResult,
+};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+use tokio::sync::mpsc;
+
+/// How long to wait before entries that a leader without a lease refused are written again.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// Takes commands in for one reign. What becomes of them comes with the reign's applied batches.
+#[derive(Debug)]
+pub struct Proposer {
+    queue: mpsc::Sender<Command>,
+    tickets: Mutex<u64>,
+}
+
+impl Proposer {
+    /// Queues a command; never waits. Tickets count 1, 2, 3 in the order of the calls.
+    pub fn propose(&self, command: Command) -> Result<u64, Full> {
+        let mut tickets = lock(&self.tickets);
+        self.queue.try_send(command).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Full::Queue,
+            mpsc::error::TrySendError::Closed(_) => Full::Over,
+        })?;
+        *tickets += 1;
+        Ok(*tickets)
+    }
+}
+
+/// Starts the task of a reign. It ends with the reign, and ends the reign when order could not be kept.
+pub(crate) fn start(core: Core, shared: Arc<Shared>, term: u64, config: &RaftConfig) -> Proposer {
+    let (queue, commands) = mpsc::channel(config.propose_queue);
+    let task = Task {
+        core,
+        shared,
+        term,
+        commands,
+        held: None,
+        in_flight: VecDeque::new(),
+        next_ticket: 1,
+        entry_commands: config.max_entry_commands.max(1),
+        entry_bytes: config.max_entry_bytes,
+        entries: config.entries_in_flight.max(2),
+    };
+    tokio::spawn(task.run());
+    Proposer { queue, tickets: Mutex::new(0) }
+}
+
+type Answer = tokio::sync::oneshot::Receiver<ClientWriteResult<TypeConfig>>;
+
+struct Task {
+    core: Core,
+    shared: Arc<Shared>,
+    term: u64,
+    commands: mpsc::Receiver<Command>,
+    /// Did not fit into the last entry.
+    held: Option<Command>,
+    in_flight: VecDeque<(Proposal, Answer)>,
+    next_ticket: u64,
+    entry_commands: usize,
+    entry_bytes: usize,
+    entries: usize,
+}
+
+/// The reign is over for this task.
+struct Over(&'static str);
+
+impl Task {
+    async fn run(mut self) {
+        let Over(why) = self.drive().await;
+        tracing::info!(term = self.term, why, "the reign is over");
+        self.shared.end(self.term);
+    }
+
+    async fn drive(&mut self) -> Over {
+        loop {
+            let step = match self.next().await {
+                Ok(Some(command)) => self.write(command).await,
+                Ok(None) => return Over("nobody proposes any more"),
+                Err(over) => Err(over),
+            };
+            if let Err(over) = step {
+                return over;
+            }
+        }
+    }
+
+    /// The next command, once there is room for another entry.
+    async fn next(&mut self) -> Result<Option<Command>, Over> {
+        loop {
+            if self.in_flight.len() >= self.entries {
+                self.settle().await?;
+                continue;
+            }
+            if self.held.is_some() {
+                return Ok(self.held.take());
+            }
+            if self.in_flight.is_empty() {
+                return Ok(self.commands.recv().await);
+            }
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => return Ok(command),
+                answer = answered(&mut self.in_flight) => self.settled(answer).await?,
+            }
+        }
+    }
+
+    /// Drains what waits into one entry and writes it.
+    async fn write(&mut self, first: Command) -> Result<(), Over> {
+        let begins = matches!(first, Command::BeginTerm(_));
+        let mut builder = EntryBuilder::default();
+        let encodes = |result: Result<(), crate::codec::CodecError>| {
+            result.map_err(|error| {
+                tracing::error!(%error, "a command cannot be stored");
+                Over("a command cannot be stored")
+            })
+        };
+        encodes(builder.push(first))?;
+        while builder.len() < self.entry_commands && builder.bytes() < self.entry_bytes {
+            let Ok(command) = self.commands.try_recv() else { break };
+            encodes(builder.push(command))?;
+            if builder.bytes() > self.entry_bytes {
+                self.held = builder.pop();
+                break;
+            }
+        }
+        let count = builder.len() as u64;
+        let at = self.shared.clock.stamp(self.term, self.next_ticket, begins);
+        let proposal = builder
+            .finish(Term(self.term), at, wall(), self.next_ticket)
+            .map_err(|_| Over("an entry cannot be stored"))?;
+        self.next_ticket += count;
+        self.send(proposal).await
+    }
+
+    async fn send(&mut self, proposal: Proposal) -> Result<(), Over> {
+        let (responder, answer) = ProgressResponder::complete_only();
+        let leader = openraft::vote::leader_id_std::CommittedLeaderId::new(self.term);
+        let write = self.core.write(proposal.clone()).responder(responder).with_leader(leader);
+        write.await.map_err(|_| Over("consensus stopped"))?;
+        self.in_flight.push_back((proposal, answer));
+        Ok(())
+    }
+
+    /// Waits for the oldest entry in flight.
+    async fn settle(&mut self) -> Result<(), Over> {
+        let answer = answered(&mut self.in_flight).await;
+        self.settled(answer).await
+    }
+
+    async fn settled(&mut self, answer: Answered) -> Result<(), Over> {
+        match answer {
+            Answered::Applied => {
+                self.in_flight.pop_front();
+                Ok(())
+            }
+            Answered::Gone => Err(Over("leadership was lost")),
+            Answered::NoLease => self.again().await,
+        }
+    }
+
+    /// The oldest entry was refused because the quorum was out of reach for a moment. If all that follow it
+    /// were refused as well, they are written again in their order; else the order is lost, and the reign
+    /// with it.
+    async fn again(&mut self) -> Result<(), Over> {
+        let mut refused = VecDeque::new();
+        while let Some((proposal, _)) = self.in_flight.front() {
+            refused.push_back(proposal.clone());
+            if refused.len() > 1 && !matches!(answered(&mut self.in_flight).await, Answered::NoLease) {
+                return Err(Over("the quorum was out of reach while entries were in flight"));
+            }
+            self.in_flight.pop_front();
+        }
+        if self.shared.reigning() != Some(self.term) {
+            return Err(Over("leadership was lost"));
+        }
+        tokio::time::sleep(RETRY).await;
+        for proposal in refused {
+            self.send(proposal).await?;
+        }
+        Ok(())
+    }
+}
+
+enum Answered {
+    Applied,
+    /// Refused before it entered the log; this one still leads.
+    NoLease,
+    /// Refused because it does not lead, or the outcome is unknown.
+    Gone,
+}
+
+/// What became of the oldest entry. Cancel safe: the entry stays where it is.
+async fn answered(in_flight: &mut VecDeque<(Proposal, Answer)>) -> Answered {
+    let Some((_, answer)) = in_flight.front_mut() else { return Answered::Gone };
+    match answer.await {
+        Ok(Ok(_)) => Answered::Applied,
+        Ok(Err(ClientWriteError::ForwardToLeader(forward)))
+            if forward.reason == ForwardReason::LeaseExpired =>
+        {
+            Answered::NoLease
+        }
+        Ok(Err(_)) | Err(_) => Answered::Gone,
+    }
+}
+
+fn wall() -> WallTime {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    WallTime(since.as_millis() as u64)
+}
