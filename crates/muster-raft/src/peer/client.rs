@@ -371,7 +371,7 @@ impl NetSnapshot<TypeConfig> for PeerClient {
         let target = self.0.target.clone();
         let file = tokio::fs::File::open(&snapshot.snapshot.path)
             .await
-            .map_err(|error| NetworkError::<TypeConfig>::from_string(error))?;
+            .map_err(NetworkError::<TypeConfig>::from_string)?;
         let reading = tokio::spawn(send_file(file, target, wire::to_vote(&vote), chunks));
         let request = client.install_snapshot(tokio_stream::wrappers::ReceiverStream::new(sent));
         let result = tokio::select! {

@@ -38,8 +38,8 @@ const OPS_MAX: usize = 1_024;
 /// Snapshots kept.
 const SNAPSHOTS_KEPT: usize = 2;
 
-/// Called with the name of each step of each order, for tests that crash there.
-pub(crate) type StepHook = Arc<dyn Fn(&'static str) + Send + Sync>;
+/// Called with the name of each step of each order, for tests that crash or fail there.
+pub(crate) type StepHook = Arc<dyn Fn(&'static str) -> io::Result<()> + Send + Sync>;
 
 /// What tests change.
 #[derive(Clone, Default)]
@@ -58,10 +58,8 @@ impl StoreOptions {
         true
     }
 
-    pub(crate) fn step(&self, name: &'static str) {
-        if let Some(hook) = &self.hook {
-            hook(name);
-        }
+    pub(crate) fn step(&self, name: &'static str) -> io::Result<()> {
+        self.hook.as_ref().map_or(Ok(()), |hook| hook(name))
     }
 }
 
@@ -90,11 +88,14 @@ pub(crate) struct Store {
     options: StoreOptions,
 }
 
+/// A snapshot that was read.
+pub(crate) type Restored = (SnapshotMeta, Registry);
+
 /// What [`open`] found.
 pub(crate) struct Opened {
     pub(crate) store: Arc<Store>,
     /// The newest snapshot that can be read, with its contents.
-    pub(crate) snapshot: Option<(SnapshotMeta, Registry)>,
+    pub(crate) snapshot: Option<Restored>,
 }
 
 /// Opens a data directory or makes a new one. A damaged one is set aside and replaced by an empty one with
@@ -158,7 +159,7 @@ struct Found {
     scan: Scan,
     mark: Mark,
     mark_file: MarkFile,
-    snapshot: Option<(SnapshotMeta, Registry)>,
+    snapshot: Option<Restored>,
     snapshots: Vec<LogId>,
 }
 
@@ -256,10 +257,7 @@ fn check_log(mark: &Mark, scan: &mut Scan, first: u64) -> Result<(), String> {
 }
 
 /// The newest listed snapshot that can be read, and all that are there. Files that are not listed go.
-fn read_snapshots(
-    dir: &Path,
-    scan: &Scan,
-) -> Result<(Option<(SnapshotMeta, Registry)>, Vec<LogId>), SnapshotError> {
+fn read_snapshots(dir: &Path, scan: &Scan) -> Result<(Option<Restored>, Vec<LogId>), SnapshotError> {
     std::fs::create_dir_all(dir)?;
     let mut listed: Vec<LogId> = Vec::new();
     let mut newest = None;
@@ -288,7 +286,7 @@ fn read_snapshots(
     Ok((newest, listed))
 }
 
-fn verify(path: &Path, length: u64, crc: u32) -> Result<(SnapshotMeta, Registry), SnapshotError> {
+fn verify(path: &Path, length: u64, crc: u32) -> Result<Restored, SnapshotError> {
     if snapshot::fingerprint(path)? != (length, crc) {
         return Err(SnapshotError::Checksum);
     }
@@ -319,7 +317,7 @@ fn set_aside(
     }
     sync_dir(&aside)?;
     sync_dir(dir)?;
-    options.step("set aside: files moved");
+    options.step("set aside: files moved")?;
     let old = mark.map(|mark| *mark).unwrap_or_default();
     // A directory that was never used keeps the word of the one it replaced itself.
     let damage = match old.damage {

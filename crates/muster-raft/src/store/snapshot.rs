@@ -109,11 +109,11 @@ pub(crate) fn write(
         chunks.record(&codec::encode(&record).map_err(io::Error::other)?)?;
     }
     let file = chunks.finish()?;
-    options.step("snapshot: written");
+    options.step("snapshot: written")?;
     if options.syncs() {
         file.sync_all()?;
     }
-    options.step("snapshot: synced");
+    options.step("snapshot: synced")?;
     publish(&temp, dir, &id, options)
 }
 
@@ -121,11 +121,11 @@ pub(crate) fn write(
 pub(crate) fn publish(temp: &Path, dir: &Path, id: &LogId, options: &StoreOptions) -> io::Result<PathBuf> {
     let path = dir.join(file_name(id));
     std::fs::rename(temp, &path)?;
-    options.step("snapshot: renamed");
+    options.step("snapshot: renamed")?;
     if options.syncs() {
         sync_dir(dir)?;
     }
-    options.step("snapshot: durable");
+    options.step("snapshot: durable")?;
     Ok(path)
 }
 

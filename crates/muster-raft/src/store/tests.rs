@@ -1,1 +1,385 @@
+//! Crashes at every step of every order, damage of every kind, failed syncs.
 
+use super::*;
+use crate::{
+    codec,
+    types::{LogEntry, LogPayload, Proposal, StoredMembership, TypeConfig, Vote, term_of},
+};
+use muster_model::{AgentId, ClusterId, Index, Term};
+use muster_registry::{Command, Entry};
+use openraft::{
+    RaftLogReader,
+    storage::{IOFlushed, RaftLogStorage},
+    type_config::TypeConfigExt,
+};
+use std::collections::BTreeMap;
+
+fn entry(term: u64, index: u64, bytes: usize) -> LogEntry {
+    let commands = vec![Command::MarkGone { agent_id: AgentId::new("x".repeat(bytes)) }];
+    let entry = Entry { term: Term(term), first_ticket: index, commands, ..Entry::default() };
+    let bytes = codec::encode_entry(&entry).unwrap();
+    LogEntry { log_id: log_id(term, index), payload: LogPayload::Normal(Proposal::from_parts(entry, bytes)) }
+}
+
+async fn append(log: &mut LogStore, entries: Vec<LogEntry>) -> io::Result<()> {
+    let (tx, rx) = TypeConfig::oneshot();
+    log.append(entries, IOFlushed::signal(tx)).await?;
+    rx.await.unwrap()
+}
+
+fn open_here(dir: &Path) -> Opened {
+    open(dir, "m1", false, StoreOptions::default()).unwrap()
+}
+
+async fn entries_of(store: &Arc<Store>) -> Vec<LogEntry> {
+    let mut log = store.log_store();
+    log.get_log_reader().await.try_get_log_entries(..).await.unwrap()
+}
+
+async fn take_snapshot(store: &Arc<Store>, term: u64, index: u64) {
+    let mut registry = Registry::new(ClusterId::new("c1"), 1);
+    registry.skip(Index(index));
+    let meta =
+        SnapshotMeta { last_log_id: Some(log_id(term, index)), last_membership: StoredMembership::default() };
+    snapshot::write(&store.snapshot_dir(), &meta, &registry, store.options()).unwrap();
+    store.list_snapshot(log_id(term, index)).await.unwrap();
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for file in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(file.file_name());
+        match file.file_type().unwrap().is_dir() {
+            true => copy_dir(&file.path(), &target),
+            false => drop(std::fs::copy(file.path(), target).unwrap()),
+        }
+    }
+}
+
+/// What a crash at some moment must not lose.
+#[derive(Clone, Default)]
+struct Promise {
+    entries: BTreeMap<u64, LogEntry>,
+    vote: Option<u64>,
+}
+
+/// Runs a script of all orders and copies the directory at each step, with what was acknowledged by then.
+struct Script {
+    store: Arc<Store>,
+    log: LogStore,
+    promise: Arc<Mutex<Promise>>,
+}
+
+impl Script {
+    async fn append(&mut self, entries: Vec<LogEntry>) {
+        append(&mut self.log, entries.clone()).await.unwrap();
+        lock(&self.promise).entries.extend(entries.into_iter().map(|it| (it.log_id.index, it)));
+    }
+
+    async fn vote(&mut self, term: u64) {
+        self.log.save_vote(&Vote::new(term, 7)).await.unwrap();
+        lock(&self.promise).vote = Some(term);
+    }
+
+    async fn truncate(&mut self, after: LogId) {
+        lock(&self.promise).entries.retain(|index, _| *index <= after.index);
+        self.log.truncate_after(Some(after)).await.unwrap();
+    }
+
+    async fn purge(&mut self, upto: LogId) {
+        lock(&self.promise).entries.retain(|index, _| *index > upto.index);
+        self.log.purge(upto).await.unwrap();
+    }
+}
+
+async fn run_script(dir: &Path, hook: StepHook, promise: Arc<Mutex<Promise>>) {
+    let options = StoreOptions { hook: Some(hook), ..StoreOptions::default() };
+    let opened = open(dir, "m1", false, options).unwrap();
+    let log = opened.store.log_store();
+    let mut script = Script { store: opened.store, log, promise };
+    script.vote(1).await;
+    script.append(vec![entry(1, 0, 10)]).await;
+    script.append((1..5).map(|n| entry(1, n, 200)).collect()).await;
+    script.append(vec![entry(1, 5, 64 << 10), entry(1, 6, 1 << 20)]).await;
+    script.vote(2).await;
+    // A new leader replaces the tail, in fewer rows.
+    script.truncate(log_id(1, 4)).await;
+    script.append((5..8).map(|n| entry(2, n, 100)).collect()).await;
+    take_snapshot(&script.store, 2, 6).await;
+    script.purge(log_id(2, 3)).await;
+    script.append((8..12).map(|n| entry(2, n, 70_000)).collect()).await;
+    take_snapshot(&script.store, 2, 10).await;
+    script.purge(log_id(2, 9)).await;
+    script.vote(3).await;
+    // A snapshot from another replica reaches beyond the log.
+    take_snapshot(&script.store, 3, 40).await;
+    script.purge(log_id(3, 40)).await;
+    script.append((41..44).map(|n| entry(3, n, 300)).collect()).await;
+    script.store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_at_any_step_loses_nothing_that_was_acknowledged() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("live");
+    let promise = Arc::new(Mutex::new(Promise::default()));
+    let copies: Arc<Mutex<Vec<(PathBuf, &'static str, Promise)>>> = Arc::default();
+    let hook: StepHook = Arc::new({
+        let (live, root) = (dir.clone(), root.path().to_owned());
+        let (promise, copies) = (promise.clone(), copies.clone());
+        move |step| {
+            let mut copies = lock(&copies);
+            let copy = root.join(format!("crash-{}", copies.len()));
+            copy_dir(&live, &copy);
+            copies.push((copy, step, lock(&promise).clone()));
+            Ok(())
+        }
+    });
+    run_script(&dir, hook, promise.clone()).await;
+    let mut copies = std::mem::take(&mut *lock(&copies));
+    let steps: std::collections::BTreeSet<&str> = copies.iter().map(|(_, step, _)| *step).collect();
+    for step in [
+        "append: rows durable",
+        "truncate: mark durable",
+        "purge: mark durable",
+        "snapshot: renamed",
+        "catalogue",
+    ] {
+        assert!(steps.contains(step), "{step} was never reached");
+    }
+    copies.push((dir, "the end", lock(&promise).clone()));
+    for (copy, step, promise) in copies {
+        check_promise(&copy, step, &promise).await;
+    }
+}
+
+async fn check_promise(dir: &Path, step: &str, promise: &Promise) {
+    let opened = open_here(dir);
+    let mark = opened.store.mark();
+    assert_eq!(mark.damage, None, "after a crash at {step:?} ({})", dir.display());
+    assert!(mark.vote.map(|vote| vote.term) >= promise.vote, "the vote is lost after a crash at {step:?}");
+    let found = entries_of(&opened.store).await;
+    let indexes: Vec<u64> = found.iter().map(|entry| entry.log_id.index).collect();
+    assert!(indexes.windows(2).all(|pair| pair[0] + 1 == pair[1]), "a gap after {step:?}: {indexes:?}");
+    let covered = opened.snapshot.as_ref().and_then(|(meta, _)| meta.last_log_id).map_or(0, |id| id.index);
+    for (index, promised) in &promise.entries {
+        match found.iter().find(|entry| entry.log_id.index == *index) {
+            Some(entry) => assert_eq!(entry, promised, "after a crash at {step:?}"),
+            None => assert!(covered >= *index, "entry {index} is lost after a crash at {step:?}"),
+        }
+    }
+    // It goes on from there.
+    let next = found.last().map_or(covered, |entry| entry.log_id.index) + 1;
+    let mut log = opened.store.log_store();
+    append(&mut log, vec![entry(9, next, 10)]).await.unwrap();
+    opened.store.close().await;
+}
+
+/// A directory with a log of ten entries, closed.
+async fn sample(dir: &Path) {
+    let store = open_here(dir).store;
+    let mut log = store.log_store();
+    log.save_vote(&Vote::new(1, 7)).await.unwrap();
+    append(&mut log, (0..10).map(|n| entry(1, n, 100_000)).collect()).await.unwrap();
+    store.close().await;
+}
+
+fn with_sled(dir: &Path, change: impl FnOnce(&sled::Db)) {
+    let db = sled::Config::new()
+        .path(dir.join(LOG_DIR))
+        .segment_size(8 << 20)
+        .flush_every_ms(None)
+        .open()
+        .unwrap();
+    change(&db);
+    db.flush().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_of_any_kind_is_set_aside_and_never_votes_again() {
+    let flip = |db: &sled::Db| {
+        let key = rows::log_key(4, 1);
+        let mut value = db.get(key).unwrap().unwrap().to_vec();
+        value[5_000] ^= 4;
+        db.insert(key, value).unwrap();
+    };
+    let kinds: Vec<(&str, Box<dyn Fn(&Path)>)> = vec![
+        ("a flipped bit in a row", Box::new(move |dir| with_sled(dir, flip))),
+        ("a gap", Box::new(|dir| with_sled(dir, |db| drop(db.remove(rows::log_key(5, 0)).unwrap())))),
+        (
+            "a part that is missing",
+            Box::new(|dir| with_sled(dir, |db| drop(db.remove(rows::log_key(9, 1)).unwrap()))),
+        ),
+        (
+            "a short log",
+            Box::new(|dir| {
+                with_sled(dir, |db| {
+                    (0..2).for_each(|part| drop(db.remove(rows::log_key(9, part)).unwrap()));
+                });
+            }),
+        ),
+        (
+            "an entry of another term",
+            Box::new(|dir| {
+                with_sled(dir, |db| {
+                    let payload = codec::encode_payload(&entry(4, 9, 100_000).payload).unwrap();
+                    rows::cut(&log_id(4, 9), &payload)
+                        .for_each(|(key, value)| drop(db.insert(key, value).unwrap()));
+                });
+            }),
+        ),
+        ("no mark", Box::new(|dir| std::fs::remove_file(dir.join(MARK)).unwrap())),
+        ("a damaged mark", Box::new(|dir| std::fs::write(dir.join(MARK), vec![1; 200_000]).unwrap())),
+        ("no log", Box::new(|dir| std::fs::remove_dir_all(dir.join(LOG_DIR)).unwrap())),
+        ("an empty log file", Box::new(|dir| std::fs::write(dir.join(LOG_DIR).join("db"), b"").unwrap())),
+        (
+            "a log of noise",
+            Box::new(|dir| std::fs::write(dir.join(LOG_DIR).join("db"), vec![0x5a; 1 << 20]).unwrap()),
+        ),
+    ];
+    for (kind, damage) in kinds {
+        let dir = tempfile::tempdir().unwrap();
+        sample(dir.path()).await;
+        let (_, before) = MarkFile::open(dir.path(), StoreOptions::default()).unwrap();
+        damage(dir.path());
+        // Alone, there is nobody to catch up from: nothing is touched.
+        let refused = open(dir.path(), "m1", true, StoreOptions::default()).err();
+        assert!(matches!(refused, Some(OpenError::Corrupted { .. })), "{kind}: {refused:?}");
+        assert!(!dir.path().join("damaged-1").exists(), "{kind}");
+        let store = open_here(dir.path()).store;
+        let mark = store.mark();
+        let (replaced, why) = mark.damage.clone().unwrap_or_else(|| panic!("{kind} was not noticed"));
+        assert_ne!(mark.node_id, before.node_id, "{kind}");
+        assert!(mark.blank(), "{kind}");
+        assert!(!why.is_empty());
+        if !kind.contains("mark") {
+            assert_eq!(replaced, before.node_id, "{kind}");
+        }
+        assert!(dir.path().join("damaged-1").exists(), "{kind}");
+        store.close().await;
+        // Opened again it is a sound, empty directory that remembers why.
+        let store = open_here(dir.path()).store;
+        assert_eq!(store.mark(), mark, "{kind}");
+        store.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_longer_than_the_mark_is_no_damage_and_a_torn_end_of_it_is_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    sample(dir.path()).await;
+    with_sled(dir.path(), |db| {
+        for index in [10, 11] {
+            let payload = codec::encode_payload(&entry(1, index, 100_000).payload).unwrap();
+            rows::cut(&log_id(1, index), &payload)
+                .for_each(|(key, value)| drop(db.insert(key, value).unwrap()));
+        }
+        db.remove(rows::log_key(11, 1)).unwrap();
+    });
+    let store = open_here(dir.path()).store;
+    assert_eq!(store.mark().damage, None);
+    assert_eq!(entries_of(&store).await.len(), 11);
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purged_log_without_its_snapshot_is_damage_and_an_older_one_that_covers_it_is_not() {
+    for both in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        sample(dir.path()).await;
+        let store = open_here(dir.path()).store;
+        take_snapshot(&store, 1, 5).await;
+        take_snapshot(&store, 1, 8).await;
+        store.log_store().purge(log_id(1, 4)).await.unwrap();
+        store.close().await;
+        let snapshots = dir.path().join(SNAPSHOTS);
+        let bad = snapshots.join(snapshot::file_name(&log_id(1, 8)));
+        let mut bytes = std::fs::read(&bad).unwrap();
+        bytes[20] ^= 1;
+        std::fs::write(&bad, bytes).unwrap();
+        if both {
+            std::fs::remove_file(snapshots.join(snapshot::file_name(&log_id(1, 5)))).unwrap();
+        }
+        let opened = open_here(dir.path());
+        assert_eq!(opened.store.mark().damage.is_some(), both);
+        let covered = opened.snapshot.and_then(|(meta, _)| meta.last_log_id);
+        assert_eq!(covered, (!both).then(|| log_id(1, 5)));
+        opened.store.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_failed_sync_nothing_is_acknowledged() {
+    for failing in ["append: rows written", "append: rows durable"] {
+        let dir = tempfile::tempdir().unwrap();
+        let armed = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let hook: StepHook = Arc::new({
+            let armed = armed.clone();
+            move |step| match step == failing && armed.load(std::sync::atomic::Ordering::SeqCst) {
+                true => Err(io::Error::other("injected")),
+                false => Ok(()),
+            }
+        });
+        let options = StoreOptions { hook: Some(hook), ..StoreOptions::default() };
+        let store = open(dir.path(), "m1", false, options).unwrap().store;
+        let mut log = store.log_store();
+        append(&mut log, vec![entry(1, 0, 10)]).await.unwrap();
+        armed.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert!(append(&mut log, vec![entry(1, 1, 10)]).await.is_err());
+        armed.store(false, std::sync::atomic::Ordering::SeqCst);
+        assert!(append(&mut log, vec![entry(1, 2, 10)]).await.is_err(), "a later sync would lie");
+        assert!(log.save_vote(&Vote::new(5, 7)).await.is_err());
+        assert!(log.truncate_after(None).await.is_err());
+        assert!(store.failed().borrow().is_some());
+        store.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_that_is_not_ours_to_use_is_refused_with_a_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_here(dir.path()).store;
+    let refused = |what: &str| {
+        let error = open(dir.path(), "m1", false, StoreOptions::default()).err().unwrap().to_string();
+        assert!(error.contains(what), "{error}");
+    };
+    refused("in use by another process");
+    store.close().await;
+    let error = open(dir.path(), "m2", false, StoreOptions::default()).err().unwrap().to_string();
+    assert!(error.contains("belongs to the master m1, not to m2"), "{error}");
+    sample(dir.path()).await;
+    with_sled(dir.path(), |db| {
+        let key = rows::log_key(9, 1);
+        let mut value = db.get(key).unwrap().unwrap().to_vec();
+        value[0] = 9;
+        rows::reseal(&key, &mut value);
+        db.insert(key, value).unwrap();
+    });
+    refused("newer version");
+    assert!(!dir.path().join("damaged-1").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_entries_and_purges_leave_the_blobs_folder_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_here(dir.path()).store;
+    let mut log = store.log_store();
+    let mut next = 0;
+    for round in 0..6 {
+        for size in [200, 10_000, 24_000, 64 << 10, 1 << 20] {
+            let entries: Vec<LogEntry> = (next..next + 4).map(|n| entry(1, n, size)).collect();
+            next += 4;
+            append(&mut log, entries).await.unwrap();
+        }
+        take_snapshot(&store, 1, next - 1).await;
+        log.purge(log_id(1, next - 3)).await.unwrap();
+        assert_eq!(store.failed().borrow().clone(), None, "round {round}");
+    }
+    let blobs = dir.path().join(LOG_DIR).join("blobs");
+    let count = std::fs::read_dir(blobs).map(Iterator::count).unwrap_or(0);
+    assert_eq!(count, 0);
+    let kept = std::fs::read_dir(store.snapshot_dir()).unwrap().count();
+    assert_eq!(kept, SNAPSHOTS_KEPT);
+    assert_eq!(entries_of(&store).await.first().map(|it| term_of(&it.log_id)), Some(1));
+    store.close().await;
+}

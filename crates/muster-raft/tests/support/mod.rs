@@ -1,5 +1,5 @@
 //! A cluster of real replicas in one process, over loopback sockets.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use muster_model::{ClusterId, Index, Term};
 use muster_raft::{Leadership, Raft, RaftConfig, Reign};
