@@ -115,8 +115,13 @@ impl Node {
 
     pub(crate) fn run(&mut self, now_ms: u64, order: RunOrder, effects: &mut Vec<Effect>) {
         let launch = order.launch;
-        if let Some(run) = self.runs.get(&launch) {
-            let durable = run.durable;
+        if let Some(run) = self.runs.get_mut(&launch) {
+            let (durable, ended) = (run.durable, run.phase == Phase::Ended);
+            if ended {
+                // The leader has not heard of the end, or it would not order.
+                run.said_seq = 0;
+                return self.say_updates(launch, effects);
+            }
             if order.killed {
                 self.kill(now_ms, launch, order.task, order.grace_ms, effects);
             }

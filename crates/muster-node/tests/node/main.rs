@@ -1,0 +1,7 @@
+//! The machine from outside: text scenarios and its laws under random interleavings.
+
+#![allow(clippy::unwrap_used)] // helpers of tests, which clippy does not see as such
+
+mod laws;
+mod scenarios;
+mod world;

@@ -1,0 +1,78 @@
+//! Text scripts in, transcripts out. `UPDATE_EXPECT=1` rewrites the transcripts; review the difference.
+//!
+//! A script line is one step; what the machine asks for is printed below it. Checkpoints are synced only when
+//! a line says `sync`, so that each scenario shows what waits for the disk. `crash` builds a new machine from
+//! what was synced, `crash unsynced` from all that was asked to be kept.
+
+use crate::world::World;
+
+fn check(name: &str) {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node/scripts");
+    let text = std::fs::read_to_string(format!("{directory}/{name}.txt")).unwrap();
+    let mut world = World::default();
+    let mut transcript = String::new();
+    for line in text.lines() {
+        if line.starts_with("  ") {
+            continue; // what was printed the last time
+        }
+        transcript.push_str(line.trim_end());
+        transcript.push('\n');
+        let script = line.split('#').next().unwrap_or_default().trim();
+        if !script.is_empty() {
+            for printed in world.obey(script) {
+                transcript.push_str(&format!("  {printed}\n"));
+            }
+        }
+    }
+    expect_test::expect_file![format!("{directory}/{name}.txt")].assert_eq(&transcript);
+}
+
+#[test]
+fn a_task_from_order_to_end() {
+    check("a_task_from_order_to_end");
+}
+
+#[test]
+fn nothing_is_said_before_it_is_durable() {
+    check("nothing_is_said_before_it_is_durable");
+}
+
+#[test]
+fn kills() {
+    check("kills");
+}
+
+#[test]
+fn kills_before_the_release() {
+    check("kills_before_the_release");
+}
+
+#[test]
+fn orders_that_start_nothing() {
+    check("orders_that_start_nothing");
+}
+
+#[test]
+fn fences_and_sessions() {
+    check("fences_and_sessions");
+}
+
+#[test]
+fn updates_are_repeated_until_confirmed() {
+    check("updates_are_repeated_until_confirmed");
+}
+
+#[test]
+fn recovery() {
+    check("recovery");
+}
+
+#[test]
+fn ends() {
+    check("ends");
+}
+
+#[test]
+fn silence_and_failure() {
+    check("silence_and_failure");
+}

@@ -1,0 +1,264 @@
+//! A machine and its disk, driven by lines of text.
+
+use muster_model::{
+    AgentCall, AgentEvent, AgentId, AgentInfo, Fence, FrameworkId, Index, LaunchNumber, MachineId, Resources,
+    Sealed, Session, StatusUpdate, TaskId, TaskKey, Term, event::RunOrder,
+};
+use muster_node::{Down, Effect, End, Input, Node, NodeConfig, Process, Record, Saved};
+
+pub(crate) fn config() -> NodeConfig {
+    NodeConfig {
+        info: AgentInfo {
+            machine_id: MachineId::new("machine"),
+            hostname: "host".into(),
+            port: 1,
+            resources: Resources::of(4_000, 1_024),
+            attributes: Vec::new(),
+        },
+        sealed: Sealed::default(),
+        grace_ms: 5_000,
+        repeat_ms: 10_000,
+        repeat_ms_max: 30_000,
+        welcome_ms: 15_000,
+        tasks_max: 4,
+        wall_at_zero_ms: 0,
+    }
+}
+
+pub(crate) fn launch(text: &str) -> LaunchNumber {
+    let (index, n) = text.split_once('.').unwrap_or((text, "0"));
+    LaunchNumber { incarnation: 1, index: Index(index.parse().unwrap()), n: n.parse().unwrap() }
+}
+
+pub(crate) fn key(launch: LaunchNumber) -> TaskKey {
+    TaskKey { framework_id: FrameworkId::new("f"), task_id: TaskId::new(format!("t{}", launch.index)) }
+}
+
+pub(crate) fn process(launch: LaunchNumber) -> Process {
+    Process { pid: launch.index.0 as u32, start_time: 1, boot_id: "boot".into() }
+}
+
+pub(crate) struct World {
+    node: Node,
+    now_ms: u64,
+    fence: Fence,
+    session: Session,
+    stream: u64,
+    /// Checkpoints that are not synced.
+    waiting: Vec<(u64, Vec<Record>)>,
+    synced: Saved,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            node: Node::recover(config(), Saved::default()),
+            now_ms: 0,
+            fence: Fence { incarnation: 1, term: Term(1) },
+            session: Session(1),
+            stream: 1,
+            waiting: Vec::new(),
+            synced: Saved::default(),
+        }
+    }
+}
+
+impl World {
+    /// One line: what to do, then `key=value` words.
+    pub(crate) fn obey(&mut self, line: &str) -> Vec<String> {
+        let mut words = line.split_whitespace();
+        let verb = words.next().unwrap();
+        let rest: Vec<&str> = words.collect();
+        let value = |key: &str| rest.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+        let number = |key: &str| value(key).map(|text| text.parse::<u64>().unwrap());
+        let first = || launch(rest[0]);
+        // Words that hold for this line only.
+        let fence = Fence { term: number("term").map_or(self.fence.term, Term), ..self.fence };
+        let session = number("session").map_or(self.session, Session);
+        let stream = number("stream").unwrap_or(self.stream);
+        let frame = |down| Input::Frame { stream, fence, session, down };
+        let event = |event| frame(Down::Event(event));
+        let input = match verb {
+            "begin" => Input::Begin,
+            "open" => {
+                self.stream = stream;
+                Input::StreamOpened { stream }
+            }
+            "close" => Input::StreamClosed { stream },
+            "leader" => {
+                self.fence = fence;
+                Input::Frame {
+                    stream,
+                    fence,
+                    session: Session(0),
+                    down: Down::Leader { name: "m1".into(), address: "a:1".into() },
+                }
+            }
+            "redial" => frame(Down::Redial("no leader".into())),
+            "welcome" => {
+                self.session = session;
+                event(AgentEvent::Welcome {
+                    agent_id: AgentId::new("S1"),
+                    forget: value("forget")
+                        .map(|list| list.split(',').map(launch).collect())
+                        .unwrap_or_default(),
+                    low_mark: Index(number("low").unwrap_or(0)),
+                    ping_ms: 10_000,
+                })
+            }
+            "run" => event(AgentEvent::Run(Box::new(RunOrder {
+                launch: first(),
+                task: key(first()),
+                resources: Resources::of(100, 1),
+                grace_ms: number("grace"),
+                user: "".into(),
+                killed: rest.contains(&"killed"),
+                sealed: Sealed::default(),
+            }))),
+            "kill" => {
+                event(AgentEvent::Kill { launch: first(), task: key(first()), grace_ms: number("grace") })
+            }
+            "confirm" => event(AgentEvent::Confirm { launch: first(), seq: rest[1].parse().unwrap() }),
+            "forget" => event(AgentEvent::Forget(first())),
+            "ping" => event(AgentEvent::Ping(rest[0].parse().unwrap())),
+            "reject" => event(AgentEvent::Rejected("gone".into())),
+            "held" => Input::Started { launch: first(), process: process(first()) },
+            "runs" => Input::Released { launch: first() },
+            "ended" => Input::Ended { launch: first(), end: end(&rest[1..]) },
+            "at" => {
+                self.now_ms = rest[0].parse().unwrap();
+                Input::Wake
+            }
+            "sync" => return self.sync(),
+            "fail" => Input::CheckpointFailed("no space".into()),
+            "crash" => {
+                if rest.contains(&"unsynced") {
+                    self.keep_waiting();
+                }
+                self.waiting.clear();
+                self.node = Node::recover(config(), self.synced.clone());
+                let processes = self.node.processes().map(|(launch, _)| format!("has a process: {launch}"));
+                return processes.collect();
+            }
+            "show" => return self.show(),
+            other => panic!("no such line: {other}"),
+        };
+        self.step(input)
+    }
+
+    fn keep_waiting(&mut self) -> Option<u64> {
+        let ticket = self.waiting.last().map(|(ticket, _)| *ticket);
+        for (_, records) in self.waiting.drain(..) {
+            records.iter().for_each(|record| self.synced.apply(record));
+        }
+        ticket
+    }
+
+    fn sync(&mut self) -> Vec<String> {
+        match self.keep_waiting() {
+            Some(ticket) => self.step(Input::Synced { ticket }),
+            None => vec!["nothing waits".into()],
+        }
+    }
+
+    fn show(&self) -> Vec<String> {
+        let saved = self.node.saved();
+        let mut lines = vec![format!(
+            "fence {}, low mark {}, answered {:?}",
+            saved.fence,
+            saved.low_mark.index,
+            saved.answered.iter().map(ToString::to_string).collect::<Vec<_>>()
+        )];
+        lines.extend(saved.tasks.iter().map(|(launch, task)| {
+            format!("{launch} {} with {} unconfirmed", task.state, task.updates.len())
+        }));
+        lines.push(format!("wakes at {:?}", self.node.wake_at()));
+        lines
+    }
+
+    fn step(&mut self, input: Input) -> Vec<String> {
+        let mut effects = Vec::new();
+        self.node.step(self.now_ms, input, &mut effects);
+        let mut lines = Vec::new();
+        for effect in effects {
+            lines.push(match effect {
+                Effect::Checkpoint { ticket, records } => {
+                    let names: Vec<String> = records.iter().map(record_name).collect();
+                    self.waiting.push((ticket, records));
+                    format!("keep {}", names.join(", "))
+                }
+                Effect::Send { session, call, .. } => format!("say [{session}] {}", call_name(&call)),
+                Effect::Dial => "dial".into(),
+                Effect::Redial { reason, .. } => format!("dial another: {reason}"),
+                Effect::Start(start) => format!("start {}", start.launch),
+                Effect::Release { launch } => format!("release {launch}"),
+                Effect::Abandon { launch } => format!("abandon {launch}"),
+                Effect::Signal { launch, signal } => format!("signal {launch} {signal:?}"),
+                Effect::Remove { launch, .. } => format!("remove {launch}"),
+                Effect::Stop(why) => format!("stop: {why}"),
+            });
+        }
+        lines
+    }
+}
+
+fn end(words: &[&str]) -> End {
+    match words {
+        ["exit", code] => End::Exited(code.parse().unwrap()),
+        ["signal", number] => End::Signaled(number.parse().unwrap()),
+        ["unreleased"] => End::NotReleased,
+        ["failed"] => End::StartFailed("no such program".into()),
+        ["invalid"] => End::Invalid("no command".into()),
+        ["unknown"] => End::Unknown,
+        other => panic!("no such end: {other:?}"),
+    }
+}
+
+fn record_name(record: &Record) -> String {
+    match record {
+        Record::Snapshot(_) => "snapshot".into(),
+        Record::Identity(id) => format!("identity {id}"),
+        Record::Fence(fence) => format!("fence {fence}"),
+        Record::LowMark(mark) => format!("low mark {}", mark.index),
+        Record::Intent(intent) => format!("intent {}", intent.launch),
+        Record::Refused { launch, .. } => format!("refused {launch}"),
+        Record::Started { launch, .. } => format!("process of {launch}"),
+        Record::KillWanted { launch, grace_ms } => format!("kill of {launch} in {grace_ms}"),
+        Record::Update(update) => format!("update {}", update_name(update)),
+        Record::Confirmed { launch, seq } => format!("confirmed {launch} {seq}"),
+        Record::Forgotten { launch } => format!("forgotten {launch}"),
+    }
+}
+
+fn update_name(update: &StatusUpdate) -> String {
+    format!("{}#{} {}", update.launch, update.seq, update.status.state)
+}
+
+fn call_name(call: &AgentCall) -> String {
+    match call {
+        AgentCall::Hello(hello) => {
+            let tasks: Vec<String> = hello
+                .tasks
+                .iter()
+                .map(|task| {
+                    let alive = if task.alive { "alive" } else { "ended" };
+                    let seqs: Vec<u32> = task.updates.iter().map(|update| update.seq).collect();
+                    format!("{} {} {alive} {seqs:?}", task.launch, task.state)
+                })
+                .collect();
+            let id = hello.agent_id.as_ref().map_or("new", AgentId::as_str);
+            format!("hello {id} [{}]", tasks.join(", "))
+        }
+        AgentCall::Accepted(launches) => {
+            let launches: Vec<String> = launches.iter().map(ToString::to_string).collect();
+            format!("accepted {}", launches.join(", "))
+        }
+        AgentCall::Status(update) => {
+            let reason = update.status.reason.map_or(String::new(), |reason| format!(" {}", reason.name()));
+            format!("status {}{reason} {:?}", update_name(update), update.status.message)
+        }
+        AgentCall::Ended(launch) => format!("ended {launch}"),
+        AgentCall::Pong(n) => format!("pong {n}"),
+        AgentCall::Message { .. } => "message".into(),
+    }
+}
