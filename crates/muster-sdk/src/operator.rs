@@ -242,8 +242,9 @@ fn is_about_leadership(status: &Status) -> bool {
 
 /// A status in words that say what broke, not in which layer.
 fn words(status: &Status) -> String {
-    match std::error::Error::source(status) {
+    let text = match std::error::Error::source(status) {
         Some(cause) if status.message().is_empty() || status.message().contains("transport") => chain(cause),
         _ => said(status),
-    }
+    };
+    text.replace("tcp connect error", "no connection")
 }

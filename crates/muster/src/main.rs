@@ -1,2 +1,112 @@
-//! The one binary.
-fn main() {}
+//! The one binary: `muster master`, `muster agent`, `muster local`, `muster run`, and nouns with their verbs.
+//!
+//! # Laws
+//! - What stands on standard output is the answer, a table or with `-o json` JSON; logs and progress go to
+//!   standard error.
+//! - An error is one sentence that says what to do, and the exit code is not 0.
+//!
+//! # Nevers
+//! - No decision of the cluster is made here: this is wiring.
+
+mod agent;
+mod cli;
+mod cluster;
+mod demo;
+mod lists;
+mod local;
+mod master;
+mod output;
+mod parent;
+mod raft;
+mod run;
+mod sandbox;
+mod signals;
+
+use clap::Parser;
+use cli::{AgentVerb, Cli, Command, FrameworkVerb, RaftVerb, TaskVerb};
+use std::{io::IsTerminal, process::ExitCode};
+
+/// The hidden subcommands, which run before anything else does: in one thread, without a runtime.
+pub(crate) const SUPERVISE: &str = "supervise";
+pub(crate) const HOLD: &str = "hold";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    match args.next() {
+        Some(verb) if verb == SUPERVISE => return muster_agent::supervise_main(args),
+        Some(verb) if verb == HOLD => return muster_agent::hold_main(args),
+        _ => {}
+    }
+    let cli = Cli::parse();
+    start_log(&cli.log, matches!(cli.command, Command::Master(_) | Command::Agent(_)));
+    let done = cli.die_with.map_or(Ok(()), parent::die_with).and_then(|()| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(run_command(cli))
+    });
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("muster: {}", sentence(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
+    let output = cli.output;
+    match cli.command {
+        Command::Master(args) => master::run(args).await,
+        Command::Agent(args) => match args.verb {
+            None => agent::run(args.run).await,
+            Some(AgentVerb::List(masters)) => lists::agents(&masters, output).await,
+            Some(AgentVerb::Gone { agent_id, masters }) => lists::agent_gone(&masters, &agent_id).await,
+        },
+        Command::Framework(FrameworkVerb::List { completed, masters }) => {
+            lists::frameworks(&masters, completed, output).await
+        }
+        Command::Framework(FrameworkVerb::Teardown { framework_id, masters }) => {
+            lists::teardown(&masters, &framework_id).await
+        }
+        Command::Task(TaskVerb::List(args)) | Command::Ps(args) => lists::tasks(&args, output).await,
+        Command::Raft(RaftVerb::Status(masters)) => raft::status(&masters, output).await,
+        Command::Raft(RaftVerb::Replace { name, confirm, masters }) => {
+            raft::replace(&masters, &name, confirm).await
+        }
+        Command::Raft(RaftVerb::Transfer { name, masters }) => {
+            raft::transfer(&masters, name.as_deref()).await
+        }
+        Command::Local(args) => local::run(args, output).await,
+        Command::Run(args) => run::run(args, output).await,
+        Command::Demo(args) => demo::run(args, output).await,
+    }?;
+    Ok(ExitCode::from(signals::exit_code()))
+}
+
+/// Masters and agents log what happens; commands log only what went wrong.
+fn start_log(directives: &Option<String>, serving: bool) {
+    let default = if serving { "info" } else { "error" };
+    let directives = directives.as_deref().unwrap_or(default);
+    let filter = tracing_subscriber::EnvFilter::try_new(directives).unwrap_or_else(|error| {
+        eprintln!("muster: --log {directives:?} is not understood ({error}); using {default:?}");
+        tracing_subscriber::EnvFilter::new(default)
+    });
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}
+
+/// An error and its causes in one line.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text.trim_end().replace('\n', " ")
+}
