@@ -51,6 +51,7 @@ pub(crate) fn spec(
         env,
         sandbox,
         user,
+        open_files: None,
         hold_args: hold_args.to_vec(),
         place: place.clone(),
     })

@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 
 /// Calls that may wait for the network; beyond that the stream is given up, and the next hello says it all.
 const CALLS_WAITING_MAX: usize = 8_192;
-const CONNECT: Duration = Duration::from_secs(2);
+const CONNECT: Duration = Duration::from_secs(1);
 /// How long a master may take to accept a stream.
 const OPEN: Duration = Duration::from_secs(5);
 const KEEPALIVE: Duration = Duration::from_secs(5);

@@ -2,7 +2,6 @@
 
 use crate::{
     AgentConfig, AgentError,
-    command::{Unfit, spec},
     disk::{Durable, Log, Opened, WorkDir, Writer},
     link::Link,
     probe,
@@ -10,7 +9,7 @@ use crate::{
     supervisors::{Launcher, Order, Supervisors},
 };
 use muster_model::{AgentInfo, Sealed, TaskState};
-use muster_node::{Effect, End, Input, Node, NodeConfig, Record, Saved, Start};
+use muster_node::{Effect, Input, Node, NodeConfig, Record, Saved};
 use std::{
     collections::VecDeque,
     future::Future,
@@ -47,7 +46,7 @@ pub async fn run(
         };
         let input = tokio::select! {
             () = &mut shutdown => {
-                agent.end();
+                agent.end().await;
                 return Ok(());
             }
             Some(input) = agent.inputs.recv() => input,
@@ -90,7 +89,6 @@ fn prepare(config: &AgentConfig) -> Result<Ground, AgentError> {
 }
 
 struct Agent {
-    config: Arc<AgentConfig>,
     dir: WorkDir,
     node: Node,
     started: Instant,
@@ -110,7 +108,7 @@ impl Agent {
         let ground = ground.map_err(|error| AgentError::Stopped(format!("cannot prepare: {error}")))??;
         let (sender, inputs) = mpsc::channel(INPUTS_WAITING_MAX);
         let place = ground.dir.place.clone();
-        let mut supervisors = Supervisors::new(place, launcher, config.starts_max, sender.clone())?;
+        let mut supervisors = Supervisors::new(place, launcher, &config, sender.clone())?;
         let writer = Writer::start(ground.log)
             .map_err(|source| AgentError::System { doing: "start the checkpoint thread", source })?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -137,8 +135,7 @@ impl Agent {
         let mut queue: VecDeque<Input> = supervisors.recover(processes.collect()).await?.into();
         queue.push_back(Input::Begin);
         Ok(Self {
-            link: Link::new(config.clone(), sender),
-            config,
+            link: Link::new(config, sender),
             dir: ground.dir,
             node,
             started: Instant::now(),
@@ -186,7 +183,10 @@ impl Agent {
                 info!(reason, "dialling another master");
                 self.link.dial();
             }
-            Effect::Start(start) => self.start(&start),
+            Effect::Start(start) => {
+                let sandbox = self.dir.sandbox(&start.task, start.launch);
+                self.supervisors.start(*start, sandbox);
+            }
             Effect::Release { launch } => self.supervisors.order(launch, Order::Release),
             Effect::Abandon { launch } => self.supervisors.order(launch, Order::Abandon),
             Effect::Signal { launch, signal } => {
@@ -208,24 +208,11 @@ impl Agent {
         None
     }
 
-    fn start(&mut self, start: &Start) {
-        let sandbox = self.dir.sandbox(&start.task, start.launch);
-        let place = self.supervisors.place();
-        match spec(start, sandbox, place, self.supervisors.hold_args(), self.config.switch_user) {
-            Ok(spec) => self.supervisors.start(spec),
-            Err(unfit) => {
-                let end = match unfit {
-                    Unfit::Invalid(why) => End::Invalid(why.into()),
-                    Unfit::Here(why) => End::StartFailed(why.into()),
-                };
-                self.queue.push_back(Input::Ended { launch: start.launch, end });
-            }
-        }
-    }
-
-    fn end(&mut self) {
+    /// Leaves the tasks to their supervisors, and the disk to the next agent.
+    async fn end(self) {
         info!(tasks = self.node.saved().tasks.len(), "agent ends; its tasks go on");
-        self.link.close();
+        drop((self.link, self.supervisors));
+        self.writer.end().await;
     }
 }
 

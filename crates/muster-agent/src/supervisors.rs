@@ -2,19 +2,21 @@
 //! they left behind.
 
 use crate::{
-    AgentError,
+    AgentConfig, AgentError,
+    command::{Unfit, spec},
     supervisor::{
         Ending, Frames, FromSupervisor, Place, Spec, ToSupervisor, boot_id, encode, end_marked, read_exit,
     },
 };
 use muster_model::LaunchNumber;
-use muster_node::{End, Input, Process, Signal};
+use muster_node::{End, Input, Process, Signal, Start};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io,
     os::{fd::AsRawFd, fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -23,7 +25,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
     sync::{Semaphore, mpsc},
-    task::spawn_blocking,
+    task::{JoinSet, spawn_blocking},
     time::{sleep, timeout},
 };
 use tracing::{error, info, warn};
@@ -60,11 +62,16 @@ pub(crate) struct Supervisors {
     orders: BTreeMap<LaunchNumber, mpsc::Sender<Order>>,
     /// The held process of each launch, for its exit file's name.
     pids: BTreeMap<LaunchNumber, u32>,
+    /// One for each supervisor; they end with this value, and what was not released by then never is.
+    talks: JoinSet<()>,
 }
 
 struct Shared {
     place: Place,
     launcher: Launcher,
+    switch_user: bool,
+    /// The limit of open files that tasks shall have: the agent raised its own.
+    open_files: Option<u64>,
     /// The runtime directory: a socket's whole path may be longer than an address can be.
     directory: File,
     boot_id: Arc<str>,
@@ -76,7 +83,7 @@ impl Supervisors {
     pub(crate) fn new(
         place: Place,
         launcher: Launcher,
-        starts_max: usize,
+        config: &AgentConfig,
         inputs: mpsc::Sender<Input>,
     ) -> Result<Self, AgentError> {
         let directory = File::open(&place.runtime).map_err(|source| AgentError::Prepare {
@@ -86,27 +93,28 @@ impl Supervisors {
         })?;
         let boot_id =
             boot_id().map_err(|source| AgentError::System { doing: "read the boot id", source })?.into();
-        let starts = Semaphore::new(starts_max);
-        let shared = Shared { place, launcher, directory, boot_id, starts, inputs };
-        Ok(Self { shared: Arc::new(shared), orders: BTreeMap::new(), pids: BTreeMap::new() })
-    }
-
-    pub(crate) fn place(&self) -> &Place {
-        &self.shared.place
-    }
-
-    pub(crate) fn hold_args(&self) -> &[String] {
-        &self.shared.launcher.hold_args
+        let shared = Shared {
+            place,
+            launcher,
+            switch_user: config.switch_user,
+            open_files: raise_open_files(),
+            directory,
+            boot_id,
+            starts: Semaphore::new(config.starts_max),
+            inputs,
+        };
+        let (orders, pids, talks) = Default::default();
+        Ok(Self { shared: Arc::new(shared), orders, pids, talks })
     }
 
     /// Starts a supervisor that holds a command.
-    pub(crate) fn start(&mut self, spec: Spec) {
-        let launch = spec.launch;
+    pub(crate) fn start(&mut self, start: Start, sandbox: PathBuf) {
+        let launch = start.launch;
         let (orders, waiting) = mpsc::channel(ORDERS_WAITING_MAX);
         self.orders.insert(launch, orders);
         let shared = self.shared.clone();
-        tokio::spawn(async move {
-            let end = shared.launch(spec, waiting).await;
+        self.talks.spawn(async move {
+            let end = shared.launch(start, sandbox, waiting).await;
             shared.tell(Input::Ended { launch, end }).await;
         });
     }
@@ -127,6 +135,7 @@ impl Supervisors {
     /// A supervisor's task is over.
     pub(crate) fn ended(&mut self, launch: LaunchNumber) {
         self.orders.remove(&launch);
+        while self.talks.try_join_next().is_some() {}
     }
 
     /// The exit file has served its purpose.
@@ -156,7 +165,7 @@ impl Supervisors {
                         inputs.push(Input::Released { launch });
                     }
                     let shared = self.shared.clone();
-                    tokio::spawn(async move {
+                    self.talks.spawn(async move {
                         let end = shared.serve(launch, process.pid, stream, waiting, running).await;
                         shared.tell(Input::Ended { launch, end }).await;
                     });
@@ -179,28 +188,39 @@ impl Shared {
         let _ = self.inputs.send(input).await;
     }
 
-    async fn launch(&self, spec: Spec, mut orders: mpsc::Receiver<Order>) -> End {
-        let launch = spec.launch;
-        let failed = |what: &str, error: &dyn std::fmt::Display| {
-            End::StartFailed(format!("Failed to {what} the task's supervisor: {error}").into())
+    async fn launch(&self, start: Start, sandbox: PathBuf, mut orders: mpsc::Receiver<Order>) -> End {
+        let launch = start.launch;
+        let failed = |error: &dyn std::fmt::Display| {
+            End::StartFailed(format!("Failed to start the task's supervisor: {error}").into())
         };
         let Ok(permit) = self.starts.acquire().await else { return End::NotReleased };
         if orders.try_recv().is_ok() {
             return End::NotReleased; // before there is anything to release it can only be abandoned
         }
-        let launcher = self.launcher.clone();
-        let spawned = match spawn_blocking(move || spawn(&launcher)).await {
+        let (place, launcher, switch_user) = (self.place.clone(), self.launcher.clone(), self.switch_user);
+        let spawned = spawn_blocking(move || {
+            let spec =
+                spec(&start, sandbox, &place, &launcher.hold_args, switch_user).map_err(
+                    |unfit| match unfit {
+                        Unfit::Invalid(why) => End::Invalid(why.into()),
+                        Unfit::Here(why) => End::StartFailed(why.into()),
+                    },
+                )?;
+            let (socket, child) = spawn(&launcher).map_err(|error| failed(&error))?;
+            Ok((spec, socket, child))
+        });
+        let (mut spec, socket, child) = match spawned.await {
             Ok(Ok(spawned)) => spawned,
-            Ok(Err(error)) => return failed("start", &error),
-            Err(error) => return failed("start", &error),
+            Ok(Err(end)) => return end,
+            Err(error) => return failed(&error),
         };
-        let (socket, child) = spawned;
-        let end = match UnixStream::from_std(socket) {
+        spec.open_files = self.open_files;
+        let held = match UnixStream::from_std(socket) {
             Ok(stream) => self.hold(spec, stream, &mut orders, permit).await,
-            Err(error) => Err(failed("reach", &error)),
+            Err(error) => Err(failed(&error)),
         };
-        let end = match end {
-            Ok((stream, pid)) => self.serve(launch, pid, stream, orders, false).await,
+        let end = match held {
+            Ok((talk, pid)) => self.serve(launch, pid, talk, orders, false).await,
             Err(end) => end,
         };
         // It ends by itself once its socket is closed, or has ended.
@@ -326,7 +346,7 @@ impl Shared {
             .filter(|(launch, _)| alive.contains(launch))
             .map(|(launch, pid)| Place::socket_name(*launch, *pid))
             .collect();
-        for name in names(&self.place.runtime) {
+        for name in names(&self.place.runtime).await {
             if sockets.contains(&name) {
                 continue;
             }
@@ -335,7 +355,7 @@ impl Shared {
                 let _ = talk.say(&ToSupervisor::End).await;
                 let _ = timeout(PATIENCE, async { while let Ok(Some(_)) = talk.hear().await {} }).await;
             }
-            let _ = fs::remove_file(self.place.runtime.join(name)); // it may have removed it itself
+            let _ = tokio::fs::remove_file(self.place.runtime.join(name)).await; // it may have removed it itself
         }
         let spared: BTreeSet<String> = alive.iter().map(|launch| self.place.mark(Some(*launch))).collect();
         let ours = self.place.mark(None);
@@ -345,19 +365,31 @@ impl Shared {
         }
         let kept: BTreeSet<PathBuf> =
             known.iter().map(|(launch, pid)| self.place.exit_path(*launch, *pid)).collect();
-        for name in names(&self.place.exits) {
+        for name in names(&self.place.exits).await {
             let path = self.place.exits.join(name);
             if !kept.contains(&path) {
-                let _ = fs::remove_file(path); // tried again at the next start
+                let _ = tokio::fs::remove_file(path).await; // tried again at the next start
             }
         }
         Ok(())
     }
 }
 
-fn names(directory: &PathBuf) -> Vec<String> {
-    let entries = fs::read_dir(directory).into_iter().flatten();
-    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+async fn names(directory: &Path) -> Vec<String> {
+    let directory = directory.to_owned();
+    let names = spawn_blocking(move || {
+        let entries = fs::read_dir(directory).into_iter().flatten();
+        entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+    });
+    names.await.unwrap_or_default()
+}
+
+/// Raises this process's limit of open files to what it may have: each task needs one. Returns what it was, for
+/// the tasks.
+fn raise_open_files() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).ok()?;
+    limit.current
 }
 
 fn spawn(launcher: &Launcher) -> io::Result<(StdUnixStream, Child)> {

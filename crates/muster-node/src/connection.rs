@@ -9,10 +9,20 @@ use crate::{
 };
 use muster_model::{
     AgentCall, AgentEvent, AgentId, Fence, Hello, Index, KnownTask, LaunchNumber, Resources, Session,
+    StatusUpdate, TaskState,
 };
 
 /// A leader that pings is taken for gone after this many silent ping intervals.
 const MISSED_PINGS: u64 = 5;
+
+/// Updates of one hello, in bytes: a frame has a limit.
+const HELLO_UPDATES_BYTES_MAX: usize = 1 << 20;
+
+/// About what an update takes on the wire.
+fn update_bytes(update: &StatusUpdate) -> usize {
+    let ids = update.task.framework_id.as_str().len() + update.task.task_id.as_str().len();
+    128 + ids + update.status.message.len() + update.status.sealed.len()
+}
 
 /// Where the agent stands with its leader.
 #[derive(Debug, Default)]
@@ -131,25 +141,26 @@ impl Node {
         }
         self.connection.deadline = Some(now_ms + self.config.welcome_ms);
         let mut tasks = Vec::new();
+        let mut room = HELLO_UPDATES_BYTES_MAX;
         for (launch, run) in &mut self.runs {
             let Some(task) = self.saved.tasks.get(launch).filter(|_| run.durable) else { continue };
+            let updates = task.updates.iter().filter(|update| update.seq <= run.durable_seq);
+            let bytes: usize = updates.clone().map(update_bytes).sum();
+            // What does not fit is listed as it was before its updates, which follow the welcome.
+            let fits = bytes <= room;
+            room -= if fits { bytes } else { 0 };
             run.accept_due = false;
-            run.said_seq = run.durable_seq;
+            run.said_seq = if fits { run.durable_seq } else { 0 };
             tasks.push(KnownTask {
                 launch: *launch,
                 task: task.task.clone(),
-                state: run.durable_state,
-                alive: !run.durable_state.is_terminal(),
+                state: if fits { run.durable_state } else { TaskState::Staging },
+                alive: !(fits && run.durable_state.is_terminal()),
                 resources: task
                     .intent
                     .as_ref()
                     .map_or_else(Resources::none, |intent| intent.resources.clone()),
-                updates: task
-                    .updates
-                    .iter()
-                    .filter(|update| update.seq <= run.durable_seq)
-                    .cloned()
-                    .collect(),
+                updates: if fits { updates.cloned().collect() } else { Vec::new() },
             });
         }
         let hello = Hello {

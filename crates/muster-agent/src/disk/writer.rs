@@ -22,6 +22,7 @@ pub(crate) struct Durable {
 pub(crate) struct Writer {
     queue: mpsc::Sender<(u64, Vec<Record>)>,
     durable: watch::Receiver<Durable>,
+    thread: thread::JoinHandle<()>,
 }
 
 impl Writer {
@@ -29,8 +30,17 @@ impl Writer {
     pub(crate) fn start(log: Log) -> io::Result<Self> {
         let (queue, waiting) = mpsc::channel(WAITING_MAX);
         let (said, durable) = watch::channel(Durable::default());
-        thread::Builder::new().name("checkpoints".into()).spawn(move || write(log, waiting, &said))?;
-        Ok(Self { queue, durable })
+        let thread =
+            thread::Builder::new().name("checkpoints".into()).spawn(move || write(log, waiting, &said))?;
+        Ok(Self { queue, durable, thread })
+    }
+
+    /// Writes what waits and closes the log.
+    pub(crate) async fn end(self) {
+        drop(self.queue);
+        let thread = self.thread;
+        // A thread that panicked has nothing more to write.
+        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
     }
 
     /// Queues a checkpoint; waits while too many do. The thread waits for nobody, so this cannot hang.

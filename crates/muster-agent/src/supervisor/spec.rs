@@ -31,6 +31,8 @@ pub(crate) struct Spec {
     pub(crate) sandbox: PathBuf,
     /// User and group to run as, if not the agent's.
     pub(crate) user: Option<(u32, u32)>,
+    /// The soft limit of open files, if not the agent's.
+    pub(crate) open_files: Option<u64>,
     /// Arguments that make this executable a `hold`.
     pub(crate) hold_args: Vec<String>,
     /// Where sockets and exit files go.

@@ -9,8 +9,8 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     process::{
-        Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, pidfd_open,
-        set_child_subreaper, setsid, wait, waitpid,
+        Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, WaitStatus, getrlimit, kill_process,
+        kill_process_group, pidfd_open, set_child_subreaper, setrlimit, setsid, wait, waitpid,
     },
 };
 use std::{
@@ -134,6 +134,10 @@ fn prepare(spec: Spec) -> io::Result<Task> {
     };
     let stdout = log("stdout").map_err(doing("open stdout in"))?;
     let stderr = log("stderr").map_err(doing("open stderr in"))?;
+    if let Some(current) = spec.open_files {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum })?;
+    }
     let (hold, theirs) = UnixStream::pair()?;
     let mut command = Command::new("/proc/self/exe");
     command.args(&spec.hold_args).arg(&spec.program).arg(&spec.arg0).args(&spec.args);

@@ -13,7 +13,8 @@ cases!(
     the_environment_is_the_tasks,
     ends_are_told_apart,
     what_cannot_run_says_why,
-    many_at_once
+    many_at_once,
+    another_user_runs_it,
 );
 
 use TaskState::{Error, Failed, Finished, Running};
@@ -118,4 +119,26 @@ async fn many_at_once(mut world: World) {
         assert_eq!(world.stdout(n), format!("t{n}\n"));
     }
     println!("100 tasks from order to end in {:?}", start.elapsed());
+}
+
+async fn another_user_runs_it(mut world: World) {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: only root can run tasks as another user");
+    }
+    // The directories above the sandbox must be passable for that user.
+    fs::set_permissions(world.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let (mut stream, _) = world.join().await;
+    let mut mine = order(1, &shell("id -un; touch made; ulimit -n"));
+    mine.user = "nobody".into();
+    stream.say(&AgentEvent::Run(Box::new(mine))).await;
+    assert_eq!(world.outcome(&mut stream, 1).await.0, [Running, Finished]);
+    let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap();
+    assert_eq!(world.stdout(1), format!("nobody\n{open_files}\n"));
+    assert!(world.sandbox(1).join("made").exists());
+    let mut unknown = order(2, &shell("true"));
+    unknown.user = "no-such-user".into();
+    stream.say(&AgentEvent::Run(Box::new(unknown))).await;
+    let update = world.update(&mut stream, 2).await;
+    assert_eq!((update.status.state, update.status.reason), (Failed, Some(Reason::ContainerLaunchFailed)));
+    assert!(update.status.message.contains("no-such-user"));
 }

@@ -72,7 +72,7 @@ impl World {
         let text = format!(
             "masters = {masters:?}\nwork-dir = {work_dir:?}\nruntime-dir = {:?}\nhostname = 'here'\n\
              resources = 'cpus:4;mem:1024'\nrepeat-ms = 300\nkill-grace-ms = 400\ndial-ms = 20\ndial-ms-max = 200\n",
-            self.dir.path().join("run"),
+            self.runtime_dir(),
         );
         fs::write(self.config(), text).unwrap();
     }
@@ -83,6 +83,11 @@ impl World {
 
     pub(crate) fn work_dir(&self) -> PathBuf {
         self.dir.path().join("work")
+    }
+
+    /// Longer than a socket's address may be.
+    pub(crate) fn runtime_dir(&self) -> PathBuf {
+        self.dir.path().join("run".repeat(50))
     }
 
     pub(crate) fn sandbox(&self, n: u64) -> PathBuf {
@@ -206,7 +211,7 @@ impl World {
 
     /// Every process of this world's tasks and supervisors.
     pub(crate) fn processes(&self) -> Vec<u32> {
-        let run = self.dir.path().join("run").display().to_string();
+        let run = self.runtime_dir().display().to_string();
         let mark = format!("MUSTER_TASK_MARK={run}");
         let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
         entries

@@ -1,0 +1,79 @@
+//! A hello fits a frame, however much is unconfirmed.
+
+use crate::world::{config, key, launch};
+use muster_model::{
+    AgentCall, AgentEvent, AgentId, Fence, Hello, Index, Sealed, Session, Source, Status, StatusUpdate,
+    TaskState, Uuid, WallTime,
+};
+use muster_node::{Down, Effect, Input, Intent, Node, Record, Saved};
+
+const TASKS: u64 = 2_000;
+
+fn saved() -> Saved {
+    let mut saved = Saved::default();
+    for n in 1..=TASKS {
+        let launch = launch(&n.to_string());
+        let task = key(launch);
+        let status = Status {
+            state: TaskState::Failed,
+            source: Source::Executor,
+            reason: None,
+            message: "x".repeat(4 << 10).into(),
+            wall: WallTime(0),
+            sealed: Sealed::default(),
+        };
+        saved.apply(&Record::Intent(Box::new(Intent {
+            launch,
+            task: task.clone(),
+            resources: Default::default(),
+            grace_ms: None,
+            user: "".into(),
+            sealed: Sealed::default(),
+        })));
+        let update = StatusUpdate { launch, task, seq: 1, uuid: Uuid::of(launch, 1), status };
+        saved.apply(&Record::Update(Box::new(update)));
+    }
+    saved
+}
+
+fn hello(effects: &[Effect]) -> &Hello {
+    let hello = effects.iter().find_map(|effect| match effect {
+        Effect::Send { call: AgentCall::Hello(hello), .. } => Some(hello),
+        _ => None,
+    });
+    hello.expect("a hello")
+}
+
+#[test]
+fn what_does_not_fit_follows_the_welcome() {
+    let mut node = Node::recover(config(), saved());
+    let mut effects = Vec::new();
+    let fence = Fence::default();
+    let frame = |session, down| Input::Frame { stream: 1, fence, session, down };
+    node.step(0, Input::Begin, &mut effects);
+    node.step(0, Input::StreamOpened { stream: 1 }, &mut effects);
+    let leader = Down::Leader { name: String::new(), address: String::new() };
+    node.step(0, frame(Session(0), leader), &mut effects);
+
+    let hello = hello(&effects).clone();
+    let bytes: usize =
+        hello.tasks.iter().flat_map(|task| &task.updates).map(|one| one.status.message.len()).sum();
+    assert!(bytes <= 1 << 20, "{bytes} bytes of messages");
+    assert_eq!(hello.tasks.len() as u64, TASKS);
+    let (whole, rest): (Vec<_>, Vec<_>) = hello.tasks.iter().partition(|task| !task.updates.is_empty());
+    assert!(whole.iter().all(|task| !task.alive && task.state == TaskState::Failed));
+    // Not yet known to have ended, or the registry would take it for lost.
+    assert!(rest.iter().all(|task| task.alive && task.state == TaskState::Staging));
+
+    effects.clear();
+    let welcome = AgentEvent::Welcome {
+        agent_id: AgentId::new("S1"),
+        forget: Vec::new(),
+        low_mark: Index(0),
+        ping_ms: 1_000,
+    };
+    node.step(0, frame(Session(1), Down::Event(welcome)), &mut effects);
+    let said =
+        effects.iter().filter(|effect| matches!(effect, Effect::Send { call: AgentCall::Status(_), .. }));
+    assert_eq!(said.count(), rest.len());
+}
