@@ -73,11 +73,12 @@ fn memory_mb() -> u64 {
 fn disk_mb(dir: &WorkDir) -> Result<u64, AgentError> {
     let path = dir.sandboxes();
     let disk = rustix::fs::statvfs(&path).map_err(|error| AgentError::Prepare {
-        doing: "find the free space of",
+        doing: "find the size of the disk of",
         path,
         source: error.into(),
     })?;
-    Ok(disk.f_bavail.saturating_mul(disk.f_frsize) >> 20)
+    // The whole and not what is free: an agent must not come back with less because its tasks have used some.
+    Ok(disk.f_blocks.saturating_mul(disk.f_frsize) >> 20)
 }
 
 fn hostname() -> String {

@@ -23,6 +23,9 @@ use tracing::{error, info, warn};
 /// Inputs that may wait for the loop.
 const INPUTS_WAITING_MAX: usize = 1_024;
 
+/// A wake that is not due does no harm, and a time that is no time (a grace of many years) none either.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
 /// Runs an agent until `shutdown` is ready or it cannot go on. Its tasks keep running; the next agent of the
 /// same work directory finds them.
 pub async fn run(
@@ -37,13 +40,7 @@ pub async fn run(
         if let Some(stopped) = agent.work().await {
             return Err(AgentError::Stopped(stopped));
         }
-        let wake = agent.node.wake_at().map(|at| agent.started + Duration::from_millis(at));
-        let wake = async move {
-            match wake {
-                Some(at) => time::sleep_until(at.into()).await,
-                None => std::future::pending().await,
-            }
-        };
+        let wake = agent.wake();
         let input = tokio::select! {
             () = &mut shutdown => {
                 agent.end().await;
@@ -54,7 +51,7 @@ pub async fn run(
                 Durable { failed: Some(why), .. } => Input::CheckpointFailed(why),
                 Durable { ticket, .. } => Input::Synced { ticket },
             },
-            () = wake => Input::Wake,
+            () = time::sleep(wake) => Input::Wake,
         };
         agent.queue.push_back(input);
     }
@@ -156,8 +153,7 @@ impl Agent {
                 Input::Ended { launch, .. } => self.supervisors.ended(*launch),
                 _ => {}
             }
-            let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            self.node.step(now_ms, input, &mut effects);
+            self.node.step(self.now_ms(), input, &mut effects);
             for effect in effects.drain(..) {
                 if let Some(stopped) = self.perform(effect).await {
                     return Some(stopped);
@@ -165,6 +161,16 @@ impl Agent {
             }
         }
         None
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// How long until the machine wants a wake.
+    fn wake(&self) -> Duration {
+        let due = self.node.wake_at().map(|at| Duration::from_millis(at.saturating_sub(self.now_ms())));
+        due.map_or(PAUSE_MAX, |due| due.min(PAUSE_MAX))
     }
 
     async fn perform(&mut self, effect: Effect) -> Option<String> {
@@ -213,6 +219,8 @@ impl Agent {
         info!(tasks = self.node.saved().tasks.len(), "agent ends; its tasks go on");
         drop((self.link, self.supervisors));
         self.writer.end().await;
+        // Refused while a socket is in it, which is when it is needed.
+        let _ = tokio::fs::remove_dir(&self.dir.place.runtime).await;
     }
 }
 

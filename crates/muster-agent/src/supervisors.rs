@@ -328,7 +328,9 @@ impl Shared {
         }
         let mut talk = self.connect(&Place::socket_name(launch, process.pid)).await.ok()?;
         match timeout(ANSWER, talk.hear()).await {
-            Ok(Ok(Some(FromSupervisor::Here { launch: answered, running, .. }))) if answered == launch => {
+            Ok(Ok(Some(FromSupervisor::Here { launch: answered, pid, start_time, running })))
+                if (answered, pid, start_time) == (launch, process.pid, process.start_time) =>
+            {
                 Some((talk, running))
             }
             _ => None,

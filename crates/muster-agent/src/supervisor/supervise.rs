@@ -201,20 +201,15 @@ impl Task {
 
     fn run(mut self, control: Client) -> io::Result<()> {
         let mut clients = vec![control];
-        let ended = self.supervise(&mut clients);
-        let socket = Place::socket_name(self.spec.launch, self.child.id());
-        let ending = ended.and_then(|ending| {
-            let path = self.spec.place.exit_path(self.spec.launch, self.child.id());
-            Exit { launch: self.spec.launch, ending: ending.clone() }.write(&path)?;
-            Ok(ending)
-        });
-        if let Ok(ending) = &ending {
-            for client in &mut clients {
-                let _ = client.say(&FromSupervisor::Ended(ending.clone())); // it reads the exit file instead
-            }
+        let ending = self.supervise(&mut clients)?;
+        let exit = self.spec.place.exit_path(self.spec.launch, self.child.id());
+        let written = Exit { launch: self.spec.launch, ending: ending.clone() }.write(&exit);
+        // An agent that listens keeps the ending itself, so it is told even when the file could not be written.
+        for client in &mut clients {
+            let _ = client.say(&FromSupervisor::Ended(ending.clone())); // one that is gone reads the file
         }
-        let _ = fs::remove_file(socket);
-        ending.map(|_| ())
+        let _ = fs::remove_file(Place::socket_name(self.spec.launch, self.child.id())); // swept at the next start
+        written
     }
 
     /// Until no process of the task is left.

@@ -9,7 +9,7 @@ use std::io;
 const FRAME_BYTES_MAX: usize = 8 << 20;
 
 /// To a supervisor. Append-only: an agent of a later version talks to supervisors of an earlier one.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ToSupervisor {
     /// What to run; the first frame.
     Spec(Box<Spec>),
@@ -26,7 +26,7 @@ pub(crate) enum ToSupervisor {
 }
 
 /// From a supervisor. Append-only.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum FromSupervisor {
     /// The command is held. On a later socket: who this is, before anything else.
     Here {
@@ -82,5 +82,50 @@ impl Frames {
         let (message, _) = decoded.map_err(io::Error::other)?;
         self.bytes.drain(..4 + length);
         Ok(Some(message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use muster_model::Index;
+
+    /// What an agent of another version must be able to say and hear. Never edited, only added to.
+    #[test]
+    fn golden_bytes() {
+        let launch = LaunchNumber { incarnation: 1, index: Index(700), n: 2 };
+        let mut bytes = Vec::new();
+        for message in [ToSupervisor::Term, ToSupervisor::Kill, ToSupervisor::End] {
+            bytes.extend(encode(&message).unwrap());
+        }
+        for message in [
+            FromSupervisor::Here { launch, pid: 4, start_time: 5, running: true },
+            FromSupervisor::Running,
+            FromSupervisor::Ended(Ending::Exited(0)),
+            FromSupervisor::Ended(Ending::Signaled(9)),
+            FromSupervisor::Ended(Ending::NotReleased),
+            FromSupervisor::Ended(Ending::StartFailed("why".into())),
+        ] {
+            bytes.extend(encode(&message).unwrap());
+        }
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        expect_test::expect_file!["golden/wire-1.hex"].assert_eq(&hex);
+    }
+
+    #[test]
+    fn frames_come_whole_however_they_are_cut() {
+        let bytes: Vec<u8> = [FromSupervisor::Running, FromSupervisor::Ended(Ending::Exited(3))]
+            .iter()
+            .flat_map(|message| encode(message).unwrap())
+            .collect();
+        let mut frames = Frames::default();
+        let mut heard = Vec::new();
+        for byte in bytes {
+            frames.push(&[byte]);
+            heard.extend(frames.next::<FromSupervisor>().unwrap());
+        }
+        assert_eq!(heard, [FromSupervisor::Running, FromSupervisor::Ended(Ending::Exited(3))]);
+        frames.push(&u32::MAX.to_le_bytes());
+        assert!(frames.next::<FromSupervisor>().is_err(), "too long to wait for");
     }
 }

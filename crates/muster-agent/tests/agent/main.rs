@@ -33,8 +33,13 @@ fn agent(config: PathBuf) -> ExitCode {
         hold_args: vec!["hold".into()],
     };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let shutdown = async {
+        let mut term =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("a signal");
+        term.recv().await;
+    };
     let result = AgentConfig::read(&config)
-        .and_then(|config| runtime.block_on(muster_agent::run(config, launcher, std::future::pending())));
+        .and_then(|config| runtime.block_on(muster_agent::run(config, launcher, shutdown)));
     if let Err(error) = result {
         eprintln!("agent failed: {error}");
         return ExitCode::FAILURE;

@@ -15,6 +15,7 @@ cases!(
     a_work_directory_in_use_is_refused,
     a_command_is_not_run_when_the_agent_dies_before_the_release,
     kills_go_on_after_a_restart,
+    a_planned_stop_leaves_tasks_running_and_nothing_else,
     an_agent_killed_at_any_moment_starts_nothing_twice,
 );
 
@@ -169,4 +170,23 @@ async fn an_agent_killed_at_any_moment_starts_nothing_twice(mut world: World) {
         world.kill_agent();
         assert_eq!(fs::metadata(runs.join(n.to_string())).map_or(0, |file| file.size().min(1)), ran as u64);
     }
+}
+
+async fn a_planned_stop_leaves_tasks_running_and_nothing_else(mut world: World) {
+    let (mut stream, _) = world.join().await;
+    world.run(&mut stream, 1, "echo $$ > up; while [ ! -e go ]; do sleep 0.01; done").await;
+    assert_eq!(world.update(&mut stream, 1).await.status.state, Running);
+    let number = world.line(&world.sandbox(1).join("up")).await;
+    assert!(world.stop_agent().await.success());
+    assert!(alive(&number));
+    let (mut stream, _) = world.join().await;
+    fs::write(world.sandbox(1).join("go"), "").unwrap();
+    assert_eq!(world.outcome(&mut stream, 1).await.0.last(), Some(&Finished));
+    stream.say(&AgentEvent::Ping(1)).await; // the confirmation before it was taken in
+    while stream.hear().await.unwrap().1 != muster_model::AgentCall::Pong(1) {}
+    while !world.processes().is_empty() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await; // the supervisor has said its last word
+    }
+    assert!(world.stop_agent().await.success());
+    assert_eq!(fs::read_dir(world.runtime_dir()).unwrap().count(), 0, "the runtime directory is empty");
 }

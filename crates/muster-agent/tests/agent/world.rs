@@ -116,6 +116,14 @@ impl World {
         assert_eq!(agent.wait().unwrap().signal(), Some(9));
     }
 
+    /// Stops the agent as an operator does.
+    pub(crate) async fn stop_agent(&mut self) -> std::process::ExitStatus {
+        let mut agent = self.agent.take().expect("an agent");
+        let pid = rustix::process::Pid::from_child(&agent);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        tokio::task::spawn_blocking(move || agent.wait().unwrap()).await.unwrap()
+    }
+
     /// Starts the agent and welcomes it. Returns its hello.
     pub(crate) async fn join(&mut self) -> (AgentStream, Hello) {
         self.start();
