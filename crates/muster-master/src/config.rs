@@ -137,9 +137,9 @@ impl MasterConfig {
     pub fn parse_members(text: &str) -> Result<BTreeMap<String, String>, String> {
         let mut members = BTreeMap::new();
         for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
-            let (name, address) = item
-                .split_once('=')
-                .ok_or_else(|| format!("member {item:?}: write NAME=HOST:PORT, for example m1=10.0.0.1:5050"))?;
+            let (name, address) = item.split_once('=').ok_or_else(|| {
+                format!("member {item:?}: write NAME=HOST:PORT, for example m1=10.0.0.1:5050")
+            })?;
             if members.insert(name.trim().to_owned(), address.trim().to_owned()).is_some() {
                 return Err(format!("member {name:?} is listed twice: give each master its own name"));
             }
@@ -164,11 +164,16 @@ impl MasterConfig {
         let wrong = |text: String| Err(MasterError::Config(text));
         self.address()?;
         for (name, address) in &self.members {
-            if address.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err()) {
+            if address
+                .rsplit_once(':')
+                .is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
+            {
                 return wrong(format!("members.{name} {address:?} is not HOST:PORT"));
             }
             if let Some((other, _)) = self.members.iter().find(|(n, a)| *n != name && *a == address) {
-                return wrong(format!("members {name} and {other} have one address {address}: correct one of them"));
+                return wrong(format!(
+                    "members {name} and {other} have one address {address}: correct one of them"
+                ));
             }
         }
         if !matches!(self.members.len(), 1 | 3 | 5) {
@@ -176,7 +181,9 @@ impl MasterConfig {
         }
         let raft = &self.raft;
         if raft.heartbeat_ms == 0 || raft.election_ms_min < 2 * raft.heartbeat_ms {
-            return wrong("raft.election-ms-min must be at least twice raft.heartbeat-ms, which must not be 0".into());
+            return wrong(
+                "raft.election-ms-min must be at least twice raft.heartbeat-ms, which must not be 0".into(),
+            );
         }
         if raft.election_ms_max <= raft.election_ms_min {
             return wrong("raft.election-ms-max must be greater than raft.election-ms-min".into());
@@ -185,7 +192,9 @@ impl MasterConfig {
             return wrong("allocator.affinity-weight must lie between 0.0 and 1.0".into());
         }
         if self.allocator.shards > 256 {
-            return wrong("allocator.shards must be at most 256; more than there are cores gain nothing".into());
+            return wrong(
+                "allocator.shards must be at most 256; more than there are cores gain nothing".into(),
+            );
         }
         for (role, weight) in &self.allocator.weights {
             if let Err(problem) = Role::parse(role) {
@@ -196,7 +205,9 @@ impl MasterConfig {
             }
         }
         if self.session.ping_ms == 0 || self.session.heartbeat_ms == 0 || self.session.missed_pings_max == 0 {
-            return wrong("session.ping-ms, session.heartbeat-ms and session.missed-pings-max must not be 0".into());
+            return wrong(
+                "session.ping-ms, session.heartbeat-ms and session.missed-pings-max must not be 0".into(),
+            );
         }
         if !(16..=32_768).contains(&self.session.in_flight_max) {
             return wrong("session.in-flight-max must lie between 16 and 32768".into());
@@ -212,9 +223,11 @@ impl MasterConfig {
     pub(crate) fn leader(&self) -> muster_leader::Config {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
         let milli = |x: &f64| (x * 1000.0).round() as u64;
-        let weights = self.allocator.weights.iter().filter_map(|(role, weight)| {
-            Role::parse(role).ok().map(|role| (role, milli(weight)))
-        });
+        let weights = self
+            .allocator
+            .weights
+            .iter()
+            .filter_map(|(role, weight)| Role::parse(role).ok().map(|role| (role, milli(weight))));
         muster_leader::Config {
             shards: if self.allocator.shards == 0 { cores } else { self.allocator.shards },
             policy: muster_allocator::Policy {
@@ -237,15 +250,12 @@ impl MasterConfig {
             members.swap(0, at); // the first one founds the cluster
         }
         muster_raft::RaftConfig {
-            name: self.name.clone(),
-            members,
-            data_dir: self.data_dir.clone(),
             heartbeat_ms: self.raft.heartbeat_ms,
             election_ms_min: self.raft.election_ms_min,
             election_ms_max: self.raft.election_ms_max,
             snapshot_entries: self.raft.snapshot_entries,
             snapshot_bytes: self.raft.snapshot_mib << 20,
-            ..Default::default()
+            ..muster_raft::RaftConfig::new(self.name.clone(), members, self.data_dir.clone())
         }
     }
 }
@@ -291,7 +301,10 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         assert!(three().check().is_ok());
-        assert!(problem(MasterConfig { name: "m9".into(), ..three() }).contains("\"m9\" is not among the members"));
+        assert!(
+            problem(MasterConfig { name: "m9".into(), ..three() })
+                .contains("\"m9\" is not among the members")
+        );
         let mut one_address = three();
         one_address.members.insert("m2".into(), "127.0.0.1:1".into());
         assert!(problem(one_address).contains("have one address"));

@@ -145,7 +145,8 @@ fn to_frame<F: Frames>(down: Down) -> Option<Result<F::Down, Status>> {
     match down {
         Down::Event(fence, event) => F::event(fence, *event).map(Ok),
         Down::Frame(bytes) => Some(
-            F::Down::decode(bytes).map_err(|error| Status::internal(format!("frame from the leader: {error}"))),
+            F::Down::decode(bytes)
+                .map_err(|error| Status::internal(format!("frame from the leader: {error}"))),
         ),
         Down::Leader(fence, leader) => Some(Ok(F::leader(fence, &leader))),
         Down::Redial(why) => Some(Ok(F::redial(&why))),

@@ -103,7 +103,8 @@ impl v1::link_service_server::LinkService for LinkDoor {
         let clients: Clients = Arc::default();
         tokio::spawn(link_down_task(fence, events, down.clone(), clients.clone()));
         let routes = self.routes.route.clone();
-        let up = link_up_task(request.into_inner(), fence, local.inputs.clone(), queue, down, clients, routes);
+        let up =
+            link_up_task(request.into_inner(), fence, local.inputs.clone(), queue, down, clients, routes);
         let guard = cut.clone().drop_guard();
         tokio::spawn(async move {
             tokio::select! {
@@ -230,10 +231,26 @@ async fn link_up_task(
 
 // ---- the follower's side ----
 
+/// When the last round trip with a leader was completed, kept across leaders: silence is counted from it.
+#[derive(Debug)]
+pub(crate) struct Heard(std::sync::Mutex<Instant>);
+
+impl Heard {
+    pub(crate) fn new() -> Self {
+        Self(std::sync::Mutex::new(Instant::now()))
+    }
+    pub(crate) fn now(&self) {
+        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
+    }
+    pub(crate) fn silence(&self) -> Duration {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).elapsed()
+    }
+}
+
 /// Keeps a link to this leader for as long as the future is polled, publishing the route while it works.
 ///
-/// `heard` is the time of the last completed round trip, kept across leaders: silence is counted from it.
-pub(crate) async fn follow(leader: v1::Leader, publish: &watch::Sender<Route>, heard: &mut Instant) {
+/// `heard` is kept fresh by completed round trips.
+pub(crate) async fn follow(leader: v1::Leader, publish: &watch::Sender<Route>, heard: &Heard) {
     loop {
         if let Ok(endpoint) = tonic::transport::Endpoint::from_shared(format!("http://{}", leader.address)) {
             let endpoint = endpoint.tcp_nodelay(true).connect_timeout(Duration::from_millis(500));
@@ -254,7 +271,7 @@ async fn once(
     leader: &v1::Leader,
     endpoint: tonic::transport::Endpoint,
     publish: &watch::Sender<Route>,
-    heard: &mut Instant,
+    heard: &Heard,
 ) -> Result<(), Status> {
     let unavailable = |error: tonic::transport::Error| Status::unavailable(error.to_string());
     let channel = timeout(SILENCE, endpoint.connect())
@@ -275,10 +292,15 @@ async fn once(
     let Some(v1::LinkDown { item: Some(link_down::Item::Leading(fence)), .. }) = first else {
         return Err(Status::internal("the link's first frame does not say who leads"));
     };
-    let fence = muster_proto::agent::fence(Some(fence)).map_err(|error| Status::internal(error.to_string()))?;
+    let fence =
+        muster_proto::agent::fence(Some(fence)).map_err(|error| Status::internal(error.to_string()))?;
     let (items_in, mut items) = mpsc::channel::<LinkItem>(UP_QUEUE);
-    *heard = Instant::now();
-    publish.send_replace(Route::Remote(Arc::new(RemoteRoute { fence, leader: leader.clone(), up: items_in })));
+    heard.now();
+    publish.send_replace(Route::Remote(Arc::new(RemoteRoute {
+        fence,
+        leader: leader.clone(),
+        up: items_in,
+    })));
     let mut clients: HashMap<u64, Sink> = HashMap::new();
     let mut ping = interval(PING);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -290,7 +312,7 @@ async fn once(
                     return Err(Status::unavailable("the leader ended the link"));
                 };
                 match item {
-                    link_down::Item::Pong(_) => *heard = Instant::now(),
+                    link_down::Item::Pong(_) => heard.now(),
                     link_down::Item::Frame(bytes) => pass_down(&mut clients, client, bytes),
                     link_down::Item::Close(_) => {
                         if let Some(sink) = clients.remove(&client) {
@@ -322,7 +344,7 @@ async fn once(
                     .map_err(|_| Status::unavailable("the link is closed"))?;
             }
             _ = ping.tick() => {
-                if heard.elapsed() > SILENCE {
+                if heard.silence() > SILENCE {
                     return Err(Status::deadline_exceeded("the leader did not answer for 2 s"));
                 }
                 pings += 1;

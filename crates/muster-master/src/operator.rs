@@ -31,7 +31,8 @@ impl Operator {
         let Some(leader) = leader else {
             return Status::unavailable("no leader is known yet: try again, or see `muster raft status`");
         };
-        let mut status = Status::new(Code::FailedPrecondition, format!("this master does not lead: ask {leader}"));
+        let mut status =
+            Status::new(Code::FailedPrecondition, format!("this master does not lead: ask {leader}"));
         if let Ok(value) = MetadataValue::try_from(leader) {
             status.metadata_mut().insert("muster-leader", value);
         }
@@ -48,7 +49,8 @@ impl Operator {
             return Err(self.not_leading(&NotLeading { leader: None }));
         };
         let (answer, wait) = oneshot::channel();
-        let lost = || Status::unavailable("leadership ended before the outcome was known: look whether it is done");
+        let lost =
+            || Status::unavailable("leadership ended before the outcome was known: look whether it is done");
         local.inputs.send(ToLeader::Operator(call, answer)).await.map_err(|_| lost())?;
         match wait.await {
             Ok(Ok(())) => Ok(()),
@@ -101,7 +103,7 @@ fn task(task: &Task) -> v1::Task {
         task_id: task.key.task_id.to_string(),
         name: task.name.to_string(),
         agent_id: task.agent_id.to_string(),
-        state: muster_proto::task::wire_task_state(task.state),
+        state: muster_proto::task::wire_state(task.state).into(),
         resources: wire_resources(&task.resources),
         launch: Some(muster_proto::task::wire_launch_number(task.launch)),
         unacknowledged: task.updates.len() as u32,
@@ -109,6 +111,33 @@ fn task(task: &Task) -> v1::Task {
         message: task.message.to_string(),
         launched_wall_ms: task.launched.0,
         updated_wall_ms: task.updated.0,
+    }
+}
+
+fn status(status: muster_raft::Status) -> v1::GetRaftStatusResponse {
+    let leader = status.leader.map(|it| v1::Leader { name: it.name, address: it.address });
+    let members = status.members.into_iter().map(|it| v1::MemberStatus {
+        name: it.member.name,
+        address: it.member.address,
+        node_id: it.node_id,
+        voter: it.voter,
+        matched_index: it.matched_index.map(|index| index.0),
+    });
+    v1::GetRaftStatusResponse {
+        name: status.name,
+        cluster_id: status.cluster_id,
+        state: status.state.into(),
+        leader,
+        fence: Some(muster_proto::agent::wire_fence(status.fence)),
+        last_log_index: status.last_log_index.0,
+        committed_index: status.committed_index.0,
+        applied_index: status.applied_index.0,
+        snapshot_index: status.snapshot_index.0,
+        purged_index: status.purged_index.0,
+        members: members.collect(),
+        state_hash: status.state_hash,
+        node_id: status.node_id,
+        note: status.note,
     }
 }
 
@@ -159,7 +188,8 @@ impl v1::operator_service_server::OperatorService for Operator {
         let tasks = if request.completed {
             registry.completed_tasks().filter(wanted).take(limit).map(task).collect()
         } else {
-            let after_framework = if request.after_framework_id.is_empty() { only } else { &request.after_framework_id };
+            let after_framework =
+                if request.after_framework_id.is_empty() { only } else { &request.after_framework_id };
             let start = TaskKey {
                 framework_id: FrameworkId::new(after_framework),
                 task_id: TaskId::new(&request.after_task_id),
@@ -176,7 +206,7 @@ impl v1::operator_service_server::OperatorService for Operator {
         &self,
         _: Request<v1::GetRaftStatusRequest>,
     ) -> Result<Response<v1::GetRaftStatusResponse>, Status> {
-        Ok(Response::new(self.raft.status().into()))
+        Ok(Response::new(status(self.raft.status())))
     }
 
     async fn teardown(

@@ -4,7 +4,7 @@ use crate::{
     MasterConfig, MasterError,
     door::Door,
     lead::lead,
-    link::{LinkDoor, SILENCE, follow},
+    link::{Heard, LinkDoor, SILENCE, follow},
     operator::Operator,
     route::{LocalRoute, Route, Routes, UP_QUEUE},
 };
@@ -20,10 +20,12 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
-    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, server::TcpIncoming};
+
+/// How often silence is looked for, at most.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A master that serves.
 pub struct Serving {
@@ -130,14 +132,12 @@ async fn follow_leadership(
     stop: CancellationToken,
 ) {
     let mut leadership = raft.leadership();
-    let mut heard = Instant::now();
-    let publish = Arc::new(publish);
+    let heard = Heard::new();
     loop {
         let now = leadership.borrow_and_update().clone();
         let changed = async {
-            // Terms may change without a change of what matters here.
             while leadership.changed().await.is_ok() {
-                if *leadership.borrow_and_update() != now {
+                if !is_alike(&leadership.borrow_and_update(), &now) {
                     return true;
                 }
             }
@@ -146,29 +146,35 @@ async fn follow_leadership(
         let act = async {
             match &now {
                 Leadership::Leading { fence, .. } => {
-                    heard = Instant::now();
                     reign(&raft, &config, fence.term, &publish).await;
-                    heard = Instant::now();
+                    heard.now();
                     std::future::pending::<()>().await;
                 }
                 Leadership::Following { leader: Some(leader), .. } => {
                     let leader = v1::Leader { name: leader.name.clone(), address: leader.address.clone() };
-                    loop {
-                        let silent = SILENCE.saturating_sub(heard.elapsed()) + Duration::from_millis(100);
-                        // `follow` keeps `heard` fresh while the link works.
-                        let _ = tokio::time::timeout(silent, follow(leader.clone(), &publish, &mut heard)).await;
-                        tell_silence(&publish, &redial, &mut heard);
-                    }
+                    follow(leader, &publish, &heard).await;
                 }
-                Leadership::Following { leader: None, .. } | Leadership::Outside { .. } => loop {
-                    tokio::time::sleep(SILENCE.saturating_sub(heard.elapsed()) + Duration::from_millis(100)).await;
-                    tell_silence(&publish, &redial, &mut heard);
-                },
+                Leadership::Following { leader: None, .. } | Leadership::Outside { .. } => {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        // While there is no way to a leader for long, clients are told to go elsewhere.
+        let watch_silence = async {
+            loop {
+                tokio::time::sleep(SILENCE.saturating_sub(heard.silence()).max(LOOK)).await;
+                if matches!(now, Leadership::Leading { .. }) || heard.silence() < SILENCE {
+                    continue;
+                }
+                tracing::warn!("no way to a leader for 2 s: clients are told to dial another master");
+                redial.send_modify(|count| *count += 1);
+                heard.now();
             }
         };
         tokio::select! {
             () = stop.cancelled() => return,
             () = act => {}
+            () = watch_silence => {}
             going_on = changed => {
                 if !going_on {
                     return;
@@ -183,22 +189,19 @@ async fn follow_leadership(
     }
 }
 
-/// Tells clients to dial another master, when there is no way to a leader.
-fn tell_silence(publish: &watch::Sender<Route>, redial: &watch::Sender<u64>, heard: &mut Instant) {
-    if matches!(*publish.borrow(), Route::None) && heard.elapsed() >= SILENCE {
-        tracing::warn!("no way to a leader for 2 s: clients are told to dial another master");
-        redial.send_modify(|count| *count += 1);
-        *heard = Instant::now();
+/// Whether nothing changed that ends what this master does at present.
+fn is_alike(a: &Leadership, b: &Leadership) -> bool {
+    match (a, b) {
+        (Leadership::Leading { fence: a, .. }, Leadership::Leading { fence: b, .. }) => a == b,
+        (Leadership::Following { leader: a, .. }, Leadership::Following { leader: b, .. }) => a == b,
+        (Leadership::Outside { .. }, Leadership::Outside { .. }) => true,
+        _ => false,
     }
 }
 
-/// Runs the leader's loop of one term on a thread of its own, until the reign ends.
-async fn reign(
-    raft: &Raft,
-    config: &MasterConfig,
-    term: muster_model::Term,
-    publish: &Arc<watch::Sender<Route>>,
-) {
+/// Runs the leader's loop of one term on a thread of its own, until the reign ends. Clients come in while
+/// `BeginTerm` is applied and a quorum answers (`protocol` A3, A5).
+async fn reign(raft: &Raft, config: &MasterConfig, term: muster_model::Term, publish: &watch::Sender<Route>) {
     let reign = match raft.begin(term).await {
         Ok(reign) => reign,
         Err(error) => {
@@ -211,28 +214,21 @@ async fn reign(
         name: config.name.clone(),
         address: config.members.get(&config.name).cloned().unwrap_or_default(),
     };
-    let local = Arc::new(LocalRoute { fence: reign.fence, leader, inputs });
+    let fence = reign.fence;
+    let local = Arc::new(LocalRoute { fence, leader, inputs });
     // Cancelled when this master is told that it no longer leads, however late the loop's thread notices.
     let over = CancellationToken::new();
     let _guard = over.clone().drop_guard();
-    let (weak, published, too_late) = (Arc::downgrade(publish), local, over.clone());
+    let (serving, mut served) = watch::channel(false);
     let serve = Box::new(move || {
-        if let Some(publish) = weak.upgrade() {
-            publish.send_if_modified(|route| {
-                let in_time = !too_late.is_cancelled();
-                if in_time {
-                    *route = Route::Local(published);
-                }
-                in_time
-            });
-        }
+        serving.send_replace(true);
     });
-    let (raft, config) = (raft.clone(), config.leader());
-    let (done, wait) = tokio::sync::oneshot::channel();
+    let (its_raft, config) = (raft.clone(), config.leader());
+    let (done, mut ended) = tokio::sync::oneshot::channel();
     let run = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         match runtime {
-            Ok(runtime) => runtime.block_on(lead(raft, reign, config, inputs_in, serve, over)),
+            Ok(runtime) => runtime.block_on(lead(its_raft, reign, config, inputs_in, serve, over)),
             Err(error) => tracing::error!(%error, "cannot start the leader's thread"),
         }
         let _ = done.send(());
@@ -241,12 +237,28 @@ async fn reign(
         tracing::error!(%error, "cannot start the leader's thread");
         return;
     }
-    let _ = wait.await;
-    publish.send_if_modified(|route| {
-        let was_open = !matches!(route, Route::None);
-        *route = Route::None;
-        was_open
-    });
+    let mut leadership = raft.leadership();
+    let mut told = false;
+    loop {
+        let quorum = matches!(*leadership.borrow_and_update(), Leadership::Leading { quorum: true, .. });
+        let open = *served.borrow() && quorum;
+        if open != told {
+            told = open;
+            if !quorum {
+                tracing::warn!(term = term.0, "no quorum answers: not serving until one does");
+            }
+            publish.send_replace(if open { Route::Local(local.clone()) } else { Route::None });
+        }
+        tokio::select! {
+            _ = &mut ended => break,
+            Ok(()) = served.changed() => {}
+            changed = leadership.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+            }
+        }
+    }
 }
 
 /// Health is SERVING while there is a way to a leader.
