@@ -4,6 +4,15 @@
 //! Each task has a supervisor process of its own ([`supervise_main`]) that outlives the agent; see
 //! `supervisor/mod.rs` for how a command is held and let go.
 //!
+//! # On disk
+//! ```text
+//! <work-dir>/lock                                     held while an agent runs
+//! <work-dir>/meta/agent.log                           the machine's records, a checksum each (disk/log.rs)
+//! <work-dir>/meta/exits/<launch>-<pid>                how a task ended, from its supervisor
+//! <work-dir>/sandboxes/<framework>/<task>/<launch>/   working directory, stdout, stderr
+//! <runtime-dir>/<fingerprint>/<launch>-<pid>.sock     a supervisor; the fingerprint is of the work directory
+//! ```
+//!
 //! # Laws
 //! - A checkpoint is synced before anything that depends on it leaves this process; one sync serves all that
 //!   wait. A failed sync ends the agent.
@@ -32,4 +41,4 @@ pub use config::AgentConfig;
 pub use error::AgentError;
 pub use service::run;
 pub use supervisor::{hold_main, supervise_main};
-pub use supervisors::Launcher;
+pub use supervisors::{Launcher, end_tasks};

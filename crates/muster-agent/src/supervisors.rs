@@ -4,6 +4,7 @@
 use crate::{
     AgentConfig, AgentError,
     command::{Unfit, spec},
+    disk::WorkDir,
     supervisor::{
         Ending, Frames, FromSupervisor, Place, Spec, ToSupervisor, boot_id, encode, end_marked, read_exit,
     },
@@ -46,6 +47,33 @@ pub struct Launcher {
     pub supervise_args: Vec<String>,
     /// Arguments that make it call [`crate::hold_main`] with the arguments that follow.
     pub hold_args: Vec<String>,
+}
+
+impl Launcher {
+    /// This executable, with `supervise` and `hold` as first arguments. Its main function must look for these
+    /// before it starts a thread.
+    pub fn this_executable() -> Self {
+        Self {
+            exe: "/proc/self/exe".into(),
+            supervise_args: vec!["supervise".into()],
+            hold_args: vec!["hold".into()],
+        }
+    }
+}
+
+/// Ends every task of an agent that does not run, as a cluster for a trial does when it is taken down. The next
+/// agent of the work directory reports them killed by a signal.
+pub async fn end_tasks(config: AgentConfig) -> Result<(), AgentError> {
+    config.check()?;
+    let (inputs, _) = mpsc::channel(1);
+    let for_dir = config.clone();
+    let dir = spawn_blocking(move || WorkDir::open(&for_dir)).await;
+    let dir =
+        dir.map_err(|error| AgentError::Stopped(format!("cannot open the work directory: {error}")))??;
+    let supervisors = Supervisors::new(dir.place.clone(), Launcher::this_executable(), &config, inputs)?;
+    supervisors.shared.end_all_but(&BTreeSet::new(), &BTreeMap::new()).await?;
+    let _ = tokio::fs::remove_dir(&dir.place.runtime).await; // empty now, unless a socket's owner is slow
+    Ok(())
 }
 
 /// What the machine orders of a supervisor.
@@ -177,7 +205,8 @@ impl Supervisors {
                 }
             }
         }
-        self.shared.sweep(&alive, &self.pids).await?;
+        self.shared.end_all_but(&alive, &self.pids).await?;
+        self.shared.remove_exits_but(&self.pids).await;
         Ok(inputs)
     }
 }
@@ -337,8 +366,8 @@ impl Shared {
         }
     }
 
-    /// Ends every supervisor and marked process that is not one of these, and removes stale files.
-    async fn sweep(
+    /// Ends every supervisor and marked process of this runtime directory that is not one of these.
+    async fn end_all_but(
         &self,
         alive: &BTreeSet<LaunchNumber>,
         known: &BTreeMap<LaunchNumber, u32>,
@@ -365,6 +394,11 @@ impl Shared {
         if !spawn_blocking(move || end_marked(wanted, PATIENCE)).await.unwrap_or(false) {
             return Err(AgentError::Leftovers(self.place.runtime.clone()));
         }
+        Ok(())
+    }
+
+    /// Removes the exit files that no record asks for.
+    async fn remove_exits_but(&self, known: &BTreeMap<LaunchNumber, u32>) {
         let kept: BTreeSet<PathBuf> =
             known.iter().map(|(launch, pid)| self.place.exit_path(*launch, *pid)).collect();
         for name in names(&self.place.exits).await {
@@ -373,7 +407,6 @@ impl Shared {
                 let _ = tokio::fs::remove_file(path).await; // tried again at the next start
             }
         }
-        Ok(())
     }
 }
 

@@ -32,12 +32,13 @@ pub(crate) fn children() -> Vec<u32> {
     let own = std::process::id();
     match fs::read_to_string(format!("/proc/self/task/{own}/children")) {
         Ok(list) => list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect(),
-        // A kernel without that file.
-        Err(_) => pids()
-            .into_iter()
-            .filter(|pid| stat_field(*pid, 4).is_some_and(|parent| parent == own.to_string()))
-            .collect(),
+        Err(_) => children_by_search(own), // a kernel without that file
     }
+}
+
+fn children_by_search(parent: u32) -> Vec<u32> {
+    let is_child = |pid: &u32| stat_field(*pid, 4).is_some_and(|found| found == parent.to_string());
+    pids().into_iter().filter(is_child).collect()
 }
 
 /// Kills every process whose mark is wanted, until none is left or time is up. Only processes of this user
@@ -78,5 +79,24 @@ fn kill_if(pid: u32, same: impl Fn(u32) -> bool) {
     if same(pid) {
         // It may end by itself meanwhile: no error worth a word.
         let _ = pidfd_send_signal(&descriptor, Signal::KILL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn processes_are_found_told_apart_and_ended_by_their_mark() {
+        let mark = format!("/test-{}:1.2.3", std::process::id());
+        let mut child = Command::new("sleep").arg("1000").env(MARK, &mark).spawn().unwrap();
+        assert!(children_by_search(std::process::id()).contains(&child.id()));
+        assert!(start_time(child.id()).unwrap() > 0);
+        assert!(end_marked(|found| found == "/another:1.2.3", Duration::ZERO), "nothing to end");
+        assert!(child.try_wait().unwrap().is_none(), "another mark's");
+        let ended = std::thread::spawn(move || end_marked(|found| found == mark, Duration::from_secs(10)));
+        assert!(!child.wait().unwrap().success());
+        assert!(ended.join().unwrap());
     }
 }

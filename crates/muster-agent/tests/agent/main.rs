@@ -27,11 +27,7 @@ fn main() -> ExitCode {
 
 fn agent(config: PathBuf) -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
-    let launcher = Launcher {
-        exe: "/proc/self/exe".into(),
-        supervise_args: vec!["supervise".into()],
-        hold_args: vec!["hold".into()],
-    };
+    let launcher = Launcher::this_executable();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let shutdown = async {
         let mut term =

@@ -4,6 +4,7 @@ use crate::{
     runner::cases,
     world::{World, alive, launch},
 };
+use muster_agent::{AgentConfig, end_tasks};
 use muster_model::{AgentEvent, Index, TaskState};
 use std::{fs, os::unix::fs::MetadataExt};
 
@@ -15,6 +16,7 @@ cases!(
     a_work_directory_in_use_is_refused,
     a_command_is_not_run_when_the_agent_dies_before_the_release,
     kills_go_on_after_a_restart,
+    tasks_can_be_ended_without_their_agent,
     a_planned_stop_leaves_tasks_running_and_nothing_else,
     an_agent_killed_at_any_moment_starts_nothing_twice,
 );
@@ -189,4 +191,20 @@ async fn a_planned_stop_leaves_tasks_running_and_nothing_else(mut world: World) 
     }
     assert!(world.stop_agent().await.success());
     assert_eq!(fs::read_dir(world.runtime_dir()).unwrap().count(), 0, "the runtime directory is empty");
+}
+
+async fn tasks_can_be_ended_without_their_agent(mut world: World) {
+    let (mut stream, _) = world.join().await;
+    world.run(&mut stream, 1, "trap '' TERM; echo $$ > up; sleep 1000; sleep 1000").await;
+    assert_eq!(world.update(&mut stream, 1).await.status.state, Running);
+    let number = world.line(&world.sandbox(1).join("up")).await;
+    let config = AgentConfig::read(&world.config()).unwrap();
+    let refused = end_tasks(config.clone()).await.unwrap_err().to_string();
+    assert!(refused.contains("in use by another agent"), "{refused}");
+    world.kill_agent();
+    end_tasks(config).await.unwrap();
+    assert!(!alive(&number));
+    let (mut stream, _) = world.join().await;
+    let (states, message) = world.outcome(&mut stream, 1).await;
+    assert_eq!((states.last(), message.as_str()), (Some(&Failed), "Command terminated with signal SIGKILL"));
 }
