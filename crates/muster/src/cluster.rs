@@ -61,8 +61,15 @@ impl Plan {
     fn master(&self, i: usize, port: u16) -> Process {
         let name = format!("m{}", i + 1);
         let data_dir = self.dir.join(&name);
-        let arguments =
-            ["master", "--name", &name, "--members", &self.members(), "--data-dir", &data_dir.to_string_lossy()];
+        let arguments = [
+            "master",
+            "--name",
+            &name,
+            "--members",
+            &self.members(),
+            "--data-dir",
+            &data_dir.to_string_lossy(),
+        ];
         self.process(&name, port, &arguments)
     }
 
@@ -96,7 +103,12 @@ impl Process {
         let log = log.with_context(|| format!("cannot write the log {}", self.log.display()))?;
         let mut command = Command::new(exe);
         // A group of its own: Ctrl-C is for us, who end the others in order.
-        command.args(&self.arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+        command
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0);
         let child = parent::tie(&mut command).spawn();
         self.child = Some(child.with_context(|| format!("cannot start {}", exe.display()))?);
         Ok(())
@@ -144,7 +156,8 @@ impl Process {
 impl Cluster {
     /// Starts all processes.
     pub(crate) fn start(plan: &Plan) -> anyhow::Result<Self> {
-        fs::create_dir_all(&plan.dir).with_context(|| format!("cannot make the directory {}", plan.dir.display()))?;
+        fs::create_dir_all(&plan.dir)
+            .with_context(|| format!("cannot make the directory {}", plan.dir.display()))?;
         let numbered = |ports: &[u16]| ports.iter().copied().enumerate().collect::<Vec<_>>();
         let mut cluster = Self {
             exe: std::env::current_exe().context("cannot find this program's own file")?,
@@ -178,8 +191,7 @@ impl Cluster {
     /// Waits until a leader serves and all agents are registered.
     pub(crate) async fn ready(&mut self) -> anyhow::Result<()> {
         let until = Instant::now() + READY_TIME;
-        let mut client =
-            OperatorClient::new(self.master_addresses()).search_time(Duration::from_millis(200));
+        let mut client = OperatorClient::new(self.master_addresses()).search_time(Duration::from_millis(200));
         loop {
             self.check()?;
             let why = match client.agents().await {
@@ -215,8 +227,7 @@ impl Cluster {
 
     /// Tears all frameworks down: agents leave their tasks running when they end.
     async fn end_tasks(&mut self) -> Result<(), muster_sdk::SdkError> {
-        let mut client =
-            OperatorClient::new(self.master_addresses()).search_time(Duration::from_secs(2));
+        let mut client = OperatorClient::new(self.master_addresses()).search_time(Duration::from_secs(2));
         for framework in client.frameworks(false).await? {
             client.teardown(&framework.framework_id).await?;
         }
@@ -243,5 +254,8 @@ impl Drop for Cluster {
 pub(crate) fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
     let bind = |_| std::net::TcpListener::bind("127.0.0.1:0");
     let listeners = (0..count).map(bind).collect::<Result<Vec<_>, _>>()?;
-    Ok(listeners.iter().map(|listener| listener.local_addr().map(|address| address.port())).collect::<Result<_, _>>()?)
+    Ok(listeners
+        .iter()
+        .map(|listener| listener.local_addr().map(|address| address.port()))
+        .collect::<Result<_, _>>()?)
 }

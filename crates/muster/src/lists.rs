@@ -39,7 +39,11 @@ pub(crate) async fn agents(masters: &Masters, output: Output) -> anyhow::Result<
     Ok(ExitCode::SUCCESS)
 }
 
-pub(crate) async fn frameworks(masters: &Masters, completed: bool, output: Output) -> anyhow::Result<ExitCode> {
+pub(crate) async fn frameworks(
+    masters: &Masters,
+    completed: bool,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
     let mut rows = Rows::new(["FRAMEWORK", "NAME", "USER", "ROLES", "CONNECTED", "TASKS", "USED", "AGE"]);
     for framework in client(masters).frameworks(completed).await? {
         let used = amounts(&framework.used);

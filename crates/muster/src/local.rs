@@ -43,7 +43,10 @@ pub(crate) async fn run(args: LocalArgs, output: Output) -> anyhow::Result<ExitC
     let master_ports = ports(Some(args.base_port), args.masters);
     let agent_ports = ports(args.base_port.checked_add(AGENT_PORTS_ABOVE), args.agents);
     let (Some(master_ports), Some(agent_ports)) = (master_ports, agent_ports) else {
-        bail!("--base-port is {}; choose one from 1 that leaves room for all ports below 65536", args.base_port);
+        bail!(
+            "--base-port is {}; choose one from 1 that leaves room for all ports below 65536",
+            args.base_port
+        );
     };
     if args.agents > AGENT_PORTS_ABOVE * 10 {
         bail!("--agents is {}; at most {} run on one machine", args.agents, AGENT_PORTS_ABOVE * 10);
@@ -92,7 +95,10 @@ fn say_ready(cluster: &Cluster, dir: &std::path::Path, output: Output) {
             let list = |all: &[(String, String)]| -> Vec<_> {
                 all.iter().map(|(name, address)| json!({"name": name, "address": address})).collect()
             };
-            println!("{}", json!({"ready": true, "masters": list(&masters), "agents": list(&agents), "dir": dir}));
+            println!(
+                "{}",
+                json!({"ready": true, "masters": list(&masters), "agents": list(&agents), "dir": dir})
+            );
         }
         Output::Table => {
             let list = |all: &[(String, String)]| {

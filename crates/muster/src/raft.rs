@@ -13,9 +13,20 @@ pub(crate) async fn status(masters: &Masters, output: Output) -> anyhow::Result<
     let all = client(masters).raft_status().await;
     let answered = all.iter().filter(|master| master.status.is_ok()).count();
     let mut rows = Rows::new([
-        "NAME", "ADDRESS", "STATE", "TERM", "LAST", "COMMITTED", "APPLIED", "LAG", "SNAPSHOT", "VOTER", "NOTE",
+        "NAME",
+        "ADDRESS",
+        "STATE",
+        "TERM",
+        "LAST",
+        "COMMITTED",
+        "APPLIED",
+        "LAG",
+        "SNAPSHOT",
+        "VOTER",
+        "NOTE",
     ]);
-    let leader = all.iter().filter_map(|master| master.status.as_ref().ok()).find(|said| said.state == "leader");
+    let leader =
+        all.iter().filter_map(|master| master.status.as_ref().ok()).find(|said| said.state == "leader");
     let committed = leader.map(|leader| leader.committed_index);
     let voters: Vec<_> = leader.map(|leader| leader.members.clone()).unwrap_or_default();
     for master in &all {
@@ -24,7 +35,10 @@ pub(crate) async fn status(masters: &Masters, output: Output) -> anyhow::Result<
     }
     rows.print(output);
     if answered == 0 {
-        bail!("no master answered at {}; check the addresses, and that masters run", masters.masters.join(", "));
+        bail!(
+            "no master answered at {}; check the addresses, and that masters run",
+            masters.masters.join(", ")
+        );
     }
     if leader.is_none() {
         bail!("none of these masters leads; wait a second and ask again, or check that a majority runs");

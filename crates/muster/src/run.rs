@@ -7,8 +7,8 @@ use crate::signals::{Stop, set_exit_code};
 use anyhow::bail;
 use clap::Args;
 use muster_sdk::{
-    Filters, Framework, FrameworkId, Offer, Resources, Scheduler, SchedulerDriver, SdkError, Task, TaskId, TaskState,
-    TaskUpdate,
+    Filters, Framework, FrameworkId, Offer, Resources, Scheduler, SchedulerDriver, SdkError, Task, TaskId,
+    TaskState, TaskUpdate,
 };
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -160,7 +160,9 @@ pub(crate) async fn run(args: RunArgs, output: Output) -> anyhow::Result<ExitCod
     drop(told);
     match job.driver.ended().await {
         Ok(()) => {}
-        Err(SdkError::Ended(why)) if job.is_over() => tracing::warn!(why, "the framework was not ended in order"),
+        Err(SdkError::Ended(why)) if job.is_over() => {
+            tracing::warn!(why, "the framework was not ended in order")
+        }
         Err(error) => return Err(error.into()),
     }
     job.report(output);
@@ -383,7 +385,9 @@ impl Job {
                     let path = sandbox::of_task(dir, framework_id, task_id);
                     eprintln!("the output of {task_id} is on {} in {}", task.host, path.display());
                 }
-                None => eprintln!("the output of {task_id} is on {}, in its agent's work directory", task.host),
+                None => {
+                    eprintln!("the output of {task_id} is on {}, in its agent's work directory", task.host)
+                }
             }
         }
     }

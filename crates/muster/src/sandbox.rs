@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 /// The work directory that the offer's agent says it has.
 pub(crate) fn work_dir(offer: &Offer) -> Option<PathBuf> {
-    let attribute = offer.attributes().into_iter().find(|attribute| &*attribute.name == WORK_DIR_ATTRIBUTE)?;
+    let attribute =
+        offer.attributes().into_iter().find(|attribute| &*attribute.name == WORK_DIR_ATTRIBUTE)?;
     match attribute.value {
         AttributeValue::Text(text) => Some(PathBuf::from(&*text)),
         _ => None,
