@@ -26,6 +26,8 @@ mod clock;
 mod codec;
 mod config;
 mod error;
+#[cfg(test)]
+mod golden;
 mod leadership;
 mod machine;
 mod member;

@@ -16,7 +16,7 @@ use std::{
     io,
     sync::{Arc, Mutex},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 pub(crate) use crate::store::snapshot::SnapshotFile;
 pub(crate) type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotFile>;
@@ -61,9 +61,24 @@ struct State {
     last: Option<LogId>,
     membership: StoredMembership,
     snapshot: Option<SnapshotMeta>,
-    reign: Option<(u64, mpsc::Sender<AppliedBatch>)>,
+    reign: Option<OpenReign>,
     /// A process leads at most once in a term.
     begun: u64,
+}
+
+struct OpenReign {
+    term: u64,
+    applied: mpsc::Sender<AppliedBatch>,
+    /// Closes with the reign.
+    _open: watch::Sender<()>,
+}
+
+/// What a new reign starts with.
+pub(crate) struct NewReign {
+    pub(crate) registry: Registry,
+    pub(crate) applied: mpsc::Receiver<AppliedBatch>,
+    /// Closes with the reign.
+    pub(crate) open: watch::Receiver<()>,
 }
 
 impl Shared {
@@ -96,34 +111,35 @@ impl Shared {
 
     /// Opens a reign: the registry as it is, and everything applied from then on. None when this process
     /// led in this term already.
-    pub(crate) fn begin(&self, term: u64) -> Option<(Registry, mpsc::Receiver<AppliedBatch>)> {
+    pub(crate) fn begin(&self, term: u64) -> Option<NewReign> {
         let mut state = lock(&self.state);
         if state.begun >= term {
             return None;
         }
-        let (sender, receiver) = mpsc::channel(REIGN_BATCHES);
+        let (sender, applied) = mpsc::channel(REIGN_BATCHES);
+        let (still_open, open) = watch::channel(());
         state.begun = term;
-        state.reign = Some((term, sender));
-        Some((state.registry.clone(), receiver))
+        state.reign = Some(OpenReign { term, applied: sender, _open: still_open });
+        Some(NewReign { registry: state.registry.clone(), applied, open })
     }
 
     /// Ends the reign of this term or of an earlier one: its stream of what is applied closes.
     pub(crate) fn end(&self, term: u64) {
         let mut state = lock(&self.state);
-        if state.reign.as_ref().is_some_and(|(reigning, _)| *reigning <= term) {
+        if state.reign.as_ref().is_some_and(|reign| reign.term <= term) {
             state.reign = None;
         }
     }
 
     /// The term of the open reign.
     pub(crate) fn reigning(&self) -> Option<u64> {
-        lock(&self.state).reign.as_ref().map(|(term, _)| *term)
+        lock(&self.state).reign.as_ref().map(|reign| reign.term)
     }
 
     /// Whether this process began, and no longer has, a reign in this term.
     pub(crate) fn over(&self, term: u64) -> bool {
         let state = lock(&self.state);
-        state.begun >= term && state.reign.as_ref().is_none_or(|(reigning, _)| *reigning != term)
+        state.begun >= term && state.reign.as_ref().is_none_or(|reign| reign.term != term)
     }
 }
 
@@ -172,7 +188,7 @@ impl Machine {
         }
         let reign = state.reign.as_ref().filter(|_| !entries.is_empty());
         Ok(reign
-            .map(|(_, sender)| (sender.clone(), AppliedBatch { entries, registry: state.registry.clone() })))
+            .map(|reign| (reign.applied.clone(), AppliedBatch { entries, registry: state.registry.clone() })))
     }
 }
 

@@ -23,7 +23,7 @@ use std::{
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// How long to wait before entries that a leader without a lease refused are written again.
 const RETRY: Duration = Duration::from_millis(10);
@@ -49,7 +49,13 @@ impl Proposer {
 }
 
 /// Starts the task of a reign. It ends with the reign, and ends the reign when order could not be kept.
-pub(crate) fn start(core: Core, shared: Arc<Shared>, term: u64, config: &RaftConfig) -> Proposer {
+pub(crate) fn start(
+    core: Core,
+    shared: Arc<Shared>,
+    term: u64,
+    mut open: watch::Receiver<()>,
+    config: &RaftConfig,
+) -> Proposer {
     let (queue, commands) = mpsc::channel(config.propose_queue);
     let task = Task {
         core,
@@ -63,7 +69,13 @@ pub(crate) fn start(core: Core, shared: Arc<Shared>, term: u64, config: &RaftCon
         entry_bytes: config.max_entry_bytes,
         entries: config.entries_in_flight.max(2),
     };
-    tokio::spawn(task.run());
+    tokio::spawn(async move {
+        tokio::select! {
+            () = task.run() => {}
+            // Nothing is ever sent: it closes with the reign.
+            _ = open.changed() => {}
+        }
+    });
     Proposer { queue, tickets: Mutex::new(0) }
 }
 

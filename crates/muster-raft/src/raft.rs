@@ -162,10 +162,10 @@ impl Raft {
         if leadership::leads(&core) != Some(term.0) {
             return Err(not_leading());
         }
-        let (registry, applied) = self.node.shared.begin(term.0).ok_or_else(not_leading)?;
+        let begun = self.node.shared.begin(term.0).ok_or_else(not_leading)?;
         let fence = Fence { incarnation: self.node.store.mark().incarnation, term };
-        let proposer = proposer::start(core, self.node.shared.clone(), term.0, &self.node.config);
-        Ok(Reign { fence, registry, applied, proposer })
+        let proposer = proposer::start(core, self.node.shared.clone(), term.0, begun.open, &self.node.config);
+        Ok(Reign { fence, registry: begun.registry, applied: begun.applied, proposer })
     }
 
     /// Registry time now (`protocol` B6).

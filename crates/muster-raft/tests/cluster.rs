@@ -1,10 +1,13 @@
 //! Clusters of one and three replicas over loopback sockets: founding, leading, failing, catching up.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
-use muster_model::{Index, Term};
-use muster_raft::Leadership;
-use muster_registry::{Command, Outcome};
+use muster_model::{Capabilities, FrameworkInfo, Index, Role, Sealed, Term};
+use muster_raft::{Leadership, Raft, ReplaceError};
+use muster_registry::{Command, Outcome, Record, Registry, Subscribe};
+use std::time::Duration;
 use support::{Cluster, eventually, within};
 
 async fn tick(cluster: &Cluster) -> Index {
@@ -86,4 +89,333 @@ async fn a_read_sees_what_was_acknowledged() {
     })
     .await;
     cluster.end().await;
+}
+
+fn subscribe(name: &str) -> Command {
+    let info = FrameworkInfo {
+        name: name.into(),
+        user: "root".into(),
+        principal: None,
+        roles: vec![Role::any()],
+        failover_timeout_ms: 0,
+        capabilities: Capabilities::default(),
+        sealed: Sealed::default(),
+    };
+    Command::Subscribe(Subscribe { framework_id: None, info, suppressed_roles: Vec::new() })
+}
+
+fn framework_names(registry: &Registry) -> Vec<String> {
+    let name = |record| match record {
+        Record::Framework(framework) => Some(framework.info.name.to_string()),
+        _ => None,
+    };
+    registry.records().filter_map(name).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_deposed_leader_proposes_never_commits() {
+    let mut cluster = Cluster::new(3);
+    cluster.wire().await;
+    for n in 0..3 {
+        cluster.start(n).await;
+    }
+    tick(&cluster).await;
+    let (old, reign) = cluster.leader().await;
+    cluster.isolate(old, true);
+    let lost = tokio::spawn({
+        let reign = reign.clone();
+        async move { reign.propose(subscribe("deposed")).await }
+    });
+    // It stops acting by itself, while the others elect another.
+    eventually("the old leader stops acting", || {
+        let now = cluster.raft(old).leadership().borrow().clone();
+        (!matches!(now, Leadership::Leading { quorum: true, .. })).then_some(())
+    })
+    .await;
+    assert!(within("a read without a quorum", cluster.raft(old).read()).await.is_err());
+    reign.propose_only(subscribe("deposed-later")).unwrap();
+    let (_, new) = eventually("another leader", || {
+        cluster.running.iter().filter(|(n, _)| **n != old).find_map(|(n, it)| Some((*n, it.proposals()?)))
+    })
+    .await;
+    assert!(new.term > reign.term);
+    assert!(matches!(new.propose(subscribe("kept")).await, Some(Outcome::Subscribed { .. })));
+    cluster.isolate(old, false);
+    assert_eq!(within("the outcome", lost).await.unwrap(), None, "unknown, never a refusal");
+    let at = tick(&cluster).await;
+    let registry = cluster.agree(at).await;
+    assert_eq!(framework_names(&registry), ["kept"]);
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_restarts_at_once_leads_only_in_a_new_term() {
+    let mut cluster = Cluster::started(3).await;
+    tick(&cluster).await;
+    let (old, reign) = cluster.leader().await;
+    let term = reign.term;
+    cluster.kill(old).await;
+    cluster.start(old).await;
+    let mut leadership = cluster.raft(old).leadership();
+    let watched = tokio::spawn(async move {
+        let leading =
+            |now: &Leadership| matches!(now, Leadership::Leading { fence, .. } if fence.term <= term);
+        leadership.wait_for(leading).await.is_ok()
+    });
+    let (_, leader) = cluster.leader().await;
+    assert!(leader.term > term);
+    let at = tick(&cluster).await;
+    cluster.agree(at).await;
+    cluster.end().await;
+    assert!(!watched.await.unwrap(), "it led again in term {term}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_was_away_longer_than_the_log_catches_up_by_snapshot() {
+    let mut cluster = Cluster::new(3);
+    cluster.tune = |config| {
+        config.snapshot_entries = 20;
+        config.log_tail_bytes = 100;
+    };
+    for n in 0..3 {
+        cluster.start(n).await;
+    }
+    tick(&cluster).await;
+    let (leader, _) = cluster.leader().await;
+    let away = (0..3).find(|n| *n != leader).unwrap();
+    let last = cluster.raft(away).status().last_log_index;
+    cluster.kill(away).await;
+    for n in 0..60 {
+        let (_, reign) = cluster.leader().await;
+        within("a subscription", reign.propose(subscribe(&format!("f{n}")))).await.unwrap();
+    }
+    let (leader, _) = cluster.leader().await;
+    eventually("the purge", || {
+        (cluster.raft(leader).status().purged_index > Index(last.0 + 30)).then_some(())
+    })
+    .await;
+    cluster.start(away).await;
+    let at = tick(&cluster).await;
+    let registry = cluster.agree(at).await;
+    assert_eq!(framework_names(&registry).len(), 60);
+    assert!(cluster.raft(away).status().snapshot_index > last);
+    // It restarts from that snapshot.
+    cluster.kill(away).await;
+    cluster.start(away).await;
+    let at = tick(&cluster).await;
+    cluster.agree(at).await;
+    cluster.end().await;
+}
+
+fn voters(cluster: &Cluster, n: usize) -> Vec<(String, u64)> {
+    let status = cluster.raft(n).status();
+    status.members.iter().filter(|it| it.voter).map(|it| (it.member.name.clone(), it.node_id)).collect()
+}
+
+/// Waits until a replica votes under another node id than before, and the old id is gone.
+async fn replaced(cluster: &Cluster, n: usize, old: u64) {
+    eventually("the promotion", || {
+        let (leader, _) = cluster.running.iter().find(|(_, it)| it.proposals().is_some())?;
+        let voters = voters(cluster, *leader);
+        let name = &cluster.members[n].0;
+        let there = voters.iter().any(|(voter, id)| voter == name && *id != old);
+        (there && voters.len() == 3 && voters.iter().all(|(_, id)| *id != old)).then_some(())
+    })
+    .await;
+    let at = tick(cluster).await;
+    cluster.agree(at).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_disk_asks_and_is_promoted_once_an_operator_confirms() {
+    let mut cluster = Cluster::started(3).await;
+    tick(&cluster).await;
+    let (leader, _) = cluster.leader().await;
+    let lost = (0..3).find(|n| *n != leader).unwrap();
+    let (name, old) = (cluster.members[lost].0.clone(), cluster.raft(lost).status().node_id);
+    cluster.kill(lost).await;
+    std::fs::remove_dir_all(cluster.data_dir(lost)).unwrap();
+    cluster.start(lost).await;
+    eventually("what it needs", || {
+        let status = cluster.raft(lost).status();
+        (status.note.contains("empty data directory") && status.note.contains("muster raft replace"))
+            .then_some(())
+    })
+    .await;
+    assert_eq!(voters(&cluster, leader).iter().find(|(voter, _)| *voter == name).unwrap().1, old);
+    let (leader, _) = cluster.leader().await;
+    let unconfirmed = cluster.raft(leader).replace_member(&name, false).await.unwrap_err();
+    assert!(matches!(unconfirmed, ReplaceError::Heard { .. }), "{unconfirmed}");
+    cluster.raft(leader).replace_member(&name, true).await.unwrap();
+    replaced(&cluster, lost, old).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_disk_reports_itself_and_is_replaced_without_an_operator() {
+    let mut cluster = Cluster::started(3).await;
+    let at = tick(&cluster).await;
+    cluster.agree(at).await;
+    let (leader, _) = cluster.leader().await;
+    let lost = (0..3).find(|n| *n != leader).unwrap();
+    let old = cluster.raft(lost).status().node_id;
+    cluster.kill(lost).await;
+    std::fs::write(cluster.data_dir(lost).join("log").join("db"), b"").unwrap();
+    cluster.start(lost).await;
+    assert!(cluster.data_dir(lost).join("damaged-1").join("mark").exists());
+    replaced(&cluster, lost, old).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_creator_with_a_new_disk_creates_no_second_cluster() {
+    let mut cluster = Cluster::new(3);
+    cluster.tune = |config| config.replace_silence_ms = 500;
+    for n in 0..3 {
+        cluster.start(n).await;
+    }
+    tick(&cluster).await;
+    let (id, old) = (cluster.cluster_id(1), cluster.raft(0).status().node_id);
+    cluster.kill(0).await;
+    std::fs::remove_dir_all(cluster.data_dir(0)).unwrap();
+    cluster.start(0).await;
+    replaced(&cluster, 0, old).await;
+    assert_eq!(cluster.cluster_id(0), id);
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_in_the_middle_of_the_creation_does_no_harm() {
+    for (crashing, after_ms) in [(0, 0), (0, 3), (0, 8), (0, 20), (1, 2), (1, 10), (2, 5), (2, 15)] {
+        let mut cluster = Cluster::started(3).await;
+        // Not to wait for anything: to crash at another moment each time.
+        tokio::time::sleep(Duration::from_millis(after_ms)).await;
+        cluster.kill(crashing).await;
+        cluster.start(crashing).await;
+        let at = tick(&cluster).await;
+        cluster.agree(at).await;
+        let ids: Vec<_> = (0..3).map(|n| cluster.cluster_id(n)).collect();
+        assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+        cluster.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarting_all_of_them_at_once_is_safe() {
+    let mut cluster = Cluster::started(3).await;
+    let (_, reign) = cluster.leader().await;
+    within("a subscription", reign.propose(subscribe("kept"))).await.unwrap();
+    for n in 0..3 {
+        cluster.kill(n).await;
+    }
+    for n in 0..3 {
+        cluster.start(n).await;
+    }
+    let at = tick(&cluster).await;
+    assert_eq!(framework_names(&cluster.agree(at).await), ["kept"]);
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_are_refused() {
+    use muster_proto::raft::{
+        FoundRequest, FoundingRecord, Member, Target, VoteRequest, VoteValue,
+        peer_service_client::PeerServiceClient,
+    };
+    let mut cluster = Cluster::started(3).await;
+    tick(&cluster).await;
+    let status = cluster.raft(1).status();
+    let mut client = PeerServiceClient::connect(format!("http://{}", cluster.members[1].1)).await.unwrap();
+    let ours = Target {
+        cluster_id: status.cluster_id.clone(),
+        incarnation: 1,
+        to_node: status.node_id,
+        from_node: 9,
+    };
+    for target in [
+        Target { cluster_id: "another".into(), ..ours.clone() },
+        Target { incarnation: 2, ..ours.clone() },
+        Target { to_node: status.node_id ^ 1, ..ours.clone() },
+    ] {
+        let vote = VoteValue { term: 1_000, node: 9, committed: false };
+        let request = VoteRequest { target: Some(target), vote: Some(vote), ..VoteRequest::default() };
+        let refused = client.vote(request).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");
+    }
+    assert!(cluster.raft(1).status().fence.term < Term(1_000));
+    let members = cluster
+        .members
+        .iter()
+        .zip([7, status.node_id, 8])
+        .map(|((name, address), node_id)| Member { name: name.clone(), address: address.clone(), node_id });
+    let record = FoundingRecord { cluster_id: "another".into(), members: members.collect(), sequence: 99 };
+    let answer = client.found(FoundRequest { record: Some(record) }).await.unwrap().into_inner();
+    assert!(!answer.stored && answer.why_not.contains("already takes part"), "{}", answer.why_not);
+    // A directory of another cluster is refused at the start.
+    cluster.kill(2).await;
+    let mut config = cluster.config(2);
+    config.cluster_id = Some("another".into());
+    let error = Raft::open(config).await.err().unwrap().to_string();
+    assert!(error.contains(&status.cluster_id) && error.contains("another"), "{error}");
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_told_to_stop_hands_over_first() {
+    let mut cluster = Cluster::started(3).await;
+    let at = tick(&cluster).await;
+    cluster.agree(at).await;
+    let (old, reign) = cluster.leader().await;
+    let named = (0..3).find(|n| *n != old).unwrap();
+    let heir = cluster.raft(old).transfer_leadership(Some(&cluster.members[named].0)).await.unwrap();
+    assert_eq!(heir, cluster.members[named].0);
+    let (new, second) = eventually("the heir", || {
+        cluster
+            .running
+            .iter()
+            .find_map(|(n, it)| Some((*n, it.proposals()?)).filter(|(_, it)| it.term > reign.term))
+    })
+    .await;
+    assert_eq!(new, named);
+    tick(&cluster).await;
+    let replica = cluster.running.remove(&new).unwrap();
+    within("the hand-over", replica.raft.clone().shutdown()).await;
+    let (_, third) = cluster.leader().await;
+    assert!(third.term > second.term);
+    replica.kill().await;
+    tick(&cluster).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tickets_count_commands_in_the_order_they_were_proposed() {
+    let mut cluster = Cluster::new(1);
+    cluster.tune = |config| config.max_entry_bytes = 2_000;
+    let raft = Raft::open(cluster.config(0)).await.unwrap();
+    let mut leadership = raft.leadership();
+    let leading = |now: &Leadership| matches!(now, Leadership::Leading { quorum: true, .. });
+    let now = within("leading", leadership.wait_for(leading)).await.unwrap().clone();
+    let Leadership::Leading { fence, .. } = now else { unreachable!() };
+    let mut reign = raft.begin(fence.term).await.unwrap();
+    assert!(raft.begin(fence.term).await.is_err(), "a process leads at most once in a term");
+    reign.proposer.propose(support::begin_term()).unwrap();
+    for n in 2..=500 {
+        assert_eq!(reign.proposer.propose(subscribe(&format!("f{n}"))).unwrap(), n);
+    }
+    let mut seen = 0;
+    while seen < 500 {
+        let batch = within("a batch", reign.applied.recv()).await.unwrap();
+        for entry in batch.entries {
+            assert_eq!((entry.term, entry.first_ticket), (fence.term, seen + 1));
+            assert!(entry.outcomes.len() <= 1_024);
+            seen += entry.outcomes.len() as u64;
+        }
+        assert_eq!(batch.registry.incarnation(), 1);
+    }
+    let names = framework_names(&raft.registry());
+    assert_eq!(names, (2..=500).map(|n| format!("f{n}")).collect::<Vec<_>>());
+    assert!(raft.now() >= raft.registry().clock());
+    raft.shutdown().await;
+    assert!(reign.applied.recv().await.is_none(), "the stream ends with the reign");
+    assert!(reign.proposer.propose(Command::Tick).is_err());
 }

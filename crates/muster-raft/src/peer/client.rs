@@ -188,12 +188,12 @@ impl NetBackoff<TypeConfig> for PeerClient {
 /// The appends of one caller on the shared stream.
 struct Lane<S> {
     peer: Arc<Peer>,
-    link: Arc<Link>,
+    /// The stream that carries what waits, and its end.
+    link: Option<(Arc<Link>, futures::future::BoxFuture<'static, String>)>,
     input: Option<S>,
     waiting: VecDeque<(Option<LogId>, Option<LogId>)>,
     answer: mpsc::Sender<AppendResponse>,
     answers: mpsc::Receiver<AppendResponse>,
-    ended: futures::future::BoxFuture<'static, String>,
     over: bool,
 }
 
@@ -210,8 +210,18 @@ impl<S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Lane<S> {
         let last = request.entries.last().map(|entry| entry.log_id).or(previous);
         let request =
             wire::to_append(self.peer.target.clone(), request).map_err(|error| error.to_string())?;
+        let link = match &self.link {
+            Some((link, _)) if link.is_open() => link.clone(),
+            // What is on its way on a stream that ended gets no answer.
+            Some(_) if !self.waiting.is_empty() => return Err("the stream ended".into()),
+            _ => {
+                let link = self.peer.link().map_err(|error| error.to_string())?;
+                self.link = Some((link.clone(), link.ended().boxed()));
+                link
+            }
+        };
         self.waiting.push_back((previous, last));
-        if self.link.send(Item { request, answer: self.answer.clone() }) {
+        if link.send(Item { request, answer: self.answer.clone() }) {
             Ok(())
         } else {
             Err("the stream is over, or the peer does not keep up".into())
@@ -274,9 +284,12 @@ impl<S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Stream for Lane
             Poll::Ready(None) => return this.fail("the stream ended"),
             Poll::Pending => {}
         }
-        match this.ended.poll_unpin(context) {
-            Poll::Ready(why) => this.fail(why),
-            Poll::Pending => Poll::Pending,
+        match &mut this.link {
+            Some((_, ended)) if !this.waiting.is_empty() => match ended.poll_unpin(context) {
+                Poll::Ready(why) => this.fail(why),
+                Poll::Pending => Poll::Pending,
+            },
+            _ => Poll::Pending,
         }
     }
 }
@@ -292,13 +305,10 @@ impl NetStreamAppend<TypeConfig> for PeerClient {
     {
         // The option's limit is one heartbeat: far too short for a stream that lives on. The link has limits
         // of its own, for being opened and for being silent while an answer is due.
-        let opened = self.0.link().map(|link| {
-            let (answer, answers) = mpsc::channel(PIPELINE);
-            let (peer, input, waiting) = (self.0.clone(), Some(input), VecDeque::new());
-            let ended = link.ended().boxed();
-            Lane { peer, link, input, waiting, answer, answers, ended, over: false }.boxed()
-        });
-        async move { opened.map_err(RPCError::from) }.boxed()
+        let (answer, answers) = mpsc::channel(PIPELINE);
+        let (peer, input, waiting) = (self.0.clone(), Some(input), VecDeque::new());
+        let lane = Lane { peer, link: None, input, waiting, answer, answers, over: false };
+        async move { Ok(lane.boxed()) }.boxed()
     }
 }
 

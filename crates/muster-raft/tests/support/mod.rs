@@ -1,6 +1,8 @@
 //! A cluster of real replicas in one process, over loopback sockets.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod proxy;
+
 use muster_model::{ClusterId, Index, Term};
 use muster_raft::{Leadership, Raft, RaftConfig, Reign};
 use muster_registry::{BeginTerm, Command, Outcome, Registry};
@@ -118,6 +120,8 @@ pub struct Cluster {
     listeners: BTreeMap<usize, std::net::TcpListener>,
     pub running: BTreeMap<usize, Replica>,
     pub tune: fn(&mut RaftConfig),
+    /// Wires between replicas, by who dials whom; none without a partition.
+    pub wires: BTreeMap<(usize, usize), proxy::Wire>,
 }
 
 impl Cluster {
@@ -127,6 +131,10 @@ impl Cluster {
     }
 
     pub fn in_dir(count: usize, dir: tempfile::TempDir) -> Self {
+        if std::env::var_os("RUST_LOG").is_some() {
+            let filter = tracing_subscriber::EnvFilter::from_default_env();
+            tracing_subscriber::fmt().with_env_filter(filter).try_init().ok();
+        }
         let mut listeners = BTreeMap::new();
         let mut members = Vec::new();
         for n in 0..count {
@@ -135,7 +143,7 @@ impl Cluster {
             members.push((format!("m{}", n + 1), listener.local_addr().unwrap().to_string()));
             listeners.insert(n, listener);
         }
-        Self { dir, members, listeners, running: BTreeMap::new(), tune: |_| {} }
+        Self { dir, members, listeners, running: BTreeMap::new(), tune: |_| {}, wires: BTreeMap::new() }
     }
 
     /// `count` replicas, started in order.
@@ -147,12 +155,38 @@ impl Cluster {
         cluster
     }
 
+    /// Puts a wire between any two, before they start.
+    pub async fn wire(&mut self) {
+        for from in 0..self.members.len() {
+            for to in (0..self.members.len()).filter(|to| *to != from) {
+                self.wires.insert((from, to), proxy::Wire::to(self.members[to].1.clone()).await);
+            }
+        }
+    }
+
+    /// Cuts all wires from and to a replica, or heals them.
+    pub fn isolate(&self, n: usize, cut: bool) {
+        for ((from, to), wire) in &self.wires {
+            match (*from == n || *to == n, cut) {
+                (true, true) => wire.cut(),
+                (true, false) => wire.heal(),
+                _ => {}
+            }
+        }
+    }
+
     pub fn data_dir(&self, n: usize) -> PathBuf {
         self.dir.path().join(format!("m{}", n + 1))
     }
 
     pub fn config(&self, n: usize) -> RaftConfig {
-        let mut config = RaftConfig::new(self.members[n].0.clone(), self.members.clone(), self.data_dir(n));
+        let mut members = self.members.clone();
+        for ((from, to), wire) in &self.wires {
+            if *from == n {
+                members[*to].1 = wire.address.clone();
+            }
+        }
+        let mut config = RaftConfig::new(self.members[n].0.clone(), members, self.data_dir(n));
         (self.tune)(&mut config);
         config
     }
@@ -233,8 +267,8 @@ impl Replica {
     pub async fn kill(self) {
         self.stop.send(()).ok();
         within("stopping a replica", self.raft.abandon()).await;
-        self.server.abort();
-        self.server.await.ok();
+        // Its connections as well: those of a process that ended would be gone.
+        within("closing the connections", self.server).await.ok();
         self.leader.abort();
         self.leader.await.ok();
     }
@@ -250,10 +284,7 @@ pub fn run(raft: Raft, listener: TcpListener) -> Replica {
         .add_service(raft.peer_service());
     let server = tokio::spawn(async move {
         let ended = async { drop(stopped.await) };
-        tokio::select! {
-            served = router.serve_with_incoming(TcpListenerStream::new(listener)) => served.unwrap(),
-            () = ended => {}
-        }
+        router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), ended).await.unwrap();
     });
     let reign = Arc::default();
     let leader = tokio::spawn(lead(raft.clone(), Arc::clone(&reign)));

@@ -1,0 +1,270 @@
+//! The bytes of every persisted type, compared with the files in `golden/v1`, which are never edited.
+//!
+//! A new variant gets a new file: run the tests once with `UPDATE_GOLDEN=1`, which writes only what is missing.
+
+use crate::{codec, types::LogPayload};
+use muster_model::*;
+use muster_registry::{BeginTerm, Command, Entry, Launch, Limits, Record, Registry, Subscribe};
+use std::{fmt::Write, path::PathBuf};
+
+fn check(name: &str, bytes: &[u8]) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden/v1").join(format!("{name}.hex"));
+    let hex = bytes.chunks(32).fold(String::new(), |mut text, line| {
+        line.iter().for_each(|byte| write!(text, "{byte:02x}").unwrap());
+        text + "\n"
+    });
+    if !path.exists() && std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &hex).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert_eq!(
+        hex, golden,
+        "{name} is stored in other bytes than it was released with: append a variant instead"
+    );
+}
+
+fn framework_id() -> FrameworkId {
+    FrameworkId::new("c1-0000")
+}
+
+fn agent_id() -> AgentId {
+    AgentId::new("c1-S0")
+}
+
+fn launch_number() -> LaunchNumber {
+    LaunchNumber { incarnation: 1, index: Index(300), n: 2 }
+}
+
+fn task_key(name: &str) -> TaskKey {
+    TaskKey { framework_id: framework_id(), task_id: TaskId::new(name) }
+}
+
+fn resources() -> Resources {
+    Resources::of(1_500, 1_024).with("ports", Value::ranges([(31_000, 31_010)]))
+}
+
+fn framework() -> FrameworkInfo {
+    FrameworkInfo {
+        name: "hello".into(),
+        user: "root".into(),
+        principal: Some("someone".into()),
+        roles: vec![Role::any()],
+        failover_timeout_ms: 60_000,
+        capabilities: Capabilities { partition_aware: true, ..Capabilities::default() },
+        sealed: Sealed::new([1, 2, 3]),
+    }
+}
+
+fn update(launch: LaunchNumber, task: &str, state: TaskState) -> StatusUpdate {
+    StatusUpdate {
+        launch,
+        task: task_key(task),
+        seq: 1,
+        uuid: Uuid::of(launch, 1),
+        status: Status {
+            state,
+            source: Source::Executor,
+            reason: Some(Reason::ContainerLaunchFailed),
+            message: "done".into(),
+            wall: WallTime(1_700_000_000_000),
+            sealed: Sealed::new([9]),
+        },
+    }
+}
+
+fn hello() -> Hello {
+    let known = KnownTask {
+        launch: launch_number(),
+        task: task_key("t1"),
+        state: TaskState::Running,
+        alive: true,
+        resources: resources(),
+        updates: vec![update(launch_number(), "t1", TaskState::Running)],
+    };
+    let attribute = |name: &str, value| agent::Attribute { name: name.into(), value };
+    let info = AgentInfo {
+        machine_id: MachineId::new("machine-1"),
+        hostname: "node1".into(),
+        port: 5_051,
+        resources: Resources::of(8_000, 16_384).with("ports", Value::ranges([(31_000, 32_000)])),
+        attributes: vec![
+            attribute("rack", AttributeValue::Text("r1".into())),
+            attribute("slots", AttributeValue::Ranges(vec![(1, 4)])),
+            attribute("speed", AttributeValue::Scalar(2_500)),
+        ],
+    };
+    Hello { agent_id: Some(agent_id()), info, tasks: vec![known], sealed: Sealed::new([4, 5]) }
+}
+
+fn launch(names: &[&str], executor: bool) -> Launch {
+    let executor = executor.then(|| task::ExecutorSpec {
+        executor_id: ExecutorId::new("e1"),
+        resources: Resources::of(100, 32),
+        sealed: Sealed::new([8]),
+    });
+    let task = |name: &&str| TaskSpec {
+        task_id: TaskId::new(name),
+        name: "sleep".into(),
+        resources: Resources::of(500, 128),
+        executor: executor.clone(),
+        grace_ms: Some(3_000),
+        sealed: Sealed::new([7, 7]),
+    };
+    Launch {
+        framework_id: framework_id(),
+        agent_id: agent_id(),
+        role: Role::any(),
+        offer_ids: vec![OfferId::new(format!("c1-O2-0-{}", names.len()))],
+        offered: Resources::of(4_000, 4_096),
+        tasks: names.iter().map(task).collect(),
+    }
+}
+
+/// One of each.
+fn commands() -> Vec<(&'static str, Command)> {
+    let (framework_id, agent_id) = (framework_id(), agent_id());
+    vec![
+        ("begin-term", Command::BeginTerm(BeginTerm { reconnect_grace_ms: 60_000 })),
+        ("tick", Command::Tick),
+        (
+            "subscribe",
+            Command::Subscribe(Subscribe {
+                framework_id: Some(framework_id.clone()),
+                info: framework(),
+                suppressed_roles: vec![Role::any()],
+            }),
+        ),
+        (
+            "disconnect-framework",
+            Command::DisconnectFramework { framework_id: framework_id.clone(), session: Session(7) },
+        ),
+        (
+            "expire-framework",
+            Command::ExpireFramework { framework_id: framework_id.clone(), disconnected: Index(70_000) },
+        ),
+        ("teardown", Command::Teardown { framework_id: framework_id.clone() }),
+        ("admit-agent", Command::AdmitAgent(Box::new(hello()))),
+        ("disconnect-agent", Command::DisconnectAgent { agent_id: agent_id.clone(), session: Session(8) }),
+        ("mark-unreachable", Command::MarkUnreachable { agent_id: agent_id.clone(), disconnected: Index(9) }),
+        ("mark-gone", Command::MarkGone { agent_id: agent_id.clone() }),
+        ("launch", Command::Launch(launch(&["t1", "t2"], true))),
+        ("accepted", Command::Accepted { agent_id: agent_id.clone(), launches: vec![launch_number()] }),
+        (
+            "status",
+            Command::Status {
+                agent_id: agent_id.clone(),
+                update: Box::new(update(launch_number(), "t1", TaskState::Failed)),
+            },
+        ),
+        ("ended", Command::Ended { agent_id, launch: launch_number() }),
+        ("acknowledge", Command::Acknowledge { task: task_key("t1"), uuid: Uuid::of(launch_number(), 1) }),
+        ("kill", Command::Kill { task: task_key("t1"), grace_ms: Some(5_000) }),
+        ("configure", Command::Configure(Limits::default())),
+    ]
+}
+
+/// Fails to compile when a variant is added, so that it is not forgotten above.
+fn is_sampled(command: &Command) {
+    match command {
+        Command::BeginTerm(_)
+        | Command::Tick
+        | Command::Subscribe(_)
+        | Command::DisconnectFramework { .. }
+        | Command::ExpireFramework { .. }
+        | Command::Teardown { .. }
+        | Command::AdmitAgent(_)
+        | Command::DisconnectAgent { .. }
+        | Command::MarkUnreachable { .. }
+        | Command::MarkGone { .. }
+        | Command::Launch(_)
+        | Command::Accepted { .. }
+        | Command::Status { .. }
+        | Command::Ended { .. }
+        | Command::Acknowledge { .. }
+        | Command::Kill { .. }
+        | Command::Configure(_) => {}
+    }
+}
+
+#[test]
+fn entries_keep_their_bytes() {
+    for (name, command) in commands() {
+        is_sampled(&command);
+        let entry = Entry {
+            term: Term(3),
+            at: Timestamp(123_456),
+            wall: WallTime(1_700_000_000_000),
+            first_ticket: 400,
+            commands: vec![command],
+        };
+        let bytes = codec::encode_entry(&entry).unwrap();
+        check(&format!("entry-{name}"), &bytes);
+        let decoded = codec::decode_entry(crate::types::log_id(3, 1), bytes).unwrap();
+        assert!(matches!(decoded.payload, LogPayload::Normal(again) if *again.entry() == entry), "{name}");
+    }
+}
+
+#[test]
+fn blanks_and_memberships_keep_their_bytes() {
+    check("blank", &codec::encode_payload(&LogPayload::Blank).unwrap());
+    let nodes: std::collections::BTreeMap<u64, crate::Member> = (1..=3)
+        .map(|n| (n << 40, crate::Member { name: format!("m{n}"), address: format!("10.0.0.{n}:5050") }))
+        .collect();
+    let membership = crate::types::Membership::new(vec![nodes.keys().copied().collect()], nodes).unwrap();
+    check("membership", &codec::encode_payload(&LogPayload::Membership(membership)).unwrap());
+}
+
+/// A registry that holds a record of every kind.
+fn registry() -> Registry {
+    let mut registry = Registry::new(ClusterId::new("c1"), 1);
+    let mut index = 0;
+    let mut apply = |commands: Vec<Command>| {
+        index += 1;
+        let entry = Entry { term: Term(1), at: Timestamp(index * 1_000), commands, ..Entry::default() };
+        registry.apply(Index(index), Term(1), &entry);
+        Index(index)
+    };
+    let subscribe = || {
+        Command::Subscribe(Subscribe { framework_id: None, info: framework(), suppressed_roles: Vec::new() })
+    };
+    apply(vec![subscribe(), subscribe()]);
+    apply(vec![Command::AdmitAgent(Box::new(Hello { agent_id: None, tasks: Vec::new(), ..hello() }))]);
+    let launched =
+        apply(vec![Command::Launch(launch(&["t1"], true)), Command::Launch(launch(&["t2", "t3"], false))]);
+    let number = LaunchNumber { incarnation: 1, index: launched, n: 1 };
+    let over = update(number, "t2", TaskState::Finished);
+    let uuid = over.uuid;
+    apply(vec![
+        Command::Status { agent_id: agent_id(), update: Box::new(over) },
+        Command::Acknowledge { task: task_key("t2"), uuid },
+        Command::Teardown { framework_id: FrameworkId::new("c1-0001") },
+    ]);
+    registry
+}
+
+#[test]
+fn snapshot_records_keep_their_bytes() {
+    let registry = registry();
+    let mut kinds = std::collections::BTreeMap::new();
+    let mut again = Vec::new();
+    for record in registry.records() {
+        let kind = match &record {
+            Record::Header(_) => "header",
+            Record::Framework(_) => "framework",
+            Record::Agent(_) => "agent",
+            Record::Task(_) => "task",
+            Record::Executor(_) => "executor",
+            Record::CompletedTask(..) => "completed-task",
+            Record::CompletedFramework(..) => "completed-framework",
+            Record::RemovedFramework(..) => "removed-framework",
+            Record::Spent(..) => "spent",
+        };
+        let bytes = codec::encode(&record).unwrap();
+        again.push(codec::decode::<Record>(&bytes).unwrap());
+        kinds.entry(kind).or_insert(bytes);
+    }
+    assert_eq!(kinds.len(), 9, "a kind of record has no sample: {:?}", kinds.keys());
+    kinds.iter().for_each(|(kind, bytes)| check(&format!("record-{kind}"), bytes));
+    assert_eq!(Registry::restore(again).unwrap().state_hash(), registry.state_hash());
+}
