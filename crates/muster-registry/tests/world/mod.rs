@@ -57,10 +57,8 @@ impl World {
             if let (Outcome::Launched(outcome), Command::Launch(launch)) = (outcome, &entry.commands[0]) {
                 for (task_id, became) in &outcome.tasks {
                     if let TaskOutcome::Launched(number) = became {
-                        let key = TaskKey {
-                            framework_id: launch.framework_id.clone(),
-                            task_id: task_id.clone(),
-                        };
+                        let key =
+                            TaskKey { framework_id: launch.framework_id.clone(), task_id: task_id.clone() };
                         self.launches.push((launch.agent_id.clone(), *number, key));
                     }
                 }
@@ -87,13 +85,15 @@ impl World {
                 let session = self.registry.framework(&framework_id).map_or(Session(0), |it| it.session);
                 Command::DisconnectFramework { framework_id, session }
             }
-            (5, Some(framework_id), _) => match self.registry.framework(&framework_id).map(|it| it.connection) {
-                Some(Connection::Disconnected(it)) => {
-                    Command::ExpireFramework { framework_id, disconnected: it.index }
+            (5, Some(framework_id), _) => {
+                match self.registry.framework(&framework_id).map(|it| it.connection) {
+                    Some(Connection::Disconnected(it)) => {
+                        Command::ExpireFramework { framework_id, disconnected: it.index }
+                    }
+                    _ if c > 250 => Command::Teardown { framework_id },
+                    _ => Command::Tick,
                 }
-                _ if c > 250 => Command::Teardown { framework_id },
-                _ => Command::Tick,
-            },
+            }
             (6, _, Some(agent_id)) => {
                 let session = self.registry.agent(&agent_id).map_or(Session(0), |it| it.session);
                 Command::DisconnectAgent { agent_id, session }
@@ -124,9 +124,7 @@ impl World {
                 Some((agent_id, launch, _)) if c % 2 == 0 => {
                     Command::Accepted { agent_id: agent_id.clone(), launches: vec![*launch] }
                 }
-                Some((agent_id, launch, _)) => {
-                    Command::Ended { agent_id: agent_id.clone(), launch: *launch }
-                }
+                Some((agent_id, launch, _)) => Command::Ended { agent_id: agent_id.clone(), launch: *launch },
                 None => Command::Tick,
             },
             (14, ..) => {
@@ -168,7 +166,8 @@ impl World {
                 machine_id: machine.cloned().unwrap_or_else(|| MachineId::new(format!("m{}", b % 6))),
                 hostname: "h".into(),
                 port: 1,
-                resources: Resources::parse(if c > 250 { "cpus:6;mem:100" } else { "cpus:4;mem:100" }).unwrap(),
+                resources: Resources::parse(if c > 250 { "cpus:6;mem:100" } else { "cpus:4;mem:100" })
+                    .unwrap(),
                 attributes: Vec::new(),
             },
             tasks: tasks.collect(),
