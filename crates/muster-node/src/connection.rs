@@ -143,7 +143,11 @@ impl Node {
         let mut tasks = Vec::new();
         let mut room = HELLO_UPDATES_BYTES_MAX;
         for (launch, run) in &mut self.runs {
+            run.unlisted = !run.durable;
             let Some(task) = self.saved.tasks.get(launch).filter(|_| run.durable) else { continue };
+            if run.phase == Phase::Unlisted {
+                run.phase = Phase::Pending;
+            }
             let updates = task.updates.iter().filter(|update| update.seq <= run.durable_seq);
             let bytes: usize = updates.clone().map(update_bytes).sum();
             // What does not fit is listed as it was before its updates, which follow the welcome.
@@ -154,7 +158,11 @@ impl Node {
             tasks.push(KnownTask {
                 launch: *launch,
                 task: task.task.clone(),
-                state: if fits { run.durable_state } else { TaskState::Staging },
+                state: match fits {
+                    true => run.durable_state,
+                    false if task.process.is_some() => TaskState::Running,
+                    false => TaskState::Staging,
+                },
                 alive: !(fits && run.durable_state.is_terminal()),
                 resources: task
                     .intent

@@ -156,7 +156,9 @@ impl Node {
             let (After::Intent(launch) | After::Refused(launch)) = after else { continue };
             let Some(run) = self.runs.get_mut(launch) else { continue };
             run.durable = true;
-            if matches!(after, After::Intent(_)) {
+            if run.unlisted && run.phase == Phase::Intending {
+                run.phase = Phase::Unlisted;
+            } else if matches!(after, After::Intent(_)) {
                 run.accept_due = !self.connection.welcomed;
                 accepted.push(*launch);
             }

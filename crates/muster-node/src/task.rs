@@ -19,6 +19,9 @@ pub(crate) enum Phase {
     Pending,
     /// Its intent is on the way to the disk.
     Intending,
+    /// Its intent came to the disk after a hello that could not list it: the registry may have settled it
+    /// without us. Waits for the order to be repeated, or for the next hello, which lists it.
+    Unlisted,
     /// A supervisor was asked for.
     Starting,
     /// The command is held; its process is on the way to the disk.
@@ -44,6 +47,8 @@ pub(crate) struct Run {
     pub(crate) durable_seq: u32,
     /// The state of the last of them.
     pub(crate) durable_state: TaskState,
+    /// A hello was said while its intent was on the way to the disk.
+    pub(crate) unlisted: bool,
     /// Accepted while no leader listened, and not listed in a hello since.
     pub(crate) accept_due: bool,
     /// The last update said on the present connection.
@@ -64,6 +69,7 @@ impl Run {
             durable: false,
             durable_seq: 0,
             durable_state: TaskState::Staging,
+            unlisted: false,
             accept_due: false,
             said_seq: 0,
             forget: false,
@@ -117,6 +123,7 @@ impl Node {
         let launch = order.launch;
         if let Some(run) = self.runs.get_mut(&launch) {
             let (durable, ended) = (run.durable, run.phase == Phase::Ended);
+            run.unlisted = false; // whatever the last hello left out is ordered after it
             if ended {
                 // The leader has not heard of the end, or it would not order.
                 run.said_seq = 0;
@@ -124,6 +131,8 @@ impl Node {
             }
             if order.killed {
                 self.kill(now_ms, launch, order.task, order.grace_ms, effects);
+            } else {
+                self.start(launch, Phase::Unlisted, effects);
             }
             if durable {
                 self.say(AgentCall::Accepted(vec![launch]), effects);
@@ -181,7 +190,7 @@ impl Node {
             return self.killed_during_launch(now_ms, launch);
         };
         match run.phase {
-            Phase::Pending | Phase::Intending => self.killed_during_launch(now_ms, launch),
+            Phase::Pending | Phase::Intending | Phase::Unlisted => self.killed_during_launch(now_ms, launch),
             Phase::Starting | Phase::Holding => {
                 run.phase = Phase::Abandoned;
                 self.keep(Record::KillWanted { launch, grace_ms: 0 });
@@ -244,7 +253,7 @@ impl Node {
 
     pub(crate) fn ended(&mut self, now_ms: u64, launch: LaunchNumber, end: End, effects: &mut Vec<Effect>) {
         let Some(run) = self.runs.get(&launch) else { return };
-        if matches!(run.phase, Phase::Ended | Phase::Pending | Phase::Intending) {
+        if matches!(run.phase, Phase::Ended | Phase::Pending | Phase::Intending | Phase::Unlisted) {
             return;
         }
         let Some(task) = self.saved.tasks.get(&launch) else { return };
@@ -382,7 +391,7 @@ impl Node {
     pub(crate) fn forget(&mut self, launch: LaunchNumber) {
         let Some(run) = self.runs.get_mut(&launch) else { return };
         match run.phase {
-            Phase::Ended | Phase::Pending => self.drop_task(launch),
+            Phase::Ended | Phase::Pending | Phase::Unlisted => self.drop_task(launch),
             _ => run.forget = true,
         }
     }

@@ -20,7 +20,7 @@ pub(crate) fn config() -> NodeConfig {
         repeat_ms: 10_000,
         repeat_ms_max: 30_000,
         welcome_ms: 15_000,
-        tasks_max: 4,
+        tasks_max: 8,
         wall_at_zero_ms: 0,
     }
 }
