@@ -94,6 +94,9 @@ impl PeerService for Peers {
         &self,
         request: Request<Streaming<proto::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
+        if self.node.stopping() {
+            return Err(Status::unavailable("stopping"));
+        }
         let (answers, stream) = mpsc::channel(PIPELINE);
         self.node.spawn(append_all(self.node.clone(), request.into_inner(), answers));
         Ok(Response::new(ReceiverStream::new(stream)))

@@ -49,6 +49,8 @@ pub struct Replica {
 /// What a test needs of a reign.
 pub struct Proposals {
     pub term: Term,
+    /// The registry once the first command of the reign was applied.
+    pub began: Mutex<Option<Registry>>,
     reign: tokio::sync::Mutex<Vec<(u64, oneshot::Sender<Outcome>)>>,
     proposer: muster_raft::Proposer,
 }
@@ -79,7 +81,12 @@ async fn lead(raft: Raft, current: Arc<Mutex<Option<Arc<Proposals>>>>) {
         if let Leadership::Leading { fence, quorum: true } = now
             && let Ok(Reign { mut applied, proposer, .. }) = raft.begin(fence.term).await
         {
-            let proposals = Arc::new(Proposals { term: fence.term, reign: Default::default(), proposer });
+            let proposals = Arc::new(Proposals {
+                term: fence.term,
+                began: Mutex::new(None),
+                reign: Default::default(),
+                proposer,
+            });
             if let Err(error) = proposals.proposer.propose(begin_term()) {
                 panic!("{error}");
             }
@@ -96,6 +103,7 @@ async fn lead(raft: Raft, current: Arc<Mutex<Option<Arc<Proposals>>>>) {
                     drop(waiting);
                     if !began {
                         began = true;
+                        *proposals.began.lock().unwrap() = Some(batch.registry.clone());
                         *current.lock().unwrap() = Some(proposals.clone());
                     }
                 }
