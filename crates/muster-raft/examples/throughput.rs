@@ -2,7 +2,6 @@
 //!
 //! `cargo run --release -p muster-raft --example throughput -- [callers] [seconds] [data dir]`
 
-#[allow(clippy::unwrap_used)]
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -77,5 +76,22 @@ async fn main() {
         at(0.99),
         at(0.9999)
     );
+    let mut failovers = Vec::new();
+    for _ in 0..number(4, 0) {
+        let (old, reign) = cluster.leader().await;
+        let killed = Instant::now();
+        // Its sockets close at once, as those of a killed process do; what it still does is not waited for.
+        let replica = cluster.running.remove(&old).expect("the leader runs");
+        let ending = tokio::spawn(replica.kill());
+        while cluster.leader().await.1.term <= reign.term {}
+        failovers.push(killed.elapsed());
+        ending.await.expect("the old leader ends");
+        cluster.start(old).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    failovers.sort_unstable();
+    if let (Some(median), Some(longest)) = (failovers.get(failovers.len() / 2), failovers.last()) {
+        println!("{} failovers to the first commit: median {median:?}, longest {longest:?}", failovers.len());
+    }
     cluster.end().await;
 }

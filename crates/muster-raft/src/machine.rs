@@ -70,7 +70,7 @@ struct OpenReign {
     term: u64,
     applied: mpsc::Sender<AppliedBatch>,
     /// Closes with the reign.
-    _open: watch::Sender<()>,
+    open: watch::Sender<()>,
 }
 
 /// What a new reign starts with.
@@ -119,7 +119,7 @@ impl Shared {
         let (sender, applied) = mpsc::channel(REIGN_BATCHES);
         let (still_open, open) = watch::channel(());
         state.begun = term;
-        state.reign = Some(OpenReign { term, applied: sender, _open: still_open });
+        state.reign = Some(OpenReign { term, applied: sender, open: still_open });
         Some(NewReign { registry: state.registry.clone(), applied, open })
     }
 
@@ -157,7 +157,7 @@ impl Machine {
         &self,
         batch: Vec<Result<EntryResponder<TypeConfig>, io::Error>>,
         responders: &mut Vec<Responder>,
-    ) -> io::Result<Option<(mpsc::Sender<AppliedBatch>, AppliedBatch)>> {
+    ) -> io::Result<Option<Telling>> {
         let mut entries = Vec::new();
         let mut stamp = None;
         let mut state = lock(&self.shared.state);
@@ -187,8 +187,33 @@ impl Machine {
             self.shared.clock.applied(state.registry.clock(), term, first_ticket);
         }
         let reign = state.reign.as_ref().filter(|_| !entries.is_empty());
-        Ok(reign
-            .map(|reign| (reign.applied.clone(), AppliedBatch { entries, registry: state.registry.clone() })))
+        Ok(reign.map(|reign| Telling {
+            term: reign.term,
+            to: reign.applied.clone(),
+            open: reign.open.subscribe(),
+            batch: AppliedBatch { entries, registry: state.registry.clone() },
+        }))
+    }
+}
+
+/// A batch on its way to the reign that was open when it was applied.
+struct Telling {
+    term: u64,
+    to: mpsc::Sender<AppliedBatch>,
+    open: watch::Receiver<()>,
+    batch: AppliedBatch,
+}
+
+impl Telling {
+    /// Waits until the leader has room, or its reign ends: apply never hangs on a leader that is none.
+    async fn tell(mut self, shared: &Shared) {
+        tokio::select! {
+            sent = self.to.send(self.batch) => if sent.is_err() {
+                // Whoever reigned let go of the stream.
+                shared.end(self.term);
+            },
+            _ = self.open.changed() => {}
+        }
     }
 }
 
@@ -209,12 +234,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
         while let Some(batch) = batches.next().await {
             let mut responders = Vec::new();
             let told = self.apply_batch(batch, &mut responders)?;
-            if let Some((sender, batch)) = told
-                && sender.send(batch).await.is_err()
-                && let Some(term) = self.shared.reigning()
-            {
-                // Whoever reigned let go of the stream.
-                self.shared.end(term);
+            if let Some(telling) = told {
+                telling.tell(&self.shared).await;
             }
             responders.into_iter().for_each(|responder| responder.send(()));
         }

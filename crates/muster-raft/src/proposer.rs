@@ -28,6 +28,9 @@ use tokio::sync::{mpsc, watch};
 /// How long to wait before entries that a leader without a lease refused are written again.
 const RETRY: Duration = Duration::from_millis(10);
 
+/// Half of what a message between masters may hold.
+const COMMAND_BYTES_MAX: usize = crate::peer::MESSAGE_BYTES_MAX / 2;
+
 /// Takes commands in for one reign. What becomes of them comes with the reign's applied batches.
 #[derive(Debug)]
 pub struct Proposer {
@@ -150,6 +153,11 @@ impl Task {
             })
         };
         encodes(builder.push(first))?;
+        if builder.bytes() > COMMAND_BYTES_MAX {
+            // The doors refuse what is much smaller; one that came through could never be replicated.
+            tracing::error!(bytes = builder.bytes(), "a command is too large to be replicated");
+            return Err(Over("a command is too large"));
+        }
         while builder.len() < self.entry_commands && builder.bytes() < self.entry_bytes {
             let Ok(command) = self.commands.try_recv() else { break };
             encodes(builder.push(command))?;

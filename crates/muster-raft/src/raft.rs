@@ -327,6 +327,7 @@ impl Node {
         self.stopping.store(true, Ordering::Release);
         // Nobody starts it any more, nor joins.
         let _entering = self.entering.lock().await;
+        self.shared.end(u64::MAX);
         let core = self.core.write().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(core) = core {
             core.shutdown().await.ok();

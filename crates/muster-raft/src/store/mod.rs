@@ -235,6 +235,11 @@ fn draw_node_id() -> u64 {
 /// Compares the log with the mark. What lies above the mark was never acknowledged, so a problem there only
 /// ends the log; at or below it, it is damage.
 fn check_log(mark: &Mark, scan: &mut Scan, first: u64) -> Result<(), String> {
+    if mark.blank() {
+        // It has taken part in nothing: what it may have begun to write counts for nothing either.
+        *scan = Scan { snapshots: std::mem::take(&mut scan.snapshots), ..Scan::default() };
+        return Ok(());
+    }
     let gap = scan.entries.iter().zip(first..).position(|((id, _), expected)| id.index != expected);
     if let Some(gap) = gap {
         scan.entries.truncate(gap);

@@ -63,6 +63,9 @@ struct Promise {
     vote: Option<u64>,
 }
 
+/// A directory as a crash would leave it, at which step, and what was acknowledged by then.
+type Copied = (PathBuf, &'static str, Promise);
+
 /// Runs a script of all orders and copies the directory at each step, with what was acknowledged by then.
 struct Script {
     store: Arc<Store>,
@@ -123,7 +126,7 @@ async fn a_crash_at_any_step_loses_nothing_that_was_acknowledged() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("live");
     let promise = Arc::new(Mutex::new(Promise::default()));
-    let copies: Arc<Mutex<Vec<(PathBuf, &'static str, Promise)>>> = Arc::default();
+    let copies: Arc<Mutex<Vec<Copied>>> = Arc::default();
     let hook: StepHook = Arc::new({
         let (live, root) = (dir.clone(), root.path().to_owned());
         let (promise, copies) = (promise.clone(), copies.clone());
@@ -184,6 +187,8 @@ async fn sample(dir: &Path) {
     store.close().await;
 }
 
+type Damage = Box<dyn Fn(&Path)>;
+
 fn with_sled(dir: &Path, change: impl FnOnce(&sled::Db)) {
     let db = sled::Config::new()
         .path(dir.join(LOG_DIR))
@@ -203,7 +208,7 @@ async fn damage_of_any_kind_is_set_aside_and_never_votes_again() {
         value[5_000] ^= 4;
         db.insert(key, value).unwrap();
     };
-    let kinds: Vec<(&str, Box<dyn Fn(&Path)>)> = vec![
+    let kinds: Vec<(&str, Damage)> = vec![
         ("a flipped bit in a row", Box::new(move |dir| with_sled(dir, flip))),
         ("a gap", Box::new(|dir| with_sled(dir, |db| drop(db.remove(rows::log_key(5, 0)).unwrap())))),
         (
