@@ -222,10 +222,15 @@ impl Shared {
         let failed = |error: &dyn std::fmt::Display| {
             End::StartFailed(format!("Failed to start the task's supervisor: {error}").into())
         };
-        let Ok(permit) = self.starts.acquire().await else { return End::NotReleased };
-        if orders.try_recv().is_ok() {
-            return End::NotReleased; // before there is anything to release it can only be abandoned
-        }
+        let permit = tokio::select! {
+            biased;
+            // Before there is anything to release it can only be abandoned.
+            _ = orders.recv() => return End::NotReleased,
+            permit = self.starts.acquire() => match permit {
+                Ok(permit) => permit,
+                Err(_) => return End::NotReleased, // never closed
+            },
+        };
         let (place, launcher, switch_user) = (self.place.clone(), self.launcher.clone(), self.switch_user);
         let spawned = spawn_blocking(move || {
             let spec =

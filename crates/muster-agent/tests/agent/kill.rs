@@ -16,6 +16,7 @@ cases!(
     a_kill_with_the_order_starts_nothing,
     a_kill_before_the_order_refuses_it,
     a_lost_supervisor_takes_its_task_along,
+    kills_of_orders_that_wait_start_nothing,
 );
 
 use TaskState::{Failed, Gone, Killed, Running};
@@ -123,4 +124,21 @@ async fn a_lost_supervisor_takes_its_task_along(mut world: World) {
     let update = world.update(&mut stream, 1).await;
     assert_eq!(update.status.state, Gone);
     assert!(!crate::world::alive(&leader) && !crate::world::alive(&grandchild));
+}
+
+async fn kills_of_orders_that_wait_start_nothing(mut world: World) {
+    let (mut stream, _) = world.join().await;
+    // More than are started at once, each killed right behind its order.
+    for n in 1..=100 {
+        world.run(&mut stream, n, "echo ran; sleep 1000").await;
+    }
+    for n in 1..=100 {
+        kill(&mut stream, n, Some(0)).await;
+    }
+    for n in 1..=100 {
+        let (states, message) = world.outcome(&mut stream, n).await;
+        assert_eq!(states.last(), Some(&Killed), "task {n}: {message}");
+        let started = states.len() > 1 || message.starts_with("Command");
+        assert!(started || !world.stdout(n).contains("ran"), "task {n}: {states:?}, {message}");
+    }
 }
