@@ -1,0 +1,67 @@
+//! Which crate may import which: the layers of `crates/README.md`, compared with `cargo metadata`.
+
+use cargo_metadata::{DependencyKind, MetadataCommand};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Each crate, and what it may import of ours. Only towards the top of this list.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("muster-model", &[]),
+    ("muster-registry", &["muster-model"]),
+    ("muster-allocator", &["muster-model", "muster-registry"]),
+    ("muster-leader", &["muster-model", "muster-registry", "muster-allocator"]),
+    ("muster-node", &["muster-model"]),
+    ("muster-driver", &["muster-model"]),
+    ("muster-proto", &["muster-model"]),
+    ("muster-raft", &["muster-model", "muster-registry", "muster-proto"]),
+    (
+        "muster-master",
+        &["muster-model", "muster-registry", "muster-allocator", "muster-leader", "muster-raft", "muster-proto"],
+    ),
+    ("muster-agent", &["muster-model", "muster-node", "muster-proto"]),
+    ("muster-sdk", &["muster-model", "muster-driver", "muster-proto"]),
+    (
+        "muster",
+        &["muster-model", "muster-master", "muster-agent", "muster-sdk", "muster-proto", "muster-raft"],
+    ),
+    (
+        "muster-sim",
+        &["muster-model", "muster-registry", "muster-allocator", "muster-leader", "muster-node", "muster-driver"],
+    ),
+    ("muster-testkit", &["muster-model", "muster-sdk", "muster-proto"]),
+    ("jepsen-style-tests", &["muster-model", "muster-testkit", "muster-sdk", "muster-proto"]),
+];
+
+/// What machines may import of others'.
+const PURE: &[(&str, &[&str])] = &[
+    ("muster-model", &["serde"]),
+    ("muster-registry", &["serde", "imbl", "xxhash-rust"]),
+    ("muster-allocator", &[]),
+    ("muster-leader", &[]),
+    ("muster-node", &[]),
+    ("muster-driver", &[]),
+];
+
+#[test]
+fn crates_import_only_what_their_layer_allows() {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml");
+    let metadata =
+        MetadataCommand::new().manifest_path(manifest).no_deps().other_options(["--offline".into()]).exec().unwrap();
+    let allowed: BTreeMap<&str, &[&str]> = ALLOWED.iter().copied().collect();
+    let pure: BTreeMap<&str, &[&str]> = PURE.iter().copied().collect();
+    let ours: BTreeSet<&str> = allowed.keys().copied().collect();
+    let mut seen = BTreeSet::new();
+    for package in &metadata.packages {
+        let name = package.name.as_str();
+        let may = allowed.get(name).unwrap_or_else(|| panic!("{name} is a new crate: say what it may import"));
+        seen.insert(name.to_owned());
+        for dependency in package.dependencies.iter().filter(|it| it.kind == DependencyKind::Normal) {
+            let other = dependency.name.as_str();
+            if ours.contains(other) {
+                assert!(may.contains(&other), "{name} must not import {other}");
+            } else if let Some(may) = pure.get(name) {
+                assert!(may.contains(&other), "{name} is a machine: it must not import {other}");
+            }
+        }
+    }
+    assert_eq!(seen.len(), ours.len(), "every crate of the list exists");
+}
