@@ -135,7 +135,7 @@ impl OperatorClient {
         }
     }
 
-    /// All frameworks, or the completed ones instead.
+    /// All frameworks, or the newest completed ones instead.
     pub async fn frameworks(&mut self, completed: bool) -> Result<Vec<v1::Framework>, SdkError> {
         let mut all: Vec<v1::Framework> = Vec::new();
         loop {
@@ -143,10 +143,11 @@ impl OperatorClient {
             let request = v1::ListFrameworksRequest { after, limit: PAGE, completed };
             let page =
                 self.ask(request, async |mut client, request| client.list_frameworks(request).await).await?;
-            if page.frameworks.is_empty() {
+            let more = !page.frameworks.is_empty() && !completed;
+            all.extend(page.frameworks);
+            if !more {
                 return Ok(all);
             }
-            all.extend(page.frameworks);
         }
     }
 
@@ -234,7 +235,9 @@ impl OperatorClient {
 
 /// Whether another master may answer what this one did not.
 fn is_about_leadership(status: &Status) -> bool {
-    matches!(status.code(), Code::FailedPrecondition | Code::Unavailable)
+    // A leader's own refusal has the same code, but names nobody else.
+    (status.code() == Code::FailedPrecondition && status.metadata().contains_key(LEADER_HINT))
+        || status.code() == Code::Unavailable
         // A connection that breaks under a call has no code of its own.
         || (status.code() == Code::Unknown && std::error::Error::source(status).is_some())
         || (status.code() == Code::Cancelled && std::error::Error::source(status).is_some())

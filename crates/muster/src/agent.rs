@@ -19,6 +19,9 @@ pub(crate) struct AgentRunArgs {
     /// Checkpoints and sandboxes: a directory for this agent alone.
     #[arg(long, value_name = "DIR")]
     work_dir: Option<PathBuf>,
+    /// The sockets of the tasks' supervisors.
+    #[arg(long, value_name = "DIR")]
+    runtime_dir: Option<PathBuf>,
     /// The name this agent is shown with.
     #[arg(long)]
     hostname: Option<String>,
@@ -46,6 +49,9 @@ pub(crate) async fn run(args: AgentRunArgs) -> anyhow::Result<ExitCode> {
     }
     if let Some(work_dir) = args.work_dir {
         config.work_dir = work_dir;
+    }
+    if let Some(runtime_dir) = args.runtime_dir {
+        config.runtime_dir = runtime_dir;
     }
     if let Some(hostname) = args.hostname {
         config.hostname = hostname;

@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Raft(RaftVerb),
     /// See a leader die: three masters, three agents, real files, SIGKILL in the middle.
     Demo(crate::demo::DemoArgs),
+    /// Measure masters on this machine with simulated agents and frameworks.
+    Bench(crate::bench::BenchArgs),
 }
 
 /// Where the masters are.

@@ -27,6 +27,8 @@ pub(crate) struct Plan {
     pub(crate) agent_ports: Vec<u16>,
     /// What each agent has to give; empty: what is found.
     pub(crate) agent_resources: String,
+    /// Everything goes away with the cluster, so nothing is put outside of its directory.
+    pub(crate) temporary: bool,
 }
 
 /// One process of the cluster.
@@ -80,6 +82,11 @@ impl Plan {
         let mut arguments = vec!["agent", "--masters", &masters, "--hostname", &name, "--port", &shown];
         let work_dir = work_dir.to_string_lossy();
         arguments.extend(["--work-dir", &work_dir]);
+        let runtime_dir = self.dir.join("run");
+        let runtime_dir = runtime_dir.to_string_lossy();
+        if self.temporary {
+            arguments.extend(["--runtime-dir", &runtime_dir]);
+        }
         if !self.agent_resources.is_empty() {
             arguments.extend(["--resources", &self.agent_resources]);
         }

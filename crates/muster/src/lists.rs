@@ -7,16 +7,31 @@ use muster_proto::{task::task_state, v1};
 use muster_sdk::OperatorClient;
 use serde_json::json;
 use std::process::ExitCode;
+use std::time::Duration;
 
 const COMPLETED_MAX: u32 = 1_000;
+/// A leader is there again within a second or two; longer means that something is wrong.
+const SEARCH_TIME: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) fn client(masters: &Masters) -> OperatorClient {
-    OperatorClient::new(masters.masters.iter().cloned())
+    OperatorClient::new(masters.masters.iter().cloned()).search_time(SEARCH_TIME)
+}
+
+/// Waits for an answer; after a second people are told what is waited for.
+pub(crate) async fn patiently<T>(masters: &Masters, answer: impl Future<Output = T>) -> T {
+    let mut answer = std::pin::pin!(answer);
+    tokio::select! {
+        answer = &mut answer => return answer,
+        () = tokio::time::sleep(PATIENCE) => {}
+    }
+    eprintln!("waiting for an answer from {}", masters.masters.join(", "));
+    answer.await
 }
 
 pub(crate) async fn agents(masters: &Masters, output: Output) -> anyhow::Result<ExitCode> {
     let mut rows = Rows::new(["AGENT", "HOST", "STATE", "TASKS", "CPUS", "MEM MB", "DISK MB", "AGE"]);
-    for agent in client(masters).agents().await? {
+    for agent in patiently(masters, client(masters).agents()).await? {
         let (used, total) = (amounts(&agent.used), amounts(&agent.total));
         let json = json!({
             "agent_id": agent.agent_id, "hostname": agent.hostname, "port": agent.port, "state": agent.state,
@@ -45,7 +60,7 @@ pub(crate) async fn frameworks(
     output: Output,
 ) -> anyhow::Result<ExitCode> {
     let mut rows = Rows::new(["FRAMEWORK", "NAME", "USER", "ROLES", "CONNECTED", "TASKS", "USED", "AGE"]);
-    for framework in client(masters).frameworks(completed).await? {
+    for framework in patiently(masters, client(masters).frameworks(completed)).await? {
         let used = amounts(&framework.used);
         let json = json!({
             "framework_id": framework.framework_id, "name": framework.name, "user": framework.user,
@@ -56,7 +71,7 @@ pub(crate) async fn frameworks(
         let row = [
             framework.framework_id,
             framework.name,
-            framework.user,
+            if framework.user.is_empty() { "-".into() } else { framework.user },
             framework.roles.join(","),
             if framework.connected { "yes" } else { "no" }.into(),
             framework.tasks.to_string(),
@@ -72,7 +87,7 @@ pub(crate) async fn frameworks(
 pub(crate) async fn tasks(args: &TaskListArgs, output: Output) -> anyhow::Result<ExitCode> {
     let mut client = client(&args.masters);
     let framework = args.framework.as_deref();
-    let mut tasks = client.tasks(framework).await?;
+    let mut tasks = patiently(&args.masters, client.tasks(framework)).await?;
     if args.all {
         tasks.extend(client.completed_tasks(framework, COMPLETED_MAX).await?);
     }
@@ -109,13 +124,13 @@ fn task_row(task: v1::Task) -> ([String; 8], serde_json::Value) {
 }
 
 pub(crate) async fn agent_gone(masters: &Masters, agent_id: &str) -> anyhow::Result<ExitCode> {
-    client(masters).mark_agent_gone(agent_id).await?;
+    patiently(masters, client(masters).mark_agent_gone(agent_id)).await?;
     eprintln!("agent {agent_id} is gone; its tasks are over");
     Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) async fn teardown(masters: &Masters, framework_id: &str) -> anyhow::Result<ExitCode> {
-    client(masters).teardown(framework_id).await?;
+    patiently(masters, client(masters).teardown(framework_id)).await?;
     eprintln!("framework {framework_id} is torn down");
     Ok(ExitCode::SUCCESS)
 }

@@ -61,7 +61,14 @@ pub(crate) async fn run(args: LocalArgs, output: Output) -> anyhow::Result<ExitC
         (None, Some(temporary)) => temporary.path().to_owned(),
         (None, None) => bail!("no directory"),
     };
-    let plan = Plan { dir: dir.clone(), master_ports, agent_ports, agent_resources: args.resources };
+    let plan = Plan {
+        dir: dir.clone(),
+        master_ports,
+        agent_ports,
+        agent_resources: args.resources,
+        temporary: temporary.is_some(),
+    };
+    eprintln!("starting {} masters and {} agents", args.masters, args.agents);
     let mut cluster = Cluster::start(&plan)?;
     tokio::select! {
         ready = cluster.ready() => ready?,

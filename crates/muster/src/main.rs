@@ -9,6 +9,7 @@
 //! - No decision of the cluster is made here: this is wiring.
 
 mod agent;
+mod bench;
 mod cli;
 mod cluster;
 mod demo;
@@ -78,6 +79,7 @@ async fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Local(args) => local::run(args, output).await,
         Command::Run(args) => run::run(args, output).await,
         Command::Demo(args) => demo::run(args, output).await,
+        Command::Bench(args) => bench::run(args, output).await,
     }?;
     Ok(ExitCode::from(signals::exit_code()))
 }

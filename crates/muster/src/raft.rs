@@ -1,7 +1,7 @@
 //! `muster raft ...`.
 
 use crate::cli::{Masters, Output};
-use crate::lists::client;
+use crate::lists::{client, patiently};
 use crate::output::Rows;
 use anyhow::bail;
 use muster_proto::v1;
@@ -10,7 +10,7 @@ use serde_json::json;
 use std::process::ExitCode;
 
 pub(crate) async fn status(masters: &Masters, output: Output) -> anyhow::Result<ExitCode> {
-    let all = client(masters).raft_status().await;
+    let all = patiently(masters, client(masters).raft_status()).await;
     let answered = all.iter().filter(|master| master.status.is_ok()).count();
     let mut rows = Rows::new([
         "NAME",
@@ -93,13 +93,13 @@ fn row(
 }
 
 pub(crate) async fn replace(masters: &Masters, name: &str, confirm: bool) -> anyhow::Result<ExitCode> {
-    client(masters).replace_member(name, confirm).await?;
+    patiently(masters, client(masters).replace_member(name, confirm)).await?;
     eprintln!("{name} is let back in; `muster raft status` shows when it votes again");
     Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) async fn transfer(masters: &Masters, name: Option<&str>) -> anyhow::Result<ExitCode> {
-    let name = client(masters).transfer_leadership(name).await?;
+    let name = patiently(masters, client(masters).transfer_leadership(name)).await?;
     eprintln!("{name} leads");
     Ok(ExitCode::SUCCESS)
 }

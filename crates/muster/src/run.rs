@@ -136,7 +136,9 @@ pub(crate) async fn run(args: RunArgs, output: Output) -> anyhow::Result<ExitCod
     while !job.is_over() {
         tokio::select! {
             Some(told) = told.recv() => {
-                idle = tokio::time::Instant::now();
+                if !matches!(told, Told::Offers(_)) {
+                    idle = tokio::time::Instant::now();
+                }
                 job.take(told)?;
             }
             _ = look.tick() => {

@@ -1,0 +1,162 @@
+//! Simulated agents: the real protocol over real sockets, no processes.
+
+use super::ledger::Ledger;
+use muster_model::{
+    AgentCall, AgentEvent, AgentInfo, Fence, Hello, KnownTask, LaunchNumber, MachineId, Resources, Sealed,
+    Session, Source, Status, StatusUpdate, TaskState, Uuid, WallTime,
+};
+use muster_proto::{AgentDown, mesos, v1};
+use prost::Message;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Endpoint;
+
+/// One agent's memory, kept across its streams as a real one keeps it on disk.
+struct Agent {
+    number: usize,
+    info: AgentInfo,
+    sealed: Sealed,
+    agent_id: Option<muster_model::AgentId>,
+    fence: Fence,
+    tasks: BTreeMap<LaunchNumber, KnownTask>,
+    ledger: Arc<Ledger>,
+}
+
+/// Runs an agent until it is aborted: it reports every task as running at once.
+pub(crate) async fn run(number: usize, masters: Vec<String>, resources: Resources, ledger: Arc<Ledger>) {
+    let info = mesos::AgentInfo {
+        hostname: format!("sim-{number}"),
+        port: Some(5051),
+        resources: muster_proto::wire_resources(&resources),
+        ..Default::default()
+    };
+    let mut agent = Agent {
+        number,
+        info: AgentInfo {
+            machine_id: MachineId::new(format!("sim-{number}")),
+            hostname: info.hostname.as_str().into(),
+            port: 5051,
+            resources,
+            attributes: Vec::new(),
+        },
+        sealed: Sealed::new(info.encode_to_vec()),
+        agent_id: None,
+        fence: Fence::default(),
+        tasks: BTreeMap::new(),
+        ledger,
+    };
+    let mut dial = number;
+    loop {
+        let master = &masters[dial % masters.len()];
+        let _ended = agent.session(master).await;
+        dial += 1;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+impl Agent {
+    async fn session(&mut self, master: &str) -> Result<(), tonic::Status> {
+        let wrong = |error: tonic::transport::Error| tonic::Status::unavailable(error.to_string());
+        let endpoint = Endpoint::from_shared(format!("http://{master}")).map_err(wrong)?;
+        let channel = endpoint
+            .tcp_nodelay(true)
+            .connect_timeout(Duration::from_secs(2))
+            .connect()
+            .await
+            .map_err(wrong)?;
+        let (up, frames) = mpsc::channel(1024);
+        let mut client = v1::agent_service_client::AgentServiceClient::new(channel);
+        let mut down = client.session(ReceiverStream::new(frames)).await?.into_inner();
+        while let Some(frame) = down.message().await? {
+            let (fence, session, event) = muster_proto::agent_event(frame)
+                .map_err(|error| tonic::Status::internal(error.to_string()))?;
+            if fence < self.fence && fence != Fence::default() {
+                continue;
+            }
+            self.fence = self.fence.max(fence);
+            let event = match event {
+                AgentDown::Leader { .. } => {
+                    let hello = AgentCall::Hello(self.hello());
+                    send(&up, Session(0), &hello).await?;
+                    continue;
+                }
+                AgentDown::Redial(_) => return Ok(()),
+                AgentDown::Event(event) => event,
+            };
+            for call in self.event(event) {
+                send(&up, session, &call).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn hello(&self) -> Hello {
+        Hello {
+            agent_id: self.agent_id.clone(),
+            info: self.info.clone(),
+            tasks: self.tasks.values().cloned().collect(),
+            sealed: self.sealed.clone(),
+        }
+    }
+
+    fn event(&mut self, event: AgentEvent) -> Vec<AgentCall> {
+        match event {
+            AgentEvent::Welcome { agent_id, forget, .. } => {
+                self.agent_id = Some(agent_id);
+                forget.iter().for_each(|launch| drop(self.tasks.remove(launch)));
+                vec![]
+            }
+            AgentEvent::Run(order) => {
+                if self.tasks.contains_key(&order.launch) {
+                    return vec![]; // heard of before: the hello told of it
+                }
+                self.ledger.started(order.launch, self.number);
+                let update = update(order.launch, order.task.clone(), TaskState::Running, 1);
+                let known = KnownTask {
+                    launch: order.launch,
+                    task: order.task,
+                    state: TaskState::Running,
+                    alive: true,
+                    resources: order.resources,
+                    updates: vec![update.clone()],
+                };
+                self.tasks.insert(order.launch, known);
+                vec![AgentCall::Status(update)]
+            }
+            AgentEvent::Kill { launch, task, .. } => {
+                self.tasks.remove(&launch);
+                vec![AgentCall::Status(update(launch, task, TaskState::Killed, 2))]
+            }
+            AgentEvent::Confirm { launch, seq } => {
+                if let Some(known) = self.tasks.get_mut(&launch) {
+                    known.updates.retain(|update| update.seq > seq);
+                }
+                vec![]
+            }
+            AgentEvent::Ping(n) => vec![AgentCall::Pong(n)],
+            AgentEvent::Forget(_) | AgentEvent::Message { .. } | AgentEvent::Rejected(_) => vec![],
+        }
+    }
+}
+
+fn update(launch: LaunchNumber, task: muster_model::TaskKey, state: TaskState, seq: u32) -> StatusUpdate {
+    let status = Status {
+        state,
+        source: Source::Executor,
+        reason: None,
+        message: "".into(),
+        wall: WallTime(0),
+        sealed: Sealed::default(),
+    };
+    StatusUpdate { launch, task, seq, uuid: Uuid::of(launch, seq), status }
+}
+
+async fn send(
+    up: &mpsc::Sender<v1::AgentFrame>,
+    session: Session,
+    call: &AgentCall,
+) -> Result<(), tonic::Status> {
+    let frame = muster_proto::agent_frame(session, call);
+    up.send(frame).await.map_err(|_| tonic::Status::unavailable("the stream is closed"))
+}

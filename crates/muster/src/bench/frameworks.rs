@@ -1,0 +1,285 @@
+//! Simulated frameworks: they launch as fast as offers and their limits allow.
+
+use super::ledger::Ledger;
+use hdrhistogram::Histogram;
+use muster_model::{
+    AgentId, CallOutcome, Fence, FrameworkId, FrameworkInfo, OfferId, Resources, SchedulerCall,
+    SchedulerEvent, TaskOutcome, TaskState,
+};
+use muster_proto::{SchedulerDown, mesos, v1};
+use prost::Message;
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Endpoint;
+
+/// How a framework launches.
+#[derive(Debug, Clone)]
+pub(crate) struct Pace {
+    /// Tasks in one ACCEPT.
+    pub(crate) tasks_per_accept: usize,
+    /// ACCEPTs on their way at a time.
+    pub(crate) in_flight: usize,
+    /// At least this long between ACCEPTs; zero for as fast as possible.
+    pub(crate) every: Duration,
+    /// What a task needs.
+    pub(crate) task: Resources,
+}
+
+/// What all frameworks share.
+pub(crate) struct Shared {
+    pub(crate) ledger: Arc<Ledger>,
+    /// Whether new tasks are launched.
+    pub(crate) launching: AtomicBool,
+    /// Whether times are recorded.
+    pub(crate) recording: AtomicBool,
+    /// From ACCEPT to TASK_RUNNING seen.
+    pub(crate) latency: Mutex<Histogram<u64>>,
+    /// What happened when, for failovers.
+    pub(crate) moments: mpsc::Sender<Moment>,
+}
+
+/// Something a failover is timed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// The framework heard of a leader that serves: its first entry is committed.
+    Leader(usize, Fence, Instant),
+    /// It is subscribed there.
+    Subscribed(usize, Fence, Instant),
+    /// It got its first offer there.
+    Offered(usize, Fence, Instant),
+}
+
+struct Framework {
+    number: usize,
+    pace: Pace,
+    shared: Arc<Shared>,
+    framework_id: Option<FrameworkId>,
+    fence: Fence,
+    offered_in: Fence,
+    offers: VecDeque<(OfferId, AgentId, Resources)>,
+    /// ACCEPTs on their way, with what a repetition after a leader change needs.
+    accepts: HashMap<u64, SchedulerCall>,
+    running: HashMap<String, Instant>,
+    calls: u64,
+    tasks: u64,
+    next_at: Instant,
+    subscribed: bool,
+}
+
+/// Runs a framework until it is aborted.
+pub(crate) async fn run(number: usize, masters: Vec<String>, pace: Pace, shared: Arc<Shared>) {
+    let mut framework = Framework {
+        number,
+        pace,
+        shared,
+        framework_id: None,
+        fence: Fence::default(),
+        offered_in: Fence::default(),
+        offers: VecDeque::new(),
+        accepts: HashMap::new(),
+        running: HashMap::new(),
+        calls: 0,
+        tasks: 0,
+        next_at: Instant::now(),
+        subscribed: false,
+    };
+    let mut dial = number;
+    loop {
+        let master = &masters[dial % masters.len()];
+        let _ended = framework.session(master).await;
+        framework.subscribed = false;
+        dial += 1;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+impl Framework {
+    async fn session(&mut self, master: &str) -> Result<(), tonic::Status> {
+        let wrong = |error: tonic::transport::Error| tonic::Status::unavailable(error.to_string());
+        let endpoint = Endpoint::from_shared(format!("http://{master}")).map_err(wrong)?;
+        let channel = endpoint
+            .tcp_nodelay(true)
+            .connect_timeout(Duration::from_secs(2))
+            .connect()
+            .await
+            .map_err(wrong)?;
+        let (up, frames) = mpsc::channel(4096);
+        let mut client = v1::scheduler_service_client::SchedulerServiceClient::new(channel);
+        let mut down = client.session(ReceiverStream::new(frames)).await?.into_inner();
+        loop {
+            let wait = self.next_at.saturating_duration_since(Instant::now());
+            let paced = !self.pace.every.is_zero() && self.can_launch();
+            tokio::select! {
+                frame = down.message() => {
+                    let Some(frame) = frame? else { return Ok(()) };
+                    let (fence, event) = muster_proto::scheduler_event(frame)
+                        .map_err(|error| tonic::Status::internal(error.to_string()))?;
+                    if fence < self.fence && fence != Fence::default() {
+                        continue;
+                    }
+                    self.fence = self.fence.max(fence);
+                    match event {
+                        SchedulerDown::Leader { .. } => self.meet(&up).await?,
+                        SchedulerDown::Redial(_) => return Ok(()),
+                        SchedulerDown::Event(event) => self.event(event, &up).await?,
+                    }
+                }
+                () = tokio::time::sleep(wait), if paced => {}
+            }
+            self.launch(&up).await?;
+        }
+    }
+
+    async fn send(
+        &mut self,
+        up: &mpsc::Sender<v1::SchedulerFrame>,
+        id: u64,
+        call: &SchedulerCall,
+    ) -> Result<(), tonic::Status> {
+        let frame = muster_proto::scheduler_frame(id, call);
+        up.send(frame).await.map_err(|_| tonic::Status::unavailable("the stream is closed"))
+    }
+
+    async fn meet(&mut self, up: &mpsc::Sender<v1::SchedulerFrame>) -> Result<(), tonic::Status> {
+        self.moment(Moment::Leader(self.number, self.fence, Instant::now()));
+        self.offers.clear();
+        self.subscribed = false;
+        let info = mesos::FrameworkInfo {
+            user: "bench".into(),
+            name: format!("bench-{}", self.number),
+            failover_timeout: Some(3600.0),
+            ..Default::default()
+        };
+        let bytes = info.encode_to_vec();
+        let info: FrameworkInfo = muster_proto::framework_info(&bytes)
+            .map_err(|error| tonic::Status::internal(error.to_string()))?;
+        let framework_id = self.framework_id.clone();
+        let call = SchedulerCall::Subscribe { framework_id, info, suppressed_roles: vec![] };
+        self.send(up, 0, &call).await
+    }
+
+    fn moment(&self, moment: Moment) {
+        let _ = self.shared.moments.try_send(moment); // nobody may be listening
+    }
+
+    async fn event(
+        &mut self,
+        event: SchedulerEvent,
+        up: &mpsc::Sender<v1::SchedulerFrame>,
+    ) -> Result<(), tonic::Status> {
+        match event {
+            SchedulerEvent::Subscribed { framework_id, .. } => {
+                self.framework_id = Some(framework_id);
+                self.subscribed = true;
+                self.moment(Moment::Subscribed(self.number, self.fence, Instant::now()));
+                // What was on its way when the leader died is asked again: the registry answers as before.
+                for (id, call) in self.accepts.clone() {
+                    self.send(up, id, &call).await?;
+                }
+            }
+            SchedulerEvent::Offers(offers) => {
+                if self.offered_in != self.fence {
+                    self.offered_in = self.fence;
+                    self.moment(Moment::Offered(self.number, self.fence, Instant::now()));
+                }
+                self.shared.ledger.offers.fetch_add(offers.len() as u64, Ordering::Relaxed);
+                let offers =
+                    offers.into_iter().map(|it| (it.offer.offer_id, it.offer.agent_id, it.offer.resources));
+                self.offers.extend(offers);
+            }
+            SchedulerEvent::Rescind(id) => self.offers.retain(|(offer_id, ..)| *offer_id != id),
+            SchedulerEvent::Update { task_id, status, uuid, .. } => {
+                if status.state == TaskState::Running
+                    && let Some(at) = self.running.remove(task_id.as_str())
+                {
+                    self.shared.ledger.running.fetch_add(1, Ordering::Relaxed);
+                    if self.shared.recording.load(Ordering::Relaxed) {
+                        let mut latency = self.shared.latency.lock().unwrap_or_else(PoisonError::into_inner);
+                        super::report::record(&mut latency, at.elapsed());
+                    }
+                }
+                if let Some(uuid) = uuid {
+                    self.send(up, 0, &SchedulerCall::Acknowledge { task_id, uuid }).await?;
+                }
+            }
+            SchedulerEvent::Outcome { id, outcome } => match outcome {
+                CallOutcome::Accepted(outcome) => {
+                    self.accepts.remove(&id);
+                    for (task_id, became) in outcome.tasks {
+                        match became {
+                            TaskOutcome::Launched(launch) => self.shared.ledger.acknowledged(launch),
+                            TaskOutcome::Refused { .. } => drop(self.running.remove(task_id.as_str())),
+                        }
+                    }
+                }
+                CallOutcome::Busy | CallOutcome::Unknown => {} // stays, and is asked again
+                CallOutcome::Done | CallOutcome::Refused(_) => drop(self.accepts.remove(&id)),
+            },
+            SchedulerEvent::Error(why) => return Err(tonic::Status::aborted(why)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn can_launch(&self) -> bool {
+        self.subscribed
+            && self.accepts.len() < self.pace.in_flight
+            && !self.offers.is_empty()
+            && self.shared.launching.load(Ordering::Relaxed)
+    }
+
+    async fn launch(&mut self, up: &mpsc::Sender<v1::SchedulerFrame>) -> Result<(), tonic::Status> {
+        while self.can_launch() && (self.pace.every.is_zero() || self.next_at <= Instant::now()) {
+            let Some((offer_id, agent_id, mut left)) = self.offers.pop_front() else { break };
+            let mut tasks = Vec::new();
+            while tasks.len() < self.pace.tasks_per_accept && left.contains(&self.pace.task) {
+                left.subtract(&self.pace.task);
+                let bytes = self.task(&agent_id);
+                let task = muster_proto::task_spec(&bytes)
+                    .map_err(|error| tonic::Status::internal(error.to_string()))?;
+                tasks.push(task);
+            }
+            if tasks.is_empty() {
+                let decline = SchedulerCall::Decline { offer_ids: vec![offer_id], refuse_ms: 5_000 };
+                self.send(up, 0, &decline).await?;
+                continue;
+            }
+            let now = Instant::now();
+            self.next_at = self.next_at.max(now - self.pace.every) + self.pace.every;
+            self.running.extend(tasks.iter().map(|task| (task.task_id.to_string(), now)));
+            self.calls += 1;
+            let call = SchedulerCall::Accept { offer_ids: vec![offer_id], tasks, refuse_ms: 0 };
+            self.accepts.insert(self.calls, call.clone());
+            self.send(up, self.calls, &call).await?;
+        }
+        Ok(())
+    }
+
+    /// A task description of about 300 bytes.
+    fn task(&mut self, agent_id: &AgentId) -> Vec<u8> {
+        self.tasks += 1;
+        let id = format!("t{}", self.tasks);
+        let label = |n: usize| mesos::Label {
+            key: format!("label-{n}"),
+            value: Some("a value of some length".into()),
+        };
+        mesos::TaskInfo {
+            name: format!("bench {id}"),
+            task_id: mesos::TaskId { value: id },
+            agent_id: mesos::AgentId { value: agent_id.to_string() },
+            resources: muster_proto::wire_resources(&self.pace.task),
+            command: Some(mesos::CommandInfo { value: Some("sleep 1000".into()), ..Default::default() }),
+            labels: Some(mesos::Labels { labels: (0..4).map(label).collect() }),
+            ..Default::default()
+        }
+        .encode_to_vec()
+    }
+}

@@ -1,0 +1,101 @@
+//! `muster bench launch`.
+
+use super::{
+    Shape, agents,
+    frameworks::{self, Pace, Shared},
+    ledger::Ledger,
+    masters::Masters,
+    report::{Report, times},
+};
+use clap::Args;
+use muster_model::Resources;
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{sync::mpsc, task::JoinSet};
+
+#[derive(Debug, Args)]
+pub(crate) struct LaunchArgs {
+    #[command(flatten)]
+    shape: Shape,
+    /// Tasks in one ACCEPT.
+    #[arg(long, default_value_t = 1)]
+    tasks_per_accept: usize,
+    /// ACCEPTs of one framework on their way at a time.
+    #[arg(long, default_value_t = 1)]
+    inflight: usize,
+    /// Tasks per second of all frameworks together; 0 = as many as possible.
+    #[arg(long, default_value_t = 0)]
+    rate: u64,
+    /// How long is measured, after a quarter of it as warm-up.
+    #[arg(long, default_value_t = 10)]
+    secs: u64,
+}
+
+pub(crate) async fn run(args: LaunchArgs) -> anyhow::Result<Report> {
+    let masters = Masters::start(&args.shape).await?;
+    let ledger = Arc::new(Ledger::default());
+    let (moments, _unheard) = mpsc::channel(1);
+    let shared = Arc::new(Shared {
+        ledger: ledger.clone(),
+        launching: AtomicBool::new(true),
+        recording: AtomicBool::new(false),
+        latency: Mutex::new(times()),
+        moments,
+    });
+    let per_second = args.rate as f64 / args.shape.frameworks as f64 / args.tasks_per_accept as f64;
+    let pace = Pace {
+        tasks_per_accept: args.tasks_per_accept,
+        in_flight: args.inflight,
+        every: if args.rate == 0 { Duration::ZERO } else { Duration::from_secs_f64(1.0 / per_second) },
+        task: Resources::of(10, 1),
+    };
+    let mut clients = JoinSet::new();
+    let roomy = Resources::of(100_000_000, 10_000_000);
+    for n in 0..args.shape.agents {
+        clients.spawn(agents::run(n, masters.addresses.clone(), roomy.clone(), ledger.clone()));
+    }
+    for n in 0..args.shape.frameworks {
+        clients.spawn(frameworks::run(n, masters.addresses.clone(), pace.clone(), shared.clone()));
+    }
+    let settle = Instant::now();
+    while ledger.started_count() < args.shape.frameworks && settle.elapsed() < Duration::from_secs(60) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_secs_f64(args.secs as f64 / 4.0)).await;
+    let count = || (ledger.started_count(), ledger.offers.load(Ordering::Relaxed), masters.cpu_secs());
+    shared.recording.store(true, Ordering::Relaxed);
+    let (began, before) = (Instant::now(), count());
+    tokio::time::sleep(Duration::from_secs(args.secs)).await;
+    let (secs, after) = (began.elapsed().as_secs_f64(), count());
+    shared.recording.store(false, Ordering::Relaxed);
+    // What is on its way arrives before the judgement.
+    shared.launching.store(false, Ordering::Relaxed);
+    let (mut started, mut quiet) = (ledger.started_count(), Instant::now());
+    while quiet.elapsed() < Duration::from_secs(1) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if ledger.started_count() != started {
+            (started, quiet) = (ledger.started_count(), Instant::now());
+        }
+    }
+    let mut report = Report::default();
+    report.figure("launches", (after.0 - before.0) as f64 / secs, "tasks/s");
+    {
+        let latency = shared.latency.lock().unwrap_or_else(PoisonError::into_inner);
+        report.figure("latency_p50", latency.value_at_quantile(0.5) as f64 / 1e3, "ms");
+        report.figure("latency_p99", latency.value_at_quantile(0.99) as f64 / 1e3, "ms");
+    }
+    report.figure("offers", (after.1 - before.1) as f64 / secs, "offers/s");
+    report.figure("master_rss_max", masters.rss_mib(), "MiB");
+    for (n, (before, after)) in before.2.iter().zip(&after.2).enumerate() {
+        report.figure(&format!("master_cpu_m{}", n + 1), (after - before) / secs * 100.0, "%");
+    }
+    let (lost, doubled) = ledger.judge();
+    report.judge(lost, doubled);
+    clients.shutdown().await;
+    Ok(report)
+}

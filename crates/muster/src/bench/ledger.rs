@@ -1,0 +1,48 @@
+//! What was acknowledged to frameworks, and what was started on agents: the two must agree.
+
+use muster_model::LaunchNumber;
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    /// Where each launch was started.
+    started: Mutex<HashMap<LaunchNumber, usize>>,
+    acknowledged: Mutex<Vec<LaunchNumber>>,
+    doubled: AtomicU64,
+    pub(crate) offers: AtomicU64,
+    pub(crate) running: AtomicU64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Ledger {
+    /// An agent starts a launch that it had not heard of before.
+    pub(crate) fn started(&self, launch: LaunchNumber, agent: usize) {
+        if lock(&self.started).insert(launch, agent).is_some() {
+            self.doubled.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn acknowledged(&self, launch: LaunchNumber) {
+        lock(&self.acknowledged).push(launch);
+    }
+
+    pub(crate) fn started_count(&self) -> usize {
+        lock(&self.started).len()
+    }
+
+    /// Acknowledged launches that no agent started, and launches that were started twice.
+    pub(crate) fn judge(&self) -> (u64, u64) {
+        let started = lock(&self.started);
+        let lost = lock(&self.acknowledged).iter().filter(|launch| !started.contains_key(launch)).count();
+        (lost as u64, self.doubled.load(Ordering::Relaxed))
+    }
+}

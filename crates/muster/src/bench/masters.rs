@@ -1,0 +1,145 @@
+//! The measured masters: processes of this program, on loopback.
+
+use super::Shape;
+use crate::{cluster::free_ports, parent};
+use anyhow::{Context, bail};
+use muster_sdk::OperatorClient;
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// How long masters may take until one leads.
+const READY: Duration = Duration::from_secs(60);
+
+pub(crate) struct Masters {
+    children: Vec<Option<Child>>,
+    pub(crate) addresses: Vec<String>,
+    members: String,
+    shards: u32,
+    dir: PathBuf,
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl Masters {
+    /// Starts them and waits until one leads.
+    pub(crate) async fn start(shape: &Shape) -> anyhow::Result<Self> {
+        let (dir, temporary) = match &shape.work_dir {
+            Some(dir) => (dir.clone(), None),
+            None => {
+                let temporary = tempfile::tempdir().context("cannot make a temporary directory")?;
+                (temporary.path().to_owned(), Some(temporary))
+            }
+        };
+        fs::create_dir_all(&dir).with_context(|| format!("cannot make the directory {}", dir.display()))?;
+        let ports = free_ports(shape.masters)?;
+        let addresses: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let members: Vec<_> =
+            addresses.iter().enumerate().map(|(n, address)| format!("m{}={address}", n + 1)).collect();
+        let mut masters = Self {
+            children: Vec::new(),
+            addresses,
+            members: members.join(","),
+            shards: shape.shards,
+            dir,
+            _temporary: temporary,
+        };
+        for n in 0..shape.masters {
+            let child = masters.spawn(n)?;
+            masters.children.push(Some(child));
+        }
+        masters.leader(None).await?;
+        Ok(masters)
+    }
+
+    fn spawn(&self, n: usize) -> anyhow::Result<Child> {
+        let name = format!("m{}", n + 1);
+        let log = File::options().create(true).append(true).open(self.dir.join(format!("{name}.log")))?;
+        let exe = std::env::current_exe().context("cannot find this program's own file")?;
+        let mut command = Command::new(exe);
+        command.args(["--log", "warn", "master", "--name", &name, "--members", &self.members, "--data-dir"]);
+        command.arg(self.dir.join(&name)).args(["--shards", &self.shards.to_string()]);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        parent::tie(&mut command).spawn().context("cannot start a master")
+    }
+
+    /// Waits until a master leads, other than `not`; returns its number.
+    pub(crate) async fn leader(&self, not: Option<usize>) -> anyhow::Result<usize> {
+        let until = Instant::now() + READY;
+        while Instant::now() < until {
+            for (n, address) in self.addresses.iter().enumerate() {
+                if Some(n) == not || self.children[n].is_none() {
+                    continue;
+                }
+                let all = OperatorClient::new(vec![address.clone()]).raft_status().await;
+                if all.iter().any(|it| it.status.as_ref().is_ok_and(|said| said.state == "leader")) {
+                    return Ok(n);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        bail!("no master leads after 60 s; see the logs in {}", self.dir.display())
+    }
+
+    /// Waits until every master has applied what the leader has committed.
+    pub(crate) async fn caught_up(&self) -> anyhow::Result<()> {
+        let until = Instant::now() + READY;
+        while Instant::now() < until {
+            let all = OperatorClient::new(self.addresses.clone()).raft_status().await;
+            let said: Vec<_> = all.iter().filter_map(|it| it.status.as_ref().ok()).collect();
+            let committed = said.iter().map(|it| it.committed_index).max().unwrap_or(0);
+            let behind = said.iter().any(|it| it.applied_index + 64 < committed || it.leader.is_none());
+            if said.len() == self.addresses.len() && !behind {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        bail!("a restarted master did not catch up within 60 s; see the logs in {}", self.dir.display())
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self, n: usize) -> anyhow::Result<()> {
+        if let Some(mut child) = self.children[n].take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn restart(&mut self, n: usize) -> anyhow::Result<()> {
+        self.children[n] = Some(self.spawn(n)?);
+        Ok(())
+    }
+
+    /// The resident memory of the largest master, in MiB.
+    pub(crate) fn rss_mib(&self) -> f64 {
+        let of = |child: &Child| {
+            let status = fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+            line.split_whitespace().next()?.parse::<f64>().ok()
+        };
+        self.children.iter().flatten().filter_map(of).fold(0.0, f64::max) / 1024.0
+    }
+
+    /// The processor time that each master has used, in seconds.
+    pub(crate) fn cpu_secs(&self) -> Vec<f64> {
+        let ticks = rustix::param::clock_ticks_per_second() as f64;
+        let of = |child: &Child| {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).ok()?;
+            let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+            Some((fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?) / ticks)
+        };
+        self.children.iter().flatten().filter_map(of).collect()
+    }
+}
+
+impl Drop for Masters {
+    fn drop(&mut self) {
+        for child in self.children.iter_mut().flatten() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
