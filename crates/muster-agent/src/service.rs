@@ -23,6 +23,8 @@ use tracing::{error, info, warn};
 /// Inputs that may wait for the loop.
 const INPUTS_WAITING_MAX: usize = 1_024;
 
+/// Answered orders kept before the leader is asked for a higher low mark.
+const ANSWERED_MAX: usize = 50_000;
 /// A wake that is not due does no harm, and a time that is no time (a grace of many years) none either.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
@@ -125,6 +127,7 @@ impl Agent {
             repeat_ms_max: config.repeat_ms_max,
             welcome_ms: config.welcome_ms,
             tasks_max: config.tasks_max,
+            answered_max: ANSWERED_MAX,
             wall_at_zero_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
         };
         let node = Node::recover(node_config, ground.saved);

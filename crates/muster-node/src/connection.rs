@@ -37,6 +37,8 @@ pub(crate) struct Connection {
     silence_ms: u64,
     /// When that is.
     pub(crate) deadline: Option<u64>,
+    /// The answered orders that the last welcome left.
+    left_answered: usize,
 }
 
 impl Node {
@@ -70,7 +72,7 @@ impl Node {
     pub(crate) fn connection_wake(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
         if self.connection.deadline.is_some_and(|at| at <= now_ms) {
             let silence_ms = self.connection.silence_ms;
-            self.redial(format!("nothing heard of a leader for {silence_ms} ms"), effects);
+            self.redial(format!("no leader answered for {silence_ms} ms"), effects);
         }
     }
 
@@ -101,7 +103,10 @@ impl Node {
         if fence < self.saved.fence {
             return;
         }
-        self.connection.deadline = Some(now_ms + self.connection.silence_ms);
+        if self.connection.welcomed {
+            // A hello has its own time: other frames do not answer it.
+            self.connection.deadline = Some(now_ms.saturating_add(self.connection.silence_ms));
+        }
         match down {
             Down::Redial(_) => {}
             Down::Leader { .. } => self.leader(now_ms, stream, fence, effects),
@@ -122,7 +127,6 @@ impl Node {
 
     fn leader(&mut self, now_ms: u64, stream: u64, fence: Fence, effects: &mut Vec<Effect>) {
         self.connection.welcomed = false;
-        self.connection.silence_ms = self.config.welcome_ms;
         if fence.incarnation > self.saved.fence.incarnation {
             self.connection.session = Session(0);
         }
@@ -139,7 +143,8 @@ impl Node {
         if self.connection.stream != Some(stream) || self.connection.welcomed {
             return;
         }
-        self.connection.deadline = Some(now_ms + self.config.welcome_ms);
+        self.connection.silence_ms = self.config.welcome_ms;
+        self.connection.deadline = Some(now_ms.saturating_add(self.config.welcome_ms));
         let mut tasks = Vec::new();
         let mut room = HELLO_UPDATES_BYTES_MAX;
         for (launch, run) in &mut self.runs {
@@ -180,6 +185,19 @@ impl Node {
         effects.push(Effect::Send { stream, session: Session(0), call: AgentCall::Hello(hello) });
     }
 
+    /// On a long connection nothing else would prune the list of answered orders. What the hello leaves out is
+    /// ordered again.
+    pub(crate) fn ask_for_a_low_mark(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        let most = self.config.answered_max.max(self.connection.left_answered.saturating_mul(2));
+        if self.connection.welcomed
+            && self.saved.answered.len() > most
+            && let Some(stream) = self.connection.stream
+        {
+            self.connection.welcomed = false;
+            self.say_hello(now_ms, stream, effects);
+        }
+    }
+
     #[allow(clippy::too_many_arguments)] // the fields of one frame
     fn welcome(
         &mut self,
@@ -205,6 +223,7 @@ impl Node {
         if mark.replaces(&self.saved.low_mark) {
             self.keep(Record::LowMark(mark));
         }
+        self.connection.left_answered = self.saved.answered.len();
         for launch in forget {
             self.forget(launch);
         }

@@ -27,6 +27,9 @@ pub struct NodeConfig {
     pub welcome_ms: u64,
     /// Tasks held at once; an order beyond is answered TASK_DROPPED.
     pub tasks_max: usize,
+    /// Beyond this many answered orders a hello is said unasked, for the welcome brings the low mark that prunes
+    /// their list.
+    pub answered_max: usize,
     /// The wall clock (ms since 1970) when the step clock stood at 0. For display only.
     pub wall_at_zero_ms: u64,
 }
@@ -176,6 +179,7 @@ impl Node {
                 After::Remove(launch, task) => effects.push(Effect::Remove { launch, task }),
             }
         }
+        self.ask_for_a_low_mark(now_ms, effects);
     }
 
     /// Starts a launch whose intent is durable, if it still stands where it is expected to.

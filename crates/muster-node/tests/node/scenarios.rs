@@ -68,6 +68,11 @@ fn recovery() {
 }
 
 #[test]
+fn a_long_connection_prunes_the_answered() {
+    check("a_long_connection_prunes_the_answered");
+}
+
+#[test]
 fn ends() {
     check("ends");
 }

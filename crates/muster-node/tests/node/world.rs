@@ -21,6 +21,7 @@ pub(crate) fn config() -> NodeConfig {
         repeat_ms_max: 30_000,
         welcome_ms: 15_000,
         tasks_max: 8,
+        answered_max: 20,
         wall_at_zero_ms: 0,
     }
 }
