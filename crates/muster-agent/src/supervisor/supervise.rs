@@ -153,6 +153,8 @@ fn prepare(spec: Spec) -> io::Result<Task> {
     let pid = i32::try_from(number).ok().and_then(Pid::from_raw).ok_or_else(|| io::Error::other("no pid"))?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
     let start_time = start_time(number).ok_or_else(|| io::Error::other("the held process is gone"))?;
+    // It may have been cleaned away while it was empty.
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&spec.place.runtime)?;
     // A socket's whole path has at most 107 bytes: hence by its name alone.
     std::env::set_current_dir(&spec.place.runtime)?;
     let listener = UnixListener::bind(Place::socket_name(spec.launch, number))?;

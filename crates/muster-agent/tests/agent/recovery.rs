@@ -17,6 +17,7 @@ cases!(
     a_command_is_not_run_when_the_agent_dies_before_the_release,
     kills_go_on_after_a_restart,
     tasks_can_be_ended_without_their_agent,
+    a_runtime_directory_that_is_cleaned_away_is_made_again,
     a_planned_stop_leaves_tasks_running_and_nothing_else,
     an_agent_killed_at_any_moment_starts_nothing_twice,
 );
@@ -207,4 +208,16 @@ async fn tasks_can_be_ended_without_their_agent(mut world: World) {
     let (mut stream, _) = world.join().await;
     let (states, message) = world.outcome(&mut stream, 1).await;
     assert_eq!((states.last(), message.as_str()), (Some(&Failed), "Command terminated with signal SIGKILL"));
+}
+
+async fn a_runtime_directory_that_is_cleaned_away_is_made_again(mut world: World) {
+    let (mut stream, _) = world.join().await;
+    fs::remove_dir_all(world.runtime_dir()).unwrap();
+    world.run(&mut stream, 1, "echo up > up; while [ ! -e go ]; do sleep 0.01; done").await;
+    assert_eq!(world.update(&mut stream, 1).await.status.state, Running);
+    world.line(&world.sandbox(1).join("up")).await;
+    world.kill_agent();
+    let (mut stream, _) = world.join().await;
+    fs::write(world.sandbox(1).join("go"), "").unwrap();
+    assert_eq!(world.outcome(&mut stream, 1).await.0.last(), Some(&Finished));
 }
