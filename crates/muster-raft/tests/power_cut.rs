@@ -66,7 +66,7 @@ fn replica_process() {
         words.enumerate().map(|(n, address)| (format!("m{}", n + 1), address.to_owned())).collect();
     let address = members.iter().find(|(other, _)| other == name).unwrap().1.clone();
     let mut config = RaftConfig::new(name, members, dir);
-    config.snapshot_entries = 150;
+    config.snapshot_entries = 60;
     config.log_tail_bytes = 256 << 10;
     config.no_sync = no_sync == "true";
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -376,7 +376,9 @@ fn nothing_acknowledged_is_lost_and_nobody_is_taken_for_damaged() {
         return;
     }
     let mut bench = Bench::new(false);
-    let wrong = bench.run(CUTS, seed(), false);
+    // A soak asks for hundreds.
+    let cuts = std::env::var("POWER_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(CUTS);
+    let wrong = bench.run(cuts, seed(), false);
     let said = bench.said.lock().unwrap();
     println!("{} acknowledgements, {} reigns", said.acks, said.states.len() / LANES.len());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
