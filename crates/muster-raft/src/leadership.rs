@@ -89,6 +89,7 @@ fn look(node: &Node, core: &Core) -> Leadership {
 /// Publishes who leads, and does what only a leader does for its members.
 pub(crate) async fn watch(node: Arc<Node>, core: Core) {
     let mut metrics = core.server_metrics();
+    let mut acks = core.data_metrics();
     let mut tick = tokio::time::interval(Duration::from_millis(node.config.heartbeat_ms));
     let mut last_abdication = Instant::now();
     loop {
@@ -117,6 +118,8 @@ pub(crate) async fn watch(node: Arc<Node>, core: Core) {
             changed = metrics.changed() => if changed.is_err() {
                 break;
             },
+            // A new leader may act as soon as its quorum answers, not only at the next beat.
+            _ = acks.changed(), if matches!(seen, Leadership::Leading { quorum: false, .. }) => {}
             _ = tick.tick() => {}
         }
         let state = core.metrics().borrow_watched().running_state.clone();

@@ -317,6 +317,29 @@ async fn restarting_all_of_them_at_once_is_safe() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn master_lists_that_differ_found_nothing_and_say_so() {
+    let mut cluster = Cluster::new(3);
+    let mut other = cluster.config(1);
+    other.members.rotate_left(1);
+    cluster.start(0).await;
+    cluster.start_with(1, other).await;
+    cluster.start(2).await;
+    for n in [0, 1] {
+        eventually("the difference", || {
+            cluster.raft(n).status().note.contains("the master lists differ").then_some(())
+        })
+        .await;
+    }
+    // Corrected, they found one cluster: nothing was begun.
+    cluster.kill(1).await;
+    cluster.start(1).await;
+    let at = tick(&cluster).await;
+    cluster.agree(at).await;
+    assert_eq!(cluster.cluster_id(0), cluster.cluster_id(1));
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_are_refused() {
     use muster_proto::raft::{
         FoundRequest, FoundingRecord, Member, Target, VoteRequest, VoteValue,

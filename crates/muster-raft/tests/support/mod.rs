@@ -216,7 +216,10 @@ impl Cluster {
     }
 
     pub async fn start(&mut self, n: usize) {
-        let config = self.config(n);
+        self.start_with(n, self.config(n)).await;
+    }
+
+    pub async fn start_with(&mut self, n: usize, config: RaftConfig) {
         let raft = Raft::open(config).await.unwrap();
         let listener = self.listener(n).await;
         self.running.insert(n, run(raft, listener));
