@@ -30,7 +30,9 @@ impl Leader {
         }
         if let SchedulerCall::Subscribe { framework_id, info, suppressed_roles } = call {
             if matches!(self.conns.get(&conn), Some(Peer::Arriving)) {
-                return answer(conn, id, CallOutcome::Refused("a subscribe is on its way".into()), effects);
+                // A client that heard of two leaders in a row answers both: the first SUBSCRIBE to arrive is
+                // carried out, and what it leads to answers the second as well.
+                return;
             }
             // A stream that subscribes again begins anew: its former session ends with the new one's commit.
             self.conns.insert(conn, Peer::Arriving);
