@@ -172,6 +172,12 @@ impl Cluster {
             masters: numbered(&plan.master_ports).into_iter().map(|(i, port)| plan.master(i, port)).collect(),
             agents: numbered(&plan.agent_ports).into_iter().map(|(i, port)| plan.agent(i, port)).collect(),
         };
+        // Another cluster at these addresses would answer in place of ours.
+        for master in &cluster.masters {
+            std::net::TcpListener::bind(&master.address).with_context(|| {
+                format!("cannot listen on {}: choose ports that are free by --base-port", master.address)
+            })?;
+        }
         for process in cluster.masters.iter_mut().chain(&mut cluster.agents) {
             process.start(&cluster.exe)?;
         }
@@ -205,7 +211,7 @@ impl Cluster {
                 Ok(agents) => {
                     let registered = agents.iter().filter(|agent| agent.state == "registered").count();
                     if registered >= self.agents.len() {
-                        return Ok(());
+                        return self.check();
                     }
                     format!("{registered} of {} agents are registered", self.agents.len())
                 }
@@ -220,7 +226,9 @@ impl Cluster {
 
     /// Ends all tasks, then all processes.
     pub(crate) async fn end(mut self) {
-        if let Err(error) = self.end_tasks().await {
+        // A master that has ended may have left its address to another cluster, which is none of ours to end.
+        let ours = self.check().is_ok();
+        if ours && let Err(error) = self.end_tasks().await {
             tracing::warn!(%error, "could not end all tasks");
         }
         for processes in [&mut self.agents, &mut self.masters] {

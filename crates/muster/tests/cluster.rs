@@ -132,6 +132,8 @@ fn a_local_cluster_runs_commands_and_leaves_nothing_behind() {
     let leaders = masters.as_array().unwrap().iter().filter(|master| master["state"] == "leader");
     assert_eq!(leaders.count(), 1, "{masters}");
 
+    let (_, port) = local.masters.split(',').next().unwrap().rsplit_once(':').unwrap();
+    refused(&local.run(&["local", "--base-port", port]), "--base-port");
     refused(&local.run(&["agent", "gone", "nobody"]), "nobody");
     refused(&local.run(&["framework", "teardown", "nobody"]), "nobody");
     refused(&local.run(&["raft", "transfer", "m9"]), "m9");
