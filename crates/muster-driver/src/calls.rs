@@ -31,7 +31,7 @@ pub(crate) struct Calls {
     /// Of the pending: KILLs by the ACCEPT that is about to launch their task.
     after: BTreeMap<u64, Vec<u64>>,
     /// Tasks of pending ACCEPTs, and which.
-    launching: BTreeMap<TaskId, u64>,
+    launching: BTreeSet<(TaskId, u64)>,
     /// Pending ACKNOWLEDGEs.
     acknowledging: BTreeMap<(TaskId, Uuid), u64>,
     /// What tells a state is not kept but told again as a whole.
@@ -71,8 +71,8 @@ impl Calls {
                 self.launching.extend(tasks.iter().map(|task| (task.task_id.clone(), id)));
             }
             SchedulerCall::Kill { task_id, .. } => {
-                if let Some(accept) = self.launching.get(task_id) {
-                    self.after.entry(*accept).or_default().push(id);
+                if let Some(accept) = self.launches_before(task_id, id) {
+                    self.after.entry(accept).or_default().push(id);
                     self.pending.insert(id, call);
                     return;
                 }
@@ -81,6 +81,12 @@ impl Calls {
         }
         self.ready.insert(id);
         self.pending.insert(id, call);
+    }
+
+    /// The newest pending ACCEPT before this number that launches the task.
+    fn launches_before(&self, task_id: &TaskId, id: u64) -> Option<u64> {
+        let of_task = (task_id.clone(), 0)..(task_id.clone(), id);
+        self.launching.range(of_task).next_back().map(|(_, accept)| *accept)
     }
 
     /// Whether this update was handled and its acknowledgement is on its way.
@@ -142,15 +148,24 @@ impl Calls {
             }
             SchedulerCall::Accept { tasks, .. } => {
                 for task in tasks {
-                    if self.launching.get(&task.task_id) == Some(&id) {
-                        self.launching.remove(&task.task_id);
-                    }
+                    self.launching.remove(&(task.task_id.clone(), id));
                 }
-                self.ready.extend(self.after.remove(&id).unwrap_or_default());
+                for kill in self.after.remove(&id).unwrap_or_default() {
+                    self.release(kill);
+                }
             }
             _ => {}
         }
         Some(Answered::Call(call))
+    }
+
+    /// A KILL need not wait for that ACCEPT any more; it may have to wait for an earlier one.
+    fn release(&mut self, kill: u64) {
+        let Some(SchedulerCall::Kill { task_id, .. }) = self.pending.get(&kill) else { return };
+        match self.launches_before(task_id, kill) {
+            Some(accept) => self.after.entry(accept).or_default().push(kill),
+            None => drop(self.ready.insert(kill)),
+        }
     }
 
     /// The call is to be sent again at that time. Gives back what tells a state.

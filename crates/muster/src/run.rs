@@ -96,6 +96,8 @@ struct Followed {
 
 /// How often a task that was never started is launched again.
 const ATTEMPTS_MAX: u32 = 20;
+/// Tasks of one call; the rest of the offer comes back at once.
+const LAUNCHES_MAX: usize = 1_000;
 /// How often output is looked for.
 const LOOK: Duration = Duration::from_millis(100);
 /// Without an offer for this long, people are told what is waited for.
@@ -109,6 +111,8 @@ struct Job {
     command: Vec<String>,
     quiet: bool,
     stopping: bool,
+    /// Tasks that are still to be killed.
+    to_kill: Vec<TaskId>,
 }
 
 pub(crate) async fn run(args: RunArgs, output: Output) -> anyhow::Result<ExitCode> {
@@ -129,6 +133,7 @@ pub(crate) async fn run(args: RunArgs, output: Output) -> anyhow::Result<ExitCod
         command: args.command,
         quiet: output == Output::Json,
         stopping: false,
+        to_kill: Vec::new(),
     };
     let mut look = tokio::time::interval(LOOK);
     let mut idle = tokio::time::Instant::now();
@@ -142,6 +147,7 @@ pub(crate) async fn run(args: RunArgs, output: Output) -> anyhow::Result<ExitCod
                 job.take(told)?;
             }
             _ = look.tick() => {
+                job.kill_some()?;
                 job.show_output();
                 if idle.elapsed() > PATIENCE && !complained && job.waiting() > 0 {
                     complained = true;
@@ -153,6 +159,7 @@ pub(crate) async fn run(args: RunArgs, output: Output) -> anyhow::Result<ExitCod
                     break;
                 }
                 job.kill_all();
+                job.kill_some()?;
             }
         }
     }
@@ -269,7 +276,7 @@ impl Job {
             let mut launches = Vec::new();
             let work_dir = sandbox::work_dir(offer);
             for (task_id, task) in self.tasks.iter_mut().filter(|(_, task)| task.state.is_none()) {
-                if self.stopping || !rest.contains(&self.need) {
+                if self.stopping || !rest.contains(&self.need) || launches.len() >= LAUNCHES_MAX {
                     break;
                 }
                 rest.subtract(&self.need);
@@ -324,13 +331,24 @@ impl Job {
                     task.message = "killed before it was launched".into();
                 }
                 Some(state) if state.is_terminal() => {}
-                Some(_) => {
-                    if let Err(error) = self.driver.kill(task_id) {
-                        tracing::error!(%task_id, %error, "task not killed");
-                    }
-                }
+                Some(_) => self.to_kill.push(task_id.clone()),
             }
         }
+    }
+
+    /// Kills as many as there is room for; the rest has its turn later.
+    fn kill_some(&mut self) -> Result<(), SdkError> {
+        while let Some(task_id) = self.to_kill.pop() {
+            match self.driver.kill(&task_id) {
+                Ok(()) => {}
+                Err(SdkError::Busy) => {
+                    self.to_kill.push(task_id);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Shows what tasks on this machine wrote.

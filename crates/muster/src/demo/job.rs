@@ -53,6 +53,9 @@ impl Scheduler for Teller {
 const COMMAND: &str =
     r#"echo "$MUSTER_DEMO_TASK" >> "$MUSTER_DEMO_RUNS"; sleep 0.2; exec sha256sum < "$MUSTER_DEMO_FILE""#;
 
+/// Tasks of one call.
+const LAUNCHES_MAX: usize = 1_000;
+
 struct Sum {
     file: PathBuf,
     /// None: to be launched.
@@ -141,7 +144,7 @@ impl Job {
             let work_dir = sandbox::work_dir(offer);
             let mut launches = Vec::new();
             for (task_id, task) in self.tasks.iter_mut().filter(|(_, task)| task.state.is_none()) {
-                if !rest.contains(&self.need) {
+                if !rest.contains(&self.need) || launches.len() >= LAUNCHES_MAX {
                     break;
                 }
                 rest.subtract(&self.need);
