@@ -1,7 +1,7 @@
 //! What there is: agents, frameworks, tasks.
 
 use crate::cli::{Masters, Output, TaskListArgs};
-use crate::output::{Rows, ago, amounts, amounts_json, of_total};
+use crate::output::{Rows, ago, amounts, amounts_json, done, of_total};
 use muster_model::TaskState;
 use muster_proto::{task::task_state, v1};
 use muster_sdk::OperatorClient;
@@ -123,14 +123,24 @@ fn task_row(task: v1::Task) -> ([String; 8], serde_json::Value) {
     (row, json)
 }
 
-pub(crate) async fn agent_gone(masters: &Masters, agent_id: &str) -> anyhow::Result<ExitCode> {
+pub(crate) async fn agent_gone(
+    masters: &Masters,
+    agent_id: &str,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
     patiently(masters, client(masters).mark_agent_gone(agent_id)).await?;
-    eprintln!("agent {agent_id} is gone; its tasks are over");
+    let sentence = format!("agent {agent_id} is gone; its tasks are over");
+    done(output, &sentence, &json!({"agent_id": agent_id, "gone": true}));
     Ok(ExitCode::SUCCESS)
 }
 
-pub(crate) async fn teardown(masters: &Masters, framework_id: &str) -> anyhow::Result<ExitCode> {
+pub(crate) async fn teardown(
+    masters: &Masters,
+    framework_id: &str,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
     patiently(masters, client(masters).teardown(framework_id)).await?;
-    eprintln!("framework {framework_id} is torn down");
+    let sentence = format!("framework {framework_id} is torn down");
+    done(output, &sentence, &json!({"framework_id": framework_id, "torn_down": true}));
     Ok(ExitCode::SUCCESS)
 }

@@ -68,7 +68,7 @@ pub(crate) async fn run(args: LocalArgs, output: Output) -> anyhow::Result<ExitC
         agent_resources: args.resources,
         temporary: temporary.is_some(),
     };
-    eprintln!("starting {} masters and {} agents", args.masters, args.agents);
+    eprintln!("starting the cluster: masters {}, agents {}", args.masters, args.agents);
     let mut cluster = Cluster::start(&plan)?;
     tokio::select! {
         ready = cluster.ready() => ready?,

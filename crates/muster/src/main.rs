@@ -60,21 +60,23 @@ async fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Agent(args) => match args.verb {
             None => agent::run(args.run).await,
             Some(AgentVerb::List(masters)) => lists::agents(&masters, output).await,
-            Some(AgentVerb::Gone { agent_id, masters }) => lists::agent_gone(&masters, &agent_id).await,
+            Some(AgentVerb::Gone { agent_id, masters }) => {
+                lists::agent_gone(&masters, &agent_id, output).await
+            }
         },
         Command::Framework(FrameworkVerb::List { completed, masters }) => {
             lists::frameworks(&masters, completed, output).await
         }
         Command::Framework(FrameworkVerb::Teardown { framework_id, masters }) => {
-            lists::teardown(&masters, &framework_id).await
+            lists::teardown(&masters, &framework_id, output).await
         }
         Command::Task(TaskVerb::List(args)) | Command::Ps(args) => lists::tasks(&args, output).await,
         Command::Raft(RaftVerb::Status(masters)) => raft::status(&masters, output).await,
         Command::Raft(RaftVerb::Replace { name, confirm, masters }) => {
-            raft::replace(&masters, &name, confirm).await
+            raft::replace(&masters, &name, confirm, output).await
         }
         Command::Raft(RaftVerb::Transfer { name, masters }) => {
-            raft::transfer(&masters, name.as_deref()).await
+            raft::transfer(&masters, name.as_deref(), output).await
         }
         Command::Local(args) => local::run(args, output).await,
         Command::Run(args) => run::run(args, output).await,
@@ -86,7 +88,8 @@ async fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
 
 /// Masters and agents log what happens; commands log only what went wrong.
 fn start_log(directives: &Option<String>, serving: bool) {
-    let default = if serving { "info" } else { "error" };
+    // Consensus tells of its inner steps at INFO: what an operator needs of it, muster_raft says.
+    let default = if serving { "info,openraft=warn" } else { "error" };
     let directives = directives.as_deref().unwrap_or(default);
     let filter = tracing_subscriber::EnvFilter::try_new(directives).unwrap_or_else(|error| {
         eprintln!("muster: --log {directives:?} is not understood ({error}); using {default:?}");

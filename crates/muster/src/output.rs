@@ -44,6 +44,14 @@ pub(crate) fn print_json(value: &Value) {
     println!("{value:#}");
 }
 
+/// Says that something was done: a sentence for people, facts for programs.
+pub(crate) fn done(output: Output, sentence: &str, json: &Value) {
+    match output {
+        Output::Table => eprintln!("{sentence}"),
+        Output::Json => print_json(json),
+    }
+}
+
 /// Resources as people write them; the entries that cannot be read are left out.
 pub(crate) fn amounts(list: &[mesos::Resource]) -> Resources {
     resources(list).unwrap_or_default()

@@ -2,7 +2,7 @@
 
 use crate::cli::{Masters, Output};
 use crate::lists::{client, patiently};
-use crate::output::Rows;
+use crate::output::{Rows, done};
 use anyhow::bail;
 use muster_proto::v1;
 use muster_sdk::MasterStatus;
@@ -92,14 +92,24 @@ fn row(
     (row, json)
 }
 
-pub(crate) async fn replace(masters: &Masters, name: &str, confirm: bool) -> anyhow::Result<ExitCode> {
+pub(crate) async fn replace(
+    masters: &Masters,
+    name: &str,
+    confirm: bool,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
     patiently(masters, client(masters).replace_member(name, confirm)).await?;
-    eprintln!("{name} is let back in; `muster raft status` shows when it votes again");
+    let sentence = format!("{name} is let back in; `muster raft status` shows when it votes again");
+    done(output, &sentence, &json!({"name": name, "replaced": true}));
     Ok(ExitCode::SUCCESS)
 }
 
-pub(crate) async fn transfer(masters: &Masters, name: Option<&str>) -> anyhow::Result<ExitCode> {
+pub(crate) async fn transfer(
+    masters: &Masters,
+    name: Option<&str>,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
     let name = patiently(masters, client(masters).transfer_leadership(name)).await?;
-    eprintln!("{name} leads");
+    done(output, &format!("{name} leads"), &json!({"leader": name}));
     Ok(ExitCode::SUCCESS)
 }

@@ -159,8 +159,8 @@ fn ctrl_c_kills_the_tasks_of_a_run_over_a_leader_change() {
         local.command(&["run", "-n", "2", "--", "sleep 1000"]).stderr(Stdio::piped()).spawn().unwrap();
     let mut said = BufReader::new(run.stderr.take().unwrap()).lines().map(Result::unwrap);
     assert_eq!(said.by_ref().filter(|line| line.contains("running")).take(2).count(), 2);
-    let moved = local.run(&["raft", "transfer"]);
-    assert!(moved.status.success(), "{}", text(&moved.stderr));
+    let moved = local.json(&["raft", "transfer", "-o", "json"]);
+    assert!(moved["leader"].is_string(), "{moved}");
     assert!(said.any(|line| line.contains("connected to the new leader")));
     kill_process(Pid::from_child(&run), Signal::INT).unwrap();
     assert_eq!(run.wait().unwrap().code(), Some(143));
