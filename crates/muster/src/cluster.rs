@@ -265,12 +265,20 @@ impl Drop for Cluster {
     }
 }
 
+/// Below the ports that connections are given as their own end.
+const FREE_PORTS: std::ops::Range<u16> = 12_000..32_000;
+
 /// Ports that are free now. Another process may take them before they are used; then its user is told so.
 pub(crate) fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
-    let bind = |_| std::net::TcpListener::bind("127.0.0.1:0");
-    let listeners = (0..count).map(bind).collect::<Result<Vec<_>, _>>()?;
-    Ok(listeners
-        .iter()
-        .map(|listener| listener.local_addr().map(|address| address.port()))
-        .collect::<Result<_, _>>()?)
+    let mut ports: Vec<u16> = Vec::new();
+    for _ in 0..10_000 {
+        if ports.len() == count {
+            return Ok(ports);
+        }
+        let port = rand::random_range(FREE_PORTS);
+        if !ports.contains(&port) && std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            ports.push(port);
+        }
+    }
+    bail!("no free port was found between {} and {}", FREE_PORTS.start, FREE_PORTS.end)
 }
