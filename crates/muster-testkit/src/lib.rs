@@ -1,1 +1,38 @@
-//! muster-testkit
+//! Real clusters for tests: masters and agents as processes of the shipped binary on loopback, with handles to
+//! kill, pause and restart each of them.
+//!
+//! ```no_run
+//! # async fn chaos() -> anyhow::Result<()> {
+//! use muster_testkit::{Plan, TestCluster};
+//! let cluster = TestCluster::start(Plan::default()).await?;
+//! let leader = cluster.leader().await?;
+//! cluster.kill(&leader)?;
+//! cluster.serving().await?;
+//! cluster.restart(&leader)?;
+//! cluster.caught_up(&leader).await?;
+//! cluster.end().await
+//! # }
+//! ```
+//!
+//! The binary is the one that `MUSTER_BIN` names (`scripts/test` sets it), else `debug/muster` of the target
+//! directory that the test itself was built into.
+//!
+//! # Laws
+//! - Everything a cluster writes is below one temporary directory of its own, and its ports were free.
+//! - When a [`TestCluster`] is dropped none of its processes is left, nor any task of its agents: not after a
+//!   panic either. When the test's process dies, masters and agents die with it.
+//! - A fault ends with its handle: a [`Paused`] process goes on when the handle is dropped.
+//!
+//! # Nevers
+//! - Only processes that this cluster started, or that its agents did, are ever signalled.
+//! - Nothing is read behind the masters' backs: leaders, agents and hashes are what the operator service says.
+
+mod binary;
+mod cluster;
+mod leftovers;
+mod plan;
+mod process;
+
+pub use cluster::{ClusterEnd, Replica, TestCluster};
+pub use plan::Plan;
+pub use process::Paused;

@@ -1,0 +1,331 @@
+//! The cluster: processes, what they say of themselves, and their end.
+
+use crate::process::{Paused, Process};
+use crate::{Plan, binary, leftovers};
+use anyhow::{Context, bail};
+use muster_proto::v1;
+use muster_sdk::OperatorClient;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long a cluster may take to be ready, or a member to catch up. Machines under test are busy.
+const READY_TIME: Duration = Duration::from_secs(60);
+/// How long processes may take to end when asked, and tasks when their frameworks are torn down.
+const END_TIME: Duration = Duration::from_secs(15);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A running cluster. Dropping it ends all that it started.
+#[derive(Debug)]
+pub struct TestCluster {
+    exe: PathBuf,
+    dir: TempDir,
+    masters: Vec<Process>,
+    agents: Vec<Process>,
+}
+
+/// A replica's state at one index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replica {
+    /// The master.
+    pub name: String,
+    /// The last log index it applied.
+    pub applied: u64,
+    /// The hash of its registry there.
+    pub state_hash: u64,
+}
+
+/// What was found when a cluster was ended in order.
+#[derive(Debug, Default)]
+pub struct ClusterEnd {
+    /// Members that did not end by themselves when asked.
+    pub killed: Vec<String>,
+    /// Command lines of processes that agents left behind although all frameworks were torn down.
+    pub left: Vec<String>,
+}
+
+impl TestCluster {
+    /// Starts it and waits until a leader serves and all agents are registered.
+    pub async fn start(plan: Plan) -> anyhow::Result<Self> {
+        let exe = binary::find()?;
+        let dir = tempfile::Builder::new().prefix("muster-test-").tempdir();
+        let dir = dir.context("cannot make a temporary directory; set TMPDIR to one with room")?;
+        let ports = free_ports(usize::from(plan.masters) + usize::from(plan.agents))?;
+        let (master_ports, agent_ports) = ports.split_at(plan.masters.into());
+        let address = |port: &u16| format!("127.0.0.1:{port}");
+        let member = |(i, port): (usize, &u16)| format!("m{}=127.0.0.1:{port}", i + 1);
+        let members = master_ports.iter().enumerate().map(member).collect::<Vec<_>>().join(",");
+        let addresses = master_ports.iter().map(address).collect::<Vec<_>>().join(",");
+        let process = |name: String, port: &u16, arguments| {
+            let log = dir.path().join(format!("{name}.log"));
+            Process::new(
+                name,
+                address(port),
+                log,
+                [arguments, vec!["--log".into(), plan.log.clone()]].concat(),
+            )
+        };
+        let mut masters = Vec::new();
+        for (i, port) in master_ports.iter().enumerate() {
+            let name = format!("m{}", i + 1);
+            std::fs::write(dir.path().join(format!("{name}.toml")), &plan.master_config)?;
+            let arguments = plan.master(dir.path(), &name, &members);
+            masters.push(process(name, port, arguments));
+        }
+        let mut agents = Vec::new();
+        for (i, port) in agent_ports.iter().enumerate() {
+            let name = format!("a{}", i + 1);
+            let arguments = plan.agent(dir.path(), &name, *port, &addresses);
+            agents.push(process(name, port, arguments));
+        }
+        let cluster = Self { exe, dir, masters, agents };
+        for process in cluster.processes() {
+            process.start(&cluster.exe)?;
+        }
+        cluster.ready().await?;
+        Ok(cluster)
+    }
+
+    /// All that it writes is below this directory: data directories, work directories, `NAME.log`.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The masters' addresses, `host:port`.
+    pub fn masters(&self) -> Vec<String> {
+        self.masters.iter().map(|master| master.address.clone()).collect()
+    }
+
+    /// The masters' names.
+    pub fn master_names(&self) -> Vec<String> {
+        self.masters.iter().map(|master| master.name.clone()).collect()
+    }
+
+    /// The agents' names, which are their host names too.
+    pub fn agent_names(&self) -> Vec<String> {
+        self.agents.iter().map(|agent| agent.name.clone()).collect()
+    }
+
+    /// A client that asks whoever leads, and gives up after two seconds.
+    pub fn operator(&self) -> OperatorClient {
+        OperatorClient::new(self.masters()).search_time(Duration::from_secs(2))
+    }
+
+    fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.masters.iter().chain(&self.agents)
+    }
+
+    fn process(&self, name: &str) -> anyhow::Result<&Process> {
+        let named = self.processes().find(|process| process.name == name);
+        named.with_context(|| format!("there is no {name} in this cluster"))
+    }
+
+    /// The process id of a member that runs.
+    pub fn pid(&self, name: &str) -> anyhow::Result<Option<u32>> {
+        self.process(name).map(Process::pid)
+    }
+
+    /// Ends a member with SIGKILL. Tasks of an agent go on.
+    pub fn kill(&self, name: &str) -> anyhow::Result<()> {
+        self.process(name)?.kill()
+    }
+
+    /// Makes a member stand still until the handle is dropped.
+    pub fn pause(&self, name: &str) -> anyhow::Result<Paused> {
+        self.process(name)?.pause()
+    }
+
+    /// Starts a member again that was killed.
+    pub fn restart(&self, name: &str) -> anyhow::Result<()> {
+        self.process(name)?.start(&self.exe)
+    }
+
+    /// Fails when a member has ended that nobody killed.
+    pub fn check(&self) -> anyhow::Result<()> {
+        for process in self.processes() {
+            if let Some(status) = process.ended() {
+                bail!("{} ended by itself ({status}): {}", process.name, process.last_words());
+            }
+        }
+        Ok(())
+    }
+
+    /// What the masters that answer say of themselves, by name.
+    pub async fn statuses(&self) -> Vec<(String, v1::GetRaftStatusResponse)> {
+        let mut said = Vec::new();
+        for master in &self.masters {
+            // A paused master would hold up the others' answers for the client's own, longer patience.
+            let mut client = OperatorClient::new([master.address.clone()]);
+            let asked = tokio::time::timeout(Duration::from_secs(1), client.raft_status());
+            let answers = asked.await.unwrap_or_default();
+            said.extend(answers.into_iter().filter_map(|one| Some((master.name.clone(), one.status.ok()?))));
+        }
+        said
+    }
+
+    /// The name of the leader that serves now: it has answered a linearizable read.
+    pub async fn leader(&self) -> anyhow::Result<String> {
+        self.serving().await.map(|(name, _)| name)
+    }
+
+    /// Waits until a leader serves; its name and term.
+    pub async fn serving(&self) -> anyhow::Result<(String, u64)> {
+        let mut operator = self.operator();
+        self.wait("no leader serves", async || {
+            operator.agents().await.map_err(|error| error.to_string())?;
+            let said = self.statuses().await;
+            let leads = said.iter().filter(|(_, status)| status.state == "leader");
+            let term = |status: &v1::GetRaftStatusResponse| status.fence.map_or(0, |fence| fence.term);
+            let newest = leads.max_by_key(|(_, status)| term(status));
+            newest.map(|(name, status)| (name.clone(), term(status))).ok_or("none says it leads".into())
+        })
+        .await
+    }
+
+    /// Waits until a leader serves and all agents are registered.
+    pub async fn ready(&self) -> anyhow::Result<()> {
+        let mut operator = self.operator();
+        self.wait("the cluster is not ready", async || {
+            let agents = operator.agents().await.map_err(|error| error.to_string())?;
+            let registered = agents.iter().filter(|agent| agent.state == "registered").count();
+            let all = self.agents.len();
+            if registered >= all {
+                Ok(())
+            } else {
+                Err(format!("{registered} of {all} agents are registered"))
+            }
+        })
+        .await
+    }
+
+    /// Waits until this master has applied all that was committed when it was asked.
+    pub async fn caught_up(&self, name: &str) -> anyhow::Result<()> {
+        self.process(name)?;
+        let mut aim = None;
+        self.wait(&format!("{name} does not catch up"), async || {
+            let said = self.statuses().await;
+            if aim.is_none() {
+                let leader = said.iter().find(|(_, status)| status.state == "leader");
+                aim = leader.map(|(_, status)| status.committed_index);
+            }
+            let applied = said.iter().find(|(other, _)| other == name).map(|(_, it)| it.applied_index);
+            match (applied, aim) {
+                (Some(applied), Some(aim)) if applied >= aim => Ok(()),
+                (applied, aim) => Err(format!("applied {applied:?} of {aim:?}")),
+            }
+        })
+        .await
+    }
+
+    /// Waits until all masters have applied the same index, and gives what each holds there: equal hashes, if
+    /// the masters keep their promise. Nothing may be written meanwhile.
+    pub async fn replicas(&self) -> anyhow::Result<Vec<Replica>> {
+        self.wait("the masters do not come to the same index", async || {
+            let replica = |(name, said): (String, v1::GetRaftStatusResponse)| Replica {
+                name,
+                applied: said.applied_index,
+                state_hash: said.state_hash,
+            };
+            let all: Vec<_> = self.statuses().await.into_iter().map(replica).collect();
+            let same = all.windows(2).all(|pair| pair[0].applied == pair[1].applied);
+            if same && all.len() == self.masters.len() { Ok(all) } else { Err(format!("{all:?}")) }
+        })
+        .await
+    }
+
+    /// Lines of all logs that tell of an error or a panic.
+    pub fn error_lines(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for process in self.processes() {
+            let text = std::fs::read(&process.log).unwrap_or_default();
+            for line in String::from_utf8_lossy(&text).lines() {
+                if line.contains(" ERROR ") || line.contains("panicked at") || line.starts_with("muster: ") {
+                    found.push(format!("{}: {line}", process.name));
+                }
+            }
+        }
+        found
+    }
+
+    /// The logs, by name.
+    pub fn logs(&self) -> Vec<(String, PathBuf)> {
+        self.processes().map(|process| (process.name.clone(), process.log.clone())).collect()
+    }
+
+    /// Looks until there is an answer, the time is up, or a member ends.
+    async fn wait<T>(
+        &self,
+        what: &str,
+        mut look: impl AsyncFnMut() -> Result<T, String>,
+    ) -> anyhow::Result<T> {
+        let until = Instant::now() + READY_TIME;
+        loop {
+            self.check()?;
+            let why = match look().await {
+                Ok(found) => return Ok(found),
+                Err(why) => why,
+            };
+            if Instant::now() >= until {
+                bail!("{what} after {} s: {why}", READY_TIME.as_secs());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Ends it in order: frameworks are torn down, tasks end, then agents and masters. Says what did not.
+    pub async fn end(self) -> anyhow::Result<ClusterEnd> {
+        self.teardown().await?;
+        let mut end = ClusterEnd::default();
+        for processes in [&self.agents, &self.masters] {
+            processes.iter().for_each(Process::ask_to_end);
+            let until = Instant::now() + END_TIME;
+            for process in processes {
+                while process.pid().is_some() && process.ended().is_none() && Instant::now() < until {
+                    tokio::time::sleep(LOOK).await;
+                }
+                if process.pid().is_some() && process.ended().is_none() {
+                    end.killed.push(process.name.clone());
+                }
+                process.kill()?;
+            }
+        }
+        end.left = leftovers::of(self.dir()).into_iter().map(|process| process.command).collect();
+        Ok(end)
+    }
+
+    async fn teardown(&self) -> anyhow::Result<()> {
+        let mut operator = self.operator();
+        for framework in operator.frameworks(false).await? {
+            operator.teardown(&framework.framework_id).await?;
+        }
+        self.wait("tasks of frameworks that are torn down do not end", async || {
+            let agents = operator.agents().await.map_err(|error| error.to_string())?;
+            let used: Vec<_> = agents.iter().filter(|agent| !agent.used.is_empty()).collect();
+            if used.is_empty() { Ok(()) } else { Err(format!("{} agents are in use", used.len())) }
+        })
+        .await
+    }
+}
+
+impl Drop for TestCluster {
+    fn drop(&mut self) {
+        for process in self.processes() {
+            let _ = process.kill();
+        }
+        leftovers::end(self.dir.path());
+        if std::thread::panicking() || std::env::var_os("MUSTER_KEEP").is_some() {
+            self.dir.disable_cleanup(true);
+            eprintln!("the cluster's logs and directories are kept in {}", self.dir.path().display());
+        }
+    }
+}
+
+/// Ports that are free now. All are bound at once, so that they differ.
+fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
+    let listeners = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>();
+    let listeners = listeners.context("cannot listen on 127.0.0.1")?;
+    let ports = listeners.iter().map(|listener| listener.local_addr().map(|address| address.port()));
+    Ok(ports.collect::<Result<_, _>>()?)
+}

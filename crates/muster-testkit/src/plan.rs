@@ -1,0 +1,55 @@
+//! What a cluster is made of.
+
+use std::path::Path;
+
+/// A cluster to start.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// How many masters, `m1` and on: 1, 3 or 5.
+    pub masters: u16,
+    /// How many agents, `a1` and on.
+    pub agents: u16,
+    /// What each agent has to give, `cpus:4;mem:4096`; what is not named is found.
+    pub resources: String,
+    /// Lines added to each master's configuration, as in `config/master.toml`.
+    pub master_config: String,
+    /// What masters and agents log, as `--log` takes it.
+    pub log: String,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            masters: 3,
+            agents: 3,
+            resources: "cpus:2;mem:1024;disk:1024".into(),
+            master_config: String::new(),
+            log: "info".into(),
+        }
+    }
+}
+
+impl Plan {
+    /// The arguments of a master; its configuration file must exist.
+    pub(crate) fn master(&self, dir: &Path, name: &str, members: &str) -> Vec<String> {
+        let path = |name: String| dir.join(name).to_string_lossy().into_owned();
+        let config = path(format!("{name}.toml"));
+        let data_dir = path(name.into());
+        ["master", "--config", &config, "--name", name, "--members", members, "--data-dir", &data_dir]
+            .map(str::to_owned)
+            .into()
+    }
+
+    /// The arguments of an agent.
+    pub(crate) fn agent(&self, dir: &Path, name: &str, port: u16, masters: &str) -> Vec<String> {
+        let path = |name: String| dir.join(name).to_string_lossy().into_owned();
+        let (work_dir, runtime_dir) = (path(name.into()), path(format!("run-{name}")));
+        let port = port.to_string();
+        let mut arguments = vec!["agent", "--masters", masters, "--hostname", name, "--port", &port];
+        arguments.extend(["--work-dir", &work_dir, "--runtime-dir", &runtime_dir]);
+        if !self.resources.is_empty() {
+            arguments.extend(["--resources", &self.resources]);
+        }
+        arguments.into_iter().map(str::to_owned).collect()
+    }
+}
