@@ -26,6 +26,8 @@ pub(crate) struct Calls {
     pending: BTreeMap<u64, SchedulerCall>,
     /// Of the pending: to be sent now, or as soon as a subscription holds.
     ready: BTreeSet<u64>,
+    /// Of the pending: on the stream. Only these can be answered.
+    sent: BTreeSet<u64>,
     /// Of the pending: to be sent at a time, since the masters were busy.
     delayed: BTreeSet<(u64, u64)>,
     /// Of the pending: KILLs by the ACCEPT that is about to launch their task.
@@ -109,6 +111,7 @@ impl Calls {
     /// The stream is gone: all that was sent waits again. Gives back what was told and not answered.
     pub(crate) fn unsend(&mut self) -> Vec<Told> {
         self.delayed.clear();
+        self.sent.clear();
         self.ready = self.pending.keys().copied().collect();
         for kill in self.after.values().flatten() {
             self.ready.remove(kill);
@@ -124,10 +127,10 @@ impl Calls {
             self.delayed.pop_first();
             self.ready.insert(id);
         }
+        let due = std::mem::take(&mut self.ready);
+        self.sent.extend(&due);
         let pending = &self.pending;
-        std::mem::take(&mut self.ready)
-            .into_iter()
-            .filter_map(|id| pending.get(&id).map(|call| (id, call.clone())))
+        due.into_iter().filter_map(|id| pending.get(&id).map(|call| (id, call.clone())))
     }
 
     /// When the next delayed call is due.
@@ -140,8 +143,10 @@ impl Calls {
         if self.told.remove(&id).is_some() {
             return Some(Answered::Told);
         }
+        if !self.sent.remove(&id) {
+            return None;
+        }
         let call = self.pending.remove(&id)?;
-        self.ready.remove(&id);
         match &call {
             SchedulerCall::Acknowledge { task_id, uuid } => {
                 self.acknowledging.remove(&(task_id.clone(), *uuid));
@@ -170,7 +175,7 @@ impl Calls {
 
     /// The call is to be sent again at that time. Gives back what tells a state.
     pub(crate) fn again(&mut self, id: u64, at: u64) -> Option<Told> {
-        if self.pending.contains_key(&id) {
+        if self.sent.remove(&id) {
             self.delayed.insert((at, id));
         }
         self.told.remove(&id)
