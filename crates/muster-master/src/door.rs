@@ -242,11 +242,16 @@ async fn carry<F: Frames>(place: &Place, id: u64, frame: F::Up, down: &mpsc::Sen
     match place {
         Place::Nowhere => true, // between leaders a link holds no frames: it drops them
         Place::Local(fence, inputs) => match F::call(frame) {
-            Ok(call) => inputs.send(ToLeader::Call(id, call)).await.is_ok() || true,
+            Ok(call) => {
+                // A loop that ended has dropped its clients: the next leader hears their hello.
+                let _ = inputs.send(ToLeader::Call(id, call)).await;
+                true
+            }
             Err(error) => {
                 tracing::info!(client = id, %error, "client sent a bad frame");
                 let event = Box::new(F::refusal(*fence, error.to_string()));
-                down.try_send(Down::Event(*fence, event)).is_ok() && false
+                let _ = down.try_send(Down::Event(*fence, event)); // the stream ends in any case
+                false
             }
         },
         Place::Remote(up) => {

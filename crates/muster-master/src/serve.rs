@@ -24,6 +24,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, server::TcpIncoming};
 
+/// How much of a stream may be on its way unread: many entries, or a link's bursts.
+const WINDOW: u32 = 8 << 20;
+
 /// How often silence is looked for, at most.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -61,6 +64,8 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
         .map_err(|error| MasterError::Config(format!("the built-in descriptors are broken: {error}")))?;
     let server = Server::builder()
         .tcp_nodelay(true)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .add_service(raft.peer_service())

@@ -89,7 +89,7 @@ async fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
 /// Masters and agents log what happens; commands log only what went wrong.
 fn start_log(directives: &Option<String>, serving: bool) {
     // Consensus tells of its inner steps at INFO: what an operator needs of it, muster_raft says.
-    let default = if serving { "info,openraft=warn" } else { "error" };
+    let default = if serving { "info,openraft=error" } else { "error" };
     let directives = directives.as_deref().unwrap_or(default);
     let filter = tracing_subscriber::EnvFilter::try_new(directives).unwrap_or_else(|error| {
         eprintln!("muster: --log {directives:?} is not understood ({error}); using {default:?}");

@@ -24,6 +24,9 @@ pub(crate) struct MasterArgs {
     /// What to listen on; its own address among the members when not given.
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
+    /// Offer loops that share the agents; 0 = one for each core.
+    #[arg(long)]
+    shards: Option<u32>,
 }
 
 pub(crate) async fn run(args: MasterArgs) -> anyhow::Result<ExitCode> {
@@ -42,6 +45,9 @@ pub(crate) async fn run(args: MasterArgs) -> anyhow::Result<ExitCode> {
     }
     if let Some(listen) = args.listen {
         config.listen = listen;
+    }
+    if let Some(shards) = args.shards {
+        config.allocator.shards = shards;
     }
     let mut stop = Stop::listen()?;
     muster_master::run(config, async move { stop.asked().await }).await?;

@@ -66,9 +66,10 @@ impl Masters {
     }
 
     /// Waits until a master leads, other than `not`; returns its number.
-    pub(crate) async fn leader(&self, not: Option<usize>) -> anyhow::Result<usize> {
+    pub(crate) async fn leader(&mut self, not: Option<usize>) -> anyhow::Result<usize> {
         let until = Instant::now() + READY;
         while Instant::now() < until {
+            self.check()?;
             for (n, address) in self.addresses.iter().enumerate() {
                 if Some(n) == not || self.children[n].is_none() {
                     continue;
@@ -81,6 +82,19 @@ impl Masters {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         bail!("no master leads after 60 s; see the logs in {}", self.dir.display())
+    }
+
+    /// Fails when a master has ended by itself.
+    fn check(&mut self) -> anyhow::Result<()> {
+        for (n, child) in self.children.iter_mut().enumerate() {
+            let Some(status) = child.as_mut().and_then(|child| child.try_wait().transpose()) else {
+                continue;
+            };
+            let log = fs::read_to_string(self.dir.join(format!("m{}.log", n + 1))).unwrap_or_default();
+            let last = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+            bail!("master m{} ended ({}): {last}", n + 1, status?);
+        }
+        Ok(())
     }
 
     /// Waits until every master has applied what the leader has committed.
