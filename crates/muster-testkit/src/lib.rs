@@ -34,5 +34,11 @@ mod plan;
 mod process;
 
 pub use cluster::{ClusterEnd, Replica, TestCluster};
+pub use muster_proto::v1;
 pub use plan::Plan;
 pub use process::Paused;
+
+/// Resources as the masters answer them; what cannot be read is left out.
+pub fn resources(list: &[muster_proto::mesos::Resource]) -> muster_model::Resources {
+    muster_proto::resources(list).unwrap_or_default()
+}

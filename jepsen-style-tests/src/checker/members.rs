@@ -1,0 +1,112 @@
+//! Members: replicas, frameworks, logs, and whether anything was tested at all.
+
+use crate::history::{Entry, Event};
+use crate::model::Truth;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// All replicas have the same state hash at the same index.
+pub fn replicas_equal(_: &[Entry], truth: &Truth) -> Vec<String> {
+    let states: BTreeSet<_> = truth.replicas.iter().map(|(_, applied, hash)| (applied, hash)).collect();
+    if states.len() == 1 { Vec::new() } else { vec![format!("{:x?}", truth.replicas)] }
+}
+
+/// Nothing runs any more by the registry's word.
+pub fn tasks_left(_: &[Entry], truth: &Truth) -> Vec<String> {
+    let left = truth.tasks.iter().filter(|task| !task.ended);
+    left.map(|task| format!("{} of {} is still there", task.task, task.framework_id)).collect()
+}
+
+/// Each framework got one id, once, and the registry knows it by that id and no other.
+pub fn framework_ids(history: &[Entry], truth: &Truth) -> Vec<String> {
+    let mut ids: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for entry in history {
+        match &entry.event {
+            Event::Registered { framework_id } => {
+                if let Some(former) = ids.insert(&entry.process, framework_id) {
+                    wrong.push(format!("{} was {former} and became {framework_id}", entry.process));
+                }
+            }
+            Event::Error { message } => wrong.push(format!("{} was turned away: {message}", entry.process)),
+            _ => {}
+        }
+    }
+    let had: BTreeMap<&str, &str> = ids.into_iter().map(|(name, id)| (id, name)).collect();
+    let have: BTreeMap<&str, &str> = truth.frameworks.iter().map(|(id, name)| (&**id, &**name)).collect();
+    if had != have {
+        wrong.push(format!("frameworks were told {had:?}, the registry has {have:?}"));
+    }
+    wrong
+}
+
+/// No log tells of an error, and no process was left.
+pub fn logs_and_leftovers(_: &[Entry], truth: &Truth) -> Vec<String> {
+    let left = truth.left.iter().map(|command| format!("left over: {command}"));
+    truth.error_lines.iter().cloned().chain(left).collect()
+}
+
+/// Faults were done, each ended, and each says what shows that it bit.
+pub fn nemeses_bit(history: &[Entry], _: &Truth) -> Vec<String> {
+    let (mut begun, mut done) = (0, 0);
+    let mut wrong = Vec::new();
+    for entry in history {
+        let Event::Nemesis { fault, target, begins, bit } = &entry.event else { continue };
+        match (begins, bit) {
+            (true, _) => begun += 1,
+            (false, Some(_)) => done += 1,
+            (false, None) => wrong.push(format!("{fault} of {target} did nothing, as far as is known")),
+        }
+    }
+    if begun == 0 {
+        wrong.push("there was no fault at all".into());
+    } else if begun != done {
+        wrong.push(format!("{begun} faults began, {done} bit"));
+    }
+    wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checker::samples::{entry, known, refuses};
+
+    #[test]
+    fn replicas_that_differ_are_seen() {
+        refuses(replicas_equal, "m2", |_, truth| truth.replicas[1].2 = 8);
+        refuses(replicas_equal, "m2", |_, truth| truth.replicas[1].1 = 8);
+        refuses(replicas_equal, "[]", |_, truth| truth.replicas.clear());
+    }
+
+    #[test]
+    fn a_task_that_is_left_is_seen() {
+        refuses(tasks_left, "t9", |_, truth| truth.tasks.push(known("t9", false)));
+    }
+
+    #[test]
+    fn a_framework_with_a_new_id_or_none_is_seen() {
+        let registered = |id: &str| entry("f1", Event::Registered { framework_id: id.into() });
+        refuses(framework_ids, "became x-0002", |history, _| history.push(registered("x-0002")));
+        refuses(framework_ids, "the registry has {}", |_, truth| truth.frameworks.clear());
+        refuses(framework_ids, "turned away", |history, _| {
+            history.push(entry("f1", Event::Error { message: "removed".into() }));
+        });
+    }
+
+    #[test]
+    fn an_error_line_or_a_process_left_over_is_seen() {
+        refuses(logs_and_leftovers, "ERROR", |_, truth| truth.error_lines.push("m1: ERROR x".into()));
+        refuses(logs_and_leftovers, "sleep", |_, truth| truth.left.push("sleep 9".into()));
+    }
+
+    #[test]
+    fn a_fault_that_did_nothing_is_seen() {
+        let nemesis = |begins, bit| {
+            entry("nemesis", Event::Nemesis { fault: "kill".into(), target: "m1".into(), begins, bit })
+        };
+        refuses(nemeses_bit, "did nothing", |history, _| history.push(nemesis(false, None)));
+        refuses(nemeses_bit, "2 faults began, 1 bit", |history, _| history.push(nemesis(true, None)));
+        refuses(nemeses_bit, "no fault at all", |history, _| {
+            history.retain(|entry| !matches!(entry.event, Event::Nemesis { .. }));
+        });
+    }
+}

@@ -1,0 +1,42 @@
+//! What must hold. Each checker says what is wrong, nothing if nothing is.
+
+mod launches;
+mod members;
+mod resources;
+#[cfg(test)]
+mod samples;
+mod updates;
+
+pub use launches::{lost_launches, phantom_starts, started_twice, wrong_agent};
+pub use members::{framework_ids, logs_and_leftovers, nemeses_bit, replicas_equal, tasks_left};
+pub use resources::{overcommitted_by_marks, overcommitted_by_samples};
+pub use updates::{missing_terminals, out_of_order, undecided};
+
+use crate::history::Entry;
+use crate::model::Truth;
+
+/// A promise and the function that checks it.
+pub type Checker = fn(&[Entry], &Truth) -> Vec<String>;
+
+/// All of them, by name.
+pub const ALL: &[(&str, Checker)] = &[
+    ("no acknowledged launch is lost", lost_launches),
+    ("no task is started twice", started_twice),
+    ("nothing runs that was refused or never asked for", phantom_starts),
+    ("a task runs on the agent it was offered", wrong_agent),
+    ("no agent is overcommitted, by its leader's word", overcommitted_by_samples),
+    ("no agent is overcommitted, by the tasks' own word", overcommitted_by_marks),
+    ("every terminal update reaches its framework", missing_terminals),
+    ("updates of a task come in order", out_of_order),
+    ("every launch is decided in the end", undecided),
+    ("framework ids survive", framework_ids),
+    ("the replicas are equal", replicas_equal),
+    ("no task is left", tasks_left),
+    ("logs hold no error, nothing is left over", logs_and_leftovers),
+    ("the nemesis bit", nemeses_bit),
+];
+
+/// Runs all; the verdict is good when every list is empty.
+pub fn check(history: &[Entry], truth: &Truth) -> Vec<(&'static str, Vec<String>)> {
+    ALL.iter().map(|(name, checker)| (*name, checker(history, truth))).collect()
+}

@@ -1,0 +1,205 @@
+//! What happened, in the order in which it was seen.
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// One line of a history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Microseconds since the run began, monotonic.
+    pub at_us: u64,
+    /// Who saw it: a framework's name, `nemesis` or `sampler`.
+    pub process: String,
+    /// What.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What was seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A framework is subscribed for the first time under this id.
+    Registered {
+        /// The id.
+        framework_id: String,
+    },
+    /// Subscribed again.
+    Reregistered,
+    /// The connection to the leader is lost.
+    Disconnected,
+    /// The masters want no more of the framework.
+    Error {
+        /// Why.
+        message: String,
+    },
+    /// A launch and its outcome.
+    Launch {
+        /// Where it stands.
+        phase: Phase,
+        /// The task.
+        task: String,
+        /// The agent it was meant for, by host name; only where it is invoked.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        agent: String,
+        /// What it needs, in thousandths; only where it is invoked.
+        #[serde(default, skip_serializing_if = "Amounts::is_empty")]
+        needs: Amounts,
+    },
+    /// A kill was asked for. Its outcome is the task's.
+    Kill {
+        /// The task.
+        task: String,
+    },
+    /// A status update, as the framework was told it.
+    Update {
+        /// The task.
+        task: String,
+        /// Its state, `TASK_RUNNING`.
+        state: String,
+        /// Whether the state is final.
+        terminal: bool,
+        /// Whether it waits for an acknowledgement, which updates of launched tasks do.
+        durable: bool,
+        /// Why.
+        reason: String,
+    },
+    /// A fault begins or ends.
+    Nemesis {
+        /// Which.
+        fault: String,
+        /// Against whom.
+        target: String,
+        /// Whether it begins.
+        begins: bool,
+        /// What shows that it bit; where it ends.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bit: Option<String>,
+    },
+    /// What the leader says the agents have and use.
+    Agents {
+        /// By host name.
+        agents: BTreeMap<String, Usage>,
+    },
+}
+
+/// Where an operation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Asked for.
+    Invoked,
+    /// Done: the framework was told so.
+    Ok,
+    /// Not done, and never will be: the framework was told so.
+    Refused,
+    /// Nobody told.
+    Unknown,
+}
+
+/// Amounts by kind, in thousandths.
+pub type Amounts = BTreeMap<String, u64>;
+
+/// What an agent has and what is used of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// What it has.
+    pub total: Amounts,
+    /// What is used.
+    pub used: Amounts,
+}
+
+impl Usage {
+    /// The kinds of which more is used than there is.
+    pub fn over(&self) -> Vec<&str> {
+        let have = |kind: &String| self.total.get(kind).copied().unwrap_or_default();
+        self.used.iter().filter(|(kind, used)| **used > have(kind)).map(|(kind, _)| &**kind).collect()
+    }
+}
+
+/// Writes a history; clones write the same one.
+#[derive(Debug, Clone)]
+pub struct Recorder(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    begun: Instant,
+    written: Mutex<Written>,
+}
+
+#[derive(Debug)]
+struct Written {
+    entries: Vec<Entry>,
+    file: File,
+}
+
+impl Recorder {
+    /// A new history, in memory and, line by line, in this file.
+    pub fn create(path: &Path) -> anyhow::Result<Self> {
+        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+        let written = Mutex::new(Written { entries: Vec::new(), file });
+        Ok(Self(Arc::new(Inner { begun: Instant::now(), written })))
+    }
+
+    /// Appends.
+    pub fn record(&self, process: &str, event: Event) {
+        let mut written = self.0.written.lock().unwrap_or_else(PoisonError::into_inner);
+        // Taken under the lock, so that the times ascend.
+        let at_us = u64::try_from(self.0.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let entry = Entry { at_us, process: process.into(), event };
+        let mut line = serde_json::to_string(&entry).unwrap_or_default();
+        line.push('\n');
+        // The file is for people; what is checked is in memory.
+        let _ = written.file.write_all(line.as_bytes());
+        written.entries.push(entry);
+    }
+
+    /// All that was recorded so far.
+    pub fn entries(&self) -> Vec<Entry> {
+        self.0.written.lock().unwrap_or_else(PoisonError::into_inner).entries.clone()
+    }
+}
+
+/// Reads a history that a run wrote.
+pub fn read(path: &Path) -> anyhow::Result<Vec<Entry>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let line = |(i, line)| {
+        serde_json::from_str(line).with_context(|| format!("{}:{}: no history entry", path.display(), i + 1))
+    };
+    text.lines().enumerate().map(line).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_is_read_as_it_was_written() {
+        let path = std::env::temp_dir().join(format!("muster-history-{}.jsonl", std::process::id()));
+        let recorder = Recorder::create(&path).unwrap();
+        recorder.record("f1", Event::Registered { framework_id: "x-0001".into() });
+        recorder.record(
+            "f1",
+            Event::Launch {
+                phase: Phase::Invoked,
+                task: "f1-1".into(),
+                agent: "a1".into(),
+                needs: [("cpus".into(), 100)].into(),
+            },
+        );
+        recorder.record(
+            "nemesis",
+            Event::Nemesis { fault: "kill".into(), target: "m1".into(), begins: false, bit: Some("yes".into()) },
+        );
+        let read = read(&path);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(read.unwrap(), recorder.entries());
+    }
+}

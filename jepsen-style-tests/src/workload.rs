@@ -1,0 +1,100 @@
+//! What frameworks are to do, and how far they are.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// Launch and finish: short tasks without end, some of them killed.
+#[derive(Debug, Clone)]
+pub struct Churn {
+    /// Tasks of one framework that may be open at once.
+    pub open_max: usize,
+    /// Tasks of one framework in all: the registry must still know each of them in the end.
+    pub tasks_max: u64,
+    /// The longest that a task runs.
+    pub run_ms_max: u64,
+    /// One in so many tasks is killed.
+    pub kill_one_in: u32,
+    /// The longest that an offer's rest is not wanted.
+    pub refuse_ms_max: u64,
+}
+
+impl Default for Churn {
+    fn default() -> Self {
+        Self { open_max: 4, tasks_max: 900, run_ms_max: 200, kill_one_in: 8, refuse_ms_max: 200 }
+    }
+}
+
+/// How far all frameworks of a run are.
+#[derive(Debug, Default)]
+pub struct Load {
+    stopping: AtomicBool,
+    epoch: AtomicU64,
+    running_in_epoch: AtomicU64,
+    open: Mutex<BTreeSet<String>>,
+}
+
+impl Load {
+    /// No more launches.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether no more launches are wanted.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// A new epoch: only what is launched from now on counts as progress.
+    pub fn begin_epoch(&self) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.running_in_epoch.store(0, Ordering::SeqCst);
+    }
+
+    /// The epoch that a launch belongs to.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+
+    /// Waits until so many tasks run, or ran, that were launched in this epoch.
+    pub async fn progress(&self, tasks: u64, within: Duration) -> anyhow::Result<()> {
+        let enough = async {
+            while self.running_in_epoch.load(Ordering::SeqCst) < tasks {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let waited = tokio::time::timeout(within, enough).await;
+        waited.map_err(|_| anyhow::anyhow!("fewer than {tasks} launches within {} s", within.as_secs()))
+    }
+
+    /// Waits until no task is open: each was refused or has ended. Gives back those that still are.
+    pub async fn idle(&self, within: Duration) -> Vec<String> {
+        let none = async {
+            while !self.open().is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        // The answer is what is open.
+        let _ = tokio::time::timeout(within, none).await;
+        self.open()
+    }
+
+    fn open(&self) -> Vec<String> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    pub(crate) fn opened(&self, task: &str) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(task.into());
+    }
+
+    pub(crate) fn closed(&self, task: &str) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(task);
+    }
+
+    pub(crate) fn launched(&self, epoch: u64) {
+        if epoch == self.epoch() {
+            self.running_in_epoch.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
