@@ -314,12 +314,11 @@ impl Cluster {
             2..=4 => {
                 // A stream breaks.
                 let streams: Vec<u64> = world.streams.keys().copied().collect();
-                if let Some(&stream) =
-                    streams.get(world.dice.between(0, streams.len().max(1) as u64) as usize)
+                let stream =
+                    streams.get(world.dice.between(0, streams.len().max(1) as u64) as usize).copied();
+                if let Some((stream, it)) = stream.and_then(|stream| Some((stream, world.cut(stream, true)?)))
                 {
-                    if let Some(it) = world.cut(stream, true) {
-                        self.masters.closed(world, stream, it.reign);
-                    }
+                    self.masters.closed(world, stream, it.reign);
                 }
             }
             5..=7 => {

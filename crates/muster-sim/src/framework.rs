@@ -32,9 +32,11 @@ impl Framework {
             name: format!("sim-{n}").into(),
             user: "u".into(),
             principal: None,
-            roles: vec![Role::parse(if n % 2 == 0 { "a" } else { "b" }).unwrap_or_else(|_| Role::any())],
+            roles: vec![
+                Role::parse(if n.is_multiple_of(2) { "a" } else { "b" }).unwrap_or_else(|_| Role::any()),
+            ],
             failover_timeout_ms: 3_600_000,
-            capabilities: Capabilities { partition_aware: n % 2 == 0, ..Default::default() },
+            capabilities: Capabilities { partition_aware: n.is_multiple_of(2), ..Default::default() },
             sealed: Sealed::default(),
         };
         let mut config = Config::new(vec!["m1:1".into(), "m2:1".into(), "m3:1".into()], info);

@@ -83,18 +83,16 @@ pub(crate) async fn run(args: FailoverArgs) -> anyhow::Result<Report> {
     shared.launching.store(false, std::sync::atomic::Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs(2)).await;
     let mut report = Report::default();
-    let figures: [(&str, fn(&Times) -> Duration); 4] = [
-        ("new_leader", |it| it.leader),
-        ("first_offer", |it| it.first_offer),
-        ("all_subscribed", |it| it.subscribed),
-        ("all_offered", |it| it.all_offered),
-    ];
-    for (name, of) in figures {
+    let mut figure = |name: &str, of: fn(&Times) -> Duration| {
         if let Some((median, max)) = median_max(all.iter().map(of).collect()) {
             report.figure(&format!("{name}_median"), median, "ms");
             report.figure(&format!("{name}_max"), max, "ms");
         }
-    }
+    };
+    figure("new_leader", |it| it.leader);
+    figure("first_offer", |it| it.first_offer);
+    figure("all_subscribed", |it| it.subscribed);
+    figure("all_offered", |it| it.all_offered);
     report.figure("launched", ledger.started_count() as f64, "tasks");
     report.figure("master_rss_max", masters.rss_mib(), "MiB");
     let (lost, doubled) = ledger.judge();
