@@ -1,5 +1,7 @@
 //! The shard machine: fair, exact, quiet.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on says so by panicking
+
 use muster_allocator::*;
 use muster_model::*;
 use muster_registry::*;
@@ -160,7 +162,10 @@ fn a_declined_agent_stays_hidden_until_there_is_something_new() {
     fleet.wish(&f, &["a"], &[]);
     let (_, grants) = fleet.agent(0, "cpus:4;mem:1000");
     let refused = Refused { resources: grants[0].resources.clone(), until: Timestamp(5_000) };
-    assert!(fleet.give_back(&grants[0], Some(refused.clone()), 0).is_empty(), "the only framework declined it");
+    assert!(
+        fleet.give_back(&grants[0], Some(refused.clone()), 0).is_empty(),
+        "the only framework declined it"
+    );
     assert!(fleet.step(4_999, |_| vec![]).is_empty());
     let grants = fleet.step(5_000, |_| vec![]);
     assert_eq!(grants.len(), 1, "the filter ended");

@@ -1,5 +1,7 @@
 //! The law of views, for random logs: folding every change equals looking at the registry afterwards.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on says so by panicking
+
 #[path = "../../muster-registry/tests/world/mod.rs"]
 mod world;
 

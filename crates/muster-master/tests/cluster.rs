@@ -1,5 +1,7 @@
 //! Masters over real sockets and stores, with clients that speak the bare frames.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on says so by panicking
+
 use muster_master::{MasterConfig, Serving, start};
 use muster_proto::{
     mesos,

@@ -75,11 +75,11 @@ impl World {
         let agents: Vec<AgentId> = self.registry.agents().map(|it| it.id.clone()).collect();
         let (framework, agent) = (pick(&frameworks, a).cloned(), pick(&agents, b).cloned());
         let command = match (what % 16, framework, agent) {
-            (0, framework, _) if c > 60 => subscribe(framework.filter(|_| c % 2 == 0), a),
+            (0, framework, _) if c > 60 => subscribe(framework.filter(|_| c.is_multiple_of(2)), a),
             (0, ..) => Command::BeginTerm(BeginTerm { reconnect_grace_ms: 5_000 }),
-            (1, framework, _) => subscribe(framework.filter(|_| c % 3 != 0), a),
+            (1, framework, _) => subscribe(framework.filter(|_| !c.is_multiple_of(3)), a),
             (2 | 3, _, agent) => {
-                Command::AdmitAgent(Box::new(self.hello(agent.filter(|_| b % 4 != 0), b, c)))
+                Command::AdmitAgent(Box::new(self.hello(agent.filter(|_| !b.is_multiple_of(4)), b, c)))
             }
             (4, Some(framework_id), _) => {
                 let session = self.registry.framework(&framework_id).map_or(Session(0), |it| it.session);
@@ -121,7 +121,7 @@ impl World {
                 None => Command::Tick,
             },
             (13, ..) => match pick(&self.launches, a) {
-                Some((agent_id, launch, _)) if c % 2 == 0 => {
+                Some((agent_id, launch, _)) if c.is_multiple_of(2) => {
                     Command::Accepted { agent_id: agent_id.clone(), launches: vec![*launch] }
                 }
                 Some((agent_id, launch, _)) => Command::Ended { agent_id: agent_id.clone(), launch: *launch },
@@ -148,7 +148,7 @@ impl World {
         let machine = agent_id.as_ref().and_then(|id| self.registry.agent(id)).map(|it| &it.info.machine_id);
         let tasks = self.launches.iter().enumerate().filter_map(|(n, (agent, launch, key))| {
             let luck = (n as u8).wrapping_mul(31).wrapping_add(c);
-            if Some(agent) != agent_id.as_ref() || luck % 3 == 0 {
+            if Some(agent) != agent_id.as_ref() || luck.is_multiple_of(3) {
                 return None;
             }
             let alive = luck % 3 == 1;
@@ -158,7 +158,11 @@ impl World {
                 state: TaskState::Running,
                 alive,
                 resources: Resources::parse("cpus:1;mem:16").unwrap(),
-                updates: if luck % 5 == 0 || !alive { vec![update(*launch, key, luck, 7)] } else { vec![] },
+                updates: if luck.is_multiple_of(5) || !alive {
+                    vec![update(*launch, key, luck, 7)]
+                } else {
+                    vec![]
+                },
             })
         });
         Hello {
@@ -184,7 +188,7 @@ fn subscribe(framework_id: Option<FrameworkId>, a: u8) -> Command {
             name: "f".into(),
             user: "u".into(),
             principal: None,
-            roles: vec![Role::parse(if a % 2 == 0 { "a" } else { "b" }).unwrap()],
+            roles: vec![Role::parse(if a.is_multiple_of(2) { "a" } else { "b" }).unwrap()],
             failover_timeout_ms: u64::from(a) * 100,
             capabilities: Capabilities::default(),
             sealed: Sealed::default(),
@@ -198,7 +202,7 @@ fn task(id: u8, luck: u8) -> TaskSpec {
         task_id: TaskId::new(format!("t{id}")),
         name: "t".into(),
         resources: Resources::parse("cpus:1;mem:16").unwrap(),
-        executor: (luck % 4 == 0).then(|| muster_model::task::ExecutorSpec {
+        executor: (luck.is_multiple_of(4)).then(|| muster_model::task::ExecutorSpec {
             executor_id: ExecutorId::new(format!("e{}", luck % 8)),
             resources: Resources::parse("cpus:0.5").unwrap(),
             sealed: Sealed::default(),
