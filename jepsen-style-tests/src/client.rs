@@ -154,7 +154,8 @@ impl Scheduler for Churning {
                 let _ = driver.decline([&offer], Filters::refuse(Duration::from_millis(50 + refuse)));
                 continue;
             }
-            let ids: Vec<_> = self.tasks.iter().filter(|(_, open)| open.undecided).map(|(id, _)| id.clone()).collect();
+            let ids: Vec<_> =
+                self.tasks.iter().filter(|(_, open)| open.undecided).map(|(id, _)| id.clone()).collect();
             if let Err(error) = driver.accept([&offer], tasks, filters) {
                 self.record(Event::Error { message: error.to_string() });
             }

@@ -12,10 +12,9 @@ const SAMPLE: Duration = Duration::from_millis(100);
 const COMPLETED_MAX: u32 = 10_000;
 
 /// Asks the leader what the agents use, again and again, until it is dropped. Nobody leads at times.
-pub async fn sample(masters: Vec<String>, recorder: Recorder) {
-    let mut operator = muster_sdk::OperatorClient::new(masters).search_time(Duration::from_millis(500));
+pub async fn sample(cluster: &TestCluster, recorder: &Recorder) {
     loop {
-        if let Ok(agents) = operator.agents().await {
+        if let Ok(agents) = cluster.agents().await {
             let agents = agents.iter().map(|agent| (agent.hostname.clone(), usage(agent))).collect();
             recorder.record("sampler", Event::Agents { agents });
         }
@@ -31,10 +30,12 @@ fn usage(agent: &muster_testkit::v1::Agent) -> Usage {
 /// What the masters hold, and what the tasks wrote. For a cluster that is at rest.
 pub async fn truth(cluster: &TestCluster) -> anyhow::Result<Truth> {
     let mut operator = cluster.operator();
-    let known = |ended| move |task: muster_testkit::v1::Task| KnownTask {
-        task: task.task_id,
-        framework_id: task.framework_id,
-        ended,
+    let known = |ended| {
+        move |task: muster_testkit::v1::Task| KnownTask {
+            task: task.task_id,
+            framework_id: task.framework_id,
+            ended,
+        }
     };
     let mut tasks: Vec<_> = operator.tasks(None).await?.into_iter().map(known(false)).collect();
     tasks.extend(operator.completed_tasks(None, COMPLETED_MAX).await?.into_iter().map(known(true)));
@@ -45,7 +46,10 @@ pub async fn truth(cluster: &TestCluster) -> anyhow::Result<Truth> {
         marks: read_marks(cluster.dir())?,
         totals,
         tasks,
-        frameworks: frameworks.into_iter().map(|one| (one.framework_id, one.name)).collect::<BTreeMap<_, _>>(),
+        frameworks: frameworks
+            .into_iter()
+            .map(|one| (one.framework_id, one.name))
+            .collect::<BTreeMap<_, _>>(),
         ..Default::default()
     })
 }

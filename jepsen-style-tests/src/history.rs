@@ -196,7 +196,12 @@ mod tests {
         );
         recorder.record(
             "nemesis",
-            Event::Nemesis { fault: "kill".into(), target: "m1".into(), begins: false, bit: Some("yes".into()) },
+            Event::Nemesis {
+                fault: "kill".into(),
+                target: "m1".into(),
+                begins: false,
+                bit: Some("yes".into()),
+            },
         );
         let read = read(&path);
         std::fs::remove_file(&path).unwrap();

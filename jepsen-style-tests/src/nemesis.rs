@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use std::time::{Duration, Instant};
 
 /// Launches that count as progress after a fault.
-const PROGRESS_TASKS: u64 = 3;
+const PROGRESS_TASKS: u64 = 15;
 /// How long service may take to come back. An election takes less than a second; the machine may be busy.
 const PROGRESS_TIME: Duration = Duration::from_secs(30);
 
@@ -55,6 +55,10 @@ pub async fn pause_leaders(field: &Field, times: usize, pause: Duration) -> anyh
         tokio::time::sleep(pause.saturating_sub(stopped.elapsed())).await;
         drop(paused);
         let went_on = stopped.elapsed();
+        // It still believes that it leads, or has just learnt better: either way it may not answer as leader.
+        if field.cluster.agents_by(&old).await.is_ok() && field.cluster.serving().await?.0 != old {
+            bail!("{old} was deposed while it stood still, and answered a read that claims to be current");
+        }
         field.load.begin_epoch();
         field.load.progress(PROGRESS_TASKS, PROGRESS_TIME).await.context("after a paused leader")?;
         field.cluster.caught_up(&old).await?;

@@ -92,9 +92,17 @@ async fn load_and_break(
         let (load, recorder) = (field.load.clone(), field.recorder.clone());
         let seed = seed.wrapping_add(i);
         let name = format!("f{i}");
-        clients.push(Client::start(&name, masters.clone(), marks, setup.churn.clone(), load, recorder, seed)?);
+        clients.push(Client::start(
+            &name,
+            masters.clone(),
+            marks,
+            setup.churn.clone(),
+            load,
+            recorder,
+            seed,
+        )?);
     }
-    let sampled = cluster::sample(masters, field.recorder.clone());
+    let sampled = cluster::sample(&field.cluster, &field.recorder);
     let broken = async {
         field.load.progress(WARM_TASKS, WARM_TIME).await.context("before any fault")?;
         faults(field).await

@@ -22,7 +22,7 @@ pub struct Churn {
 
 impl Default for Churn {
     fn default() -> Self {
-        Self { open_max: 4, tasks_max: 900, run_ms_max: 200, kill_one_in: 8, refuse_ms_max: 200 }
+        Self { open_max: 8, tasks_max: 900, run_ms_max: 200, kill_one_in: 8, refuse_ms_max: 200 }
     }
 }
 

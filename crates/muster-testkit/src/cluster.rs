@@ -1,7 +1,7 @@
 //! The cluster: processes, what they say of themselves, and their end.
 
 use crate::process::{Paused, Process};
-use crate::{Plan, binary, leftovers};
+use crate::{Plan, ask, binary, leftovers};
 use anyhow::{Context, bail};
 use muster_proto::v1;
 use muster_sdk::OperatorClient;
@@ -15,7 +15,7 @@ const READY_TIME: Duration = Duration::from_secs(60);
 /// How long processes may take to end when asked, and tasks when their frameworks are torn down.
 const END_TIME: Duration = Duration::from_secs(15);
 /// Between two looks.
-const LOOK: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(25);
 
 /// A running cluster. Dropping it ends all that it started.
 #[derive(Debug)]
@@ -152,17 +152,37 @@ impl TestCluster {
         Ok(())
     }
 
-    /// What the masters that answer say of themselves, by name.
+    /// What the masters that answer at once say of themselves, by name. All are asked at once.
     pub async fn statuses(&self) -> Vec<(String, v1::GetRaftStatusResponse)> {
+        let ask = |master: &Process| (master.name.clone(), tokio::spawn(ask::status(master.address.clone())));
+        let asked: Vec<_> = self.masters.iter().map(ask).collect();
         let mut said = Vec::new();
-        for master in &self.masters {
-            // A paused master would hold up the others' answers for the client's own, longer patience.
-            let mut client = OperatorClient::new([master.address.clone()]);
-            let asked = tokio::time::timeout(Duration::from_secs(1), client.raft_status());
-            let answers = asked.await.unwrap_or_default();
-            said.extend(answers.into_iter().filter_map(|one| Some((master.name.clone(), one.status.ok()?))));
+        for (name, answer) in asked {
+            if let Ok(Ok(status)) = answer.await {
+                said.push((name, status));
+            }
         }
         said
+    }
+
+    /// The agents by the word of the leader that serves now; of nobody, if nobody does.
+    pub async fn agents(&self) -> Result<Vec<v1::Agent>, String> {
+        let (leader, _) = self.says_it_leads().await?;
+        self.agents_by(&leader).await
+    }
+
+    /// The agents by the word of this master alone, which answers only while it leads.
+    pub async fn agents_by(&self, name: &str) -> Result<Vec<v1::Agent>, String> {
+        let master = self.process(name).map_err(|error| error.to_string())?;
+        ask::agents(&master.address).await
+    }
+
+    /// Who says that it leads in the newest term, and that term.
+    async fn says_it_leads(&self) -> Result<(String, u64), String> {
+        let said = self.statuses().await;
+        let leads = said.into_iter().filter(|(_, status)| status.state == "leader");
+        let with_term = leads.map(|(name, status)| (name, status.fence.map_or(0, |fence| fence.term)));
+        with_term.max_by_key(|(_, term)| *term).ok_or_else(|| "none says it leads".into())
     }
 
     /// The name of the leader that serves now: it has answered a linearizable read.
@@ -172,23 +192,18 @@ impl TestCluster {
 
     /// Waits until a leader serves; its name and term.
     pub async fn serving(&self) -> anyhow::Result<(String, u64)> {
-        let mut operator = self.operator();
         self.wait("no leader serves", async || {
-            operator.agents().await.map_err(|error| error.to_string())?;
-            let said = self.statuses().await;
-            let leads = said.iter().filter(|(_, status)| status.state == "leader");
-            let term = |status: &v1::GetRaftStatusResponse| status.fence.map_or(0, |fence| fence.term);
-            let newest = leads.max_by_key(|(_, status)| term(status));
-            newest.map(|(name, status)| (name.clone(), term(status))).ok_or("none says it leads".into())
+            let (name, term) = self.says_it_leads().await?;
+            self.agents_by(&name).await?;
+            Ok((name, term))
         })
         .await
     }
 
     /// Waits until a leader serves and all agents are registered.
     pub async fn ready(&self) -> anyhow::Result<()> {
-        let mut operator = self.operator();
         self.wait("the cluster is not ready", async || {
-            let agents = operator.agents().await.map_err(|error| error.to_string())?;
+            let agents = self.agents().await?;
             let registered = agents.iter().filter(|agent| agent.state == "registered").count();
             let all = self.agents.len();
             if registered >= all {
@@ -301,7 +316,7 @@ impl TestCluster {
             operator.teardown(&framework.framework_id).await?;
         }
         self.wait("tasks of frameworks that are torn down do not end", async || {
-            let agents = operator.agents().await.map_err(|error| error.to_string())?;
+            let agents = self.agents().await?;
             let used: Vec<_> = agents.iter().filter(|agent| !agent.used.is_empty()).collect();
             if used.is_empty() { Ok(()) } else { Err(format!("{} agents are in use", used.len())) }
         })

@@ -27,6 +27,7 @@
 //! - Only processes that this cluster started, or that its agents did, are ever signalled.
 //! - Nothing is read behind the masters' backs: leaders, agents and hashes are what the operator service says.
 
+mod ask;
 mod binary;
 mod cluster;
 mod leftovers;

@@ -31,7 +31,8 @@ pub fn overcommitted_by_marks(history: &[Entry], truth: &Truth) -> Vec<String> {
     let mut wrong = Vec::new();
     for (agent, marks) in &truth.marks {
         let ended: BTreeSet<_> = marks.iter().filter(|mark| !mark.starts).map(|mark| &mark.task).collect();
-        let mut usage = Usage { total: truth.totals.get(agent).cloned().unwrap_or_default(), ..Default::default() };
+        let mut usage =
+            Usage { total: truth.totals.get(agent).cloned().unwrap_or_default(), ..Default::default() };
         for mark in marks.iter().filter(|mark| ended.contains(&mark.task)) {
             for (kind, amount) in needs.get(&*mark.task).copied().into_iter().flatten() {
                 let used = usage.used.entry(kind.clone()).or_default();
@@ -55,7 +56,10 @@ mod tests {
         refuses(overcommitted_by_samples, "a1", |history, _| {
             let total: Amounts = [("cpus".into(), 1000), ("mem".into(), 9)].into();
             let used: Amounts = [("cpus".into(), 1001)].into();
-            history.push(entry("sampler", Event::Agents { agents: [("a1".into(), Usage { total, used })].into() }));
+            history.push(entry(
+                "sampler",
+                Event::Agents { agents: [("a1".into(), Usage { total, used })].into() },
+            ));
         });
         refuses(overcommitted_by_samples, "a1", |history, _| {
             let used: Amounts = [("gpus".into(), 1)].into();

@@ -53,8 +53,11 @@ pub(super) fn good() -> (Vec<Entry>, Truth) {
         update("t2", "TASK_KILLED", true),
     ];
     let truth = Truth {
-        marks: [("a1".into(), vec![mark("t1", true), mark("t1", false), mark("t2", true), mark("t2", false)])]
-            .into(),
+        marks: [(
+            "a1".into(),
+            vec![mark("t1", true), mark("t1", false), mark("t2", true), mark("t2", false)],
+        )]
+        .into(),
         totals: [("a1".into(), [("cpus".into(), 1000)].into())].into(),
         tasks: vec![known("t1", true), known("t2", true)],
         frameworks: [("x-0001".into(), "f1".into())].into(),
@@ -74,11 +77,7 @@ fn the_good_history_is_good() {
 
 /// Spoils the good history; the checker must object to exactly that and name the thing.
 #[track_caller]
-pub(super) fn refuses(
-    checker: super::Checker,
-    names: &str,
-    spoil: impl FnOnce(&mut Vec<Entry>, &mut Truth),
-) {
+pub(super) fn refuses(checker: super::Checker, names: &str, spoil: impl FnOnce(&mut Vec<Entry>, &mut Truth)) {
     let (mut history, mut truth) = good();
     assert!(checker(&history, &truth).is_empty());
     spoil(&mut history, &mut truth);

@@ -1,0 +1,41 @@
+//! Questions to one master. Unlike a client's, they follow no hint and have little patience: the master asked
+//! may be dead, or standing still.
+
+use muster_proto::v1::operator_service_client::OperatorServiceClient;
+use muster_proto::{limits, v1};
+use std::time::Duration;
+use tonic::transport::{Channel, Endpoint};
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_millis(400);
+/// More agents than a test has.
+const AGENTS_MAX: u32 = 10_000;
+
+async fn client(address: &str) -> Result<OperatorServiceClient<Channel>, String> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
+    let channel = endpoint.connect().await.map_err(|error| error.to_string())?;
+    Ok(OperatorServiceClient::new(channel).max_decoding_message_size(limits::DOWN_FRAME_BYTES_MAX))
+}
+
+async fn patiently<T>(answer: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err("no answer".into()))
+}
+
+/// What it says of itself, leader or not.
+pub(crate) async fn status(address: String) -> Result<v1::GetRaftStatusResponse, String> {
+    patiently(async {
+        let answer = client(&address).await?.get_raft_status(v1::GetRaftStatusRequest {}).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
+    })
+    .await
+}
+
+/// The agents: a read that claims to be current, which nobody but a leader may answer.
+pub(crate) async fn agents(address: &str) -> Result<Vec<v1::Agent>, String> {
+    patiently(async {
+        let request = v1::ListAgentsRequest { after: String::new(), limit: AGENTS_MAX };
+        let answer = client(address).await?.list_agents(request).await;
+        answer.map(|answer| answer.into_inner().agents).map_err(|status| status.message().to_owned())
+    })
+    .await
+}
