@@ -1,11 +1,11 @@
 //! The cluster: processes, what they say of themselves, and their end.
 
+use crate::ports::free_ports;
 use crate::process::{Paused, Process};
 use crate::{Plan, ask, binary, leftovers};
 use anyhow::{Context, bail};
 use muster_proto::v1;
 use muster_sdk::OperatorClient;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -335,12 +335,4 @@ impl Drop for TestCluster {
             eprintln!("the cluster's logs and directories are kept in {}", self.dir.path().display());
         }
     }
-}
-
-/// Ports that are free now. All are bound at once, so that they differ.
-fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
-    let listeners = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>();
-    let listeners = listeners.context("cannot listen on 127.0.0.1")?;
-    let ports = listeners.iter().map(|listener| listener.local_addr().map(|address| address.port()));
-    Ok(ports.collect::<Result<_, _>>()?)
 }

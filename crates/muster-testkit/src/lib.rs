@@ -32,6 +32,7 @@ mod binary;
 mod cluster;
 mod leftovers;
 mod plan;
+mod ports;
 mod process;
 
 pub use cluster::{ClusterEnd, Replica, TestCluster};
