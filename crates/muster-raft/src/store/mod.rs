@@ -173,6 +173,10 @@ fn inspect(dir: &Path, name: &str, options: &StoreOptions) -> Result<Found, Trou
     let damaged = |why: String| Trouble::Damaged { why, mark: Some(Box::new(mark.clone())) };
     let newer = |what: String| Trouble::Refuse(OpenError::Newer { path: dir.into(), what });
 
+    // Opening it would make an empty one in its place.
+    if !log_dir.exists() && !mark.blank() {
+        return Err(damaged("the log is missing".into()));
+    }
     let first = mark.purged.map_or(0, |purged| purged.index + 1);
     let opened = match Disk::open(&log_dir, first, options.clone()) {
         // Nothing was acknowledged yet: a power cut may have left a half-made database.
