@@ -10,7 +10,8 @@
 //! cluster.serving().await?;
 //! cluster.restart(&leader)?;
 //! cluster.caught_up(&leader).await?;
-//! cluster.end().await
+//! cluster.end().await?;
+//! # Ok(())
 //! # }
 //! ```
 //!
@@ -34,6 +35,9 @@ mod leftovers;
 mod plan;
 mod ports;
 mod process;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 
 pub use cluster::{ClusterEnd, Replica, TestCluster};
 pub use muster_proto::v1;
