@@ -21,7 +21,7 @@ impl Leader {
         for entry in entries {
             let first = entry.first_ticket;
             if self.serving {
-                self.shards.changed(&entry.changes);
+                self.shards.changed(entry.index, &entry.changes);
             }
             for (outcome, ticket) in entry.outcomes.into_iter().zip(first.unwrap_or(0)..) {
                 if let Some(waiting) = first.and_then(|_| self.waiting.remove(&ticket)) {
@@ -133,7 +133,12 @@ impl Leader {
             self.propose(Command::DisconnectFramework { framework_id, session }, Waiting::Nobody, effects);
             return;
         }
-        let Some(framework) = registry.framework(&framework_id) else { return };
+        let Some(framework) = registry.framework(&framework_id) else {
+            // Torn down by an entry that is applied already and will be told of soon.
+            self.conns.remove(&conn);
+            effects.push(Effect::Close(conn));
+            return;
+        };
         self.conns.insert(conn, Peer::Framework(framework_id.clone(), session));
         let it = FrameworkSession {
             conn,

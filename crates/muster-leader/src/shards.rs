@@ -2,7 +2,7 @@
 
 use crate::{Effect, offer::Outstanding};
 use muster_allocator::{Refused, ShardId, ShardInput, View, Wishes};
-use muster_model::{FrameworkId, Role, Timestamp};
+use muster_model::{FrameworkId, Index, Role, Timestamp};
 use muster_registry::{Change, Registry};
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -19,6 +19,8 @@ struct Waiting {
     running: bool,
     inputs: Vec<ShardInput>,
     changes: usize,
+    /// Its view holds all changes up to this entry: those that are told of later are not folded again.
+    view_at: Index,
     wake_at: Option<Timestamp>,
 }
 
@@ -39,12 +41,14 @@ impl Shards {
         }
     }
 
-    pub(crate) fn changed(&mut self, changes: &Arc<Vec<Change>>) {
+    pub(crate) fn changed(&mut self, index: Index, changes: &Arc<Vec<Change>>) {
         if changes.is_empty() {
             return;
         }
-        self.tell_all(|| ShardInput::Changed(changes.clone()));
-        self.shards.iter_mut().for_each(|shard| shard.changes += 1);
+        for shard in self.shards.iter_mut().filter(|shard| index > shard.view_at) {
+            shard.inputs.push(ShardInput::Changed(changes.clone()));
+            shard.changes += 1;
+        }
     }
 
     pub(crate) fn wish(&mut self, id: &FrameworkId, wishes: Option<Wishes>) {
@@ -102,5 +106,6 @@ impl Waiting {
         self.inputs.retain(|input| !matches!(input, ShardInput::Changed(_) | ShardInput::Reset(_)));
         self.inputs.insert(0, ShardInput::Reset(Box::new(View::of(registry, shard))));
         self.changes = 0;
+        self.view_at = registry.applied();
     }
 }

@@ -1,7 +1,7 @@
 //! What the shell tells the machine, and what the machine asks of the shell.
 
 use muster_allocator::{ShardInput, ShardOutput};
-use muster_model::{AgentId, Call, Event, FrameworkId, Timestamp};
+use muster_model::{AgentId, Call, Event, FrameworkId, Index, Timestamp};
 use muster_registry::{Change, Command, Outcome};
 use std::sync::Arc;
 
@@ -27,7 +27,8 @@ pub enum Input {
         /// What.
         call: OperatorCall,
     },
-    /// Entries were applied, in order. The registry given to this step is the one after the last of them.
+    /// Entries were applied, in order. The registry given to a step holds at least what was told so far; it
+    /// may be ahead.
     Applied(Vec<Committed>),
     /// A shard finished its pass.
     Allocated(u32, ShardOutput),
@@ -38,6 +39,8 @@ pub enum Input {
 /// An applied entry.
 #[derive(Debug, Clone)]
 pub struct Committed {
+    /// Its place in the log.
+    pub index: Index,
     /// The ticket of the first command, if this leader proposed the entry.
     pub first_ticket: Option<u64>,
     /// The outcomes.

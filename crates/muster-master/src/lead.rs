@@ -5,7 +5,6 @@ use muster_allocator::{Policy, Shard, ShardId, ShardInput, ShardOutput, View};
 use muster_leader::{Committed, Config, ConnId, Effect, Input, Leader};
 use muster_model::{Fence, Timestamp};
 use muster_raft::{AppliedBatch, Raft, Reign};
-use muster_registry::Registry;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -23,7 +22,6 @@ struct Loop {
     raft: Raft,
     fence: Fence,
     machine: Leader,
-    registry: Registry,
     proposer: muster_raft::Proposer,
     sinks: HashMap<ConnId, Sink>,
     shards: Vec<std::sync::mpsc::SyncSender<Pass>>,
@@ -43,7 +41,7 @@ pub(crate) async fn lead(
     serve: Box<dyn FnOnce() + Send>,
     over: CancellationToken,
 ) {
-    let Reign { fence, registry, mut applied, proposer } = reign;
+    let Reign { fence, mut applied, proposer, .. } = reign;
     let (outputs, mut outputs_in) = mpsc::channel(config.shards.max(1) as usize);
     let shards = start_shards(&config, &outputs);
     let mut effects = Vec::new();
@@ -52,7 +50,6 @@ pub(crate) async fn lead(
         raft,
         fence,
         machine,
-        registry,
         proposer,
         sinks: HashMap::new(),
         shards,
@@ -125,15 +122,20 @@ fn shard(
 
 impl Loop {
     fn step(&mut self, input: Input) {
-        let now = self.raft.now();
-        self.machine.step(now, &self.registry, input, &mut self.effects);
+        self.decide(input);
         self.perform();
     }
 
+    /// One step of the machine, on the registry as it stands.
+    fn decide(&mut self, input: Input) {
+        let (now, machine, effects) = (self.raft.now(), &mut self.machine, &mut self.effects);
+        self.raft.with_registry(|registry| machine.step(now, registry, input, effects));
+    }
+
     fn applied(&mut self, batch: AppliedBatch) {
-        self.registry = batch.registry;
         let term = self.fence.term;
         let entries = batch.entries.into_iter().map(|entry| Committed {
+            index: entry.index,
             first_ticket: (entry.term == term).then_some(entry.first_ticket),
             outcomes: entry.outcomes,
             changes: Arc::new(entry.changes),
@@ -173,8 +175,7 @@ impl Loop {
                 if let Some(sink) = self.sinks.remove(&conn) {
                     tracing::warn!(client = conn, "client does not read fast enough and is cut off");
                     sink.close();
-                    let now = self.raft.now();
-                    self.machine.step(now, &self.registry, Input::Closed(conn), &mut self.effects);
+                    self.decide(Input::Closed(conn));
                 }
             }
         }
@@ -198,8 +199,7 @@ impl Loop {
             Effect::Close(conn) => {
                 if let Some(sink) = self.sinks.remove(&conn) {
                     sink.close();
-                    let now = self.raft.now();
-                    self.machine.step(now, &self.registry, Input::Closed(conn), &mut self.effects);
+                    self.decide(Input::Closed(conn));
                 }
             }
             Effect::Allocate { shard, now, inputs } => {

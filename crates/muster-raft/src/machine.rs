@@ -31,8 +31,6 @@ const REIGN_BATCHES: usize = 64;
 pub struct AppliedBatch {
     /// The entries that hold commands.
     pub entries: Vec<AppliedEntry>,
-    /// The registry after the batch, frozen.
-    pub registry: Registry,
 }
 
 /// What one entry did.
@@ -89,6 +87,11 @@ impl Shared {
         let membership = snapshot.as_ref().map(|meta| meta.last_membership.clone()).unwrap_or_default();
         let state = State { registry, last, membership, snapshot, reign: None, begun: 0 };
         Self { state: Mutex::new(state), clock }
+    }
+
+    /// Looks at the registry as it stands; apply waits meanwhile.
+    pub(crate) fn with_registry<R>(&self, look: impl FnOnce(&Registry) -> R) -> R {
+        look(&lock(&self.state).registry)
     }
 
     /// A frozen copy.
@@ -191,7 +194,7 @@ impl Machine {
             term: reign.term,
             to: reign.applied.clone(),
             open: reign.open.subscribe(),
-            batch: AppliedBatch { entries, registry: state.registry.clone() },
+            batch: AppliedBatch { entries },
         }))
     }
 }

@@ -173,6 +173,12 @@ impl Raft {
         self.node.shared.clock.now()
     }
 
+    /// Looks at the registry as it stands: what was applied last and perhaps not told yet. Apply waits
+    /// meanwhile, so look quickly; nothing is copied, neither now nor by the next apply.
+    pub fn with_registry<R>(&self, look: impl FnOnce(&Registry) -> R) -> R {
+        self.node.shared.with_registry(look)
+    }
+
     /// A frozen copy of what this replica has applied; it may be behind.
     pub fn registry(&self) -> Registry {
         self.node.shared.registry()

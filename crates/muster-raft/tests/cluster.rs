@@ -433,7 +433,7 @@ async fn tickets_count_commands_in_the_order_they_were_proposed() {
             assert!(entry.outcomes.len() <= 1_024);
             seen += entry.outcomes.len() as u64;
         }
-        assert_eq!(batch.registry.incarnation(), 1);
+        assert_eq!(raft.with_registry(Registry::incarnation), 1);
     }
     let names = framework_names(&raft.registry());
     assert_eq!(names, (2..=500).map(|n| format!("f{n}")).collect::<Vec<_>>());

@@ -307,8 +307,12 @@ impl Masters {
         }
         note_launches(&mut self.launched, &entry.commands, &applied.outcomes);
         let changes = Arc::new(applied.changes);
-        let committed =
-            Committed { first_ticket: Some(entry.first_ticket), outcomes: applied.outcomes, changes };
+        let committed = Committed {
+            index: Index(index),
+            first_ticket: Some(entry.first_ticket),
+            outcomes: applied.outcomes,
+            changes,
+        };
         self.step(world, term, Input::Applied(vec![committed]));
     }
 

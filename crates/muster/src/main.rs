@@ -27,6 +27,10 @@ use clap::Parser;
 use cli::{AgentVerb, Cli, Command, FrameworkVerb, RaftVerb, TaskVerb};
 use std::{io::IsTerminal, process::ExitCode};
 
+/// Masters allocate and free many small things on several threads at once; measured in docs/benchmarks.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The hidden subcommands, which run before anything else does: in one thread, without a runtime.
 pub(crate) const SUPERVISE: &str = "supervise";
 pub(crate) const HOLD: &str = "hold";

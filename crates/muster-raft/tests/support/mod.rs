@@ -103,7 +103,7 @@ async fn lead(raft: Raft, current: Arc<Mutex<Option<Arc<Proposals>>>>) {
                     drop(waiting);
                     if !began {
                         began = true;
-                        *proposals.began.lock().unwrap() = Some(batch.registry.clone());
+                        *proposals.began.lock().unwrap() = Some(raft.registry());
                         *current.lock().unwrap() = Some(proposals.clone());
                     }
                 }
