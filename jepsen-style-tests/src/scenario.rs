@@ -1,7 +1,7 @@
 //! A run: cluster, load, faults, rest, verdict.
 
 use crate::client::Client;
-use crate::history::{Event, Phase, Recorder};
+use crate::history::{Entry, Event, Phase, Recorder};
 use crate::model::MARKS;
 use crate::report::Report;
 use crate::workload::{Churn, Load};
@@ -71,9 +71,14 @@ pub async fn run(
     };
     truth.error_lines = field.cluster.error_lines();
     keep_logs(&field.cluster, &dir);
-    let end = field.cluster.end().await?;
-    truth.left = end.left;
-    truth.left.extend(end.killed.into_iter().map(|name| format!("{name} did not end when asked")));
+    // A cluster that does not end in order is a finding like any other.
+    match field.cluster.end().await {
+        Ok(end) => {
+            truth.left = end.left;
+            truth.left.extend(end.killed.into_iter().map(|name| format!("{name} did not end when asked")));
+        }
+        Err(error) => truth.left.push(error.to_string()),
+    }
     let history = field.recorder.entries();
     let verdict = checker::check(&history, &truth);
     Report::new(setup.name, seed, begun.elapsed(), &history, &truth, verdict, dir)
@@ -112,7 +117,9 @@ async fn load_and_break(
         broken = broken => broken?,
     }
     field.load.stop();
-    for task in field.load.idle(REST_TIME).await {
+    let open = field.load.idle(REST_TIME).await;
+    let history = field.recorder.entries();
+    for task in open.into_iter().filter(|task| !is_decided(&history, task)) {
         let (agent, needs) = Default::default();
         let process = task.split('-').next().unwrap_or_default().to_owned();
         field.recorder.record(&process, Event::Launch { phase: Phase::Unknown, task, agent, needs });
@@ -122,6 +129,15 @@ async fn load_and_break(
     let replicas = field.cluster.replicas().await?;
     truth.replicas = replicas.into_iter().map(|one| (one.name, one.applied, one.state_hash)).collect();
     Ok(truth)
+}
+
+/// Whether the framework was told what became of a launch; its task may run on.
+fn is_decided(history: &[Entry], wanted: &str) -> bool {
+    let decides = |entry: &Entry| match &entry.event {
+        Event::Launch { phase: Phase::Ok | Phase::Refused, task, .. } => task == wanted,
+        _ => false,
+    };
+    history.iter().any(decides)
 }
 
 fn keep_logs(cluster: &TestCluster, dir: &Path) {
