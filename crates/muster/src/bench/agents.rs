@@ -10,7 +10,6 @@ use prost::Message;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Endpoint;
 
 /// One agent's memory, kept across its streams as a real one keeps it on disk.
 struct Agent {
@@ -57,14 +56,7 @@ pub(crate) async fn run(number: usize, masters: Vec<String>, resources: Resource
 
 impl Agent {
     async fn session(&mut self, master: &str) -> Result<(), tonic::Status> {
-        let wrong = |error: tonic::transport::Error| tonic::Status::unavailable(error.to_string());
-        let endpoint = Endpoint::from_shared(format!("http://{master}")).map_err(wrong)?;
-        let channel = endpoint
-            .tcp_nodelay(true)
-            .connect_timeout(Duration::from_secs(2))
-            .connect()
-            .await
-            .map_err(wrong)?;
+        let channel = super::dial(master).await?;
         let (up, frames) = mpsc::channel(1024);
         let mut client = v1::agent_service_client::AgentServiceClient::new(channel);
         let mut down = client.session(ReceiverStream::new(frames)).await?.into_inner();

@@ -1,8 +1,8 @@
 //! `muster bench failover`.
 
 use super::{
-    Shape, agents,
-    frameworks::{self, Moment, Pace, Shared},
+    Shape,
+    frameworks::{Moment, Pace, Shared},
     ledger::Ledger,
     masters::Masters,
     report::{Report, median_max, times},
@@ -15,7 +15,7 @@ use std::{
     sync::{Arc, Mutex, atomic::AtomicBool},
     time::{Duration, Instant},
 };
-use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{sync::mpsc, time::timeout};
 
 #[derive(Debug, Args)]
 pub(crate) struct FailoverArgs {
@@ -59,14 +59,7 @@ pub(crate) async fn run(args: FailoverArgs) -> anyhow::Result<Report> {
         every: Duration::from_secs_f64(1.0 / per_framework.max(0.001)),
         task: Resources::of(10, 1),
     };
-    let mut clients = JoinSet::new();
-    let roomy = Resources::of(100_000_000, 10_000_000);
-    for n in 0..args.shape.agents {
-        clients.spawn(agents::run(n, masters.addresses.clone(), roomy.clone(), ledger.clone()));
-    }
-    for n in 0..args.shape.frameworks {
-        clients.spawn(frameworks::run(n, masters.addresses.clone(), pace.clone(), shared.clone()));
-    }
+    let mut clients = args.shape.start_clients(&masters.addresses, &pace, &shared);
     let mut newest = Fence::default();
     trial(&mut heard, Instant::now(), &mut newest, args.shape.frameworks, true).await?;
     let mut all = Vec::new();

@@ -18,7 +18,6 @@ use std::{
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Endpoint;
 
 /// How a framework launches.
 #[derive(Debug, Clone)]
@@ -103,14 +102,7 @@ pub(crate) async fn run(number: usize, masters: Vec<String>, pace: Pace, shared:
 
 impl Framework {
     async fn session(&mut self, master: &str) -> Result<(), tonic::Status> {
-        let wrong = |error: tonic::transport::Error| tonic::Status::unavailable(error.to_string());
-        let endpoint = Endpoint::from_shared(format!("http://{master}")).map_err(wrong)?;
-        let channel = endpoint
-            .tcp_nodelay(true)
-            .connect_timeout(Duration::from_secs(2))
-            .connect()
-            .await
-            .map_err(wrong)?;
+        let channel = super::dial(master).await?;
         let (up, frames) = mpsc::channel(4096);
         let mut client = v1::scheduler_service_client::SchedulerServiceClient::new(channel);
         let mut down = client.session(ReceiverStream::new(frames)).await?.into_inner();

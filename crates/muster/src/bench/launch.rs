@@ -1,8 +1,8 @@
 //! `muster bench launch`.
 
 use super::{
-    Shape, agents,
-    frameworks::{self, Pace, Shared},
+    Shape,
+    frameworks::{Pace, Shared},
     ledger::Ledger,
     masters::Masters,
     report::{Report, times},
@@ -16,7 +16,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::sync::mpsc;
 
 #[derive(Debug, Args)]
 pub(crate) struct LaunchArgs {
@@ -54,14 +54,7 @@ pub(crate) async fn run(args: LaunchArgs) -> anyhow::Result<Report> {
         every: if args.rate == 0 { Duration::ZERO } else { Duration::from_secs_f64(1.0 / per_second) },
         task: Resources::of(10, 1),
     };
-    let mut clients = JoinSet::new();
-    let roomy = Resources::of(100_000_000, 10_000_000);
-    for n in 0..args.shape.agents {
-        clients.spawn(agents::run(n, masters.addresses.clone(), roomy.clone(), ledger.clone()));
-    }
-    for n in 0..args.shape.frameworks {
-        clients.spawn(frameworks::run(n, masters.addresses.clone(), pace.clone(), shared.clone()));
-    }
+    let mut clients = args.shape.start_clients(&masters.addresses, &pace, &shared);
     let settle = Instant::now();
     while ledger.started_count() < args.shape.frameworks && settle.elapsed() < Duration::from_secs(60) {
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -14,7 +14,11 @@ mod report;
 
 use crate::cli::Output;
 use clap::{Args, Subcommand};
-use std::process::ExitCode;
+use frameworks::{Pace, Shared};
+use muster_model::Resources;
+use std::{process::ExitCode, sync::Arc, time::Duration};
+use tokio::task::JoinSet;
+use tonic::transport::{Channel, Endpoint};
 
 /// Measure masters on this machine.
 #[derive(Debug, Args)]
@@ -49,6 +53,28 @@ pub(crate) struct Shape {
     /// Where the masters' data is; a temporary directory when not given. A disk that forgets measures nothing.
     #[arg(long, value_name = "DIR")]
     work_dir: Option<std::path::PathBuf>,
+}
+
+/// A connection to a master, as an agent or a scheduler opens it.
+async fn dial(master: &str) -> Result<Channel, tonic::Status> {
+    let wrong = |error: tonic::transport::Error| tonic::Status::unavailable(error.to_string());
+    let endpoint = Endpoint::from_shared(format!("http://{master}")).map_err(wrong)?;
+    endpoint.tcp_nodelay(true).connect_timeout(Duration::from_secs(2)).connect().await.map_err(wrong)
+}
+
+impl Shape {
+    /// Starts all simulated clients; they run until the set is shut down.
+    fn start_clients(&self, masters: &[String], pace: &Pace, shared: &Arc<Shared>) -> JoinSet<()> {
+        let mut clients = JoinSet::new();
+        let roomy = Resources::of(100_000_000, 10_000_000);
+        for n in 0..self.agents {
+            clients.spawn(agents::run(n, masters.to_vec(), roomy.clone(), shared.ledger.clone()));
+        }
+        for n in 0..self.frameworks {
+            clients.spawn(frameworks::run(n, masters.to_vec(), pace.clone(), shared.clone()));
+        }
+        clients
+    }
 }
 
 /// Runs a benchmark.
