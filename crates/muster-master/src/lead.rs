@@ -41,7 +41,7 @@ pub(crate) async fn lead(
     serve: Box<dyn FnOnce() + Send>,
     over: CancellationToken,
 ) {
-    let Reign { fence, mut applied, proposer, .. } = reign;
+    let Reign { fence, mut applied, proposer } = reign;
     let (outputs, mut outputs_in) = mpsc::channel(config.shards.max(1) as usize);
     let shards = start_shards(&config, &outputs);
     let mut effects = Vec::new();

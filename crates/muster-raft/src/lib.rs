@@ -1,7 +1,7 @@
 //! Consensus and durability: a replicated log under the registry.
 //!
 //! [`Raft`] is one replica: it opens a data directory, finds its cluster, follows or leads. Who leads opens a
-//! [`Reign`]: a frozen registry, the ordered stream of everything applied after it, and a [`Proposer`].
+//! [`Reign`]: the ordered stream of everything applied from then on, and a [`Proposer`].
 //! Behind it: openraft; a log in sled with a durable mark beside it (`store`); one gRPC service between
 //! masters (`peer`); founding, joining and replacing members (`member`).
 //!

@@ -73,7 +73,6 @@ struct OpenReign {
 
 /// What a new reign starts with.
 pub(crate) struct NewReign {
-    pub(crate) registry: Registry,
     pub(crate) applied: mpsc::Receiver<AppliedBatch>,
     /// Closes with the reign.
     pub(crate) open: watch::Receiver<()>,
@@ -123,7 +122,7 @@ impl Shared {
         let (still_open, open) = watch::channel(());
         state.begun = term;
         state.reign = Some(OpenReign { term, applied: sender, open: still_open });
-        Some(NewReign { registry: state.registry.clone(), applied, open })
+        Some(NewReign { applied, open })
     }
 
     /// Ends the reign of this term or of an earlier one: its stream of what is applied closes.

@@ -50,8 +50,6 @@ pub struct Raft {
 pub struct Reign {
     /// Goes with everything that this leader says.
     pub fence: Fence,
-    /// The registry when the reign began, frozen.
-    pub registry: Registry,
     /// Everything applied after that, in order. It ends with the reign; what was proposed and not seen here
     /// by then has an unknown outcome.
     pub applied: mpsc::Receiver<AppliedBatch>,
@@ -165,7 +163,7 @@ impl Raft {
         let begun = self.node.shared.begin(term.0).ok_or_else(not_leading)?;
         let fence = Fence { incarnation: self.node.store.mark().incarnation, term };
         let proposer = proposer::start(core, self.node.shared.clone(), term.0, begun.open, &self.node.config);
-        Ok(Reign { fence, registry: begun.registry, applied: begun.applied, proposer })
+        Ok(Reign { fence, applied: begun.applied, proposer })
     }
 
     /// Registry time now (`protocol` B6).

@@ -3,16 +3,14 @@
 use super::{
     Shape,
     frameworks::{Moment, Pace, Shared},
-    ledger::Ledger,
     masters::Masters,
-    report::{Report, median_max, times},
+    report::{Report, median_max},
 };
 use anyhow::bail;
 use clap::Args;
 use muster_model::{Fence, Resources};
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 use tokio::{sync::mpsc, time::timeout};
@@ -43,15 +41,9 @@ struct Times {
 
 pub(crate) async fn run(args: FailoverArgs) -> anyhow::Result<Report> {
     let mut masters = Masters::start(&args.shape).await?;
-    let ledger = Arc::new(Ledger::default());
     let (moments, mut heard) = mpsc::channel(65_536);
-    let shared = Arc::new(Shared {
-        ledger: ledger.clone(),
-        launching: AtomicBool::new(true),
-        recording: AtomicBool::new(false),
-        latency: Mutex::new(times()),
-        moments,
-    });
+    let shared = Shared::new(moments);
+    let ledger = &shared.ledger;
     let per_framework = args.rate as f64 / args.shape.frameworks as f64;
     let pace = Pace {
         tasks_per_accept: 1,
@@ -73,8 +65,7 @@ pub(crate) async fn run(args: FailoverArgs) -> anyhow::Result<Report> {
         masters.restart(leader)?;
         masters.caught_up().await?;
     }
-    shared.launching.store(false, std::sync::atomic::Ordering::Relaxed);
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    shared.settle().await;
     let mut report = Report::default();
     let mut figure = |name: &str, of: fn(&Times) -> Duration| {
         if let Some((median, max)) = median_max(all.iter().map(of).collect()) {

@@ -45,6 +45,31 @@ pub(crate) struct Shared {
     pub(crate) moments: mpsc::Sender<Moment>,
 }
 
+impl Shared {
+    /// New tasks are launched, times are not recorded yet.
+    pub(crate) fn new(moments: mpsc::Sender<Moment>) -> Arc<Self> {
+        Arc::new(Self {
+            ledger: Arc::default(),
+            launching: AtomicBool::new(true),
+            recording: AtomicBool::new(false),
+            latency: Mutex::new(super::report::times()),
+            moments,
+        })
+    }
+
+    /// Nothing new is launched; waits until what is on its way has arrived, so that it can be judged.
+    pub(crate) async fn settle(&self) {
+        self.launching.store(false, Ordering::Relaxed);
+        let (mut started, mut quiet) = (self.ledger.started_count(), Instant::now());
+        while quiet.elapsed() < Duration::from_secs(1) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            if self.ledger.started_count() != started {
+                (started, quiet) = (self.ledger.started_count(), Instant::now());
+            }
+        }
+    }
+}
+
 /// Something a failover is timed by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Moment {

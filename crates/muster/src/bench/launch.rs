@@ -3,17 +3,13 @@
 use super::{
     Shape,
     frameworks::{Pace, Shared},
-    ledger::Ledger,
     masters::Masters,
-    report::{Report, times},
+    report::Report,
 };
 use clap::Args;
 use muster_model::Resources;
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
@@ -38,15 +34,9 @@ pub(crate) struct LaunchArgs {
 
 pub(crate) async fn run(args: LaunchArgs) -> anyhow::Result<Report> {
     let masters = Masters::start(&args.shape).await?;
-    let ledger = Arc::new(Ledger::default());
     let (moments, _unheard) = mpsc::channel(1);
-    let shared = Arc::new(Shared {
-        ledger: ledger.clone(),
-        launching: AtomicBool::new(true),
-        recording: AtomicBool::new(false),
-        latency: Mutex::new(times()),
-        moments,
-    });
+    let shared = Shared::new(moments);
+    let ledger = &shared.ledger;
     let per_second = args.rate as f64 / args.shape.frameworks as f64 / args.tasks_per_accept as f64;
     let pace = Pace {
         tasks_per_accept: args.tasks_per_accept,
@@ -66,15 +56,7 @@ pub(crate) async fn run(args: LaunchArgs) -> anyhow::Result<Report> {
     tokio::time::sleep(Duration::from_secs(args.secs)).await;
     let (secs, after) = (began.elapsed().as_secs_f64(), count());
     shared.recording.store(false, Ordering::Relaxed);
-    // What is on its way arrives before the judgement.
-    shared.launching.store(false, Ordering::Relaxed);
-    let (mut started, mut quiet) = (ledger.started_count(), Instant::now());
-    while quiet.elapsed() < Duration::from_secs(1) {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        if ledger.started_count() != started {
-            (started, quiet) = (ledger.started_count(), Instant::now());
-        }
-    }
+    shared.settle().await;
     let mut report = Report::default();
     report.figure("launches", (after.0 - before.0) as f64 / secs, "tasks/s");
     {
