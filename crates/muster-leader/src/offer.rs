@@ -113,9 +113,13 @@ impl Leader {
             let wanted = self.frameworks.get(&grant.framework_id).is_some_and(|session| {
                 session.roles.contains(&grant.role) && !session.suppressed.contains(&grant.role)
             });
-            let agent = registry.agent(&grant.agent_id).filter(|_| self.agents.contains_key(&grant.agent_id));
-            let Some(agent) = agent.filter(|_| wanted) else {
+            if !wanted {
                 self.shards.returned_grant(shard, grant.n, None);
+                continue;
+            }
+            let agent = registry.agent(&grant.agent_id).filter(|_| self.agents.contains_key(&grant.agent_id));
+            let Some(agent) = agent else {
+                self.shards.returned_early(shard, grant.n);
                 continue;
             };
             let outstanding = self.outstanding(now, registry, shard, grant);

@@ -12,6 +12,8 @@ const CHANGES_WAITING_MAX: usize = 4_096;
 #[derive(Debug)]
 pub(crate) struct Shards {
     shards: Vec<Waiting>,
+    /// Grants (shard, number) that go back once the shards have heard why they cannot be offered.
+    early: Vec<(u32, u64)>,
 }
 
 #[derive(Debug, Default)]
@@ -26,7 +28,7 @@ struct Waiting {
 
 impl Shards {
     pub(crate) fn new(count: u32) -> Self {
-        Self { shards: (0..count.max(1)).map(|_| Waiting::default()).collect() }
+        Self { shards: (0..count.max(1)).map(|_| Waiting::default()).collect(), early: Vec::new() }
     }
 
     fn tell_all(&mut self, input: impl Fn() -> ShardInput) {
@@ -49,6 +51,15 @@ impl Shards {
             shard.inputs.push(ShardInput::Changed(changes.clone()));
             shard.changes += 1;
         }
+        for (shard, grant) in std::mem::take(&mut self.early) {
+            self.returned_grant(shard, grant, None);
+        }
+    }
+
+    /// A grant on an agent whose end is known here, but not yet committed. Given back at once it would be granted
+    /// again at once, over and over: it goes back with the next change.
+    pub(crate) fn returned_early(&mut self, shard: u32, grant: u64) {
+        self.early.push((shard, grant));
     }
 
     pub(crate) fn wish(&mut self, id: &FrameworkId, wishes: Option<Wishes>) {

@@ -1,0 +1,169 @@
+//! What clients say.
+
+use super::{Script, words::Words};
+use muster_leader::Input;
+use muster_model::*;
+
+impl Script {
+    pub(crate) fn scheduler(&mut self, name: &str, words: &Words<'_>) {
+        let known = self.frameworks.get(name).cloned();
+        let roles = |key: &str| words.list(key).into_iter().map(|it| Role::parse(it).unwrap()).collect();
+        let refuse_ms = words.number("filter").unwrap_or(0);
+        let call = match words.0[1] {
+            "subscribe" => {
+                let mut wanted: Vec<Role> = roles("roles");
+                if wanted.is_empty() {
+                    wanted.push(Role::any());
+                }
+                SchedulerCall::Subscribe {
+                    framework_id: known,
+                    info: FrameworkInfo {
+                        name: name.into(),
+                        user: "u".into(),
+                        principal: words.value("principal").map(Into::into),
+                        roles: wanted,
+                        failover_timeout_ms: words.number("timeout").unwrap_or(0),
+                        capabilities: Capabilities {
+                            partition_aware: !words.has("unaware"),
+                            ..Default::default()
+                        },
+                        sealed: Sealed::default(),
+                    },
+                    suppressed_roles: roles("suppressed"),
+                }
+            }
+            "accept" => SchedulerCall::Accept {
+                offer_ids: words.0[2].split(',').map(OfferId::new).collect(),
+                tasks: words.0[3..].iter().filter_map(|word| task(word)).collect(),
+                refuse_ms,
+            },
+            "decline" => SchedulerCall::Decline {
+                offer_ids: words.0[2].split(',').map(OfferId::new).collect(),
+                refuse_ms,
+            },
+            "suppress" => SchedulerCall::Suppress { roles: roles("roles") },
+            "revive" => SchedulerCall::Revive { roles: roles("roles") },
+            "kill" => {
+                SchedulerCall::Kill { task_id: TaskId::new(words.0[2]), agent_id: None, grace_ms: None }
+            }
+            "ack" => {
+                let task_id = TaskId::new(words.0[2]);
+                let key = TaskKey { framework_id: known.unwrap(), task_id: task_id.clone() };
+                let head = self.registry.task(&key).and_then(|task| task.updates.first());
+                SchedulerCall::Acknowledge { task_id, uuid: head.map_or(Uuid([9; 16]), |head| head.uuid) }
+            }
+            "reconcile" => SchedulerCall::Reconcile {
+                tasks: words.0[2..].iter().map(|word| self.asked_for(word)).collect(),
+            },
+            "request" => SchedulerCall::Request {
+                needs: words.0[2..].iter().map(|text| Resources::parse(text).unwrap()).collect(),
+            },
+            "message" => SchedulerCall::Message {
+                agent_id: self.agents[words.0[2]].0.clone(),
+                executor_id: ExecutorId::new("e1"),
+                data: b"hello".to_vec(),
+            },
+            "teardown" => SchedulerCall::Teardown,
+            other => panic!("{other}: no such call"),
+        };
+        self.calls += 1;
+        let id = words.number("id").unwrap_or(self.calls);
+        let conn = self.stream(name, words.has("anew"));
+        self.step(Input::Call { conn, call: Call::Scheduler { id, call } });
+    }
+
+    /// `t1` or `t1@A1`.
+    fn asked_for(&self, word: &str) -> (TaskId, Option<AgentId>) {
+        match word.split_once('@') {
+            Some((task, agent)) => {
+                let known = self.agents.get(agent).map(|(id, _)| id.clone());
+                (TaskId::new(task), Some(known.unwrap_or_else(|| AgentId::new(agent))))
+            }
+            None => (TaskId::new(word), None),
+        }
+    }
+
+    pub(crate) fn agent(&mut self, name: &str, words: &Words<'_>) {
+        let call = match words.0[1] {
+            "hello" => {
+                self.mute.remove(name);
+                AgentCall::Hello(self.hello(name, words))
+            }
+            "accepted" => AgentCall::Accepted(words.0[2..].iter().map(|task| self.launches[*task]).collect()),
+            "running" => AgentCall::Status(self.update(words.0[2], TaskState::Running, 1)),
+            "finished" => AgentCall::Status(self.update(words.0[2], TaskState::Finished, 2)),
+            "killed" => AgentCall::Status(self.update(words.0[2], TaskState::Killed, 2)),
+            "says" => AgentCall::Message {
+                framework_id: self.frameworks[words.0[2]].clone(),
+                executor_id: ExecutorId::new("e1"),
+                data: b"hello".to_vec(),
+            },
+            other => panic!("{other}: no such call"),
+        };
+        let session = self.agents.get(name).map_or(Session(0), |(_, session)| *session);
+        let session = words.number("session").map_or(session, Session);
+        let conn = self.stream(name, words.has("anew"));
+        self.step(Input::Call { conn, call: Call::Agent { session, call } });
+    }
+
+    fn update(&self, task: &str, state: TaskState, seq: u32) -> StatusUpdate {
+        let launch = self.launches[task];
+        let framework_id = self
+            .registry
+            .tasks()
+            .find(|it| it.launch == launch)
+            .map_or_else(|| FrameworkId::new("c-0000"), |it| it.key.framework_id.clone());
+        let status = Status {
+            state,
+            source: Source::Executor,
+            reason: None,
+            message: "".into(),
+            wall: WallTime(0),
+            sealed: Sealed::default(),
+        };
+        let task = TaskKey { framework_id, task_id: TaskId::new(task) };
+        StatusUpdate { launch, task, seq, uuid: Uuid::of(launch, seq), status }
+    }
+
+    /// `A1 hello cpus:4;mem:100 t1 t2!` lists t1 running and t2 finished, with its report.
+    fn hello(&self, name: &str, words: &Words<'_>) -> Hello {
+        let tasks = words.0[3..].iter().filter(|word| word.starts_with('t')).map(|word| {
+            let ended = word.ends_with('!');
+            let state = if ended { TaskState::Finished } else { TaskState::Running };
+            let update = self.update(word.trim_end_matches('!'), state, 2);
+            KnownTask {
+                launch: update.launch,
+                task: update.task.clone(),
+                state,
+                alive: !ended,
+                resources: Resources::parse("cpus:1").unwrap(),
+                updates: if ended { vec![update] } else { Vec::new() },
+            }
+        });
+        Hello {
+            agent_id: self.agents.get(name).map(|(id, _)| id.clone()),
+            info: AgentInfo {
+                machine_id: MachineId::new(name),
+                hostname: name.into(),
+                port: 5051,
+                resources: Resources::parse(words.0[2]).unwrap(),
+                attributes: Vec::new(),
+            },
+            tasks: tasks.collect(),
+            sealed: Sealed::default(),
+        }
+    }
+}
+
+/// `t1=cpus:1;mem:32`.
+fn task(word: &str) -> Option<TaskSpec> {
+    let (id, resources) = word.split_once('=').filter(|(id, _)| id.starts_with('t'))?;
+    Some(TaskSpec {
+        task_id: TaskId::new(id),
+        name: id.into(),
+        resources: Resources::parse(resources).unwrap(),
+        executor: None,
+        grace_ms: None,
+        sealed: Sealed::default(),
+    })
+}

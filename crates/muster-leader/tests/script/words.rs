@@ -1,0 +1,148 @@
+//! Lines taken apart, and what is shown of commands and events.
+
+use muster_model::*;
+use muster_registry::Command;
+
+/// The words of a line.
+pub(crate) struct Words<'a>(pub(crate) Vec<&'a str>);
+
+impl<'a> Words<'a> {
+    pub(crate) fn of(line: &'a str) -> Self {
+        Self(line.split_whitespace().collect())
+    }
+    pub(crate) fn has(&self, word: &str) -> bool {
+        self.0.contains(&word)
+    }
+    pub(crate) fn value(&self, name: &str) -> Option<&'a str> {
+        self.0.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    }
+    pub(crate) fn number(&self, name: &str) -> Option<u64> {
+        self.value(name).map(|text| text.parse().unwrap())
+    }
+    pub(crate) fn list(&self, name: &str) -> Vec<&'a str> {
+        self.value(name).map(|text| text.split(',').collect()).unwrap_or_default()
+    }
+}
+
+fn joined<T: ToString>(all: impl IntoIterator<Item = T>) -> String {
+    all.into_iter().map(|it| it.to_string()).collect::<Vec<_>>().join(" ")
+}
+
+pub(crate) fn shown_command(command: &Command) -> String {
+    match command {
+        Command::BeginTerm(_) => "begin the term".into(),
+        Command::Tick => "tick".into(),
+        Command::Subscribe(it) => match &it.framework_id {
+            Some(id) => format!("subscribe {id}"),
+            None => format!("subscribe a new framework {}", it.info.name),
+        },
+        Command::DisconnectFramework { framework_id, session } => {
+            format!("disconnect {framework_id} session {session}")
+        }
+        Command::ExpireFramework { framework_id, disconnected } => {
+            format!("expire {framework_id}, disconnected at #{disconnected}")
+        }
+        Command::Teardown { framework_id } => format!("tear down {framework_id}"),
+        Command::AdmitAgent(hello) => match &hello.agent_id {
+            Some(id) => format!("admit {id}"),
+            None => format!("admit a new agent on {}", hello.info.hostname),
+        },
+        Command::DisconnectAgent { agent_id, session } => format!("disconnect {agent_id} session {session}"),
+        Command::MarkUnreachable { agent_id, disconnected } => {
+            format!("mark {agent_id} unreachable, disconnected at #{disconnected}")
+        }
+        Command::MarkGone { agent_id } => format!("mark {agent_id} gone"),
+        Command::Launch(it) => {
+            format!("launch {} on {} by {}", joined(it.task_ids()), it.agent_id, joined(&it.offer_ids))
+        }
+        Command::Accepted { agent_id, launches } => format!("accepted by {agent_id}: {}", joined(launches)),
+        Command::Status { update, .. } => format!("{} {}", update.task, update.status.state),
+        Command::Ended { agent_id, launch } => format!("ended on {agent_id}: {launch}"),
+        Command::Acknowledge { task, .. } => format!("acknowledge {task}"),
+        Command::Kill { task, .. } => format!("kill {task}"),
+        Command::Configure(_) => "configure".into(),
+    }
+}
+
+pub(crate) fn shown_event(event: &Event) -> Vec<String> {
+    match event {
+        Event::Scheduler(SchedulerEvent::Offers(offers)) => {
+            let shown = offers.iter().map(|it| {
+                let offer = &it.offer;
+                format!("offer {} of {}: {}", offer.offer_id, offer.agent_id, offer.resources)
+            });
+            shown.collect()
+        }
+        Event::Scheduler(event) => vec![shown_scheduler_event(event)],
+        Event::Agent { session, event } => vec![format!("(session {session}) {}", shown_agent_event(event))],
+    }
+}
+
+fn shown_scheduler_event(event: &SchedulerEvent) -> String {
+    match event {
+        SchedulerEvent::Subscribed { framework_id, session, .. } => {
+            format!("subscribed {framework_id} session {session}")
+        }
+        SchedulerEvent::Offers(offers) => format!("{} offers", offers.len()),
+        SchedulerEvent::Rescind(id) => format!("rescind {id}"),
+        SchedulerEvent::Update { task_id, agent_id, status, uuid } => {
+            let agent = agent_id.as_ref().map_or("no agent".into(), ToString::to_string);
+            let reason = status.reason.map_or("", |reason| reason.name());
+            let waits = if uuid.is_some() { "waits for its acknowledgement" } else { "needs none" };
+            let shown =
+                format!("update {task_id} on {agent}: {} {reason} {}; {waits}", status.state, status.message);
+            joined(shown.replace(" ;", ";").split_whitespace())
+        }
+        SchedulerEvent::Message { agent_id, executor_id, .. } => {
+            format!("message from {executor_id} on {agent_id}")
+        }
+        SchedulerEvent::AgentLost(id) => format!("agent {id} is lost"),
+        SchedulerEvent::ExecutorLost { agent_id, executor_id, .. } => {
+            format!("executor {executor_id} on {agent_id} is lost")
+        }
+        SchedulerEvent::Error(why) => format!("error: {why}"),
+        SchedulerEvent::Heartbeat => "heartbeat".into(),
+        SchedulerEvent::Outcome { id, outcome } => format!("call {id}: {}", shown_outcome(outcome)),
+    }
+}
+
+fn shown_outcome(outcome: &CallOutcome) -> String {
+    match outcome {
+        CallOutcome::Done => "done".into(),
+        CallOutcome::Accepted(outcome) if outcome.tasks.is_empty() => "accepted, nothing to launch".into(),
+        CallOutcome::Accepted(outcome) => {
+            let tasks = outcome.tasks.iter().map(|(id, became)| match became {
+                TaskOutcome::Launched(launch) => format!("{id} launched as {launch}"),
+                TaskOutcome::Refused { state, reason, message } => {
+                    format!("{id} {state} {} ({message})", reason.name())
+                }
+            });
+            tasks.collect::<Vec<_>>().join("; ")
+        }
+        CallOutcome::Refused(why) => format!("refused: {why}"),
+        CallOutcome::Busy => "busy".into(),
+        CallOutcome::Unknown => "outcome unknown".into(),
+    }
+}
+
+fn shown_agent_event(event: &AgentEvent) -> String {
+    match event {
+        AgentEvent::Welcome { agent_id, forget, low_mark, .. } => {
+            let forget = joined(forget);
+            let forget = if forget.is_empty() { forget } else { format!(", forget {forget}") };
+            format!("welcome {agent_id}, low mark {low_mark}{forget}")
+        }
+        AgentEvent::Run(order) => {
+            let killed = if order.killed { ", killed already" } else { "" };
+            format!("run {} as {}{killed}", order.task, order.launch)
+        }
+        AgentEvent::Kill { launch, task, .. } => format!("kill {task}, {launch}"),
+        AgentEvent::Confirm { launch, seq } => format!("confirmed update {seq} of {launch}"),
+        AgentEvent::Ping(n) => format!("ping {n}"),
+        AgentEvent::Message { framework_id, executor_id, .. } => {
+            format!("message from {framework_id} to {executor_id}")
+        }
+        AgentEvent::Rejected(why) => format!("rejected: {why}"),
+        AgentEvent::Forget(launch) => format!("forget {launch}"),
+    }
+}
