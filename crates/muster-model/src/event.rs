@@ -164,8 +164,6 @@ pub enum AgentEvent {
         /// Its number.
         seq: u32,
     },
-    /// The task is over in the registry: forget the launch once its process is gone.
-    Forget(LaunchNumber),
     /// Answer with a pong of the same number.
     Ping(u64),
     /// Bytes to an executor.

@@ -256,7 +256,6 @@ impl Node {
             AgentEvent::Run(order) => self.run(now_ms, *order, effects),
             AgentEvent::Kill { launch, task, grace_ms } => self.kill(now_ms, launch, task, grace_ms, effects),
             AgentEvent::Confirm { launch, seq } => self.confirm(launch, seq),
-            AgentEvent::Forget(launch) => self.forget(launch),
             AgentEvent::Ping(n) => self.say(AgentCall::Pong(n), effects),
             // Executors come later; without one, bytes for it are dropped, as at-most-once allows.
             AgentEvent::Message { .. } => {}

@@ -125,7 +125,7 @@ impl Node {
             Input::CheckpointFailed(why) => self.stop(format!("cannot keep a checkpoint: {why}"), effects),
             Input::Started { launch, process } => self.started(launch, process),
             Input::Released { launch } => self.released(now_ms, launch),
-            Input::Ended { launch, end } => self.ended(now_ms, launch, end, effects),
+            Input::Ended { launch, end } => self.ended(now_ms, launch, end),
             Input::Wake => self.wake(now_ms, effects),
         }
         if !self.records.is_empty() && !self.stopped {

@@ -53,8 +53,6 @@ pub(crate) struct Run {
     pub(crate) accept_due: bool,
     /// The last update said on the present connection.
     pub(crate) said_seq: u32,
-    /// The registry wants no word of it any more; its process is still there.
-    forget: bool,
     /// When its whole group is killed.
     kill_at: Option<u64>,
     /// When its updates are said again.
@@ -72,7 +70,6 @@ impl Run {
             unlisted: false,
             accept_due: false,
             said_seq: 0,
-            forget: false,
             kill_at: None,
             repeat_at: None,
             repeat_ms: 0,
@@ -246,22 +243,17 @@ impl Node {
         }
         run.phase = Phase::Live { released: true };
         let running = self.saved.tasks.get(&launch).is_some_and(|task| task.state == TaskState::Running);
-        if !running && !run.forget {
+        if !running {
             self.report(now_ms, launch, TaskState::Running, Source::Executor, None, "");
         }
     }
 
-    pub(crate) fn ended(&mut self, now_ms: u64, launch: LaunchNumber, end: End, effects: &mut Vec<Effect>) {
+    pub(crate) fn ended(&mut self, now_ms: u64, launch: LaunchNumber, end: End) {
         let Some(run) = self.runs.get(&launch) else { return };
         if matches!(run.phase, Phase::Ended | Phase::Pending | Phase::Intending | Phase::Unlisted) {
             return;
         }
         let Some(task) = self.saved.tasks.get(&launch) else { return };
-        if run.forget {
-            // Not listed in the next hello either, which says the same if this word is lost.
-            self.say(AgentCall::Ended(launch), effects);
-            return self.drop_task(launch);
-        }
         let killed = task.kill_grace_ms.is_some();
         if killed && matches!(end, End::NotReleased | End::StartFailed(_)) {
             return self.killed_during_launch(now_ms, launch);
@@ -387,12 +379,11 @@ impl Node {
         }
     }
 
-    /// The registry wants no word of this launch any more.
+    /// The registry wants no word of this launch any more. What lives is not forgotten, whoever says so.
     pub(crate) fn forget(&mut self, launch: LaunchNumber) {
-        let Some(run) = self.runs.get_mut(&launch) else { return };
-        match run.phase {
-            Phase::Ended | Phase::Pending | Phase::Unlisted => self.drop_task(launch),
-            _ => run.forget = true,
+        let phase = self.runs.get(&launch).map(|run| run.phase);
+        if matches!(phase, Some(Phase::Ended | Phase::Pending | Phase::Unlisted)) {
+            self.drop_task(launch);
         }
     }
 

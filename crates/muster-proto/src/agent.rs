@@ -160,7 +160,6 @@ pub fn agent_event(frame: v1::AgentDownFrame) -> Result<(Fence, Session, AgentDo
             launch: launch_number(required("confirm.launch", wire.launch)?),
             seq: wire.seq,
         }),
-        Down::Forget(launch) => AgentDown::Event(AgentEvent::Forget(launch_number(launch))),
         Down::Ping(n) => AgentDown::Event(AgentEvent::Ping(n)),
         Down::Message(wire) => {
             short("message.data", &wire.data, limits::MESSAGE_BYTES_MAX)?;
@@ -217,7 +216,6 @@ pub fn agent_down_frame(fence: Fence, session: Session, event: &AgentEvent) -> v
         AgentEvent::Confirm { launch, seq } => {
             Down::Confirm(v1::Confirm { launch: Some(wire_launch_number(*launch)), seq: *seq })
         }
-        AgentEvent::Forget(launch) => Down::Forget(wire_launch_number(*launch)),
         AgentEvent::Ping(n) => Down::Ping(*n),
         AgentEvent::Message { framework_id, executor_id, data } => Down::Message(v1::ExecutorMessage {
             framework_id: framework_id.to_string(),

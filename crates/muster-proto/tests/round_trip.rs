@@ -194,7 +194,6 @@ fn any_agent_event() -> impl Strategy<Value = AgentEvent> {
         (any_launch(), any_key(), option::of(any::<u64>()))
             .prop_map(|(launch, task, grace_ms)| AgentEvent::Kill { launch, task, grace_ms }),
         (any_launch(), any::<u32>()).prop_map(|(launch, seq)| AgentEvent::Confirm { launch, seq }),
-        any_launch().prop_map(AgentEvent::Forget),
         any::<u64>().prop_map(AgentEvent::Ping),
         text().prop_map(AgentEvent::Rejected),
     ]

@@ -143,6 +143,5 @@ fn shown_agent_event(event: &AgentEvent) -> String {
             format!("message from {framework_id} to {executor_id}")
         }
         AgentEvent::Rejected(why) => format!("rejected: {why}"),
-        AgentEvent::Forget(launch) => format!("forget {launch}"),
     }
 }

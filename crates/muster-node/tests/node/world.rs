@@ -120,7 +120,6 @@ impl World {
                 event(AgentEvent::Kill { launch: first(), task: key(first()), grace_ms: number("grace") })
             }
             "confirm" => event(AgentEvent::Confirm { launch: first(), seq: rest[1].parse().unwrap() }),
-            "forget" => event(AgentEvent::Forget(first())),
             "ping" => event(AgentEvent::Ping(rest[0].parse().unwrap())),
             "reject" => event(AgentEvent::Rejected("gone".into())),
             "held" => Input::Started { launch: first(), process: process(first()) },

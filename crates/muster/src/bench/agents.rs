@@ -127,7 +127,7 @@ impl Agent {
                 vec![]
             }
             AgentEvent::Ping(n) => vec![AgentCall::Pong(n)],
-            AgentEvent::Forget(_) | AgentEvent::Message { .. } | AgentEvent::Rejected(_) => vec![],
+            AgentEvent::Message { .. } | AgentEvent::Rejected(_) => vec![],
         }
     }
 }
