@@ -19,7 +19,8 @@
 //! # Nevers
 //! - Only `store` names sled, only `codec` names bincode; no other crate sees openraft.
 //! - No wall clock in any decision. No lease answers a read.
-//! - No request of another cluster, incarnation or node id is answered.
+//! - No request of another cluster, incarnation or node id is answered; a replica whose configured peers are by
+//!   majority of another cluster stops ([`Raft::failed`]).
 //! - No command that this version does not understand is skipped: it stops the replica.
 
 mod clock;
@@ -36,6 +37,7 @@ mod proposer;
 mod raft;
 mod status;
 mod store;
+mod stranger;
 mod types;
 
 pub use config::RaftConfig;

@@ -35,22 +35,21 @@ pub(crate) async fn enter(node: Arc<Node>) {
             if creator && mark.damage.is_none() { found(&node).await } else { join(&node, None).await };
         match step {
             Ok(()) => return,
+            // The first request of a peer may have started it meanwhile.
+            Err(_) if node.core().is_some() => return,
             Err(note) => node.note(note),
-        }
-        if node.core().is_some() {
-            return;
         }
         sleep(Duration::from_millis(node.config.ask_ms)).await;
     }
 }
 
 /// The others by name and address.
-fn others(node: &Node) -> impl Iterator<Item = &(String, String)> {
+pub(crate) fn others(node: &Node) -> impl Iterator<Item = &(String, String)> {
     node.config.members.iter().filter(|(name, _)| *name != node.config.name)
 }
 
 /// Asks another master one thing.
-async fn ask<T, F, C>(address: &str, call: C) -> Result<T, String>
+pub(crate) async fn ask<T, F, C>(address: &str, call: C) -> Result<T, String>
 where
     C: FnOnce(proto::peer_service_client::PeerServiceClient<tonic::transport::Channel>) -> F,
     F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,

@@ -12,6 +12,7 @@ use crate::{
     },
     proposer::{self, Proposer},
     store::{self, Store, StoreOptions, lock},
+    stranger::{self, Strangers},
     types::{Member, TypeConfig},
 };
 use muster_model::{ClusterId, Fence, Term, Timestamp};
@@ -63,6 +64,7 @@ pub(crate) struct Node {
     pub(crate) store: Arc<Store>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) heard: Arc<Heard>,
+    pub(crate) strangers: Strangers,
     pub(crate) leadership: watch::Sender<Leadership>,
     /// Since when this replica leads, as it sees it.
     pub(crate) leading_since: Mutex<Option<Instant>>,
@@ -119,6 +121,7 @@ impl Raft {
             store: opened.store,
             shared: Arc::new(Shared::new(registry, meta)),
             heard: Arc::default(),
+            strangers: Strangers::default(),
             leadership: watch::Sender::new(Leadership::Outside { note: "starting".into() }),
             leading_since: Mutex::new(None),
             confirmed: Mutex::default(),
@@ -138,6 +141,7 @@ impl Raft {
         } else {
             node.spawn(cluster::enter(node.clone()));
         }
+        node.spawn(stranger::watch(node.clone()));
         let (reads, asked) = mpsc::channel(READERS_MAX);
         node.spawn(answer_reads(node.clone(), asked));
         Ok(Self { node, reads })

@@ -37,7 +37,7 @@ pub struct Status {
     pub state_hash: u64,
     /// Of its data directory.
     pub node_id: u64,
-    /// What a member that may not vote needs.
+    /// What a member that may not vote needs, or which peers are of another cluster.
     pub note: String,
 }
 
@@ -62,7 +62,7 @@ impl Raft {
         let registry = node.shared.registry();
         let note = match &*node.leadership.borrow() {
             Leadership::Outside { note } => note.clone(),
-            _ => String::new(),
+            _ => node.strangers.note(),
         };
         let mut status = Status {
             name: node.config.name.clone(),

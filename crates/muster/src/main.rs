@@ -94,8 +94,12 @@ async fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
 fn start_log(directives: &Option<String>, serving: bool) {
     // Consensus tells of its inner steps at INFO: what an operator needs of it, muster_raft says.
     let default = if serving { "info,openraft=error" } else { "error" };
-    let directives = directives.as_deref().unwrap_or(default);
-    let filter = tracing_subscriber::EnvFilter::try_new(directives).unwrap_or_else(|error| {
+    let directives = match directives {
+        Some(given) if !given.contains("openraft") => format!("openraft=error,{given}"),
+        Some(given) => given.clone(),
+        None => default.to_owned(),
+    };
+    let filter = tracing_subscriber::EnvFilter::try_new(&directives).unwrap_or_else(|error| {
         eprintln!("muster: --log {directives:?} is not understood ({error}); using {default:?}");
         tracing_subscriber::EnvFilter::new(default)
     });

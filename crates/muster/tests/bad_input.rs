@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use muster_testkit::{Plan, TestCluster};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -206,6 +207,38 @@ fn a_data_directory_of_another_master() {
     };
     master.is_refused(rename, &[data_dir.to_str().unwrap(), "belongs to the master m1", "m2"]);
     drop(master.run());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_data_directory_of_another_cluster() {
+    let three = || TestCluster::start(Plan { agents: 0, ..Plan::default() });
+    let (cluster, other) = (three().await.unwrap(), three().await.unwrap());
+    let id = async |cluster: &TestCluster| cluster.statuses().await.remove(0).1.cluster_id;
+    let (ours, theirs) = (id(&cluster).await, id(&other).await);
+    let (leader, term) = cluster.serving().await.unwrap();
+    let stranger = cluster.master_names().into_iter().find(|name| *name != leader).unwrap();
+    cluster.kill(&stranger).unwrap();
+    for name in other.master_names() {
+        other.kill(&name).unwrap();
+    }
+    let members: Vec<_> = cluster.master_names().into_iter().zip(cluster.masters()).collect();
+    let list =
+        members.iter().map(|(name, address)| format!("{name}={address}")).collect::<Vec<_>>().join(",");
+    let data_dir = other.dir().join(&stranger);
+    let mark = std::fs::read(data_dir.join("mark")).unwrap();
+    let (_, peer) = members.iter().find(|(name, _)| *name == leader).unwrap();
+    let path = data_dir.to_str().unwrap();
+    refused(
+        &["master", "--name", &stranger, "--members", &list, "--data-dir", path],
+        &[path, &ours, &theirs, &format!("{leader} at {peer}"), "with an empty one"],
+    );
+    // It neither voted nor wrote, and the others went on as they were.
+    assert_eq!(std::fs::read(data_dir.join("mark")).unwrap(), mark);
+    assert_eq!(cluster.serving().await.unwrap(), (leader, term));
+    // With its own directory it is one of them.
+    cluster.restart(&stranger).unwrap();
+    cluster.caught_up(&stranger).await.unwrap();
+    assert!(cluster.error_lines().is_empty(), "{:?}", cluster.error_lines());
 }
 
 #[test]

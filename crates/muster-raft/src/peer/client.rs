@@ -59,6 +59,10 @@ impl Heard {
     pub(crate) fn last(&self, node_id: u64) -> Option<Instant> {
         lock(&self.0).get(&node_id).copied()
     }
+    /// When any of them was.
+    pub(crate) fn newest(&self) -> Option<Instant> {
+        lock(&self.0).values().max().copied()
+    }
 }
 
 /// A connection that is dialled when it is used.

@@ -43,6 +43,7 @@ fn check(node: &Node, target: Option<&proto::Target>) -> Result<(), Status> {
     match &mark.cluster_id {
         None => return refused(format!("{} is in no cluster yet", node.config.name)),
         Some(cluster_id) if *cluster_id != target.cluster_id => {
+            node.strangers.meet(target.from_node, &target.cluster_id);
             return refused(format!(
                 "{} is in the cluster {cluster_id}, not {}",
                 node.config.name, target.cluster_id
