@@ -2,9 +2,10 @@
 
 use crate::SdkError;
 use crate::stream::{chain, said};
+use futures::stream::{FuturesUnordered, StreamExt};
 use muster_proto::v1::operator_service_client::OperatorServiceClient;
 use muster_proto::{limits, v1};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
@@ -14,6 +15,10 @@ use tonic::{Code, Request, Response, Status};
 const SEARCH_TIME: Duration = Duration::from_secs(10);
 /// How long one master may take to answer.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// How long one master may take to say how it is.
+const STATUS_TIME: Duration = Duration::from_millis(1_500);
+/// The others are asked as well when one has said nothing for this long.
+const HEDGE: Duration = Duration::from_millis(300);
 const DIAL_TIME: Duration = Duration::from_secs(1);
 /// The wait after all masters were asked in vain.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -75,48 +80,87 @@ impl OperatorClient {
         Ok(OperatorServiceClient::new(channel).max_decoding_message_size(limits::DOWN_FRAME_BYTES_MAX))
     }
 
-    /// Asks the leader: follows hints, tries the other masters, until one answers or the time is up.
+    /// Asks for what changes nothing. A master that takes long is waited for, but the others are asked meanwhile: it
+    /// may stand still. The first answer counts.
     async fn ask<Q, A, F>(&mut self, request: Q, call: F) -> Result<A, SdkError>
+    where
+        Q: Clone,
+        F: AsyncFn(Client, Request<Q>) -> Result<Response<A>, Status>,
+    {
+        self.search(request, call, HEDGE).await
+    }
+
+    /// Asks for a change: of one master at a time, and of one that just answered as the leader.
+    async fn act<Q, A, F>(&mut self, request: Q, call: F) -> Result<A, SdkError>
+    where
+        Q: Clone,
+        F: AsyncFn(Client, Request<Q>) -> Result<Response<A>, Status>,
+    {
+        let look = v1::ListAgentsRequest { after: String::new(), limit: 1 };
+        self.ask(look, async |mut client, look| client.list_agents(look).await).await?;
+        self.search(request, call, 2 * ANSWER_TIME).await
+    }
+
+    /// Asks the leader: follows hints, tries the other masters, until one answers or the time is up. The next one
+    /// is asked when one says that it does not lead, or has said nothing for `hedge`.
+    async fn search<Q, A, F>(&mut self, request: Q, call: F, hedge: Duration) -> Result<A, SdkError>
     where
         Q: Clone,
         F: AsyncFn(Client, Request<Q>) -> Result<Response<A>, Status>,
     {
         let deadline = Instant::now() + self.search_time;
         let mut why = String::from("none is given");
+        let mut round: VecDeque<String> = self.leader.iter().cloned().collect();
+        round.extend(self.masters.iter().filter(|master| self.leader.as_ref() != Some(master)).cloned());
+        let mut hinted = 0;
+        let mut asked = FuturesUnordered::new();
+        let mut silent: BTreeSet<String> = BTreeSet::new();
+        let mut next_at = Instant::now();
         loop {
-            let mut round: Vec<String> = self.leader.iter().cloned().collect();
-            round.extend(self.masters.iter().filter(|master| self.leader.as_ref() != Some(master)).cloned());
-            let mut hinted = 0;
-            let mut next = 0;
-            while next < round.len() {
-                let address = round[next].clone();
-                next += 1;
-                let client = match self.client(&address) {
-                    Ok(client) => client,
-                    Err(problem) => return Err(SdkError::Argument(problem)),
-                };
-                match call(client, Request::new(request.clone())).await {
-                    Ok(answer) => {
-                        self.leader = Some(address);
-                        return Ok(answer.into_inner());
-                    }
-                    Err(status) if is_about_leadership(&status) => {
-                        why = format!("{address}: {}", words(&status));
-                        let hint = status.metadata().get(LEADER_HINT).and_then(|hint| hint.to_str().ok());
-                        // A few hints are followed at once; masters that point at each other are not.
-                        if let Some(hint) = hint.filter(|hint| hinted < 3 && **hint != *address) {
-                            hinted += 1;
-                            round.insert(next, hint.to_owned());
-                        }
-                    }
-                    Err(status) => return Err(SdkError::Refused(said(&status))),
+            let now = Instant::now();
+            if round.is_empty() && (asked.is_empty() || now >= next_at) {
+                self.leader = None;
+                hinted = 0;
+                if now + PAUSE < deadline {
+                    round.extend(self.masters.iter().cloned());
+                    next_at = now + PAUSE;
+                } else if asked.is_empty() {
+                    return Err(SdkError::Unreachable { masters: self.masters.join(", "), why });
+                } else {
+                    next_at = now + ANSWER_TIME;
                 }
             }
-            self.leader = None;
-            if Instant::now() + PAUSE >= deadline {
-                return Err(SdkError::Unreachable { masters: self.masters.join(", "), why });
+            let (address, answer) = tokio::select! {
+                Some(answered) = asked.next(), if !asked.is_empty() => answered,
+                () = tokio::time::sleep_until(next_at) => {
+                    let Some(address) = round.pop_front() else { continue };
+                    if silent.insert(address.clone()) {
+                        let client = self.client(&address).map_err(SdkError::Argument)?;
+                        let answer = call(client, Request::new(request.clone()));
+                        asked.push(async move { (address, answer.await) });
+                        next_at = Instant::now() + hedge;
+                    }
+                    continue;
+                }
+            };
+            silent.remove(&address);
+            match answer {
+                Ok(answer) => {
+                    self.leader = Some(address);
+                    return Ok(answer.into_inner());
+                }
+                Err(status) if is_about_leadership(&status) => {
+                    why = format!("{address}: {}", words(&status));
+                    let hint = status.metadata().get(LEADER_HINT).and_then(|hint| hint.to_str().ok());
+                    // A few hints are followed at once; masters that point at each other are not.
+                    if let Some(hint) = hint.filter(|hint| hinted < 3 && **hint != *address) {
+                        hinted += 1;
+                        round.push_front(hint.to_owned());
+                    }
+                    next_at = Instant::now();
+                }
+                Err(status) => return Err(SdkError::Refused(said(&status))),
             }
-            tokio::time::sleep(PAUSE).await;
         }
     }
 
@@ -190,26 +234,26 @@ impl OperatorClient {
     /// Ends a framework and all its tasks.
     pub async fn teardown(&mut self, framework_id: &str) -> Result<(), SdkError> {
         let request = v1::TeardownRequest { framework_id: framework_id.into() };
-        self.ask(request, async |mut client, request| client.teardown(request).await).await.map(drop)
+        self.act(request, async |mut client, request| client.teardown(request).await).await.map(drop)
     }
 
     /// Says that an agent will never come back.
     pub async fn mark_agent_gone(&mut self, agent_id: &str) -> Result<(), SdkError> {
         let request = v1::MarkAgentGoneRequest { agent_id: agent_id.into() };
-        self.ask(request, async |mut client, request| client.mark_agent_gone(request).await).await.map(drop)
+        self.act(request, async |mut client, request| client.mark_agent_gone(request).await).await.map(drop)
     }
 
     /// Lets a member with an empty or damaged disk back in. `confirm`: its old disk will never come back.
     pub async fn replace_member(&mut self, name: &str, confirm: bool) -> Result<(), SdkError> {
         let request = v1::ReplaceMemberRequest { name: name.into(), confirm };
-        self.ask(request, async |mut client, request| client.replace_member(request).await).await.map(drop)
+        self.act(request, async |mut client, request| client.replace_member(request).await).await.map(drop)
     }
 
     /// Hands leadership to this member, or to the best one. Says to whom.
     pub async fn transfer_leadership(&mut self, name: Option<&str>) -> Result<String, SdkError> {
         let request = v1::TransferLeadershipRequest { name: name.unwrap_or_default().into() };
         let answer =
-            self.ask(request, async |mut client, request| client.transfer_leadership(request).await).await?;
+            self.act(request, async |mut client, request| client.transfer_leadership(request).await).await?;
         Ok(answer.name)
     }
 
@@ -222,8 +266,11 @@ impl OperatorClient {
                 let status = match client {
                     Err(problem) => Err(problem),
                     Ok(mut client) => {
-                        let answer = client.get_raft_status(v1::GetRaftStatusRequest {}).await;
-                        answer.map(Response::into_inner).map_err(|status| words(&status))
+                        let answer = client.get_raft_status(v1::GetRaftStatusRequest {});
+                        match tokio::time::timeout(STATUS_TIME, answer).await {
+                            Ok(answer) => answer.map(Response::into_inner).map_err(|status| words(&status)),
+                            Err(_) => Err(format!("no answer for {} ms", STATUS_TIME.as_millis())),
+                        }
                     }
                 };
                 MasterStatus { address, status }

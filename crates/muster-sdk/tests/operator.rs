@@ -5,7 +5,9 @@
 use muster_proto::v1::operator_service_server::{OperatorService, OperatorServiceServer};
 use muster_proto::v1::*;
 use muster_sdk::{OperatorClient, SdkError};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
@@ -13,6 +15,8 @@ use tonic::{Request, Response, Status};
 /// A master that leads, or names who does, or does not know.
 enum Master {
     Leads,
+    /// Leads, takes long to tear a framework down, and counts how often it was asked.
+    Slow(Arc<AtomicU32>),
     Knows(String),
     Lost,
 }
@@ -21,7 +25,7 @@ impl Master {
     #[allow(clippy::result_large_err)]
     fn leads(&self) -> Result<(), Status> {
         match self {
-            Master::Leads => Ok(()),
+            Master::Leads | Master::Slow(_) => Ok(()),
             Master::Knows(leader) => {
                 let mut status = Status::failed_precondition("not the leader");
                 status.metadata_mut().insert("muster-leader", leader.parse().unwrap());
@@ -66,6 +70,12 @@ impl OperatorService for Master {
     }
     async fn teardown(&self, _: Request<TeardownRequest>) -> Result<Response<TeardownResponse>, Status> {
         self.leads()?;
+        if let Master::Slow(asked) = self {
+            asked.fetch_add(1, Ordering::SeqCst);
+            // Longer than any other master is waited for before the next one is asked.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            return Ok(Response::new(TeardownResponse {}));
+        }
         Err(Status::failed_precondition("no framework F9; see `muster framework list`"))
     }
     async fn mark_agent_gone(
@@ -111,6 +121,46 @@ async fn a_dead_or_lost_master_is_passed_over() {
     let lost = serve(Master::Lost).await;
     let leader = serve(Master::Leads).await;
     assert_eq!(OperatorClient::new([dead, lost, leader]).agents().await.unwrap().len(), 3);
+}
+
+/// A master that stands still: its kernel takes connections, and nobody answers.
+async fn standing_still() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    (listener, address)
+}
+
+/// Far above what is waited for a silent master, far below what an answer may take.
+const SOON: Duration = Duration::from_secs(4);
+
+#[tokio::test]
+async fn a_silent_master_is_not_waited_for() {
+    let (_still, silent) = standing_still().await;
+    let leader = serve(Master::Leads).await;
+    let follower = serve(Master::Knows(leader.clone())).await;
+    for masters in [[&silent, &leader], [&silent, &follower]] {
+        let began = Instant::now();
+        assert_eq!(OperatorClient::new(masters).agents().await.unwrap().len(), 3);
+        assert!(began.elapsed() < SOON, "it was waited for: {:?}", began.elapsed());
+    }
+    // Nor when the others still take it for the leader, and nor by who wants to change something.
+    let behind = serve(Master::Knows(silent.clone())).await;
+    let began = Instant::now();
+    let mut client = OperatorClient::new([&silent, &behind, &leader]);
+    assert!(matches!(client.teardown("F9").await, Err(SdkError::Refused(_))));
+    assert!(began.elapsed() < SOON, "it was waited for: {:?}", began.elapsed());
+    let began = Instant::now();
+    let all = OperatorClient::new([&silent, &leader]).raft_status().await;
+    assert!(all[0].status.is_err() && all[1].status.is_ok());
+    assert!(began.elapsed() < SOON, "it was waited for: {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_change_that_takes_long_is_asked_for_once() {
+    let (first, second) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let masters = [serve(Master::Slow(first.clone())).await, serve(Master::Slow(second.clone())).await];
+    OperatorClient::new(masters).teardown("F1").await.unwrap();
+    assert_eq!(first.load(Ordering::SeqCst) + second.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
