@@ -109,6 +109,17 @@ pub enum TransferError {
     /// There is nobody to hand over to.
     #[error("no other voting master is caught up")]
     Nobody,
+    /// The named one is not there to take over.
+    #[error("{0} does not answer; start it first, or name another master")]
+    Silent(String),
+    /// The named one did not, another one did.
+    #[error("{wanted} did not take over, {leader} leads now")]
+    Another {
+        /// Who was named.
+        wanted: String,
+        /// Who leads.
+        leader: String,
+    },
     /// It did not happen in time.
     #[error("{0} did not take over in time; it may be too far behind")]
     TimedOut(String),
@@ -123,6 +134,9 @@ pub enum ReplaceError {
     /// No such member.
     #[error("there is no master called {0} in this cluster")]
     Unknown(String),
+    /// It is there, with the disk that it votes with.
+    #[error("{0} is well and has its disk: there is nothing to replace; if its disk is to go, stop it first")]
+    Well(String),
     /// It is alive, or was a moment ago, and nobody confirmed.
     #[error(
         "{name} was heard {silent_s} s ago; stop it, or say that its old disk never comes back (--confirm)"

@@ -108,7 +108,7 @@ pub(crate) async fn watch(node: Arc<Node>, core: Core) {
             {
                 // Its reign ended before its leadership did: only another term can begin one.
                 last_abdication = Instant::now();
-                if let Some(heir) = heir(&core, None) {
+                if let Some(heir) = heir(&node, &core, None) {
                     core.trigger().transfer_leader(heir).await.ok();
                 }
             }
@@ -149,51 +149,66 @@ fn log(old: &Leadership, new: &Leadership) {
     }
 }
 
-/// The other voter with the longest log, or the named one.
-fn heir(core: &Core, name: Option<&str>) -> Option<u64> {
+/// The other voter with the longest log, rather one that was heard a moment ago; or the named one.
+fn heir(node: &Node, core: &Core, name: Option<&str>) -> Option<u64> {
     let metrics = core.metrics();
     let metrics = metrics.borrow_watched();
     let replication = metrics.replication.as_ref()?;
     let voters = metrics.membership_config.voter_ids().filter(|id| *id != metrics.id);
+    let moment = Duration::from_millis(node.config.election_ms_max);
     voters
         .filter(|id| {
             name.is_none_or(|name| member(&metrics.membership_config, *id).is_some_and(|it| it.name == name))
         })
-        .max_by_key(|id| replication.get(id).copied().flatten().map(|matched| matched.index))
+        .max_by_key(|id| {
+            let there = node.heard.last(*id).is_some_and(|at| at.elapsed() <= moment);
+            (there, replication.get(id).copied().flatten().map(|matched| matched.index))
+        })
 }
 
 impl Raft {
-    /// Hands leadership to the named master, or to the one with the longest log; says to whom.
+    /// Hands leadership to the named master, or to the one with the longest log; says to whom. A leader that hands
+    /// over takes nothing in any more, so the named one must be there.
     pub async fn transfer_leadership(&self, to: Option<&str>) -> Result<String, TransferError> {
         let node = self.node();
         let not_leading = || NotLeading { leader: node.leader() };
         let core = node.core().ok_or_else(not_leading)?;
         let term = leads(&core).ok_or_else(not_leading)?;
-        let id = match (heir(&core, to), to) {
+        if to == Some(node.config.name.as_str()) {
+            return Ok(node.config.name.clone());
+        }
+        let id = match (heir(node, &core, to), to) {
             (Some(id), _) => id,
             (None, Some(name)) => return Err(TransferError::Unknown(name.into())),
             (None, None) => return Err(TransferError::Nobody),
         };
-        let name = member(&core.server_metrics().borrow_watched().membership_config, id)
-            .map(|member| member.name)
-            .unwrap_or_default();
+        if let Some(name) = to
+            && cluster::answers_as(node, name).await != Some(id)
+        {
+            return Err(TransferError::Silent(name.into()));
+        }
+        let named = |id: u64| {
+            let it = member(&core.server_metrics().borrow_watched().membership_config, id);
+            it.map(|member| member.name).unwrap_or_default()
+        };
         core.trigger().transfer_leader(id).await.map_err(|_| not_leading())?;
         let mut metrics = core.server_metrics();
         let took_over = async {
             loop {
                 let now = metrics.borrow_watched().clone();
-                if now.vote.leader_id.term > term && now.current_leader.is_some() {
-                    return;
+                if let Some(leader) = now.current_leader
+                    && now.vote.leader_id.term > term
+                {
+                    return Some(leader);
                 }
-                if metrics.changed().await.is_err() {
-                    return;
-                }
+                metrics.changed().await.ok()?;
             }
         };
         let limit = Duration::from_millis(node.config.election_ms_max * 4);
         match tokio::time::timeout(limit, took_over).await {
-            Ok(()) => Ok(name),
-            Err(_) => Err(TransferError::TimedOut(name)),
+            Ok(Some(leader)) if leader == id => Ok(named(id)),
+            Ok(Some(leader)) => Err(TransferError::Another { wanted: named(id), leader: named(leader) }),
+            Ok(None) | Err(_) => Err(TransferError::TimedOut(named(id))),
         }
     }
 }

@@ -23,6 +23,8 @@ use tokio::time::{sleep, timeout};
 
 /// How long another master may take to answer; adding a learner waits for a commit.
 const ANSWER: Duration = Duration::from_secs(5);
+/// Who does not say who it is within this time is not there.
+const PRESENT: Duration = Duration::from_secs(1);
 /// A learner this close to the leader's log is caught up.
 const CAUGHT_UP_ENTRIES: u64 = 64;
 
@@ -137,6 +139,15 @@ async fn identify(node: &Arc<Node>, name: &str, address: &str) -> Result<Identit
         ));
     }
     Ok(Identity::Blank(answer.node_id))
+}
+
+/// The node id under which a configured master answers now.
+pub(crate) async fn answers_as(node: &Node, name: &str) -> Option<u64> {
+    let address = node.config.address_of(name)?;
+    let request = proto::IdentifyRequest { from_name: node.config.name.clone() };
+    let answer = ask(address, |mut client| async move { client.identify(request).await });
+    let said = timeout(PRESENT, answer).await.ok()?.ok()?;
+    (said.name == name).then_some(said.node_id)
 }
 
 async fn store_founding(node: &Node, cluster_id: String, founding: Founding) -> Result<(), String> {
@@ -406,7 +417,8 @@ fn named(core: &Core, node_id: u64) -> Option<String> {
 
 impl Raft {
     /// Lets a master that lost its disk come back under a new node id. With `confirm`, an operator says that
-    /// the old disk never comes back; without, the old node id must have been silent for long enough.
+    /// the old disk never comes back; without, the old node id must have been silent for long enough. A master
+    /// that answers under its old node id has its disk, whatever anybody confirms.
     pub async fn replace_member(&self, name: &str, confirm: bool) -> Result<(), ReplaceError> {
         let node = self.node();
         let not_leading = || NotLeading { leader: node.leader() };
@@ -420,6 +432,9 @@ impl Raft {
             .ok_or_else(|| ReplaceError::Unknown(name.into()))?;
         if old == metrics.id {
             return Err(ReplaceError::Leads(name.into()));
+        }
+        if answers_as(node, name).await == Some(old) {
+            return Err(ReplaceError::Well(name.into()));
         }
         let silent = silence(node, old);
         if !confirm && silent < Duration::from_millis(node.config.replace_silence_ms) {

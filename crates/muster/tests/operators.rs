@@ -1,0 +1,217 @@
+//! What operators do to masters that run, through the command line: look, hand over, replace, also while one of the
+//! masters is dead or stands still.
+
+#![allow(clippy::unwrap_used)]
+
+use muster_testkit::{Plan, TestCluster};
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Far above what a silent master is waited for, far below what an answer may take.
+const SOON: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn muster(masters: &[String], args: &[&str]) -> Command {
+    let binary = std::env::var_os("MUSTER_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_muster").into());
+    let mut command = Command::new(binary);
+    command.args(args).env("MUSTER_MASTER", masters.join(",")).env_remove("MUSTER_LOG").stdin(Stdio::null());
+    command
+}
+
+fn run(masters: &[String], args: &[&str]) -> Output {
+    muster(masters, args).output().unwrap()
+}
+
+#[track_caller]
+fn json(masters: &[String], args: &[&str]) -> Value {
+    let output = run(masters, &[args, &["-o", "json"]].concat());
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// One sentence on standard error that has all these parts, and no success.
+#[track_caller]
+fn refused(masters: &[String], args: &[&str], parts: &[&str]) {
+    let output = run(masters, args);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let errors: Vec<_> = said.lines().filter(|line| line.starts_with("muster: ")).collect();
+    assert!(!output.status.success() && errors.len() == 1, "{args:?}: {:?}: {said}", output.status);
+    let missing: Vec<_> = parts.iter().filter(|part| !errors[0].contains(**part)).collect();
+    assert!(missing.is_empty(), "{missing:?} is missing in {:?}", errors[0]);
+}
+
+/// `muster raft status` of one master.
+#[track_caller]
+fn status(masters: &[String], name: &str) -> Value {
+    let all = json(masters, &["raft", "status"]);
+    let found = all.as_array().unwrap().iter().find(|master| master["name"] == name);
+    found.unwrap_or_else(|| panic!("{name} is not in {all}")).clone()
+}
+
+/// Asks until it holds.
+#[track_caller]
+fn eventually(what: &str, mut look: impl FnMut() -> bool) {
+    let until = Instant::now() + LIMIT;
+    while !look() {
+        assert!(Instant::now() < until, "never: {what}");
+    }
+}
+
+/// A `muster run` of endless tasks.
+struct Tasks(Child);
+
+impl Tasks {
+    fn start(masters: &[String], count: usize) -> Self {
+        let count_arg = count.to_string();
+        let mut command = muster(masters, &["run", "-n", &count_arg, "--", "sleep 1000"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let said = child.stderr.take().unwrap();
+        let this = Self(child);
+        let mut lines = BufReader::new(said).lines().map(Result::unwrap);
+        assert_eq!(lines.by_ref().filter(|line| line.contains("running")).take(count).count(), count);
+        std::thread::spawn(move || lines.for_each(drop));
+        this
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Ids and states of all tasks.
+#[track_caller]
+fn tasks(masters: &[String]) -> Vec<(String, String)> {
+    let all = json(masters, &["ps"]);
+    let field = |task: &Value, name: &str| task[name].as_str().unwrap().to_owned();
+    all.as_array().unwrap().iter().map(|task| (field(task, "task_id"), field(task, "state"))).collect()
+}
+
+async fn cluster(agents: u16) -> (TestCluster, Vec<String>) {
+    let cluster = TestCluster::start(Plan { agents, ..Plan::default() }).await.unwrap();
+    let masters = cluster.masters();
+    (cluster, masters)
+}
+
+fn others(cluster: &TestCluster, leader: &str) -> [String; 2] {
+    let names: Vec<_> = cluster.master_names().into_iter().filter(|name| name != leader).collect();
+    names.try_into().unwrap()
+}
+
+fn address(cluster: &TestCluster, name: &str) -> String {
+    let at = cluster.master_names().iter().position(|other| other == name).unwrap();
+    cluster.masters()[at].clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_goes_where_the_operator_says() {
+    let (cluster, masters) = cluster(0).await;
+    let (leader, term) = cluster.serving().await.unwrap();
+    let [heir, dead] = others(&cluster, &leader);
+    refused(&masters, &["raft", "transfer", "m9"], &["no other voting master called m9"]);
+
+    let moved = run(&masters, &["raft", "transfer", &heir]);
+    let said = String::from_utf8_lossy(&moved.stderr);
+    assert!(moved.status.success() && said.contains(&format!("{heir} leads")), "{said}");
+    let (now, new_term) = cluster.serving().await.unwrap();
+    assert!(now == heir && new_term > term, "{now} leads in {new_term} after {term}");
+    assert_eq!(status(&masters, &heir)["state"], "leader");
+    // It has what was asked for already: nothing moves.
+    assert_eq!(json(&masters, &["raft", "transfer", &heir])["leader"], heir.as_str());
+    assert_eq!(cluster.serving().await.unwrap(), (heir.clone(), new_term));
+
+    // Nobody who is not there is handed anything: the leader would have stopped for it.
+    cluster.kill(&dead).unwrap();
+    refused(&masters, &["raft", "transfer", &dead], &[&dead, "does not answer"]);
+    cluster.restart(&dead).unwrap();
+    cluster.caught_up(&dead).await.unwrap();
+    let paused = cluster.pause(&dead).unwrap();
+    refused(&masters, &["raft", "transfer", &dead], &[&dead, "does not answer"]);
+    assert_eq!(cluster.serving().await.unwrap(), (heir.clone(), new_term));
+    drop(paused);
+
+    // Without a name, to one that is there.
+    cluster.kill(&dead).unwrap();
+    assert_eq!(json(&masters, &["raft", "transfer"])["leader"], leader.as_str());
+    assert_eq!(cluster.leader().await.unwrap(), leader);
+    assert!(cluster.error_lines().is_empty(), "{:?}", cluster.error_lines());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_lost_its_disk_is_replaced_and_no_task_is_lost() {
+    let (cluster, masters) = cluster(1).await;
+    let _tasks = Tasks::start(&masters, 3);
+    let before = tasks(&masters);
+    assert_eq!(before.len(), 3);
+    let (leader, _) = cluster.serving().await.unwrap();
+    let [lost, well] = others(&cluster, &leader);
+
+    refused(&masters, &["raft", "replace", "m9", "--confirm"], &["no master called m9"]);
+    refused(
+        &masters,
+        &["raft", "replace", &leader, "--confirm"],
+        &[&leader, "leads", "hand leadership over"],
+    );
+    for confirm in [&[] as &[&str], &["--confirm"]] {
+        let args = [&["raft", "replace", &well], confirm].concat();
+        refused(&masters, &args, &[&well, "is well", "nothing to replace"]);
+    }
+
+    let old = status(&masters, &lost)["node_id"].as_u64().unwrap();
+    cluster.kill(&lost).unwrap();
+    std::fs::remove_dir_all(cluster.dir().join(&lost)).unwrap();
+    cluster.restart(&lost).unwrap();
+    eventually("it says what it needs", || {
+        let note = status(&masters, &lost)["note"].as_str().unwrap_or_default().to_owned();
+        note.contains(&format!("muster raft replace {lost} --confirm"))
+    });
+    refused(&masters, &["raft", "replace", &lost], &[&lost, "was heard", "--confirm"]);
+    assert_eq!(json(&masters, &["raft", "replace", &lost, "--confirm"])["replaced"], true);
+    eventually("it votes again", || {
+        let now = status(&masters, &lost);
+        let new = now["node_id"].as_u64().unwrap();
+        let members = status(&masters, &leader)["members"].as_array().unwrap().clone();
+        new != old
+            && members.len() == 3
+            && members.iter().any(|it| it["node_id"] == new && it["voter"] == true)
+    });
+    cluster.caught_up(&lost).await.unwrap();
+    assert_eq!(tasks(&masters), before);
+    // It counts: with it and without another one there is a quorum, and it can lead with all there is.
+    cluster.kill(&well).unwrap();
+    assert_eq!(json(&masters, &["raft", "transfer", &lost])["leader"], lost.as_str());
+    assert_eq!(tasks(&masters), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_stands_still_is_not_waited_for() {
+    let (cluster, _) = cluster(1).await;
+    let (leader, _) = cluster.serving().await.unwrap();
+    let [first, second] = others(&cluster, &leader);
+    let masters = |order: [&String; 3]| order.map(|name| address(&cluster, name)).to_vec();
+    let _tasks = Tasks::start(&masters([&leader, &first, &second]), 1);
+    let answers_soon = |masters: &[String]| {
+        let began = Instant::now();
+        assert_eq!(tasks(masters).len(), 1);
+        assert!(began.elapsed() < SOON, "it was waited for: {:?}", began.elapsed());
+    };
+
+    let paused = cluster.pause(&first).unwrap();
+    answers_soon(&masters([&first, &second, &leader]));
+    let began = Instant::now();
+    let all = json(&masters([&first, &second, &leader]), &["raft", "status"]);
+    assert!(all[0]["state"].is_null() && all[2]["state"] == "leader", "{all}");
+    assert!(began.elapsed() < SOON, "it was waited for: {:?}", began.elapsed());
+    drop(paused);
+
+    cluster.caught_up(&first).await.unwrap();
+    let paused = cluster.pause(&leader).unwrap();
+    answers_soon(&masters([&leader, &first, &second]));
+    // The answer came from another one: the leader still stands.
+    assert_ne!(cluster.serving().await.unwrap().0, leader);
+    drop(paused);
+}
