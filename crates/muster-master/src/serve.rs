@@ -27,7 +27,7 @@ use tonic::transport::{Server, server::TcpIncoming};
 /// How much of a stream may be on its way unread: many entries, or a link's bursts.
 const WINDOW: u32 = 8 << 20;
 
-/// How often silence is looked for, at most.
+/// How often silence is looked for.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// A master that serves.
@@ -167,8 +167,12 @@ async fn follow_leadership(
         // While there is no way to a leader for long, clients are told to go elsewhere.
         let watch_silence = async {
             loop {
-                tokio::time::sleep(SILENCE.saturating_sub(heard.silence()).max(LOOK)).await;
-                if matches!(now, Leadership::Leading { .. }) || heard.silence() < SILENCE {
+                tokio::time::sleep(LOOK).await;
+                // A leader that serves is its clients' way; one that lost its quorum is as good as none.
+                if matches!(*publish.borrow(), Route::Local(_)) {
+                    heard.now();
+                }
+                if heard.silence() < SILENCE {
                     continue;
                 }
                 tracing::warn!("no way to a leader for 2 s: clients are told to dial another master");
