@@ -68,6 +68,17 @@ pub enum OpenError {
         /// What was found.
         why: String,
     },
+    /// The only copy of a log is not opened before another copy of it proved sound.
+    #[error(
+        "cannot copy the log of the data directory {path} to see whether it is sound before it is opened; \
+         make as much room beside it as the log takes"
+    )]
+    Proof {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Consensus refused to start.
     #[error("cannot start consensus on the data directory {path}: {why}")]
     Start {

@@ -6,6 +6,7 @@
 pub(crate) mod disk;
 pub(crate) mod log;
 pub(crate) mod mark;
+mod proof;
 pub(crate) mod rows;
 pub(crate) mod snapshot;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use disk::{Disk, Scan};
 use log::{LogShared, LogStore};
 use mark::{MARK, Mark, MarkError, MarkFile};
 use muster_registry::Registry;
+use proof::Proof;
 use snapshot::{SNAPSHOTS, SnapshotError};
 use std::{
     fs::{File, TryLockError},
@@ -99,12 +101,14 @@ pub(crate) struct Opened {
 }
 
 /// Opens a data directory or makes a new one. A damaged one is set aside and replaced by an empty one with
-/// a new node id (`protocol` H29), but for a replica that is `alone`: nobody else has its data.
+/// a new node id (`protocol` H29), but for a replica that is `alone`: nobody else has its data, so that a damaged
+/// directory of it is left bit for bit as it was.
 pub(crate) fn open(dir: &Path, name: &str, alone: bool, options: StoreOptions) -> Result<Opened, OpenError> {
     let directory = |source| OpenError::Directory { path: dir.into(), source };
     std::fs::create_dir_all(dir).map_err(directory)?;
     let held = hold(dir)?;
-    let found = match inspect(dir, name, &options) {
+    proof::discard(dir).map_err(directory)?;
+    let found = match inspect(dir, name, alone, &options) {
         Ok(found) => found,
         Err(Trouble::Refuse(error)) => return Err(error),
         Err(Trouble::Io(source)) => return Err(directory(source)),
@@ -114,7 +118,7 @@ pub(crate) fn open(dir: &Path, name: &str, alone: bool, options: StoreOptions) -
         Err(Trouble::Damaged { why, mark }) => {
             tracing::error!(path = %dir.display(), %why, "the data directory is damaged; setting it aside");
             set_aside(dir, name, mark, &why, &options).map_err(directory)?;
-            inspect(dir, name, &options).map_err(|trouble| trouble.refused(dir))?
+            inspect(dir, name, alone, &options).map_err(|trouble| trouble.refused(dir))?
         }
     };
     start(dir, held, found, options).map_err(directory)
@@ -163,7 +167,7 @@ struct Found {
     snapshots: Vec<LogId>,
 }
 
-fn inspect(dir: &Path, name: &str, options: &StoreOptions) -> Result<Found, Trouble> {
+fn inspect(dir: &Path, name: &str, alone: bool, options: &StoreOptions) -> Result<Found, Trouble> {
     let log_dir = dir.join(LOG_DIR);
     let (mark_file, mark) = open_mark(dir, name, &log_dir, options)?;
     if mark.name != name {
@@ -171,13 +175,19 @@ fn inspect(dir: &Path, name: &str, options: &StoreOptions) -> Result<Found, Trou
         return Err(Trouble::Refuse(OpenError::OtherName { path, found, expected }));
     }
     let damaged = |why: String| Trouble::Damaged { why, mark: Some(Box::new(mark.clone())) };
-    let newer = |what: String| Trouble::Refuse(OpenError::Newer { path: dir.into(), what });
+    let unopened = |error: io::Error| damaged(format!("the log does not open: {error}"));
 
     // Opening it would make an empty one in its place.
     if !log_dir.exists() && !mark.blank() {
         return Err(damaged("the log is missing".into()));
     }
     let first = mark.purged.map_or(0, |purged| purged.index + 1);
+    let proved = if alone && !mark.blank() {
+        let copy = Proof::of(dir, &log_dir, options).map_err(Trouble::Refuse)?;
+        Some(judge(dir, &mark, copy.scan(first, options).map_err(unopened)?)?)
+    } else {
+        None
+    };
     let opened = match Disk::open(&log_dir, first, options.clone()) {
         // Nothing was acknowledged yet: a power cut may have left a half-made database.
         Err(_) if mark.blank() && log_dir.exists() => {
@@ -186,26 +196,42 @@ fn inspect(dir: &Path, name: &str, options: &StoreOptions) -> Result<Found, Trou
         }
         other => other,
     };
-    let (disk, mut scan) = opened.map_err(|error| damaged(format!("the log does not open: {error}")))?;
+    let (disk, mut scan) = opened.map_err(unopened)?;
     sync_dir(dir)?;
+    let (scan, snapshots) = match proved {
+        Some((_, snapshots)) => {
+            check_log(&mark, &mut scan, first).map_err(damaged)?;
+            (scan, snapshots)
+        }
+        None => judge(dir, &mark, scan)?,
+    };
+    snapshots.drop_unlisted(&dir.join(SNAPSHOTS))?;
+    let Snapshots { newest: snapshot, listed: snapshots } = snapshots;
+    Ok(Found { disk, scan, mark, mark_file, snapshot, snapshots })
+}
+
+/// Compares what was read with the mark and with the snapshots that are there. Changes nothing on disk.
+fn judge(dir: &Path, mark: &Mark, mut scan: Scan) -> Result<(Scan, Snapshots), Trouble> {
+    let damaged = |why: String| Trouble::Damaged { why, mark: Some(Box::new(mark.clone())) };
+    let newer = |what: String| Trouble::Refuse(OpenError::Newer { path: dir.into(), what });
     if let Some(problem) = scan.problem.as_ref().filter(|problem| disk::is_newer(problem)) {
         return Err(newer(problem.to_string()));
     }
-    check_log(&mark, &mut scan, first).map_err(damaged)?;
-
-    let (snapshot, snapshots) = read_snapshots(&dir.join(SNAPSHOTS), &scan).map_err(|error| match error {
+    let first = mark.purged.map_or(0, |purged| purged.index + 1);
+    check_log(mark, &mut scan, first).map_err(damaged)?;
+    let snapshots = read_snapshots(&dir.join(SNAPSHOTS), &scan).map_err(|error| match error {
         SnapshotError::Newer(_) | SnapshotError::Record(crate::codec::CodecError::Newer(_)) => {
             newer(error.to_string())
         }
         other => damaged(other.to_string()),
     })?;
-    let covered = snapshot.as_ref().and_then(|(meta, _)| meta.last_log_id).map(|id| id.index);
+    let covered = snapshots.newest.as_ref().and_then(|(meta, _)| meta.last_log_id).map(|id| id.index);
     if let Some(purged) = mark.purged
         && covered.is_none_or(|covered| covered < purged.index)
     {
         return Err(damaged(format!("no readable snapshot covers the log up to {}", purged.index)));
     }
-    Ok(Found { disk, scan, mark, mark_file, snapshot, snapshots })
+    Ok((scan, snapshots))
 }
 
 fn open_mark(
@@ -265,9 +291,15 @@ fn check_log(mark: &Mark, scan: &mut Scan, first: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// The newest listed snapshot that can be read, and all that are there. Files that are not listed go.
-fn read_snapshots(dir: &Path, scan: &Scan) -> Result<(Option<Restored>, Vec<LogId>), SnapshotError> {
-    std::fs::create_dir_all(dir)?;
+/// The snapshots of a directory.
+struct Snapshots {
+    /// The newest listed one that can be read.
+    newest: Option<Restored>,
+    /// All that are listed and there, oldest first.
+    listed: Vec<LogId>,
+}
+
+fn read_snapshots(dir: &Path, scan: &Scan) -> Result<Snapshots, SnapshotError> {
     let mut listed: Vec<LogId> = Vec::new();
     let mut newest = None;
     for &(index, term, length, crc) in scan.snapshots.iter().rev() {
@@ -286,13 +318,21 @@ fn read_snapshots(dir: &Path, scan: &Scan) -> Result<(Option<Restored>, Vec<LogI
         listed.push(id);
     }
     listed.reverse();
-    for file in std::fs::read_dir(dir)? {
-        let file = file?;
-        if !listed.iter().any(|id| file.file_name() == *snapshot::file_name(id)) {
-            std::fs::remove_file(file.path())?;
+    Ok(Snapshots { newest, listed })
+}
+
+impl Snapshots {
+    /// Removes files that are not listed: what a crash left half-done.
+    fn drop_unlisted(&self, dir: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(dir)?;
+        for file in std::fs::read_dir(dir)? {
+            let file = file?;
+            if !self.listed.iter().any(|id| file.file_name() == *snapshot::file_name(id)) {
+                std::fs::remove_file(file.path())?;
+            }
         }
+        Ok(())
     }
-    Ok((newest, listed))
 }
 
 fn verify(path: &Path, length: u64, crc: u32) -> Result<Restored, SnapshotError> {

@@ -189,6 +189,26 @@ async fn sample(dir: &Path) {
 
 type Damage = Box<dyn Fn(&Path)>;
 
+fn change_log(dir: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let path = dir.join(LOG_DIR).join("db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    change(&mut bytes);
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// All files with their bytes; the lock is held, not written.
+fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    for file in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        match file.file_type().unwrap().is_dir() {
+            true => all.extend(contents(&file.path())),
+            false if file.file_name() == "lock" => {}
+            false => drop(all.insert(file.path(), std::fs::read(file.path()).unwrap())),
+        }
+    }
+    all
+}
+
 fn with_sled(dir: &Path, change: impl FnOnce(&sled::Db)) {
     let db = sled::Config::new()
         .path(dir.join(LOG_DIR))
@@ -241,16 +261,35 @@ async fn damage_of_any_kind_is_set_aside_and_never_votes_again() {
             "a log of noise",
             Box::new(|dir| std::fs::write(dir.join(LOG_DIR).join("db"), vec![0x5a; 1 << 20]).unwrap()),
         ),
+        (
+            "a garbled log",
+            Box::new(|dir| {
+                change_log(dir, |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 0x5a));
+            }),
+        ),
+        ("half a log", Box::new(|dir| change_log(dir, |bytes| bytes.truncate(bytes.len() / 2)))),
+        (
+            "a hole in the log",
+            Box::new(|dir| {
+                change_log(dir, |bytes| {
+                    let at = bytes.len() / 2;
+                    bytes[at..at + 200_000].fill(0);
+                });
+            }),
+        ),
     ];
     for (kind, damage) in kinds {
         let dir = tempfile::tempdir().unwrap();
         sample(dir.path()).await;
         let (_, before) = MarkFile::open(dir.path(), StoreOptions::default()).unwrap();
         damage(dir.path());
-        // Alone, there is nobody to catch up from: nothing is touched.
-        let refused = open(dir.path(), "m1", true, StoreOptions::default()).err();
-        assert!(matches!(refused, Some(OpenError::Corrupted { .. })), "{kind}: {refused:?}");
-        assert!(!dir.path().join("damaged-1").exists(), "{kind}");
+        // Alone, there is nobody to catch up from: nothing is touched, however often it is tried.
+        let untouched = contents(dir.path());
+        for _ in 0..2 {
+            let refused = open(dir.path(), "m1", true, StoreOptions::default()).err();
+            assert!(matches!(refused, Some(OpenError::Corrupted { .. })), "{kind}: {refused:?}");
+            assert!(contents(dir.path()) == untouched, "{kind}: something changed");
+        }
         let store = open_here(dir.path()).store;
         let mark = store.mark();
         let (replaced, why) = mark.damage.clone().unwrap_or_else(|| panic!("{kind} was not noticed"));
@@ -267,6 +306,46 @@ async fn damage_of_any_kind_is_set_aside_and_never_votes_again() {
         assert_eq!(store.mark(), mark, "{kind}");
         store.close().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_log_does_not_cost_the_snapshots_of_a_replica_that_is_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    sample(dir.path()).await;
+    let store = open_here(dir.path()).store;
+    take_snapshot(&store, 1, 9).await;
+    store.log_store().purge(log_id(1, 9)).await.unwrap();
+    store.close().await;
+    // No entry is missing, but the list of the snapshots is.
+    with_sled(dir.path(), |db| drop(db.remove(rows::snapshot_key(9)).unwrap()));
+    let untouched = contents(dir.path());
+    let refused = open(dir.path(), "m1", true, StoreOptions::default()).err();
+    assert!(matches!(refused, Some(OpenError::Corrupted { .. })), "{refused:?}");
+    assert!(contents(dir.path()) == untouched);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_cannot_be_copied_is_not_opened_where_nobody_else_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    sample(dir.path()).await;
+    let untouched = contents(dir.path());
+    // A disk without room, or a crash right there, which leaves the copy behind.
+    let hook: StepHook = Arc::new(|step| match step {
+        "proof: log copied" => Err(io::Error::from(io::ErrorKind::StorageFull)),
+        _ => Ok(()),
+    });
+    let options = StoreOptions { hook: Some(hook), ..StoreOptions::default() };
+    let refused = open(dir.path(), "m1", true, options.clone()).err().unwrap();
+    assert!(matches!(refused, OpenError::Proof { .. }), "{refused}");
+    assert!(contents(dir.path()) == untouched);
+    copy_dir(&dir.path().join(LOG_DIR), &dir.path().join("log.proof"));
+    // Others have the data of one that is not alone: it starts without.
+    open(dir.path(), "m1", false, options).unwrap().store.close().await;
+    copy_dir(&dir.path().join(LOG_DIR), &dir.path().join("log.proof"));
+    let store = open(dir.path(), "m1", true, StoreOptions::default()).unwrap().store;
+    assert_eq!(entries_of(&store).await.len(), 10);
+    assert!(!dir.path().join("log.proof").exists());
+    store.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
