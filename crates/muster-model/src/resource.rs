@@ -3,10 +3,12 @@
 //! Scalars count in thousandths (`cpus 0.5` is 500), so no float enters the replicated state.
 //! Ranges and sets are sets of numbers and of texts.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    cmp::Ordering,
+    collections::BTreeSet,
     fmt,
+    hash::{Hash, Hasher},
     sync::Arc,
 };
 
@@ -95,15 +97,69 @@ impl Value {
     }
 }
 
+/// The name of a kind of resources. The usual ones take no memory of their own.
+#[derive(Clone)]
+enum Kind {
+    Known(&'static str),
+    Other(Arc<str>),
+}
+
+/// The kinds that every agent has.
+const KNOWN: [&str; 5] = ["cpus", "disk", "gpus", "mem", "ports"];
+
+impl Kind {
+    fn new(name: &str) -> Self {
+        match KNOWN.iter().find(|known| **known == name) {
+            Some(known) => Self::Known(known),
+            None => Self::Other(name.into()),
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Known(name) => name,
+            Self::Other(name) => name,
+        }
+    }
+}
+
+impl PartialEq for Kind {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+impl Eq for Kind {}
+impl PartialOrd for Kind {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Kind {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+impl Hash for Kind {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.as_str().hash(hasher);
+    }
+}
+
 /// Amounts by kind. Empty amounts are absent, so that equal resources compare equal.
-#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Resources(BTreeMap<Arc<str>, Value>);
+///
+/// There are few kinds: a sorted list is smaller than a tree and faster to copy.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Resources(Vec<(Kind, Value)>);
 
 impl Resources {
     /// Nothing.
     pub fn none() -> Self {
         Self::default()
+    }
+
+    /// Where a kind is, or where it belongs.
+    fn place(&self, name: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(kind, _)| kind.as_str().cmp(name))
     }
 
     /// `cpus` in thousandths and `mem` in thousandths of a MB are the usual pair.
@@ -124,11 +180,9 @@ impl Resources {
         if value.is_empty() {
             return;
         }
-        match self.0.get_mut(name) {
-            Some(have) => have.add(&value),
-            None => {
-                self.0.insert(name.into(), value);
-            }
+        match self.place(name) {
+            Ok(at) => self.0[at].1.add(&value),
+            Err(at) => self.0.insert(at, (Kind::new(name), value)),
         }
     }
 
@@ -139,17 +193,17 @@ impl Resources {
 
     /// Kinds and amounts, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.0.iter().map(|(name, value)| (&**name, value))
+        self.0.iter().map(|(kind, value)| (kind.as_str(), value))
     }
 
     /// The amount of a kind.
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name)
+        self.place(name).ok().map(|at| &self.0[at].1)
     }
 
     /// A scalar kind's thousandths; 0 when absent or not a scalar.
     pub fn scalar(&self, name: &str) -> u64 {
-        match self.0.get(name) {
+        match self.get(name) {
             Some(Value::Scalar(n)) => *n,
             _ => 0,
         }
@@ -157,28 +211,26 @@ impl Resources {
 
     /// Whether all of `other` is in here. A kind with another sort of value is not contained.
     pub fn contains(&self, other: &Self) -> bool {
-        other.0.iter().all(|(name, value)| self.0.get(name).is_some_and(|have| have.contains(value)))
+        other.iter().all(|(name, value)| self.get(name).is_some_and(|have| have.contains(value)))
     }
 
     /// Adds all of `other`; scalars saturate.
     pub fn add(&mut self, other: &Self) {
-        for (name, value) in &other.0 {
-            match self.0.get_mut(name) {
-                Some(have) => have.add(value),
-                None => {
-                    self.0.insert(name.clone(), value.clone());
-                }
+        for (kind, value) in &other.0 {
+            match self.place(kind.as_str()) {
+                Ok(at) => self.0[at].1.add(value),
+                Err(at) => self.0.insert(at, (kind.clone(), value.clone())),
             }
         }
     }
 
     /// Takes away what of `other` is here; never goes below nothing.
     pub fn subtract(&mut self, other: &Self) {
-        for (name, value) in &other.0 {
-            let Some(have) = self.0.get_mut(name) else { continue };
-            have.subtract(value);
-            if have.is_empty() {
-                self.0.remove(name);
+        for (kind, value) in &other.0 {
+            let Ok(at) = self.place(kind.as_str()) else { continue };
+            self.0[at].1.subtract(value);
+            if self.0[at].1.is_empty() {
+                self.0.remove(at);
             }
         }
     }
@@ -208,7 +260,7 @@ impl Resources {
             if name.is_empty() {
                 return Err(wrong("the name is missing"));
             }
-            if all.0.contains_key(name) {
+            if all.get(name).is_some() {
                 return Err(wrong("the name occurs twice"));
             }
             let value = match value.as_bytes() {
@@ -255,7 +307,7 @@ fn parse_milli(text: &str) -> Result<u64, String> {
 impl fmt::Display for Resources {
     /// The flag syntax that [`Resources::parse`] reads.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, (name, value)) in self.0.iter().enumerate() {
+        for (i, (name, value)) in self.iter().enumerate() {
             if i > 0 {
                 f.write_str(";")?;
             }
@@ -277,6 +329,49 @@ impl fmt::Display for Resources {
             }
         }
         Ok(())
+    }
+}
+
+impl Serialize for Resources {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Resources {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Resources;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("amounts by kind")
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Resources, A::Error> {
+                // The length was read from outside: room is made for what a real agent has, at most.
+                let mut all = Resources(Vec::with_capacity(map.size_hint().unwrap_or(0).min(8)));
+                while let Some((kind, value)) = map.next_entry::<Kind, Value>()? {
+                    all.insert(kind.as_str(), value);
+                }
+                Ok(all)
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Kind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Kind;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a kind")
+            }
+            fn visit_str<E>(self, name: &str) -> Result<Kind, E> {
+                Ok(Kind::new(name))
+            }
+        }
+        deserializer.deserialize_str(Visitor)
     }
 }
 

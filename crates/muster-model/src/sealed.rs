@@ -3,27 +3,21 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{fmt, ops::Deref, sync::Arc};
 
-/// An encoded Mesos v1 protobuf message that travels unchanged; cheap to clone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Sealed(Arc<[u8]>);
+/// An encoded Mesos v1 protobuf message that travels unchanged; cheap to clone, free when empty.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sealed(Option<Arc<[u8]>>);
 
 impl Sealed {
     /// Seals the bytes.
-    pub fn new(bytes: impl Into<Arc<[u8]>>) -> Self {
-        Self(bytes.into())
-    }
-}
-
-impl Default for Sealed {
-    fn default() -> Self {
-        Self(Arc::from([]))
+    pub fn new(bytes: impl Into<Arc<[u8]>> + AsRef<[u8]>) -> Self {
+        Self((!bytes.as_ref().is_empty()).then(|| bytes.into()))
     }
 }
 
 impl Deref for Sealed {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &self.0
+        self.0.as_deref().unwrap_or_default()
     }
 }
 

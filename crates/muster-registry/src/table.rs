@@ -5,12 +5,19 @@ use std::{
     hash::{Hash, Hasher},
     sync::Arc,
 };
-use xxhash_rust::xxh3::Xxh3Default;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Records by key. Cloning shares structure; iteration is in key order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Table<K: Ord + Clone, V: Clone> {
-    map: OrdMap<K, Arc<V>>,
+    map: OrdMap<K, Record<V>>,
+    hash: u64,
+}
+
+/// A record with its hash, so that one that is replaced is not read again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Record<V> {
+    value: Arc<V>,
     hash: u64,
 }
 
@@ -20,8 +27,20 @@ impl<K: Ord + Clone, V: Clone> Default for Table<K, V> {
     }
 }
 
+/// Gathers what is hashed: many small pieces cost less to copy than to hash one by one.
+struct Gathered(Vec<u8>);
+
+impl Hasher for Gathered {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+    fn finish(&self) -> u64 {
+        xxh3_64(&self.0)
+    }
+}
+
 fn hash_of<K: Hash, V: Hash>(key: &K, value: &V) -> u64 {
-    let mut hasher = Xxh3Default::new();
+    let mut hasher = Gathered(Vec::with_capacity(1_024));
     key.hash(&mut hasher);
     value.hash(&mut hasher);
     hasher.finish()
@@ -29,7 +48,7 @@ fn hash_of<K: Hash, V: Hash>(key: &K, value: &V) -> u64 {
 
 impl<K: Ord + Clone + Hash, V: Clone + Hash> Table<K, V> {
     pub(crate) fn get(&self, key: &K) -> Option<&Arc<V>> {
-        self.map.get(key)
+        self.map.get(key).map(|record| &record.value)
     }
 
     pub(crate) fn contains(&self, key: &K) -> bool {
@@ -46,41 +65,45 @@ impl<K: Ord + Clone + Hash, V: Clone + Hash> Table<K, V> {
 
     /// Puts a record in its place and returns it shared.
     pub(crate) fn put(&mut self, key: K, value: V) -> Arc<V> {
+        let hash = hash_of(&key, &value);
         let value = Arc::new(value);
-        self.hash = self.hash.wrapping_add(hash_of(&key, &*value));
-        if let Some(old) = self.map.insert(key.clone(), value.clone()) {
-            self.hash = self.hash.wrapping_sub(hash_of(&key, &*old));
+        self.hash = self.hash.wrapping_add(hash);
+        if let Some(old) = self.map.insert(key, Record { value: value.clone(), hash }) {
+            self.hash = self.hash.wrapping_sub(old.hash);
         }
         value
     }
 
     pub(crate) fn remove(&mut self, key: &K) -> Option<Arc<V>> {
         let old = self.map.remove(key)?;
-        self.hash = self.hash.wrapping_sub(hash_of(key, &*old));
-        Some(old)
+        self.hash = self.hash.wrapping_sub(old.hash);
+        Some(old.value)
     }
 
     /// Changes a record and returns it as it is now.
     pub(crate) fn update(&mut self, key: &K, change: impl FnOnce(&mut V)) -> Option<Arc<V>> {
-        let mut value = V::clone(self.map.get(key)?);
-        change(&mut value);
-        Some(self.put(key.clone(), value))
+        let record = self.map.get_mut(key)?;
+        change(Arc::make_mut(&mut record.value));
+        let hash = hash_of(key, &*record.value);
+        self.hash = self.hash.wrapping_sub(record.hash).wrapping_add(hash);
+        record.hash = hash;
+        Some(record.value.clone())
     }
 
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (&K, &Arc<V>)> + Clone {
-        self.map.iter()
+        self.map.iter().map(|(key, record)| (key, &record.value))
     }
 
     pub(crate) fn values(&self) -> impl DoubleEndedIterator<Item = &Arc<V>> + Clone {
-        self.map.iter().map(|(_, value)| value)
+        self.map.iter().map(|(_, record)| &record.value)
     }
 
     /// Records from `start` on, in order.
     pub(crate) fn range<R: std::ops::RangeBounds<K>>(&self, range: R) -> impl Iterator<Item = (&K, &Arc<V>)> {
-        self.map.range(range)
+        self.map.range(range).map(|(key, record)| (key, &record.value))
     }
 
     pub(crate) fn first(&self) -> Option<(&K, &Arc<V>)> {
-        self.map.get_min().map(|(key, value)| (key, value))
+        self.map.get_min().map(|(key, record)| (key, &record.value))
     }
 }

@@ -4,8 +4,18 @@ use crate::{
     Change, Launch, Outcome, Refusal, Registry, Task,
     registry::{Context, Executor, ExecutorKey, Spent},
 };
-use muster_model::{AcceptOutcome, Reason, Resources, TaskKey, TaskOutcome, TaskSpec, TaskState};
+use muster_model::{
+    AcceptOutcome, AgentId, FrameworkId, Reason, Resources, Role, TaskKey, TaskOutcome, TaskSpec, TaskState,
+};
 use std::collections::BTreeSet;
+
+/// A launch's names as the registry's own records have them: tables of a million tasks hold each text once, and
+/// find it without reading it.
+struct Names {
+    framework_id: FrameworkId,
+    agent_id: AgentId,
+    role: Role,
+}
 
 /// Why a task of a launch was not launched.
 struct No {
@@ -28,29 +38,41 @@ impl No {
 
 impl Registry {
     pub(crate) fn launch(&mut self, launch: &Launch, to: &mut Context<'_>) -> Outcome {
-        if !self.frameworks.contains(&launch.framework_id) {
+        let Some(names) = self.names(launch) else {
             return Outcome::Refused(match self.removed_frameworks.contains(&launch.framework_id) {
                 true => Refusal::FrameworkRemoved(launch.framework_id.clone()),
                 false => Refusal::UnknownFramework(launch.framework_id.clone()),
             });
-        }
+        };
         if let Some(outcome) = self.remembered(launch) {
             return Outcome::Launched(outcome);
         }
         let mut left = launch.offered.clone();
         let mut outcome = AcceptOutcome::default();
         for spec in &launch.tasks {
-            let became = match self.check_launch(launch, spec, &left) {
+            let became = match self.check_launch(&names, spec, &left) {
                 Err(no) => no.outcome(),
                 Ok(needed) => {
                     left.subtract(&needed);
-                    TaskOutcome::Launched(self.launch_task(launch, spec, to))
+                    TaskOutcome::Launched(self.launch_task(&names, spec, to))
                 }
             };
             outcome.tasks.push((spec.task_id.clone(), became));
         }
-        self.remember_spent(launch, &outcome, to);
+        self.remember_spent(launch, &names, &outcome, to);
         Outcome::Launched(outcome)
+    }
+
+    /// None when the framework does not live.
+    fn names(&self, launch: &Launch) -> Option<Names> {
+        let framework = self.frameworks.get(&launch.framework_id)?;
+        let agent_id = self.agents.get(&launch.agent_id).map_or(&launch.agent_id, |agent| &agent.id);
+        let role = framework.info.roles.iter().find(|role| **role == launch.role);
+        Some(Names {
+            framework_id: framework.id.clone(),
+            agent_id: agent_id.clone(),
+            role: role.unwrap_or(&launch.role).clone(),
+        })
     }
 
     /// The answer to a repeated ACCEPT: as before for the tasks it had, DROPPED for others, unless they live.
@@ -71,8 +93,8 @@ impl Registry {
     }
 
     /// Whether a task may be launched out of `left`, and what it takes: its own and a new executor's.
-    fn check_launch(&self, launch: &Launch, spec: &TaskSpec, left: &Resources) -> Result<Resources, No> {
-        let agent_id = &launch.agent_id;
+    fn check_launch(&self, names: &Names, spec: &TaskSpec, left: &Resources) -> Result<Resources, No> {
+        let agent_id = &names.agent_id;
         let Some(agent) = self.agents.get(agent_id) else {
             return Err(No::dropped(Reason::AgentRemoved, format!("agent {agent_id} is not known")));
         };
@@ -85,7 +107,7 @@ impl Registry {
         if !agent.is_connected() {
             return Err(No::dropped(Reason::AgentDisconnected, format!("agent {agent_id} is disconnected")));
         }
-        let key = TaskKey { framework_id: launch.framework_id.clone(), task_id: spec.task_id.clone() };
+        let key = names.task(spec);
         if self.tasks.contains(&key) {
             return Err(No::error(format!("task id {} is in use: choose another", spec.task_id)));
         }
@@ -94,7 +116,7 @@ impl Registry {
         }
         let mut needed = spec.resources.clone();
         if let Some(executor) = &spec.executor {
-            let key = executor_key(launch, spec);
+            let key = names.executor(spec);
             match key.and_then(|key| self.executors.get(&key)) {
                 Some(running) if running.spec != *executor => {
                     return Err(No::error(format!(
@@ -123,26 +145,26 @@ impl Registry {
 
     fn launch_task(
         &mut self,
-        launch: &Launch,
+        names: &Names,
         spec: &TaskSpec,
         to: &mut Context<'_>,
     ) -> muster_model::LaunchNumber {
-        let account = Some((launch.framework_id.clone(), launch.role.clone()));
-        if let (Some(executor), Some(key)) = (&spec.executor, executor_key(launch, spec))
+        let account = Some((names.framework_id.clone(), names.role.clone()));
+        if let (Some(executor), Some(key)) = (&spec.executor, names.executor(spec))
             && self.executors.update(&key, |running| running.tasks += 1).is_none()
         {
-            self.hold(&launch.agent_id, account.clone(), &executor.resources, to);
-            let role = launch.role.clone();
+            self.hold(&names.agent_id, account.clone(), &executor.resources, to);
+            let role = names.role.clone();
             self.executors.put(key.clone(), Executor { key, role, spec: executor.clone(), tasks: 1 });
         }
         let number = self.next_launch(to);
-        let key = TaskKey { framework_id: launch.framework_id.clone(), task_id: spec.task_id.clone() };
+        let key = names.task(spec);
         let task = Task {
             key: key.clone(),
             name: spec.name.clone(),
             launch: number,
-            agent_id: launch.agent_id.clone(),
-            role: launch.role.clone(),
+            agent_id: names.agent_id.clone(),
+            role: names.role.clone(),
             resources: spec.resources.clone(),
             executor_id: spec.executor.as_ref().map(|executor| executor.executor_id.clone()),
             grace_ms: spec.grace_ms,
@@ -158,14 +180,14 @@ impl Registry {
             launched: self.header.wall,
             updated: self.header.wall,
         };
-        self.hold(&launch.agent_id, account, &spec.resources, to);
-        self.index.tasks_of_agent.entry(launch.agent_id.clone()).or_default().insert(key.clone());
+        self.hold(&names.agent_id, account, &spec.resources, to);
+        self.index.tasks_of_agent.entry(names.agent_id.clone()).or_default().insert(key.clone());
         let task = self.tasks.put(key, task);
         to.changes.push(Change::RunDue(task));
         number
     }
 
-    fn remember_spent(&mut self, launch: &Launch, outcome: &AcceptOutcome, to: &Context<'_>) {
+    fn remember_spent(&mut self, launch: &Launch, names: &Names, outcome: &AcceptOutcome, to: &Context<'_>) {
         if launch.offer_ids.is_empty() {
             return;
         }
@@ -174,13 +196,13 @@ impl Registry {
         for offer_id in &unique {
             self.index.spent_offers.insert(offer_id.clone(), seq);
         }
-        let mine = self.index.spent_of_framework.entry(launch.framework_id.clone()).or_default();
+        let mine = self.index.spent_of_framework.entry(names.framework_id.clone()).or_default();
         mine.insert(seq);
         let oldest = (mine.len() > self.header.limits.spent_offers_per_framework as usize)
             .then(|| mine.get_min().copied())
             .flatten();
         let spent = Spent {
-            framework_id: launch.framework_id.clone(),
+            framework_id: names.framework_id.clone(),
             offer_ids: unique.into_iter().collect(),
             outcome: outcome.clone(),
             at: to.now,
@@ -192,10 +214,16 @@ impl Registry {
     }
 }
 
-fn executor_key(launch: &Launch, spec: &TaskSpec) -> Option<ExecutorKey> {
-    Some(ExecutorKey {
-        agent_id: launch.agent_id.clone(),
-        framework_id: launch.framework_id.clone(),
-        executor_id: spec.executor.as_ref()?.executor_id.clone(),
-    })
+impl Names {
+    fn task(&self, spec: &TaskSpec) -> TaskKey {
+        TaskKey { framework_id: self.framework_id.clone(), task_id: spec.task_id.clone() }
+    }
+
+    fn executor(&self, spec: &TaskSpec) -> Option<ExecutorKey> {
+        Some(ExecutorKey {
+            agent_id: self.agent_id.clone(),
+            framework_id: self.framework_id.clone(),
+            executor_id: spec.executor.as_ref()?.executor_id.clone(),
+        })
+    }
 }
