@@ -308,16 +308,14 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         let meta = self.meta.clone();
         let id =
             meta.last_log_id.ok_or_else(|| io::Error::other("there is nothing to take a snapshot of"))?;
-        let dir = self.store.snapshot_dir();
-        let path = dir.join(snapshot::file_name(&id));
+        let path = self.store.snapshot_dir().join(snapshot::file_name(&id));
         if self.store.newest_snapshot().is_none_or(|newest| newest.index < id.index) {
-            let (registry, options) = (self.registry.clone(), self.store.options().clone());
-            let written = tokio::task::spawn_blocking({
-                let meta = meta.clone();
-                move || snapshot::write(&dir, &meta, &registry, &options)
-            });
-            written.await.map_err(io::Error::other)??;
-            self.store.list_snapshot(id).await?;
+            if let Err(error) = self.store.take_snapshot(&meta, self.registry.clone()).await {
+                // openraft would stop for it: it is told of the snapshot that it knows already.
+                tracing::warn!(index = id.index, %error, "could not take a snapshot; the log is kept until one is taken");
+                let meta = lock(&self.shared.state).snapshot.clone().unwrap_or_default();
+                return Ok(Snapshot { meta, snapshot: SnapshotFile { path, registry: None } });
+            }
         }
         let mut state = lock(&self.shared.state);
         if state.snapshot.as_ref().is_none_or(|old| old.last_log_id < meta.last_log_id) {

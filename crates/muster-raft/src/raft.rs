@@ -361,7 +361,9 @@ async fn keep_log_short(node: Arc<Node>, core: Core) {
         let since = newest.map(|id| id.index);
         let entries = applied.index - since.unwrap_or(0).min(applied.index);
         let bytes = node.store.log().bytes_between(since, applied.index);
-        if entries >= node.config.snapshot_entries || bytes >= node.config.snapshot_bytes {
+        let due = entries >= node.config.snapshot_entries || bytes >= node.config.snapshot_bytes;
+        let too_early = node.store.snapshot_problem().is_some_and(|(_, too_early)| too_early);
+        if due && !too_early {
             core.trigger().snapshot().await.ok();
         }
         if let Some(upto) = since

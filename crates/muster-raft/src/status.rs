@@ -37,7 +37,7 @@ pub struct Status {
     pub state_hash: u64,
     /// Of its data directory.
     pub node_id: u64,
-    /// What a member that may not vote needs, or which peers are of another cluster.
+    /// What a member that may not vote needs, what keeps it from taking snapshots, which peers are of another cluster.
     pub note: String,
 }
 
@@ -62,7 +62,11 @@ impl Raft {
         let registry = node.shared.registry();
         let note = match &*node.leadership.borrow() {
             Leadership::Outside { note } => note.clone(),
-            _ => node.strangers.note(),
+            _ => {
+                let problem = node.store.snapshot_problem().map(|(why, _)| format!("no snapshot: {why}"));
+                let notes = [problem.unwrap_or_default(), node.strangers.note()];
+                notes.into_iter().filter(|note| !note.is_empty()).collect::<Vec<_>>().join("; ")
+            }
         };
         let mut status = Status {
             name: node.config.name.clone(),

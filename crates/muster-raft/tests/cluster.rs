@@ -207,6 +207,45 @@ async fn a_follower_that_was_away_longer_than_the_log_catches_up_by_snapshot() {
     cluster.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_cannot_be_written_stops_nobody_and_is_taken_later() {
+    let mut cluster = Cluster::new(1);
+    cluster.tune = |config| {
+        config.snapshot_entries = 20;
+        config.log_tail_bytes = 100;
+    };
+    cluster.start(0).await;
+    let (_, reign) = cluster.leader().await;
+    let subscribe_some = async |name: &str| {
+        for n in 0..30 {
+            within("a subscription", reign.propose(subscribe(&format!("{name}{n}")))).await.unwrap();
+        }
+    };
+    // A disk that takes no file there, whoever asks.
+    let snapshots = cluster.data_dir(0).join("snapshots");
+    std::fs::remove_dir_all(&snapshots).unwrap();
+    std::fs::write(&snapshots, b"").unwrap();
+    subscribe_some("a").await;
+    eventually("what is wrong", || cluster.raft(0).status().note.contains("no snapshot").then_some(())).await;
+    subscribe_some("b").await;
+    let status = cluster.raft(0).status();
+    assert_eq!((status.state, status.snapshot_index), ("leader", Index(0)));
+    // Room again.
+    std::fs::remove_file(&snapshots).unwrap();
+    std::fs::create_dir(&snapshots).unwrap();
+    eventually("a snapshot and the purge behind it", || {
+        let status = cluster.raft(0).status();
+        (status.note.is_empty() && status.purged_index > Index(0)).then_some(())
+    })
+    .await;
+    assert_eq!(cluster.leader().await.1.term, reign.term, "leadership was never lost");
+    cluster.kill(0).await;
+    cluster.start(0).await;
+    tick(&cluster).await;
+    assert_eq!(framework_names(&cluster.raft(0).registry()).len(), 60);
+    cluster.end().await;
+}
+
 fn voters(cluster: &Cluster, n: usize) -> Vec<(String, u64)> {
     let status = cluster.raft(n).status();
     status.members.iter().filter(|it| it.voter).map(|it| (it.member.name.clone(), it.node_id)).collect()

@@ -29,6 +29,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use writer::{Op, Writer};
@@ -37,6 +38,9 @@ use writer::{Op, Writer};
 const LOG_DIR: &str = "log";
 /// Operations that may wait for the writer.
 const OPS_MAX: usize = 1_024;
+/// How long after a snapshot that failed the next one is tried, at first and at most.
+const SNAPSHOT_PAUSE: Duration = Duration::from_secs(1);
+const SNAPSHOT_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Snapshots kept.
 const SNAPSHOTS_KEPT: usize = 2;
 
@@ -87,7 +91,17 @@ pub(crate) struct Store {
     log: Arc<LogShared>,
     /// Durable snapshots, oldest first.
     snapshots: Mutex<Vec<LogId>>,
+    /// Why the last snapshot could not be taken.
+    snapshot_problem: Mutex<Option<Problem>>,
     options: StoreOptions,
+}
+
+/// A snapshot that could not be taken.
+struct Problem {
+    why: String,
+    pause: Duration,
+    /// When the next one may be tried.
+    until: Instant,
 }
 
 /// A snapshot that was read.
@@ -417,6 +431,7 @@ fn start(dir: &Path, held: File, found: Found, options: StoreOptions) -> io::Res
         thread: Mutex::new(Some(thread)),
         log,
         snapshots: Mutex::new(snapshots),
+        snapshot_problem: Mutex::default(),
         options,
     };
     Ok(Opened { store: Arc::new(store), snapshot })
@@ -474,6 +489,32 @@ impl Store {
     /// The newest durable snapshot.
     pub(crate) fn newest_snapshot(&self) -> Option<LogId> {
         lock(&self.snapshots).last().copied()
+    }
+
+    /// Writes a registry to a durable snapshot file and lists it. A failure is no end: nothing that was
+    /// acknowledged depends on it, only the log stays long. It is tried again later, less and less often.
+    pub(crate) async fn take_snapshot(&self, meta: &SnapshotMeta, registry: Registry) -> io::Result<()> {
+        let (dir, options, meta) = (self.snapshot_dir(), self.options.clone(), meta.clone());
+        let id = meta.last_log_id;
+        let written = tokio::task::spawn_blocking(move || snapshot::write(&dir, &meta, &registry, &options));
+        let taken = async {
+            written.await.map_err(io::Error::other)??;
+            // The list is part of the log: a failure there has ended the store.
+            self.list_snapshot(id.ok_or_else(closed)?).await
+        };
+        let result = taken.await;
+        let mut problem = lock(&self.snapshot_problem);
+        *problem = result.as_ref().err().map(|error| {
+            let pause =
+                problem.as_ref().map_or(SNAPSHOT_PAUSE, |old| (old.pause * 2).min(SNAPSHOT_PAUSE_MAX));
+            Problem { why: error.to_string(), pause, until: Instant::now() + pause }
+        });
+        result
+    }
+
+    /// Why the last snapshot could not be taken; whether it is too early to try again.
+    pub(crate) fn snapshot_problem(&self) -> Option<(String, bool)> {
+        lock(&self.snapshot_problem).as_ref().map(|it| (it.why.clone(), Instant::now() < it.until))
     }
 
     /// Lists a durable snapshot file and drops all but the last two.

@@ -87,7 +87,7 @@ pub(crate) fn fingerprint(path: &Path) -> io::Result<(u64, u32)> {
     }
 }
 
-/// Writes a registry under its name; durable when this returns.
+/// Writes a registry under its name; durable when this returns. A failure leaves nothing behind.
 pub(crate) fn write(
     dir: &Path,
     meta: &SnapshotMeta,
@@ -95,15 +95,31 @@ pub(crate) fn write(
     options: &StoreOptions,
 ) -> io::Result<PathBuf> {
     let id = meta.last_log_id.ok_or_else(|| io::Error::other("there is nothing to take a snapshot of"))?;
+    let temp = dir.join(format!("{}.writing", file_name(&id)));
+    let written = write_file(&temp, &id, meta, registry, options);
+    let published = written.and_then(|()| publish(&temp, dir, &id, options));
+    if published.is_err() {
+        // It may be what filled the disk.
+        std::fs::remove_file(&temp).ok();
+    }
+    published
+}
+
+fn write_file(
+    temp: &Path,
+    id: &LogId,
+    meta: &SnapshotMeta,
+    registry: &Registry,
+    options: &StoreOptions,
+) -> io::Result<()> {
     let membership = codec::encode_membership(meta.last_membership.membership()).map_err(io::Error::other)?;
     let head = Head {
-        term: term_of(&id),
+        term: term_of(id),
         index: id.index,
         membership_log: meta.last_membership.log_id().as_ref().map(|id| (term_of(id), id.index)),
         membership,
     };
-    let temp = dir.join(format!("{}.writing", file_name(&id)));
-    let mut chunks = ChunkWriter::new(BufWriter::new(File::create(&temp)?))?;
+    let mut chunks = ChunkWriter::new(BufWriter::new(File::create(temp)?))?;
     chunks.record(&codec::encode(&head).map_err(io::Error::other)?)?;
     for record in registry.records() {
         chunks.record(&codec::encode(&record).map_err(io::Error::other)?)?;
@@ -113,8 +129,7 @@ pub(crate) fn write(
     if options.syncs() {
         file.sync_all()?;
     }
-    options.step("snapshot: synced")?;
-    publish(&temp, dir, &id, options)
+    options.step("snapshot: synced")
 }
 
 /// Gives a complete, synced file its name.
