@@ -1,10 +1,10 @@
 //! The language of the scenario files: a shell of one thread around the real leader, registry and shards.
 //!
-//! `lead`, `lead keeps` (the former leader's last proposals commit) · `resign` · `hold` (nothing commits) ·
-//! `commit` · `at MS` · `show` · `operator gone A1` · `operator teardown F1` ·
+//! `lead` · `lead keeps` (the former leader's last proposals commit) · `lead held` (its `BeginTerm` does not yet) ·
+//! `lead in-flight=N` (calls that may wait for the log) · `resign` · `hold` (nothing commits) · `commit` · `at MS` · `show` · `operator gone A1` · `operator teardown F1` ·
 //! `F1 subscribe|accept|decline|suppress|revive|kill|ack|reconcile|request|message|teardown|closes` ·
 //! `A1 hello|accepted|running|finished|killed|closes|mute|says`. Agents answer pings unless they are mute.
-//! Ticks, pings and heartbeats are not shown.
+//! Ticks, pings and heartbeats are not shown, confirmations to agents only by `confirmed A1`.
 
 mod calls;
 mod words;
@@ -40,6 +40,8 @@ pub(crate) struct Script {
     agents: BTreeMap<String, (AgentId, Session)>,
     launches: BTreeMap<String, LaunchNumber>,
     mute: BTreeSet<String>,
+    /// Up to which update each agent was confirmed its launches since somebody asked.
+    confirmed: BTreeMap<String, BTreeMap<LaunchNumber, u32>>,
     out: String,
 }
 
@@ -63,6 +65,7 @@ pub(crate) fn run(text: &str) -> String {
         agents: BTreeMap::new(),
         launches: BTreeMap::new(),
         mute: BTreeSet::new(),
+        confirmed: BTreeMap::new(),
         out: String::new(),
     };
     for line in text.lines().filter(|line| !line.starts_with("  ")) {
@@ -84,7 +87,7 @@ impl Script {
     fn line(&mut self, line: &str) {
         let words = Words::of(line);
         match words.0.as_slice() {
-            ["lead", how @ ..] => self.lead(how.contains(&"keeps")),
+            ["lead", ..] => self.lead(&words),
             ["resign"] => self.resign(),
             ["hold"] => self.holding = true,
             ["commit"] => {
@@ -93,6 +96,11 @@ impl Script {
             }
             ["at", ms] => self.pass_time(ms.parse().unwrap()),
             ["show"] => self.show(),
+            ["confirmed", agent] => {
+                for (launch, seq) in self.confirmed.remove(*agent).unwrap_or_default() {
+                    self.say(&format!("  {agent} <- confirmed up to update {seq} of {launch}"));
+                }
+            }
             ["operator", what, whom] => {
                 let call = match *what {
                     "gone" => OperatorCall::MarkGone(self.agents[*whom].0.clone()),
@@ -113,20 +121,21 @@ impl Script {
         }
     }
 
-    fn lead(&mut self, keeps: bool) {
+    fn lead(&mut self, how: &Words<'_>) {
         if self.leader.is_some() {
             self.resign();
         }
         let left = std::mem::take(&mut self.proposed);
-        if keeps {
+        if how.has("keeps") {
             let entry = self.entry(left);
             self.index += 1;
             self.registry.apply(Index(self.index), Term(self.term), &entry);
         }
-        (self.holding, self.tickets) = (false, 0);
+        (self.holding, self.tickets) = (how.has("held"), 0);
         self.term += 1;
         let mut effects = Vec::new();
-        let config = Config { shards: 1, ..Config::default() };
+        let in_flight_max = how.number("in-flight").unwrap_or(1_000) as usize;
+        let config = Config { shards: 1, in_flight_max, ..Config::default() };
         self.shards = vec![Shard::new(View::empty(ShardId { index: 0, count: 1 }), Policy::default())];
         self.leader = Some(Leader::new(config, Term(self.term), &mut effects));
         self.perform(effects);
@@ -229,6 +238,12 @@ impl Script {
                     let call = Call::Agent { session: *session, call: AgentCall::Pong(*n) };
                     self.decide(Input::Call { conn, call });
                 }
+                return;
+            }
+            // Sent when it suits the leader, within a second: shown when asked for.
+            Event::Agent { event: AgentEvent::Confirm { launch, seq }, .. } => {
+                let up_to = self.confirmed.entry(name).or_default().entry(*launch).or_default();
+                *up_to = (*up_to).max(*seq);
                 return;
             }
             Event::Agent { event: AgentEvent::Run(order), .. } => {

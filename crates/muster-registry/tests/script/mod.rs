@@ -230,7 +230,8 @@ impl Script {
 
     fn update(&self, task: &str, state: &str, words: &Words<'_>) -> StatusUpdate {
         let key = self.key(task);
-        let launch = self.launches[key.task_id.as_str()];
+        let former = words.value("launch").map(|text| text.parse().unwrap());
+        let launch = former.unwrap_or_else(|| self.launches[key.task_id.as_str()]);
         let seq = words.number("seq").unwrap_or(1) as u32;
         StatusUpdate {
             launch,
