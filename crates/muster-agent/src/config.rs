@@ -77,16 +77,20 @@ impl AgentConfig {
     pub fn read(path: &Path) -> Result<Self, AgentError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| AgentError::ReadConfig { path: path.to_owned(), source })?;
-        let config: Self = toml::from_str(&text).map_err(|error| {
-            AgentError::Config(format!("{}: {}", path.display(), error.to_string().trim_end()))
+        let wrong = |what: String| AgentError::Config(format!("{}: {what}", path.display()));
+        let config: Self = toml::from_str(&text).map_err(|error| wrong(problem(&text, &error)))?;
+        config.check().map_err(|error| match error {
+            AgentError::Config(what) => wrong(what),
+            other => other,
         })?;
-        config.check()?;
         Ok(config)
     }
 
     /// Checks all values; [`crate::run`] does so too.
     pub fn check(&self) -> Result<(), AgentError> {
-        let wrong = |text: String| Err(AgentError::Config(text));
+        fn wrong<T>(text: String) -> Result<T, AgentError> {
+            Err(AgentError::Config(text))
+        }
         if self.masters.is_empty() {
             return wrong("masters is empty; list the masters as host:port".into());
         }
@@ -103,8 +107,8 @@ impl AgentConfig {
         if self.work_dir.as_os_str().is_empty() {
             return wrong("work-dir is empty; name a directory that this agent may use alone".into());
         }
-        Resources::parse(&self.resources).map_err(AgentError::Config)?;
-        parse_attributes(&self.attributes).map_err(AgentError::Config)?;
+        Resources::parse(&self.resources).or_else(|why| wrong(format!("resources: {why}")))?;
+        parse_attributes(&self.attributes).or_else(|why| wrong(format!("attributes: {why}")))?;
         if !self.machine_id.is_empty() {
             MachineId::parse(&self.machine_id)
                 .map_err(|error| AgentError::Config(format!("machine-id {:?} {error}", self.machine_id)))?;
@@ -133,6 +137,16 @@ impl AgentConfig {
         }
         Ok(())
     }
+}
+
+/// What is wrong in a file, and where.
+fn problem(text: &str, error: &toml::de::Error) -> String {
+    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else {
+        return error.message().to_owned();
+    };
+    let number = before.matches('\n').count();
+    let line = text.lines().nth(number).unwrap_or_default().trim();
+    format!("line {}, {line:?}: {}", number + 1, error.message())
 }
 
 /// Reads `rack:r1;cores:16;ports:[1-9]`. Errors name the item.
@@ -192,13 +206,14 @@ mod tests {
             ("masters = ['a:1', 'a:1']", &["a:1", "twice"]),
             ("kill-grace-ms = '5s'", &["kill-grace-ms", "u64"]),
             ("dial-ms = 5000", &["dial-ms is 5000", "dial-ms-max"]),
-            ("resources = 'cpus:four'", &["cpus:four", "not a number"]),
-            ("attributes = 'rack'", &["rack", "NAME:VALUE"]),
+            ("resources = 'cpus:four'", &["resources", "cpus:four", "not a number"]),
+            ("attributes = 'rack'", &["attributes", "rack", "NAME:VALUE"]),
             ("machine-id = 'a/b'", &["machine-id", "not allowed"]),
             ("tasks-max = 0", &["tasks-max is 0"]),
         ] {
             std::fs::write(&path, text).unwrap();
             let error = AgentConfig::read(&path).unwrap_err().to_string();
+            assert!(error.contains("agent.toml"), "{text}: {error}");
             for part in parts {
                 assert!(error.contains(part), "{text}: {error}");
             }

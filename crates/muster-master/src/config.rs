@@ -127,10 +127,8 @@ impl MasterConfig {
     pub fn read(path: &Path) -> Result<Self, MasterError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| MasterError::ReadConfig { path: path.into(), source })?;
-        toml::from_str(&text).map_err(|error| MasterError::ParseConfig {
-            path: path.into(),
-            problem: error.to_string().trim_end().replace('\n', " "),
-        })
+        toml::from_str(&text)
+            .map_err(|error| MasterError::ParseConfig { path: path.into(), problem: problem(&text, &error) })
     }
 
     /// Reads `m1=host:port,m2=host:port`.
@@ -176,6 +174,12 @@ impl MasterConfig {
                 ));
             }
         }
+        if !self.creator.is_empty() && !self.members.contains_key(&self.creator) {
+            return wrong(format!("creator {:?} is not among the members: name one of them", self.creator));
+        }
+        if self.data_dir.as_os_str().is_empty() {
+            return wrong("data-dir is empty: name a directory for this master alone".into());
+        }
         if !matches!(self.members.len(), 1 | 3 | 5) {
             return wrong(format!("{} members: run 1, 3 or 5 masters", self.members.len()));
         }
@@ -187,6 +191,15 @@ impl MasterConfig {
         }
         if raft.election_ms_max <= raft.election_ms_min {
             return wrong("raft.election-ms-max must be greater than raft.election-ms-min".into());
+        }
+        if raft.election_ms_max > 60_000 {
+            return wrong("raft.election-ms-max must be at most 60000: nobody leads for so long".into());
+        }
+        if raft.snapshot_entries == 0 || !(1..=65_536).contains(&raft.snapshot_mib) {
+            return wrong("raft.snapshot-entries must not be 0, raft.snapshot-mib must be 1 to 65536".into());
+        }
+        if self.allocator.offer_timeout_ms == 0 {
+            return wrong("allocator.offer-timeout-ms must not be 0: no offer could be used".into());
         }
         if !(0.0..=1.0).contains(&self.allocator.affinity_weight) {
             return wrong("allocator.affinity-weight must lie between 0.0 and 1.0".into());
@@ -258,6 +271,16 @@ impl MasterConfig {
             ..muster_raft::RaftConfig::new(self.name.clone(), members, self.data_dir.clone())
         }
     }
+}
+
+/// What is wrong in a file, and where.
+fn problem(text: &str, error: &toml::de::Error) -> String {
+    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else {
+        return error.message().to_owned();
+    };
+    let number = before.matches('\n').count();
+    let line = text.lines().nth(number).unwrap_or_default().trim();
+    format!("line {}, {line:?}: {}", number + 1, error.message())
 }
 
 #[cfg(test)]

@@ -309,13 +309,13 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         let id =
             meta.last_log_id.ok_or_else(|| io::Error::other("there is nothing to take a snapshot of"))?;
         let path = self.store.snapshot_dir().join(snapshot::file_name(&id));
-        if self.store.newest_snapshot().is_none_or(|newest| newest.index < id.index) {
-            if let Err(error) = self.store.take_snapshot(&meta, self.registry.clone()).await {
-                // openraft would stop for it: it is told of the snapshot that it knows already.
-                tracing::warn!(index = id.index, %error, "could not take a snapshot; the log is kept until one is taken");
-                let meta = lock(&self.shared.state).snapshot.clone().unwrap_or_default();
-                return Ok(Snapshot { meta, snapshot: SnapshotFile { path, registry: None } });
-            }
+        if self.store.newest_snapshot().is_none_or(|newest| newest.index < id.index)
+            && let Err(error) = self.store.take_snapshot(&meta, self.registry.clone()).await
+        {
+            // openraft would stop for it: it is told of the snapshot that it knows already.
+            tracing::warn!(index = id.index, %error, "could not take a snapshot; the log is kept until one is taken");
+            let meta = lock(&self.shared.state).snapshot.clone().unwrap_or_default();
+            return Ok(Snapshot { meta, snapshot: SnapshotFile { path, registry: None } });
         }
         let mut state = lock(&self.shared.state);
         if state.snapshot.as_ref().is_none_or(|old| old.last_log_id < meta.last_log_id) {

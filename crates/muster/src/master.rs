@@ -2,9 +2,10 @@
 
 use crate::cli::ConfigArg;
 use crate::signals::Stop;
+use anyhow::bail;
 use clap::Args;
 use muster_master::MasterConfig;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Flags of a master; each overrides the file.
@@ -30,26 +31,43 @@ pub(crate) struct MasterArgs {
 }
 
 pub(crate) async fn run(args: MasterArgs) -> anyhow::Result<ExitCode> {
-    let mut config = match &args.config.config {
-        Some(path) => MasterConfig::read(path)?,
-        None => MasterConfig::default(),
+    let config = match &args.config.config {
+        Some(path) => from_file(&args, path)?,
+        None => merge(&args, MasterConfig::default())?,
     };
-    if let Some(name) = args.name {
-        config.name = name;
+    let mut stop = Stop::listen()?;
+    muster_master::run(config, async move { stop.asked().await }).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The file with the flags over it. An error names the file, unless the flags alone are to blame.
+fn from_file(args: &MasterArgs, path: &Path) -> anyhow::Result<MasterConfig> {
+    let config = merge(args, MasterConfig::read(path)?)?;
+    if let Err(wrong) = config.check() {
+        let without = merge(args, MasterConfig::default())?.check();
+        if without.is_err_and(|other| other.to_string() == wrong.to_string()) {
+            return Err(wrong.into());
+        }
+        bail!("configuration {}: {wrong}", path.display());
     }
-    if let Some(members) = args.members {
-        config.members = MasterConfig::parse_members(&members).map_err(anyhow::Error::msg)?;
+    Ok(config)
+}
+
+fn merge(args: &MasterArgs, mut config: MasterConfig) -> anyhow::Result<MasterConfig> {
+    if let Some(name) = &args.name {
+        config.name.clone_from(name);
     }
-    if let Some(data_dir) = args.data_dir {
-        config.data_dir = data_dir;
+    if let Some(members) = &args.members {
+        config.members = MasterConfig::parse_members(members).map_err(anyhow::Error::msg)?;
     }
-    if let Some(listen) = args.listen {
-        config.listen = listen;
+    if let Some(data_dir) = &args.data_dir {
+        config.data_dir.clone_from(data_dir);
+    }
+    if let Some(listen) = &args.listen {
+        config.listen.clone_from(listen);
     }
     if let Some(shards) = args.shards {
         config.allocator.shards = shards;
     }
-    let mut stop = Stop::listen()?;
-    muster_master::run(config, async move { stop.asked().await }).await?;
-    Ok(ExitCode::SUCCESS)
+    Ok(config)
 }

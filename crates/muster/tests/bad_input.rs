@@ -154,6 +154,49 @@ fn a_configuration_with_an_unknown_key_or_a_wrong_unit() {
 }
 
 #[test]
+fn a_configuration_with_a_wrong_value() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("muster.toml");
+    let path = file.to_str().unwrap();
+    // What is wrong, and words of how it becomes right.
+    for (what, text, parts) in [
+        (
+            "master",
+            "[raft]\nheartbeat-ms = 100\n",
+            ["raft.election-ms-min", "at least twice raft.heartbeat-ms"],
+        ),
+        ("master", "[raft]\nelection-ms-max = 100\n", ["raft.election-ms-max", "greater than"]),
+        ("master", "[raft]\nheartbeat-ms = -1\n", ["heartbeat-ms = -1", "expected"]),
+        ("master", "[raft]\nsnapshot-mib = 0\n", ["raft.snapshot-mib", "1 to 65536"]),
+        (
+            "master",
+            "[allocator]\naffinity-weight = 2.0\n",
+            ["allocator.affinity-weight", "between 0.0 and 1.0"],
+        ),
+        ("master", "[allocator.weights]\nweb = 0.0\n", ["allocator.weights.web", "between 0.001"]),
+        ("master", "[session]\nping-ms = 0\n", ["session.ping-ms", "must not be 0"]),
+        ("master", "creator = 'm9'\n", ["creator \"m9\"", "name one of them"]),
+        ("master", "[members]\nm1 = 'localhost'\n", ["members.m1 \"localhost\"", "HOST:PORT"]),
+        ("agent", "masters = []\n", ["masters is empty", "host:port"]),
+        ("agent", "masters = ['localhost']\n", ["\"localhost\" is not host:port", "for example"]),
+        ("agent", "dial-ms = 5000\n", ["dial-ms is 5000", "dial-ms-max, which is 2000"]),
+        ("agent", "tasks-max = 0\n", ["tasks-max is 0", "must be 1 to"]),
+        ("agent", "resources = 'cpus:four'\n", ["resources: ", "cpus:four"]),
+        ("agent", "attributes = 'rack'\n", ["attributes: ", "NAME:VALUE"]),
+        ("agent", "work-dir = ''\n", ["work-dir is empty", "name a directory"]),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        refused(&[what, "--config", path], &[path, parts[0], parts[1]]);
+        assert_eq!(contents(dir.path()).len(), 1, "something was made beside the configuration");
+    }
+    // What a flag got wrong is not the file's fault.
+    std::fs::write(&file, "[raft]\nheartbeat-ms = 40\n").unwrap();
+    let output = output(&["master", "--config", path, "--members", "m1=localhost"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("HOST:PORT") && !said.contains(path), "{said}");
+}
+
+#[test]
 fn a_list_of_masters_that_contradicts_itself() {
     let dir = tempfile::tempdir().unwrap();
     let data_dir = dir.path().join("data");
