@@ -6,10 +6,10 @@ use crate::{
     member as cluster,
     raft::{Core, Node, Raft},
     store::lock,
-    types::Member,
+    types::{Member, Vote},
 };
 use muster_model::{Fence, Term};
-use openraft::{Instant as _, ServerState, async_runtime::watch::WatchReceiver};
+use openraft::{Instant as _, ServerState, async_runtime::watch::WatchReceiver, raft::VoteRequest};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -104,12 +104,14 @@ pub(crate) async fn watch(node: Arc<Node>, core: Core) {
         });
         if let Some(term) = leads(&core) {
             if node.shared.over(term)
+                && !node.stopping()
                 && last_abdication.elapsed() > Duration::from_millis(node.config.election_ms_max)
             {
                 // Its reign ended before its leadership did: only another term can begin one.
                 last_abdication = Instant::now();
-                if let Some(heir) = heir(&node, &core, None) {
-                    core.trigger().transfer_leader(heir).await.ok();
+                match heir(&node, &core, None) {
+                    Some(heir) => drop(core.trigger().transfer_leader(heir).await),
+                    None => begin_anew(&core, term).await,
                 }
             }
             cluster::tend(&node, &core);
@@ -133,6 +135,27 @@ pub(crate) async fn watch(node: Arc<Node>, core: Core) {
         node.store.fail("consensus stopped".into());
     }
     node.shared.end(u64::MAX);
+}
+
+/// The only voter has nobody to hand over to, and openraft lets no leader stand for election. So it grants its vote in
+/// the next term to a candidate that does not exist, which ends its leadership as any higher vote would; in the term
+/// after that one it is elected again. This is for a reign that ended by itself, because its thread could not be
+/// started or panicked: without, such a master would lead without leading until somebody restarts it.
+async fn begin_anew(core: &Core, term: u64) {
+    let nobody = core.server_metrics().borrow_watched().id ^ 1;
+    // Refused for its shorter log, the candidate learns how long the log is.
+    let mut last = None;
+    for _ in 0..2 {
+        let mut request = VoteRequest::new(Vote::new(term + 1, nobody), last);
+        // The leader's own lease would refuse an ordinary one.
+        request.leadership_transfer = true;
+        match core.vote(request).await {
+            Ok(answer) if answer.vote_granted => break,
+            Ok(answer) => last = answer.last_log_id,
+            Err(_) => return,
+        }
+    }
+    tracing::warn!(term, "the reign ended by itself: another term is begun");
 }
 
 fn log(old: &Leadership, new: &Leadership) {

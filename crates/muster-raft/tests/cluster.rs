@@ -450,6 +450,27 @@ async fn a_leader_that_is_told_to_stop_hands_over_first() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_voter_begins_anew_when_its_reign_ended_by_itself() {
+    let cluster = Cluster::new(1);
+    let raft = Raft::open(cluster.config(0)).await.unwrap();
+    let mut leadership = raft.leadership();
+    let mut last = Term(0);
+    for _ in 0..3 {
+        let newer = |now: &Leadership| matches!(now, Leadership::Leading { fence, quorum: true } if fence.term > last);
+        let now = within("leading", leadership.wait_for(newer)).await.unwrap().clone();
+        let Leadership::Leading { fence, .. } = now else { unreachable!() };
+        last = fence.term;
+        let mut reign = raft.begin(last).await.unwrap();
+        reign.proposer.propose(support::begin_term()).unwrap();
+        let batch = within("a batch", reign.applied.recv()).await.unwrap();
+        assert_eq!(batch.entries[0].term, last);
+        // Whoever reigned is gone, as when its thread panics.
+        drop(reign);
+    }
+    raft.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tickets_count_commands_in_the_order_they_were_proposed() {
     let mut cluster = Cluster::new(1);
     cluster.tune = |config| config.max_entry_bytes = 2_000;
