@@ -94,6 +94,8 @@ fn happens() -> impl Strategy<Value = Happens> {
         (0u8..3).prop_map(|n| SchedulerCall::Accept {
             offer_ids: vec![OfferId::new("o")],
             tasks: vec![spec(n)],
+            agent_ids: Vec::new(),
+            bad: Vec::new(),
             refuse_ms: 0,
         }),
         (0u8..3).prop_map(|n| SchedulerCall::Kill { task_id: task_id(n), agent_id: None, grace_ms: None }),

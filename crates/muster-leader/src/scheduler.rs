@@ -8,9 +8,9 @@ use crate::{
 };
 use muster_allocator::{Refused, Wishes};
 use muster_model::{
-    AcceptOutcome, AgentEvent, AgentId, CallOutcome, Event, FrameworkId, OfferId, Reason, Resources, Role,
-    SchedulerCall, SchedulerEvent, Sealed, Source, Status, TaskId, TaskKey, TaskOutcome, TaskSpec, TaskState,
-    Timestamp, WallTime,
+    AcceptOutcome, AgentEvent, AgentId, BadTask, CallOutcome, Event, FrameworkId, OfferId, Reason, Resources,
+    Role, SchedulerCall, SchedulerEvent, Sealed, Source, Status, TaskId, TaskKey, TaskOutcome, TaskSpec,
+    TaskState, Timestamp, WallTime,
 };
 use muster_registry::{AgentState, Command, Launch, Registry, Subscribe};
 use std::collections::BTreeSet;
@@ -50,9 +50,10 @@ impl Leader {
         }
         match call {
             SchedulerCall::Subscribe { .. } => {}
-            SchedulerCall::Accept { offer_ids, tasks, refuse_ms } => {
+            SchedulerCall::Accept { offer_ids, tasks, agent_ids, bad, refuse_ms } => {
+                let asked = Asked { tasks, agent_ids, bad };
                 let refuse_ms = refuse_ms.min(REFUSE_MS_MAX);
-                self.accept(now, registry, conn, id, framework_id, offer_ids, tasks, refuse_ms, effects);
+                self.accept(now, registry, conn, id, framework_id, offer_ids, asked, refuse_ms, effects);
             }
             SchedulerCall::Decline { offer_ids, refuse_ms } => {
                 self.decline(now, &framework_id, &offer_ids, refuse_ms.min(REFUSE_MS_MAX));
@@ -147,12 +148,12 @@ impl Leader {
         call: u64,
         framework_id: FrameworkId,
         offer_ids: Vec<OfferId>,
-        tasks: Vec<TaskSpec>,
+        asked: Asked,
         refuse_ms: u64,
         effects: &mut Vec<Effect>,
     ) {
         let standing = self.standing(&framework_id, &offer_ids);
-        if !standing.is_empty() && tasks.is_empty() {
+        if !standing.is_empty() && asked.tasks.is_empty() && asked.bad.is_empty() {
             self.decline(now, &framework_id, &offer_ids, refuse_ms);
             return answer(conn, call, CallOutcome::Accepted(AcceptOutcome::default()), effects);
         }
@@ -167,12 +168,13 @@ impl Leader {
             }
             (None, Some(agent_id)) => (Vec::new(), agent_id, Role::any()),
             (None, None) => {
-                let outcome = self.accept_void(registry, &framework_id, &offer_ids, tasks);
+                let outcome = self.accept_void(registry, &framework_id, &offer_ids, asked);
                 return self.tell_accepted(conn, call, &framework_id, None, outcome, effects);
             }
         };
         let offered =
             offers.iter().fold(Resources::none(), |sum, outstanding| sum.plus(&outstanding.offer.resources));
+        let Asked { tasks, bad, .. } = asked.on(&agent_id);
         let launch = Launch {
             framework_id: framework_id.clone(),
             agent_id: agent_id.clone(),
@@ -182,7 +184,8 @@ impl Leader {
             tasks: tasks.clone(),
         };
         let accepting = Accepting { conn, call, framework_id, agent_id, offers, offered, tasks, refuse_ms };
-        self.propose(Command::Launch(launch), Waiting::Accept(Box::new(accepting)), effects);
+        let command = if bad.is_empty() { Command::Launch(launch) } else { Command::LaunchSome(launch, bad) };
+        self.propose(command, Waiting::Accept(Box::new(accepting)), effects);
     }
 
     /// The offers, if all of them stand, are this framework's, and are of one agent and role; else none.
@@ -203,7 +206,7 @@ impl Leader {
         registry: &Registry,
         framework_id: &FrameworkId,
         offer_ids: &[OfferId],
-        tasks: Vec<TaskSpec>,
+        asked: Asked,
     ) -> AcceptOutcome {
         for offer_id in offer_ids {
             if self.offers.get(offer_id).is_some_and(|it| it.offer.framework_id == *framework_id)
@@ -218,13 +221,14 @@ impl Leader {
             role: Role::any(),
             offer_ids: offer_ids.to_vec(),
             offered: Resources::none(),
-            tasks,
+            tasks: asked.tasks,
         };
-        if let Some(outcome) = registry.remembered(&launch) {
+        if let Some(outcome) = registry.remembered(&launch, &asked.bad) {
             return outcome;
         }
-        let tasks = launch.tasks.into_iter().map(|spec| {
-            let key = TaskKey { framework_id: framework_id.clone(), task_id: spec.task_id.clone() };
+        let tasks = BadTask::among(&asked.bad, launch.task_ids()).map(|asked| {
+            let task_id = asked.unwrap_or_else(|bad| &bad.task_id).clone();
+            let key = TaskKey { framework_id: framework_id.clone(), task_id: task_id.clone() };
             let outcome = match registry.task(&key) {
                 Some(task) => TaskOutcome::Launched(task.launch),
                 None => TaskOutcome::Refused {
@@ -233,7 +237,7 @@ impl Leader {
                     message: "the offer is no longer valid: wait for the next one".into(),
                 },
             };
-            (spec.task_id, outcome)
+            (task_id, outcome)
         });
         AcceptOutcome { tasks: tasks.collect() }
     }
@@ -335,6 +339,37 @@ impl Leader {
             say(task_id, agent_id, state, message);
         }
         answer(conn, call, CallOutcome::Done, effects);
+    }
+}
+
+/// The tasks that an ACCEPT asks for.
+struct Asked {
+    tasks: Vec<TaskSpec>,
+    /// What they name, in their order, or nothing.
+    agent_ids: Vec<AgentId>,
+    bad: Vec<BadTask>,
+}
+
+impl Asked {
+    /// On offers of this agent: tasks that name another one are bad, too.
+    fn on(self, agent_id: &AgentId) -> Self {
+        if self.agent_ids.iter().all(|named| named == agent_id) {
+            return self;
+        }
+        let (mut tasks, mut bad) = (Vec::new(), Vec::new());
+        let good = self.tasks.into_iter().zip(self.agent_ids);
+        for (at, asked) in (0..).zip(BadTask::among(&self.bad, good)) {
+            match asked {
+                Ok((spec, named)) if named == *agent_id => tasks.push(spec),
+                Ok((TaskSpec { task_id, .. }, named)) => {
+                    let why =
+                        format!("task {task_id} names agent {named}, but the offers are of agent {agent_id}");
+                    bad.push(BadTask { at, task_id, why: why.into() });
+                }
+                Err(known) => bad.push(known.clone()),
+            }
+        }
+        Self { tasks, agent_ids: Vec::new(), bad }
     }
 }
 

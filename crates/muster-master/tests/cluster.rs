@@ -92,6 +92,49 @@ async fn bad_frames_and_calls_are_refused_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_task_of_an_accept_stands_for_itself() {
+    let masters = Masters::start(1).await;
+    let address = masters.addresses().remove(0);
+    let mut agent = Agent::connect(&address, "machine-1").await;
+    let mut scheduler = Scheduler::connect(&address).await;
+    scheduler.subscribe().await;
+    let offer = scheduler.offer().await;
+    let good = Scheduler::task(&offer, "good", 1.0);
+    let no_command = mesos::TaskInfo { command: None, ..Scheduler::task(&offer, "no-command", 1.0) };
+    let elsewhere = mesos::TaskInfo {
+        agent_id: mesos::AgentId { value: "another-S7".into() },
+        ..Scheduler::task(&offer, "elsewhere", 1.0)
+    };
+    let accept = v1::Accept {
+        offer_ids: vec![offer.offer_id.clone()],
+        task_infos: [no_command, elsewhere, good].iter().map(|it| it.encode_to_vec().into()).collect(),
+        refuse_ms: Some(0),
+    };
+    // Twice: a repetition is answered alike.
+    for _ in 0..2 {
+        let id = scheduler.call(Up::Accept(accept.clone())).await;
+        let v1::outcome::Outcome::Accepted(outcome) = scheduler.outcome(id).await else {
+            panic!("not accepted")
+        };
+        let ids: Vec<_> = outcome.tasks.iter().map(|it| it.task_id.as_str()).collect();
+        assert_eq!(ids, ["no-command", "elsewhere", "good"]);
+        for (task, why) in outcome.tasks.iter().zip(["command", "another-S7"]) {
+            assert_eq!(task.state, mesos::TaskState::TaskError as i32, "{task:?}");
+            assert_eq!(task.reason, mesos::task_status::Reason::TaskInvalid as i32, "{task:?}");
+            assert!(task.message.contains(why), "{task:?}");
+        }
+        assert!(outcome.tasks[2].launched.is_some(), "{:?}", outcome.tasks[2]);
+    }
+    assert_eq!(agent.order().await.task_id, "good");
+    assert_eq!(scheduler.update("good").await, RUNNING);
+    // Nothing leaked: all but the good one's part is offered again.
+    let rest = scheduler.offer().await;
+    let cpus = rest.resources.iter().find(|it| it.name == "cpus").unwrap();
+    assert_eq!(cpus.scalar.as_ref().unwrap().value, 3.0);
+    masters.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_says_who_leads() {
     let masters = Masters::start(3).await;
     let leader = masters.leader().await;

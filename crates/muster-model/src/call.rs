@@ -1,8 +1,8 @@
 //! What a client asked: decoded, bounded, not yet trusted.
 
 use crate::{
-    AgentId, ExecutorId, FrameworkId, FrameworkInfo, Hello, LaunchNumber, OfferId, Resources, Role, Session,
-    StatusUpdate, TaskId, TaskSpec, Uuid,
+    AgentId, BadTask, ExecutorId, FrameworkId, FrameworkInfo, Hello, LaunchNumber, OfferId, Resources, Role,
+    Session, StatusUpdate, TaskId, TaskSpec, Uuid,
 };
 
 /// A call of any client that holds a stream.
@@ -42,6 +42,10 @@ pub enum SchedulerCall {
         offer_ids: Vec<OfferId>,
         /// The tasks.
         tasks: Vec<TaskSpec>,
+        /// The agents that the tasks name, in their order; none where the caller vouches for them.
+        agent_ids: Vec<AgentId>,
+        /// Tasks that are described wrongly, by place; the others are launched without them.
+        bad: Vec<BadTask>,
         /// How long not to offer the rest again, in ms.
         refuse_ms: u64,
     },

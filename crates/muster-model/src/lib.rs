@@ -34,5 +34,5 @@ pub use launch::{Fence, Index, LaunchNumber, Session, Term, Uuid};
 pub use offer::Offer;
 pub use resource::{Resources, Value};
 pub use sealed::Sealed;
-pub use task::{Reason, Source, Status, StatusUpdate, TaskSpec, TaskState};
+pub use task::{BadTask, Reason, Source, Status, StatusUpdate, TaskSpec, TaskState};
 pub use time::{Timestamp, WallTime};

@@ -196,6 +196,31 @@ pub struct TaskSpec {
     pub sealed: Sealed,
 }
 
+/// A task of an ACCEPT that is launched on no offer: its description is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct BadTask {
+    /// Its place among all tasks of the ACCEPT, from 0.
+    pub at: u32,
+    /// Its id.
+    pub task_id: TaskId,
+    /// What is wrong.
+    pub why: Arc<str>,
+}
+
+impl BadTask {
+    /// The tasks of an ACCEPT in the order they were asked for; `bad` is in order of place.
+    pub fn among<'a, T>(
+        bad: &'a [Self],
+        good: impl IntoIterator<Item = T> + 'a,
+    ) -> impl Iterator<Item = Result<T, &'a Self>> + 'a {
+        let (mut bad, mut good) = (bad.iter().peekable(), good.into_iter());
+        (0..).map_while(move |at| match bad.next_if(|it| it.at == at) {
+            Some(it) => Some(Err(it)),
+            None => good.next().map(Ok).or_else(|| bad.next().map(Err)),
+        })
+    }
+}
+
 /// The executor a task asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ExecutorSpec {

@@ -5,14 +5,15 @@ use crate::error::{Within, bounded, id, id_or_none, required, short};
 use crate::framework::roles;
 use crate::offer::{offers, wire_offer};
 use crate::task::{
-    launch_number, reason, status, task_spec, task_state, uuid, wire_launch_number, wire_reason, wire_state,
+    asked_task, launch_number, reason, status, task_state, uuid, wire_launch_number, wire_reason, wire_state,
     wire_status,
 };
 use crate::{WireError, framework_info, limits, resources, v1, wire_resources};
 use bytes::Bytes;
 use muster_model::event::CallOutcome;
 use muster_model::{
-    AcceptOutcome, Fence, OfferId, Reason, Role, SchedulerCall, SchedulerEvent, Session, TaskId, TaskOutcome,
+    AcceptOutcome, BadTask, Fence, OfferId, Reason, Role, SchedulerCall, SchedulerEvent, Session, TaskId,
+    TaskOutcome,
 };
 use v1::outcome::Outcome as WireOutcome;
 use v1::scheduler_down_frame::Event as Down;
@@ -89,10 +90,22 @@ pub fn scheduler_call(frame: v1::SchedulerFrame) -> Result<(u64, SchedulerCall),
 
 fn accept(wire: v1::Accept) -> Result<SchedulerCall, WireError> {
     bounded("task_infos", &wire.task_infos, limits::TASKS_PER_ACCEPT_MAX)?;
-    let read = |(i, bytes): (usize, &Bytes)| task_spec(bytes).within(format_args!("task_infos[{i}]"));
+    let mut tasks = Vec::with_capacity(wire.task_infos.len());
+    let (mut agent_ids, mut bad) = (Vec::with_capacity(wire.task_infos.len()), Vec::new());
+    for (at, bytes) in (0..).zip(&wire.task_infos) {
+        match asked_task(bytes).within(format_args!("task_infos[{at}]"))? {
+            (_, Ok((agent_id, spec))) => {
+                agent_ids.push(agent_id);
+                tasks.push(spec);
+            }
+            (task_id, Err(error)) => bad.push(BadTask { at, task_id, why: error.to_string().into() }),
+        }
+    }
     Ok(SchedulerCall::Accept {
         offer_ids: offer_ids(&wire.offer_ids)?,
-        tasks: wire.task_infos.iter().enumerate().map(read).collect::<Result<_, _>>()?,
+        tasks,
+        agent_ids,
+        bad,
         refuse_ms: wire.refuse_ms.unwrap_or(REFUSE_MS_DEFAULT),
     })
 }
@@ -118,7 +131,7 @@ pub fn scheduler_frame(id: u64, call: &SchedulerCall) -> v1::SchedulerFrame {
             framework_info: Bytes::copy_from_slice(&info.sealed),
             suppressed_roles: texts(suppressed_roles),
         }),
-        SchedulerCall::Accept { offer_ids, tasks, refuse_ms } => Up::Accept(v1::Accept {
+        SchedulerCall::Accept { offer_ids, tasks, refuse_ms, .. } => Up::Accept(v1::Accept {
             offer_ids: ids(offer_ids),
             task_infos: tasks.iter().map(|task| Bytes::copy_from_slice(&task.sealed)).collect(),
             refuse_ms: Some(*refuse_ms),

@@ -17,15 +17,28 @@ pub fn task_spec(bytes: &[u8]) -> Result<TaskSpec, WireError> {
     let info = mesos::TaskInfo::decode(bytes)
         .map_err(|error| WireError::new("task_info", format!("is not a mesos.v1.TaskInfo: {error}")))?;
     let task_id = id!(TaskId, "task_info.task_id", info.task_id.value)?;
-    typed(&info, task_id.clone(), bytes).within(format_args!("task {task_id}"))
+    let (_, spec) = typed(&info, task_id.clone(), bytes).within(format_args!("task {task_id}"))?;
+    Ok(spec)
 }
 
-fn typed(info: &mesos::TaskInfo, task_id: TaskId, bytes: &[u8]) -> Result<TaskSpec, WireError> {
+/// A task of an ACCEPT: its id, and the agent that it names with its description, or what is wrong with it.
+pub(crate) type AskedTask = (TaskId, Result<(AgentId, TaskSpec), WireError>);
+
+/// Reads a task of an ACCEPT. What has no id that an answer could name is an error.
+pub(crate) fn asked_task(bytes: &[u8]) -> Result<AskedTask, WireError> {
+    short("task_info", bytes, limits::SEALED_BYTES_MAX)?;
+    let info = mesos::TaskInfo::decode(bytes)
+        .map_err(|error| WireError::new("task_info", format!("is not a mesos.v1.TaskInfo: {error}")))?;
+    let task_id = id!(TaskId, "task_info.task_id", info.task_id.value)?;
+    Ok((task_id.clone(), typed(&info, task_id, bytes)))
+}
+
+fn typed(info: &mesos::TaskInfo, task_id: TaskId, bytes: &[u8]) -> Result<(AgentId, TaskSpec), WireError> {
     if info.name.is_empty() {
         return Err(WireError::new("name", "is missing"));
     }
     short("name", info.name.as_bytes(), limits::NAME_BYTES_MAX)?;
-    id!(AgentId, "agent_id", info.agent_id.value)?;
+    let agent_id = id!(AgentId, "agent_id", info.agent_id.value)?;
     if let Some(labels) = &info.labels {
         bounded("labels", &labels.labels, limits::LABELS_MAX)?;
     }
@@ -40,14 +53,15 @@ fn typed(info: &mesos::TaskInfo, task_id: TaskId, bytes: &[u8]) -> Result<TaskSp
         (None, Some(_)) => {}
     }
     let executor = info.executor.as_ref().map(|executor| executor_spec(executor, bytes)).transpose();
-    Ok(TaskSpec {
+    let spec = TaskSpec {
         task_id,
         name: info.name.as_str().into(),
         resources: needs,
         executor: executor.within("executor")?,
         grace_ms: grace_ms(info.kill_policy.as_ref()).within("kill_policy")?,
         sealed: Sealed::new(bytes),
-    })
+    };
+    Ok((agent_id, spec))
 }
 
 fn runnable(command: &mesos::CommandInfo, in_container: bool) -> Result<(), WireError> {

@@ -196,6 +196,25 @@ fn calls_are_bounded_and_frames_complete() {
 }
 
 #[test]
+fn a_bad_task_of_an_accept_leaves_the_others_be() {
+    let named = |id: &str| mesos::TaskInfo { task_id: mesos::TaskId { value: id.into() }, ..task() };
+    let infos = [named("t1"), mesos::TaskInfo { command: None, ..named("t2") }, named("t3")];
+    let accept = v1::Accept {
+        offer_ids: vec!["o".into()],
+        task_infos: infos.iter().map(|info| info.encode_to_vec().into()).collect(),
+        refuse_ms: None,
+    };
+    let call = Some(v1::scheduler_frame::Call::Accept(accept));
+    let (_, call) = scheduler_call(v1::SchedulerFrame { id: 1, call }).unwrap();
+    let muster_model::SchedulerCall::Accept { tasks, agent_ids, bad, .. } = call else { panic!("{call:?}") };
+    let ids: Vec<_> = tasks.iter().map(|task| task.task_id.as_str()).collect();
+    assert_eq!(ids, ["t1", "t3"]);
+    assert!(agent_ids.len() == 2 && agent_ids.iter().all(|it| it.as_str() == task().agent_id.value));
+    assert_eq!((bad[0].at, bad[0].task_id.as_str()), (1, "t2"));
+    assert!(bad[0].why.contains("command"), "{}", bad[0].why);
+}
+
+#[test]
 fn agents_need_a_name_and_a_port() {
     let info = |hostname: &str, port| {
         let info = mesos::AgentInfo { hostname: hostname.into(), port, ..Default::default() };

@@ -240,7 +240,9 @@ fn any_scheduler_call() -> impl Strategy<Value = SchedulerCall> {
             SchedulerCall::Subscribe { framework_id: id.map(FrameworkId::new), info, suppressed_roles }
         }),
         (offer_ids(), vec(any_spec(), 0..3), any::<u64>()).prop_map(|(offer_ids, tasks, refuse_ms)| {
-            SchedulerCall::Accept { offer_ids, tasks, refuse_ms }
+            // As a master reads it: with the agents that the tasks name.
+            let agent_ids = tasks.iter().map(|_| AgentId::new("S1")).collect();
+            SchedulerCall::Accept { offer_ids, tasks, agent_ids, bad: Vec::new(), refuse_ms }
         }),
         (offer_ids(), any::<u64>())
             .prop_map(|(offer_ids, refuse_ms)| SchedulerCall::Decline { offer_ids, refuse_ms }),

@@ -161,6 +161,13 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("acknowledge", Command::Acknowledge { task: task_key("t1"), uuid: Uuid::of(launch_number(), 1) }),
         ("kill", Command::Kill { task: task_key("t1"), grace_ms: Some(5_000) }),
         ("configure", Command::Configure(Limits::default())),
+        (
+            "launch-some",
+            Command::LaunchSome(
+                launch(&["t1"], false),
+                vec![task::BadTask { at: 1, task_id: TaskId::new("t2"), why: "no command".into() }],
+            ),
+        ),
     ]
 }
 
@@ -183,7 +190,8 @@ fn is_sampled(command: &Command) {
         | Command::Ended { .. }
         | Command::Acknowledge { .. }
         | Command::Kill { .. }
-        | Command::Configure(_) => {}
+        | Command::Configure(_)
+        | Command::LaunchSome(..) => {}
     }
 }
 

@@ -1,8 +1,8 @@
 //! All that can be asked of the registry. Append-only: bincode stores a variant's position.
 
 use muster_model::{
-    AgentId, FrameworkId, FrameworkInfo, Hello, Index, LaunchNumber, OfferId, Role, Session, StatusUpdate,
-    TaskId, TaskKey, TaskSpec, Term, Timestamp, Uuid, WallTime,
+    AgentId, BadTask, FrameworkId, FrameworkInfo, Hello, Index, LaunchNumber, OfferId, Role, Session,
+    StatusUpdate, TaskId, TaskKey, TaskSpec, Term, Timestamp, Uuid, WallTime,
 };
 use serde::{Deserialize, Serialize};
 
@@ -109,6 +109,8 @@ pub enum Command {
     },
     /// Change the replicated limits.
     Configure(Limits),
+    /// Launch those tasks of an ACCEPT that are described well; the others are refused, and remembered so.
+    LaunchSome(Launch, Vec<BadTask>),
 }
 
 /// The first command of a leader.

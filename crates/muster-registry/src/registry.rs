@@ -158,7 +158,8 @@ impl Registry {
                     self.mark_unreachable(agent_id, *disconnected, to)
                 }
                 Command::MarkGone { agent_id } => self.mark_gone(agent_id, to),
-                Command::Launch(launch) => self.launch(launch, to),
+                Command::Launch(launch) => self.launch(launch, &[], to),
+                Command::LaunchSome(launch, bad) => self.launch(launch, bad, to),
                 Command::Accepted { agent_id, launches } => self.accepted(agent_id, launches),
                 Command::Status { agent_id, update } => self.status(agent_id, update, to),
                 Command::Ended { agent_id, launch } => self.ended(agent_id, *launch, to),

@@ -146,7 +146,8 @@ impl SchedulerDriver {
             return Err(SdkError::Argument(why));
         }
         let offer_ids = offers.iter().map(|offer| offer.id.clone()).collect();
-        self.call(SchedulerCall::Accept { offer_ids, tasks, refuse_ms: filters.refuse_ms })
+        let (agent_ids, bad) = (Vec::new(), Vec::new()); // checked above
+        self.call(SchedulerCall::Accept { offer_ids, tasks, agent_ids, bad, refuse_ms: filters.refuse_ms })
     }
 
     /// Gives offers back.

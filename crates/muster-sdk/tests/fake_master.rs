@@ -157,7 +157,7 @@ async fn an_offer_becomes_a_task_an_update_is_acknowledged_a_stop_tears_down() {
     assert_eq!(next(&mut told).await, "registered F1");
 
     client.offer("o1").await;
-    let (id, SchedulerCall::Accept { offer_ids, tasks, refuse_ms }) = client.call().await else {
+    let (id, SchedulerCall::Accept { offer_ids, tasks, refuse_ms, .. }) = client.call().await else {
         panic!("not an ACCEPT")
     };
     assert_eq!((offer_ids, refuse_ms), (vec![OfferId::new("o1")], 0));

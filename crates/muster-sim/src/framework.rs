@@ -188,7 +188,8 @@ impl Framework {
         let count = world.dice.between(1, cpus.max(1) + 2);
         let tasks: Vec<TaskSpec> = (0..count).map(|_| self.task()).collect();
         self.living.extend(tasks.iter().map(|task| task.task_id.clone()));
-        let call = SchedulerCall::Accept { offer_ids: vec![offer_id], tasks, refuse_ms };
+        let (offer_ids, agent_ids, bad) = (vec![offer_id], Vec::new(), Vec::new());
+        let call = SchedulerCall::Accept { offer_ids, tasks, agent_ids, bad, refuse_ms };
         self.step(world, Input::Call(call));
     }
 

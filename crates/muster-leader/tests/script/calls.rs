@@ -35,6 +35,8 @@ impl Script {
             "accept" => SchedulerCall::Accept {
                 offer_ids: words.0[2].split(',').map(OfferId::new).collect(),
                 tasks: words.0[3..].iter().filter_map(|word| task(word)).collect(),
+                agent_ids: self.named_agents(words),
+                bad: bad_tasks(words),
                 refuse_ms,
             },
             "decline" => SchedulerCall::Decline {
@@ -70,6 +72,11 @@ impl Script {
         let id = words.number("id").unwrap_or(self.calls);
         let conn = self.stream(name, words.has("anew"));
         self.step(Input::Call { conn, call: Call::Scheduler { id, call } });
+    }
+
+    /// `on=A1,A2`: which agents the tasks name.
+    fn named_agents(&self, words: &Words<'_>) -> Vec<AgentId> {
+        words.list("on").into_iter().map(|name| self.agents[name].0.clone()).collect()
     }
 
     /// `t1` or `t1@A1`.
@@ -153,6 +160,16 @@ impl Script {
             sealed: Sealed::default(),
         }
     }
+}
+
+/// `t1!` is described wrongly.
+fn bad_tasks(words: &Words<'_>) -> Vec<BadTask> {
+    let tasks = words.0[3..].iter().filter(|word| word.starts_with('t'));
+    let bad = |(at, word): (u32, &&str)| {
+        let task_id = TaskId::new(word.strip_suffix('!')?);
+        Some(BadTask { at, task_id, why: "command is missing".into() })
+    };
+    (0..).zip(tasks).filter_map(bad).collect()
 }
 
 /// `t1=cpus:1;mem:32`.

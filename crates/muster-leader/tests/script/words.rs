@@ -55,6 +55,10 @@ pub(crate) fn shown_command(command: &Command) -> String {
         Command::Launch(it) => {
             format!("launch {} on {} by {}", joined(it.task_ids()), it.agent_id, joined(&it.offer_ids))
         }
+        Command::LaunchSome(it, bad) => {
+            let bad = joined(bad.iter().map(|bad| format!("!{}", bad.task_id)));
+            format!("launch {} {bad} on {} by {}", joined(it.task_ids()), it.agent_id, joined(&it.offer_ids))
+        }
         Command::Accepted { agent_id, launches } => format!("accepted by {agent_id}: {}", joined(launches)),
         Command::Status { update, .. } => format!("{} {}", update.task, update.status.state),
         Command::Ended { agent_id, launch } => format!("ended on {agent_id}: {launch}"),

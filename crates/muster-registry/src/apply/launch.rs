@@ -5,7 +5,8 @@ use crate::{
     registry::{Context, Executor, ExecutorKey, Spent},
 };
 use muster_model::{
-    AcceptOutcome, AgentId, FrameworkId, Reason, Resources, Role, TaskKey, TaskOutcome, TaskSpec, TaskState,
+    AcceptOutcome, AgentId, BadTask, FrameworkId, Reason, Resources, Role, TaskKey, TaskOutcome, TaskSpec,
+    TaskState,
 };
 use std::collections::BTreeSet;
 
@@ -37,27 +38,30 @@ impl No {
 }
 
 impl Registry {
-    pub(crate) fn launch(&mut self, launch: &Launch, to: &mut Context<'_>) -> Outcome {
+    pub(crate) fn launch(&mut self, launch: &Launch, bad: &[BadTask], to: &mut Context<'_>) -> Outcome {
         let Some(names) = self.names(launch) else {
             return Outcome::Refused(match self.removed_frameworks.contains(&launch.framework_id) {
                 true => Refusal::FrameworkRemoved(launch.framework_id.clone()),
                 false => Refusal::UnknownFramework(launch.framework_id.clone()),
             });
         };
-        if let Some(outcome) = self.remembered(launch) {
+        if let Some(outcome) = self.remembered(launch, bad) {
             return Outcome::Launched(outcome);
         }
         let mut left = launch.offered.clone();
         let mut outcome = AcceptOutcome::default();
-        for spec in &launch.tasks {
-            let became = match self.check_launch(&names, spec, &left) {
-                Err(no) => no.outcome(),
-                Ok(needed) => {
-                    left.subtract(&needed);
-                    TaskOutcome::Launched(self.launch_task(&names, spec, to))
-                }
+        for asked in BadTask::among(bad, &launch.tasks) {
+            let (task_id, became) = match asked {
+                Err(bad) => (&bad.task_id, No::error(bad.why.to_string()).outcome()),
+                Ok(spec) => match self.check_launch(&names, spec, &left) {
+                    Err(no) => (&spec.task_id, no.outcome()),
+                    Ok(needed) => {
+                        left.subtract(&needed);
+                        (&spec.task_id, TaskOutcome::Launched(self.launch_task(&names, spec, to)))
+                    }
+                },
             };
-            outcome.tasks.push((spec.task_id.clone(), became));
+            outcome.tasks.push((task_id.clone(), became));
         }
         self.remember_spent(launch, &names, &outcome, to);
         Outcome::Launched(outcome)
@@ -78,10 +82,11 @@ impl Registry {
     /// The answer to a repeated ACCEPT: as before for the tasks it had, DROPPED for others, unless they live.
     ///
     /// The leader uses the same function to answer early.
-    pub fn remembered(&self, launch: &Launch) -> Option<AcceptOutcome> {
+    pub fn remembered(&self, launch: &Launch, bad: &[BadTask]) -> Option<AcceptOutcome> {
         let spent = launch.offer_ids.iter().find_map(|id| self.spent(id))?;
         let ours = spent.framework_id == launch.framework_id;
-        let tasks = launch.task_ids().map(|task_id| {
+        let tasks = BadTask::among(bad, launch.task_ids()).map(|asked| {
+            let task_id = asked.unwrap_or_else(|bad| &bad.task_id);
             let before = spent.outcome.tasks.iter().find(|(id, _)| ours && id == task_id);
             let became = match before {
                 Some((_, became)) => became.clone(),
