@@ -75,7 +75,7 @@ proptest! {
         prop_assert_eq!(held, real);
     }
 
-    /// A launch is ordered at most until its agent has accepted it; updates come in the order of their queue,
+    /// A task lives until it is completed. A launch is ordered at most until its agent has accepted it; updates come in the order of their queue,
     /// each told once as the head; launch numbers never repeat.
     #[test]
     fn orders_and_updates_keep_their_order(dice in dice()) {
@@ -104,6 +104,11 @@ proptest! {
                     }
                     _ => {}
                 }
+            }
+            for (key, task) in &before {
+                let lives = world.registry.task(key).is_some_and(|it| it.launch == task.launch);
+                let ended = applied.changes.contains(&Change::TaskCompleted(key.clone()));
+                prop_assert!(lives || ended, "{} vanished without an end", key);
             }
             let commands = world.log.last().map(|(_, _, entry)| entry.commands.clone()).unwrap_or_default();
             for task in world.registry.tasks() {
