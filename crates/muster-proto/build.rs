@@ -18,6 +18,25 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(files, [&root])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    raw();
     tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
     Ok(())
+}
+
+/// The streams of clients a second time, with frames left as bytes: a master that follows carries them unread.
+fn raw() {
+    let service = |name: &str| {
+        let session = tonic_build::manual::Method::builder()
+            .name("session")
+            .route_name("Session")
+            .input_type("::bytes::Bytes")
+            .output_type("::bytes::Bytes")
+            .codec_path("crate::raw::BytesCodec")
+            .client_streaming()
+            .server_streaming()
+            .build();
+        tonic_build::manual::Service::builder().name(name).package("muster.v1").method(session).build()
+    };
+    let services = ["AgentService", "SchedulerService"].map(service);
+    tonic_build::manual::Builder::new().build_client(false).compile(&services);
 }

@@ -74,7 +74,7 @@ pub struct Grant {
     pub resources: Resources,
 }
 
-/// Who got nothing in a pass, and why.
+/// Who got nothing in a pass though something was free, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pass {
     /// Who.
@@ -86,8 +86,6 @@ pub struct Pass {
 /// Why nothing was granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
-    /// Nothing was free.
-    NoRoom,
     /// All that is free is hidden by the framework's filters until the first of them ends.
     Filtered,
     /// Nothing free has space for what it needs.
@@ -112,10 +110,11 @@ struct Queue {
 
 /// Gives each room whole to one ask: to the role with the smallest weighted dominant share, and in it to the
 /// framework with the smallest; ties go by name. `roles` is what each role has, offers included; `hidden` says
-/// whether a filter hides a room from an ask.
+/// whether a filter hides a room from an ask. The pass is over when no room is left; asks leave it with what they
+/// have by then.
 pub fn allocate(
     rooms: &[Room],
-    asks: &[Ask],
+    asks: &mut [Ask],
     roles: &BTreeMap<Role, Resources>,
     fleet: &Resources,
     largest: &Resources,
@@ -124,35 +123,30 @@ pub fn allocate(
 ) -> (Vec<(usize, usize)>, Vec<Pass>) {
     let mut free: BTreeSet<usize> =
         (0..rooms.len()).filter(|&i| policy.is_allocatable(&rooms[i].free)).collect();
-    let mut has: Vec<Resources> = asks.iter().map(|ask| ask.has.clone()).collect();
     let mut cursor = vec![0; asks.len()];
     let mut got = vec![false; asks.len()];
     let mut passes = Vec::new();
-    let mut queues: BTreeMap<&Role, Queue> = BTreeMap::new();
+    let mut queues: BTreeMap<Role, Queue> = BTreeMap::new();
     for (i, ask) in asks.iter().enumerate() {
         let role = &ask.account.1;
-        let queue = queues.entry(role).or_insert_with(|| Queue {
+        let queue = queues.entry(role.clone()).or_insert_with(|| Queue {
             has: roles.get(role).cloned().unwrap_or_default(),
             weight: policy.weights.get(role).copied().unwrap_or(1000),
             order: BTreeSet::new(),
         });
         queue.order.insert((share(&ask.has, fleet, 1000), i));
     }
-    let mut order: BTreeSet<(u128, &Role)> =
-        queues.iter().map(|(role, queue)| (share(&queue.has, fleet, queue.weight), *role)).collect();
+    let mut order: BTreeSet<(u128, Role)> =
+        queues.iter().map(|(role, queue)| (share(&queue.has, fleet, queue.weight), role.clone())).collect();
     let mut grants = Vec::new();
-    while let Some(&(role_share, role)) = order.first() {
-        let Some(queue) = queues.get_mut(role) else { break };
-        let Some((ask_share, i)) = queue.order.pop_first() else {
-            order.remove(&(role_share, role));
-            continue;
-        };
-        let ask = &asks[i];
-        let choice = match free.is_empty() {
-            true => Err(Why::NoRoom),
-            false if ask.needs.is_empty() => {
-                first_open(rooms, &free, &mut cursor[i], |room| !hidden(ask, room))
-            }
+    while !free.is_empty()
+        && let Some((role_share, role)) = order.pop_first()
+    {
+        let Some(queue) = queues.get_mut(&role) else { break };
+        let Some((ask_share, i)) = queue.order.pop_first() else { continue };
+        let ask = &mut asks[i];
+        let choice = match ask.needs.is_empty() {
+            true => first_open(rooms, &free, &mut cursor[i], |room| !hidden(ask, room)),
             false => best_scored(rooms, &free, ask, largest, policy, hidden),
         };
         let room = match choice {
@@ -161,17 +155,18 @@ pub fn allocate(
                 if !got[i] {
                     passes.push(Pass { account: ask.account.clone(), why });
                 }
+                order.insert((role_share, role));
                 continue;
             }
         };
         free.remove(&room);
         got[i] = true;
         grants.push((i, room));
-        has[i].add(&rooms[room].free);
+        ask.has.add(&rooms[room].free);
         queue.has.add(&rooms[room].free);
-        debug_assert!(ask_share <= share(&has[i], fleet, 1000));
-        queue.order.insert((share(&has[i], fleet, 1000), i));
-        order.remove(&(role_share, role));
+        let share_now = share(&ask.has, fleet, 1000);
+        debug_assert!(ask_share <= share_now);
+        queue.order.insert((share_now, i));
         order.insert((share(&queue.has, fleet, queue.weight), role));
     }
     (grants, passes)

@@ -224,7 +224,7 @@ impl Shard {
             filters.is_some_and(|filters| filters.iter().any(|filter| filter.refused.contains(&room.free)))
         };
         let (pairs, passes) =
-            allocate(&rooms, &asks, &roles, self.view.fleet(), &largest, &self.policy, &hidden);
+            allocate(&rooms, &mut asks, &roles, self.view.fleet(), &largest, &self.policy, &hidden);
         let grants =
             pairs.into_iter().map(|(ask, room)| self.grant(&asks[ask].account, &rooms[room])).collect();
         (grants, passes)

@@ -2,10 +2,26 @@
 
 use crate::{
     ConnId, Effect, Leader,
-    leader::{Peer, Waiting, tell},
+    leader::{AgentSession, Peer, Waiting, tell},
 };
-use muster_model::{AgentCall, AgentEvent, Event, RunOrder, SchedulerEvent, Session};
+use muster_model::{
+    AgentCall, AgentEvent, AgentId, Event, LaunchNumber, RunOrder, SchedulerEvent, Session, Timestamp,
+};
 use muster_registry::{Command, Registry, Task};
+
+/// How long a confirmation waits for an order to go with, at most about half as long again.
+const CONFIRM_MS: u64 = 400;
+/// How many wait for one agent.
+const CONFIRMS_MAX: usize = 64;
+
+impl AgentSession {
+    fn tell_confirms(&mut self, effects: &mut Vec<Effect>) {
+        for (launch, seq) in self.confirms.drain(..) {
+            let event = AgentEvent::Confirm { launch, seq };
+            effects.push(Effect::Send(self.conn, Event::Agent { session: self.session, event }));
+        }
+    }
+}
 
 impl Leader {
     pub(crate) fn agent_call(
@@ -59,18 +75,46 @@ impl Leader {
         }
     }
 
-    pub(crate) fn order(
-        &self,
-        agent_id: &muster_model::AgentId,
-        event: AgentEvent,
-        effects: &mut Vec<Effect>,
-    ) {
-        if let Some(to) = self.agents.get(agent_id) {
+    /// Sends an agent an event, after the confirmations that waited for one.
+    pub(crate) fn order(&mut self, agent_id: &AgentId, event: AgentEvent, effects: &mut Vec<Effect>) {
+        if let Some(to) = self.agents.get_mut(agent_id) {
+            to.tell_confirms(effects);
             effects.push(Effect::Send(to.conn, Event::Agent { session: to.session, event }));
         }
     }
 
-    pub(crate) fn order_run(&self, registry: &Registry, task: &Task, effects: &mut Vec<Effect>) {
+    /// Tells an agent that an update is in the registry: not at once, but with the next order, so that a stream's
+    /// frame of its own is spent on it only when no order comes. Until then the agent remembers a little longer.
+    pub(crate) fn confirm(
+        &mut self,
+        now: Timestamp,
+        agent_id: AgentId,
+        launch: LaunchNumber,
+        seq: u32,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(to) = self.agents.get_mut(&agent_id) else { return };
+        to.confirms.push((launch, seq));
+        match to.confirms.len() {
+            // Rounded up: many agents share a wake-up.
+            1 => {
+                let due = Timestamp((now.0 + CONFIRM_MS).next_multiple_of(CONFIRM_MS / 2));
+                self.confirms_due.push_back((due, agent_id));
+            }
+            CONFIRMS_MAX.. => to.tell_confirms(effects),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn tell_due_confirms(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        while let Some((_, agent_id)) = self.confirms_due.pop_front_if(|(due, _)| *due <= now) {
+            if let Some(to) = self.agents.get_mut(&agent_id) {
+                to.tell_confirms(effects);
+            }
+        }
+    }
+
+    pub(crate) fn order_run(&mut self, registry: &Registry, task: &Task, effects: &mut Vec<Effect>) {
         let framework = registry.framework(&task.key.framework_id);
         let order = RunOrder {
             launch: task.launch,

@@ -68,7 +68,7 @@ impl Leader {
                 if matches!(outcome, Outcome::Confirmed)
                     && self.agents.get(&agent_id).is_some_and(|it| it.session == session)
                 {
-                    self.order(&agent_id, AgentEvent::Confirm { launch, seq }, effects);
+                    self.confirm(now, agent_id, launch, seq, effects);
                 }
             }
             Waiting::Call { conn, call } => {
@@ -192,7 +192,8 @@ impl Leader {
             return;
         }
         self.conns.insert(conn, Peer::Agent(agent_id.clone(), session));
-        self.agents.insert(agent_id.clone(), AgentSession { conn, session, pings: 0, missed: 0 });
+        self.agents
+            .insert(agent_id.clone(), AgentSession { conn, session, pings: 0, missed: 0, confirms: vec![] });
         let ping_ms = self.config.ping_ms;
         let welcome = AgentEvent::Welcome { agent_id: agent_id.clone(), forget, low_mark, ping_ms };
         self.order(&agent_id, welcome, effects);

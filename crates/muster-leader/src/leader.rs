@@ -6,7 +6,7 @@ use muster_model::{
     Session, TaskId, TaskSpec, Term, Timestamp,
 };
 use muster_registry::{BeginTerm, Command, Registry};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The leader of one term.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub struct Leader {
     pub(crate) conns: BTreeMap<ConnId, Peer>,
     pub(crate) frameworks: BTreeMap<FrameworkId, FrameworkSession>,
     pub(crate) agents: BTreeMap<AgentId, AgentSession>,
+    /// When confirmations that no order took along go out.
+    pub(crate) confirms_due: VecDeque<(Timestamp, AgentId)>,
     pub(crate) offers: Offers,
     pub(crate) shards: Shards,
     tickets: u64,
@@ -53,6 +55,8 @@ pub(crate) struct AgentSession {
     pub(crate) session: Session,
     pub(crate) pings: u64,
     pub(crate) missed: u32,
+    /// What it may forget, on its way with the next order.
+    pub(crate) confirms: Vec<(LaunchNumber, u32)>,
 }
 
 /// What waits for the outcome of a command.
@@ -121,6 +125,7 @@ impl Leader {
             conns: BTreeMap::new(),
             frameworks: BTreeMap::new(),
             agents: BTreeMap::new(),
+            confirms_due: VecDeque::new(),
             offers: Offers::default(),
             tickets: 0,
             waiting: BTreeMap::new(),

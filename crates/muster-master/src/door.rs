@@ -4,7 +4,11 @@ use crate::route::{DOWN_QUEUE, Down, Kind, LinkItem, Route, Routes, Sink, ToLead
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use muster_model::{AgentEvent, Call, Event, Fence, SchedulerEvent, Session};
-use muster_proto::{WireError, v1};
+use muster_proto::{
+    WireError,
+    raw::{agent_service_server, scheduler_service_server},
+    v1,
+};
 use prost::Message;
 use std::{
     pin::Pin,
@@ -22,93 +26,61 @@ pub(crate) fn next_client() -> u64 {
     CLIENTS.fetch_add(1, Ordering::Relaxed) + 1
 }
 
-/// What the two kinds of streams differ in.
-pub(crate) trait Frames: Send + 'static {
-    type Up: Message + Default + Send + 'static;
-    type Down: Message + Default + Send + 'static;
-    const KIND: Kind;
-    fn call(frame: Self::Up) -> Result<Call, WireError>;
-    fn event(fence: Fence, event: Event) -> Option<Self::Down>;
-    fn leader(fence: Fence, leader: &v1::Leader) -> Self::Down;
-    fn redial(why: &str) -> Self::Down;
-    /// Says why the stream ends.
-    fn refusal(fence: Fence, why: String) -> Event;
-}
-
-pub(crate) struct Agents;
-
-impl Frames for Agents {
-    type Up = v1::AgentFrame;
-    type Down = v1::AgentDownFrame;
-    const KIND: Kind = Kind::Agent;
-    fn call(frame: Self::Up) -> Result<Call, WireError> {
-        muster_proto::agent_call(frame).map(|(session, call)| Call::Agent { session, call })
-    }
-    fn event(fence: Fence, event: Event) -> Option<Self::Down> {
-        match event {
-            Event::Agent { session, event } => Some(muster_proto::agent_down_frame(fence, session, &event)),
-            Event::Scheduler(_) => None,
-        }
-    }
-    fn leader(fence: Fence, leader: &v1::Leader) -> Self::Down {
-        muster_proto::agent::agent_leader_frame(fence, &leader.name, &leader.address)
-    }
-    fn redial(why: &str) -> Self::Down {
-        muster_proto::agent::agent_redial_frame(Fence::default(), why)
-    }
-    fn refusal(_: Fence, why: String) -> Event {
-        Event::Agent { session: Session(0), event: AgentEvent::Rejected(why) }
-    }
-}
-
-pub(crate) struct Schedulers;
-
-impl Frames for Schedulers {
-    type Up = v1::SchedulerFrame;
-    type Down = v1::SchedulerDownFrame;
-    const KIND: Kind = Kind::Scheduler;
-    fn call(frame: Self::Up) -> Result<Call, WireError> {
-        muster_proto::scheduler_call(frame).map(|(id, call)| Call::Scheduler { id, call })
-    }
-    fn event(fence: Fence, event: Event) -> Option<Self::Down> {
-        match event {
-            Event::Scheduler(event) => Some(muster_proto::scheduler_down_frame(fence, &event)),
-            Event::Agent { .. } => None,
-        }
-    }
-    fn leader(fence: Fence, leader: &v1::Leader) -> Self::Down {
-        muster_proto::scheduler::scheduler_leader_frame(fence, &leader.name, &leader.address)
-    }
-    fn redial(why: &str) -> Self::Down {
-        muster_proto::scheduler::scheduler_redial_frame(Fence::default(), why)
-    }
-    fn refusal(_: Fence, why: String) -> Event {
-        Event::Scheduler(SchedulerEvent::Error(why))
-    }
-}
-
-/// Encodes an event for a client of a link.
+/// Encodes an event for a client; none for one that is not meant for its kind.
 pub(crate) fn encode(kind: Kind, fence: Fence, event: Event) -> Option<Bytes> {
-    match kind {
-        Kind::Agent => Agents::event(fence, event).map(|frame| frame.encode_to_vec().into()),
-        Kind::Scheduler => Schedulers::event(fence, event).map(|frame| frame.encode_to_vec().into()),
-    }
+    let frame = match (kind, event) {
+        (Kind::Agent, Event::Agent { session, event }) => {
+            muster_proto::agent_down_frame(fence, session, &event).encode_to_vec()
+        }
+        (Kind::Scheduler, Event::Scheduler(event)) => {
+            muster_proto::scheduler_down_frame(fence, &event).encode_to_vec()
+        }
+        _ => return None,
+    };
+    Some(frame.into())
 }
 
-/// Decodes a frame of a client of a link.
+/// Decodes a client's frame.
 pub(crate) fn decode(kind: Kind, frame: Bytes) -> Result<Call, WireError> {
     let wrong = |error: prost::DecodeError| WireError::new("frame", error);
     match kind {
-        Kind::Agent => v1::AgentFrame::decode(frame).map_err(wrong).and_then(Agents::call),
-        Kind::Scheduler => v1::SchedulerFrame::decode(frame).map_err(wrong).and_then(Schedulers::call),
+        Kind::Agent => {
+            let frame = v1::AgentFrame::decode(frame).map_err(wrong)?;
+            muster_proto::agent_call(frame).map(|(session, call)| Call::Agent { session, call })
+        }
+        Kind::Scheduler => {
+            let frame = v1::SchedulerFrame::decode(frame).map_err(wrong)?;
+            muster_proto::scheduler_call(frame).map(|(id, call)| Call::Scheduler { id, call })
+        }
     }
 }
 
-pub(crate) fn refusal(kind: Kind, fence: Fence, why: String) -> Event {
+/// Says why a client's stream ends.
+pub(crate) fn refusal(kind: Kind, why: String) -> Event {
     match kind {
-        Kind::Agent => Agents::refusal(fence, why),
-        Kind::Scheduler => Schedulers::refusal(fence, why),
+        Kind::Agent => Event::Agent { session: Session(0), event: AgentEvent::Rejected(why) },
+        Kind::Scheduler => Event::Scheduler(SchedulerEvent::Error(why)),
     }
+}
+
+fn leader_frame(kind: Kind, fence: Fence, leader: &v1::Leader) -> Bytes {
+    let (name, address) = (&leader.name, &leader.address);
+    let frame = match kind {
+        Kind::Agent => muster_proto::agent::agent_leader_frame(fence, name, address).encode_to_vec(),
+        Kind::Scheduler => {
+            muster_proto::scheduler::scheduler_leader_frame(fence, name, address).encode_to_vec()
+        }
+    };
+    frame.into()
+}
+
+fn redial_frame(kind: Kind, why: &str) -> Bytes {
+    let fence = Fence::default();
+    let frame = match kind {
+        Kind::Agent => muster_proto::agent::agent_redial_frame(fence, why).encode_to_vec(),
+        Kind::Scheduler => muster_proto::scheduler::scheduler_redial_frame(fence, why).encode_to_vec(),
+    };
+    frame.into()
 }
 
 /// The doors of this master.
@@ -119,18 +91,18 @@ pub(crate) struct Door {
     pub(crate) stop: CancellationToken,
 }
 
-type DownStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type DownStream = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
 
 impl Door {
-    fn open<F: Frames>(&self, incoming: Streaming<F::Up>) -> Response<DownStream<F::Down>> {
+    fn open(&self, kind: Kind, incoming: Streaming<Bytes>) -> Response<DownStream> {
         let (down, queue) = mpsc::channel(DOWN_QUEUE);
         let cut = self.stop.child_token();
-        tokio::spawn(client::<F>(incoming, down, cut.clone(), self.routes.clone()));
+        tokio::spawn(client(kind, incoming, down, cut.clone(), self.routes.clone()));
         let ended = cut.clone();
         let frames = ReceiverStream::new(queue)
             .take_while(|down| std::future::ready(!matches!(down, Down::Close)))
-            .filter_map(|down| std::future::ready(to_frame::<F>(down)))
-            .take_until(cut.clone().cancelled_owned());
+            .filter_map(move |down| std::future::ready(to_frame(kind, down).map(Ok)))
+            .take_until(cut.cancelled_owned());
         // However the stream ends, its client's task ends too.
         let guard = ended.drop_guard();
         let frames = frames.map(move |frame| {
@@ -141,15 +113,12 @@ impl Door {
     }
 }
 
-fn to_frame<F: Frames>(down: Down) -> Option<Result<F::Down, Status>> {
+fn to_frame(kind: Kind, down: Down) -> Option<Bytes> {
     match down {
-        Down::Event(fence, event) => F::event(fence, *event).map(Ok),
-        Down::Frame(bytes) => Some(
-            F::Down::decode(bytes)
-                .map_err(|error| Status::internal(format!("frame from the leader: {error}"))),
-        ),
-        Down::Leader(fence, leader) => Some(Ok(F::leader(fence, &leader))),
-        Down::Redial(why) => Some(Ok(F::redial(&why))),
+        Down::Event(fence, event) => encode(kind, fence, *event),
+        Down::Frame(bytes) => Some(bytes),
+        Down::Leader(fence, leader) => Some(leader_frame(kind, fence, &leader)),
+        Down::Redial(why) => Some(redial_frame(kind, &why)),
         Down::Close => None,
     }
 }
@@ -162,8 +131,9 @@ enum Place {
 }
 
 /// Carries one client's frames up, along whatever route there is.
-async fn client<F: Frames>(
-    mut incoming: Streaming<F::Up>,
+async fn client(
+    kind: Kind,
+    mut incoming: Streaming<Bytes>,
     down: mpsc::Sender<Down>,
     cut: CancellationToken,
     mut routes: Routes,
@@ -171,7 +141,7 @@ async fn client<F: Frames>(
     loop {
         let id = next_client();
         let route = routes.route.borrow_and_update().clone();
-        let place = enter::<F>(&route, id, &down, &cut).await;
+        let place = enter(&route, kind, id, &down, &cut).await;
         if let Some((fence, leader)) = route.leader()
             && down.send(Down::Leader(fence, leader.clone())).await.is_err()
         {
@@ -180,11 +150,25 @@ async fn client<F: Frames>(
         loop {
             tokio::select! {
                 biased;
+                // First, since it is what happens: when a frame is there, nothing else has to be set up.
+                frame = incoming.next() => {
+                    let going_on = match frame {
+                        Some(Ok(frame)) => carry(&place, kind, id, frame, &down).await,
+                        Some(Err(_)) | None => false,
+                    };
+                    if !going_on {
+                        cut_after_queue(&down, &cut);
+                        return leave(place, id).await;
+                    }
+                    // One that never pauses must not keep the others from being looked at.
+                    if cut.is_cancelled() || routes.route.has_changed().unwrap_or(true) {
+                        break;
+                    }
+                }
                 () = cut.cancelled() => return leave(place, id).await,
                 changed = routes.route.changed() => {
                     if changed.is_err() {
                         cut.cancel();
-                        return leave(place, id).await;
                     }
                     break;
                 }
@@ -195,19 +179,12 @@ async fn client<F: Frames>(
                         cut.cancel();
                     }
                 }
-                frame = incoming.next() => {
-                    let going_on = match frame {
-                        Some(Ok(frame)) => carry::<F>(&place, id, frame, &down).await,
-                        Some(Err(_)) | None => false,
-                    };
-                    if !going_on {
-                        cut_after_queue(&down, &cut);
-                        return leave(place, id).await;
-                    }
-                }
             }
         }
         leave(place, id).await;
+        if cut.is_cancelled() {
+            return;
+        }
     }
 }
 
@@ -217,8 +194,9 @@ fn cut_after_queue(down: &mpsc::Sender<Down>, cut: &CancellationToken) {
     }
 }
 
-async fn enter<F: Frames>(
+async fn enter(
     route: &Route,
+    kind: Kind,
     id: u64,
     down: &mpsc::Sender<Down>,
     cut: &CancellationToken,
@@ -230,7 +208,7 @@ async fn enter<F: Frames>(
             Ok(()) => Place::Local(local.fence, local.inputs.clone()),
             Err(_) => Place::Nowhere,
         },
-        Route::Remote(remote) => match remote.up.send(LinkItem::Open(id, F::KIND, sink)).await {
+        Route::Remote(remote) => match remote.up.send(LinkItem::Open(id, kind, sink)).await {
             Ok(()) => Place::Remote(remote.up.clone()),
             Err(_) => Place::Nowhere,
         },
@@ -238,10 +216,10 @@ async fn enter<F: Frames>(
 }
 
 /// Carries a frame up; false when the stream must end.
-async fn carry<F: Frames>(place: &Place, id: u64, frame: F::Up, down: &mpsc::Sender<Down>) -> bool {
+async fn carry(place: &Place, kind: Kind, id: u64, frame: Bytes, down: &mpsc::Sender<Down>) -> bool {
     match place {
         Place::Nowhere => true, // between leaders a link holds no frames: it drops them
-        Place::Local(fence, inputs) => match F::call(frame) {
+        Place::Local(fence, inputs) => match decode(kind, frame) {
             Ok(call) => {
                 // A loop that ended has dropped its clients: the next leader hears their hello.
                 let _ = inputs.send(ToLeader::Call(id, call)).await;
@@ -249,13 +227,13 @@ async fn carry<F: Frames>(place: &Place, id: u64, frame: F::Up, down: &mpsc::Sen
             }
             Err(error) => {
                 tracing::info!(client = id, %error, "client sent a bad frame");
-                let event = Box::new(F::refusal(*fence, error.to_string()));
+                let event = Box::new(refusal(kind, error.to_string()));
                 let _ = down.try_send(Down::Event(*fence, event)); // the stream ends in any case
                 false
             }
         },
         Place::Remote(up) => {
-            let _ = up.send(LinkItem::Frame(id, frame.encode_to_vec().into())).await;
+            let _ = up.send(LinkItem::Frame(id, frame)).await;
             true
         }
     }
@@ -271,23 +249,17 @@ async fn leave(place: Place, id: u64) {
 }
 
 #[tonic::async_trait]
-impl v1::agent_service_server::AgentService for Door {
-    type SessionStream = DownStream<v1::AgentDownFrame>;
-    async fn session(
-        &self,
-        request: Request<Streaming<v1::AgentFrame>>,
-    ) -> Result<Response<Self::SessionStream>, Status> {
-        Ok(self.open::<Agents>(request.into_inner()))
+impl agent_service_server::AgentService for Door {
+    type SessionStream = DownStream;
+    async fn session(&self, request: Request<Streaming<Bytes>>) -> Result<Response<DownStream>, Status> {
+        Ok(self.open(Kind::Agent, request.into_inner()))
     }
 }
 
 #[tonic::async_trait]
-impl v1::scheduler_service_server::SchedulerService for Door {
-    type SessionStream = DownStream<v1::SchedulerDownFrame>;
-    async fn session(
-        &self,
-        request: Request<Streaming<v1::SchedulerFrame>>,
-    ) -> Result<Response<Self::SessionStream>, Status> {
-        Ok(self.open::<Schedulers>(request.into_inner()))
+impl scheduler_service_server::SchedulerService for Door {
+    type SessionStream = DownStream;
+    async fn session(&self, request: Request<Streaming<Bytes>>) -> Result<Response<DownStream>, Status> {
+        Ok(self.open(Kind::Scheduler, request.into_inner()))
     }
 }

@@ -29,6 +29,10 @@ use tonic::{Request, Response, Status, Streaming};
 const LINK_QUEUE: usize = 16_384;
 /// Frames of one client on a shared stream, at most: one slow client never fills it.
 const CLIENT_SHARE: usize = 4_096;
+/// Items in one message of a link, at most.
+const ITEMS_AT_ONCE: usize = 256;
+/// A message of a link that holds this much takes no further item: with its last frame it stays below the limit.
+const BYTES_AT_ONCE: usize = 64 << 10;
 /// How often a link is tried.
 const PING: Duration = Duration::from_millis(500);
 /// A link without a completed round trip for this long tells its clients to dial another master.
@@ -83,13 +87,17 @@ pub(crate) struct LinkDoor {
     pub(crate) stop: CancellationToken,
 }
 
-type DownLink = Pin<Box<dyn Stream<Item = Result<v1::LinkDown, Status>> + Send>>;
+type DownLink = Pin<Box<dyn Stream<Item = Result<v1::LinkDowns, Status>> + Send>>;
+
+fn down_item(client: u64, item: link_down::Item) -> v1::LinkDown {
+    v1::LinkDown { client, item: Some(item) }
+}
 
 #[tonic::async_trait]
 impl v1::link_service_server::LinkService for LinkDoor {
     type LinkStream = DownLink;
 
-    async fn link(&self, request: Request<Streaming<v1::LinkUp>>) -> Result<Response<DownLink>, Status> {
+    async fn link(&self, request: Request<Streaming<v1::LinkUps>>) -> Result<Response<DownLink>, Status> {
         let Route::Local(local) = self.routes.route.borrow().clone() else {
             return Err(Status::failed_precondition("this master does not lead"));
         };
@@ -97,8 +105,8 @@ impl v1::link_service_server::LinkService for LinkDoor {
         let (down, frames) = mpsc::channel(LINK_QUEUE);
         let cut = self.stop.child_token();
         let fence = local.fence;
-        let first = link_down::Item::Leading(muster_proto::agent::wire_fence(fence));
-        let first = v1::LinkDown { client: 0, item: Some(first) };
+        let first = down_item(0, link_down::Item::Leading(muster_proto::agent::wire_fence(fence)));
+        let first = v1::LinkDowns { items: vec![first] };
         down.try_send(Ok(first)).map_err(|_| Status::internal("the link is full"))?;
         let clients: Clients = Arc::default();
         tokio::spawn(link_down_task(fence, events, down.clone(), clients.clone()));
@@ -138,20 +146,32 @@ fn find(clients: &Clients, client: u64) -> Option<LinkClient> {
 async fn link_down_task(
     fence: Fence,
     mut events: mpsc::Receiver<LinkEvent>,
-    down: mpsc::Sender<Result<v1::LinkDown, Status>>,
+    down: mpsc::Sender<Result<v1::LinkDowns, Status>>,
     clients: Clients,
 ) {
-    while let Some(event) = events.recv().await {
-        let (client, item) = match event {
-            LinkEvent::Event(client, event) => {
-                let Some(known) = find(&clients, client) else { continue };
-                known.queued.fetch_sub(1, Ordering::Relaxed);
-                let Some(bytes) = encode(known.kind, fence, *event) else { continue };
-                (client, link_down::Item::Frame(bytes))
+    let mut waiting = Vec::with_capacity(ITEMS_AT_ONCE);
+    while events.recv_many(&mut waiting, ITEMS_AT_ONCE).await > 0 {
+        let (mut items, mut bytes) = (Vec::with_capacity(waiting.len()), 0);
+        for event in waiting.drain(..) {
+            let (client, item) = match event {
+                LinkEvent::Event(client, event) => {
+                    let Some(known) = find(&clients, client) else { continue };
+                    known.queued.fetch_sub(1, Ordering::Relaxed);
+                    let Some(frame) = encode(known.kind, fence, *event) else { continue };
+                    bytes += frame.len();
+                    (client, link_down::Item::Frame(frame))
+                }
+                LinkEvent::Close(client) => (client, link_down::Item::Close(link_up::Close {})),
+            };
+            items.push(down_item(client, item));
+            if bytes >= BYTES_AT_ONCE {
+                bytes = 0;
+                if down.send(Ok(v1::LinkDowns { items: std::mem::take(&mut items) })).await.is_err() {
+                    return;
+                }
             }
-            LinkEvent::Close(client) => (client, link_down::Item::Close(link_up::Close {})),
-        };
-        if down.send(Ok(v1::LinkDown { client, item: Some(item) })).await.is_err() {
+        }
+        if !items.is_empty() && down.send(Ok(v1::LinkDowns { items })).await.is_err() {
             return;
         }
     }
@@ -159,25 +179,31 @@ async fn link_down_task(
 
 /// Decodes what comes up and hands it to the leader's loop.
 async fn link_up_task(
-    mut incoming: Streaming<v1::LinkUp>,
+    mut incoming: Streaming<v1::LinkUps>,
     fence: Fence,
     inputs: mpsc::Sender<ToLeader>,
     queue: mpsc::Sender<LinkEvent>,
-    down: mpsc::Sender<Result<v1::LinkDown, Status>>,
+    down: mpsc::Sender<Result<v1::LinkDowns, Status>>,
     clients: Clients,
     mut routes: watch::Receiver<Route>,
 ) {
+    let mut items = Vec::new().into_iter();
     loop {
-        let up = tokio::select! {
-            up = incoming.next() => up,
-            // This master no longer leads: the link ends, and with it what it carried.
-            _ = routes.wait_for(|route| !matches!(route, Route::Local(local) if local.fence == fence)) => break,
+        let Some(v1::LinkUp { client, item }) = items.next() else {
+            let ups = tokio::select! {
+                ups = incoming.next() => ups,
+                // This master no longer leads: the link ends, and with it what it carried.
+                _ = routes.wait_for(|route| !matches!(route, Route::Local(local) if local.fence == fence)) => break,
+            };
+            let Some(Ok(ups)) = ups else { break };
+            items = ups.items.into_iter();
+            continue;
         };
-        let Some(Ok(v1::LinkUp { client, item: Some(item) })) = up else { break };
+        let Some(item) = item else { break };
         let passed = match item {
             link_up::Item::Ping(n) => {
-                let item = Some(link_down::Item::Pong(n));
-                down.send(Ok(v1::LinkDown { client: 0, item })).await.is_ok()
+                let items = vec![down_item(0, link_down::Item::Pong(n))];
+                down.send(Ok(v1::LinkDowns { items })).await.is_ok()
             }
             link_up::Item::Open(open) => {
                 let kind = match open.kind() {
@@ -196,7 +222,7 @@ async fn link_up_task(
                 Some(known) => match decode(known.kind, bytes) {
                     Ok(call) => inputs.send(ToLeader::Call(known.conn, call)).await.is_ok(),
                     Err(error) => {
-                        let event = Box::new(refusal(known.kind, fence, error.to_string()));
+                        let event = Box::new(refusal(known.kind, error.to_string()));
                         known.queued.fetch_add(1, Ordering::Relaxed);
                         let _ = queue.send(LinkEvent::Event(client, event)).await;
                         let _ = queue.send(LinkEvent::Close(client)).await;
@@ -278,7 +304,7 @@ async fn once(
         .await
         .map_err(|_| Status::deadline_exceeded("no connection within 2 s"))?
         .map_err(unavailable)?;
-    let (up, frames) = mpsc::channel::<v1::LinkUp>(UP_QUEUE);
+    let (up, frames) = mpsc::channel::<v1::LinkUps>(UP_QUEUE / ITEMS_AT_ONCE);
     let mut client = LinkServiceClient::new(channel)
         .max_decoding_message_size(2 * muster_proto::limits::FRAME_BYTES_MAX)
         .max_encoding_message_size(2 * muster_proto::limits::FRAME_BYTES_MAX);
@@ -289,7 +315,8 @@ async fn once(
     let first = timeout(SILENCE, down.message())
         .await
         .map_err(|_| Status::deadline_exceeded("no first frame within 2 s"))??;
-    let Some(v1::LinkDown { item: Some(link_down::Item::Leading(fence)), .. }) = first else {
+    let mut first = first.unwrap_or_default().items.into_iter();
+    let Some(v1::LinkDown { item: Some(link_down::Item::Leading(fence)), .. }) = first.next() else {
         return Err(Status::internal("the link's first frame does not say who leads"));
     };
     let fence =
@@ -305,43 +332,45 @@ async fn once(
     let mut ping = interval(PING);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut pings = 0;
+    let mut waiting = Vec::with_capacity(ITEMS_AT_ONCE);
     loop {
         tokio::select! {
-            frame = down.message() => {
-                let Some(v1::LinkDown { client, item: Some(item) }) = frame? else {
+            frames = down.message() => {
+                let Some(v1::LinkDowns { items }) = frames? else {
                     return Err(Status::unavailable("the leader ended the link"));
                 };
-                match item {
-                    link_down::Item::Pong(_) => heard.now(),
-                    link_down::Item::Frame(bytes) => pass_down(&mut clients, client, bytes),
-                    link_down::Item::Close(_) => {
-                        if let Some(sink) = clients.remove(&client) {
-                            sink.close();
+                for v1::LinkDown { client, item } in items {
+                    match item {
+                        Some(link_down::Item::Pong(_)) => heard.now(),
+                        Some(link_down::Item::Frame(bytes)) => pass_down(&mut clients, client, bytes),
+                        Some(link_down::Item::Close(_)) => {
+                            if let Some(sink) = clients.remove(&client) {
+                                sink.close();
+                            }
                         }
+                        Some(link_down::Item::Leading(_)) | None => {}
                     }
-                    link_down::Item::Leading(_) => {}
                 }
             }
-            item = items.recv() => {
-                let Some(item) = item else { return Ok(()) };
-                let (client, item) = match item {
-                    LinkItem::Open(client, kind, sink) => {
-                        clients.insert(client, sink);
-                        let kind = match kind {
-                            Kind::Agent => link_up::Kind::Agent,
-                            Kind::Scheduler => link_up::Kind::Scheduler,
-                        };
-                        (client, link_up::Item::Open(link_up::Open { kind: kind.into() }))
+            n = items.recv_many(&mut waiting, ITEMS_AT_ONCE) => {
+                if n == 0 {
+                    return Ok(());
+                }
+                let (mut items, mut bytes) = (Vec::with_capacity(n), 0);
+                for item in waiting.drain(..) {
+                    if let LinkItem::Frame(_, frame) = &item {
+                        bytes += frame.len();
                     }
-                    LinkItem::Frame(client, bytes) => (client, link_up::Item::Frame(bytes)),
-                    LinkItem::Close(client) => {
-                        clients.remove(&client);
-                        (client, link_up::Item::Close(link_up::Close {}))
+                    items.push(up_item(item, &mut clients));
+                    if bytes >= BYTES_AT_ONCE {
+                        bytes = 0;
+                        let items = std::mem::take(&mut items);
+                        up.send(v1::LinkUps { items }).await.map_err(|_| closed())?;
                     }
-                };
-                up.send(v1::LinkUp { client, item: Some(item) })
-                    .await
-                    .map_err(|_| Status::unavailable("the link is closed"))?;
+                }
+                if !items.is_empty() {
+                    up.send(v1::LinkUps { items }).await.map_err(|_| closed())?;
+                }
             }
             _ = ping.tick() => {
                 if heard.silence() > SILENCE {
@@ -349,10 +378,33 @@ async fn once(
                 }
                 pings += 1;
                 let ping = v1::LinkUp { client: 0, item: Some(link_up::Item::Ping(pings)) };
-                let _ = up.try_send(ping); // a full stream is silence, and is counted as such
+                let _ = up.try_send(v1::LinkUps { items: vec![ping] }); // a full stream is silence, and is counted as such
             }
         }
     }
+}
+
+fn closed() -> Status {
+    Status::unavailable("the link is closed")
+}
+
+fn up_item(item: LinkItem, clients: &mut HashMap<u64, Sink>) -> v1::LinkUp {
+    let (client, item) = match item {
+        LinkItem::Open(client, kind, sink) => {
+            clients.insert(client, sink);
+            let kind = match kind {
+                Kind::Agent => link_up::Kind::Agent,
+                Kind::Scheduler => link_up::Kind::Scheduler,
+            };
+            (client, link_up::Item::Open(link_up::Open { kind: kind.into() }))
+        }
+        LinkItem::Frame(client, frame) => (client, link_up::Item::Frame(frame)),
+        LinkItem::Close(client) => {
+            clients.remove(&client);
+            (client, link_up::Item::Close(link_up::Close {}))
+        }
+    };
+    v1::LinkUp { client, item: Some(item) }
 }
 
 fn pass_down(clients: &mut HashMap<u64, Sink>, client: u64, bytes: bytes::Bytes) {

@@ -10,10 +10,8 @@ use crate::{
 };
 use muster_proto::{
     limits::FRAME_BYTES_MAX,
-    v1::{
-        self, agent_service_server::AgentServiceServer, link_service_server::LinkServiceServer,
-        operator_service_server::OperatorServiceServer, scheduler_service_server::SchedulerServiceServer,
-    },
+    raw::{agent_service_server::AgentServiceServer, scheduler_service_server::SchedulerServiceServer},
+    v1::{self, link_service_server::LinkServiceServer, operator_service_server::OperatorServiceServer},
 };
 use muster_raft::{Leadership, Raft};
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};

@@ -16,6 +16,7 @@ mod error;
 pub mod framework;
 pub mod limits;
 pub mod offer;
+pub mod raw;
 pub mod resource;
 pub mod scheduler;
 pub mod task;

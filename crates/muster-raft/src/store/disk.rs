@@ -19,7 +19,7 @@ use std::{
 
 /// Fixed for a directory's life: a page over a quarter of it would go to `blobs/`, unsynced.
 const SEGMENT_BYTES: usize = 8 << 20;
-const CACHE_BYTES: u64 = 64 << 20;
+const CACHE_BYTES: u64 = 16 << 20;
 /// How long another handle of this process may take to let the file go.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 

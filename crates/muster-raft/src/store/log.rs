@@ -19,7 +19,7 @@ use std::{
 };
 
 /// Recent entries kept decoded, by their encoded size, so that replication and apply do not read sled.
-const CACHE_BYTES_MAX: usize = 32 << 20;
+const CACHE_BYTES_MAX: usize = 8 << 20;
 /// How much one read gives, so that a message between masters stays small.
 const READ_BYTES_MAX: usize = 2 << 20;
 
