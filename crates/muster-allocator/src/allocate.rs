@@ -4,7 +4,10 @@
 
 use muster_model::{AgentId, FrameworkId, Resources, Role, Timestamp, score::score};
 use muster_registry::Account;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
+};
 
 /// How to decide.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,7 +108,7 @@ fn share(has: &Resources, fleet: &Resources, weight_milli: u64) -> u128 {
 struct Queue {
     has: Resources,
     weight: u64,
-    order: BTreeSet<(u128, usize)>,
+    order: BinaryHeap<Reverse<(u128, usize)>>,
 }
 
 /// Gives each room whole to one ask: to the role with the smallest weighted dominant share, and in it to the
@@ -132,9 +135,9 @@ pub fn allocate(
         let queue = queues.entry(role.clone()).or_insert_with(|| Queue {
             has: roles.get(role).cloned().unwrap_or_default(),
             weight: policy.weights.get(role).copied().unwrap_or(1000),
-            order: BTreeSet::new(),
+            order: BinaryHeap::new(),
         });
-        queue.order.insert((share(&ask.has, fleet, 1000), i));
+        queue.order.push(Reverse((share(&ask.has, fleet, 1000), i)));
     }
     let mut order: BTreeSet<(u128, Role)> =
         queues.iter().map(|(role, queue)| (share(&queue.has, fleet, queue.weight), role.clone())).collect();
@@ -143,7 +146,7 @@ pub fn allocate(
         && let Some((role_share, role)) = order.pop_first()
     {
         let Some(queue) = queues.get_mut(&role) else { break };
-        let Some((ask_share, i)) = queue.order.pop_first() else { continue };
+        let Some(Reverse((ask_share, i))) = queue.order.pop() else { continue };
         let ask = &mut asks[i];
         let choice = match ask.needs.is_empty() {
             true => first_open(rooms, &free, &mut cursor[i], |room| !hidden(ask, room)),
@@ -166,7 +169,7 @@ pub fn allocate(
         queue.has.add(&rooms[room].free);
         let share_now = share(&ask.has, fleet, 1000);
         debug_assert!(ask_share <= share_now);
-        queue.order.insert((share_now, i));
+        queue.order.push(Reverse((share_now, i)));
         order.insert((share(&queue.has, fleet, queue.weight), role));
     }
     (grants, passes)
@@ -203,9 +206,9 @@ fn best_scored(
         let room = &rooms[i];
         let fitting = ask.needs.iter().filter(|need| room.free.contains(need));
         let best = fitting.map(|need| score(need, &room.total, &room.free, largest, alpha)).max()?;
-        Some((best, std::cmp::Reverse(i)))
+        Some((best, Reverse(i)))
     });
-    scored.max().map(|(_, std::cmp::Reverse(i))| i).ok_or(Why::NeedsUnmet)
+    scored.max().map(|(_, Reverse(i))| i).ok_or(Why::NeedsUnmet)
 }
 
 /// What a framework declined, and until when it is not offered again unless there is something new.

@@ -67,7 +67,9 @@ pub struct Shard {
     filter_ends: BTreeSet<(Timestamp, AgentId)>,
     granted: BTreeMap<u64, Grant>,
     granted_on: BTreeMap<AgentId, Resources>,
-    granted_to: BTreeMap<Account, Resources>,
+    /// The scalars that each account has, held or granted, and those of each role together.
+    has: BTreeMap<Account, Resources>,
+    role_has: BTreeMap<Role, Resources>,
     grants_counted: u64,
     /// Agents that may have something to offer.
     dirty: BTreeSet<AgentId>,
@@ -76,8 +78,7 @@ pub struct Shard {
 impl Shard {
     /// A shard that starts from a view.
     pub fn new(view: View, policy: Policy) -> Self {
-        let dirty = view.agents().keys().cloned().collect();
-        Self {
+        let mut shard = Self {
             view,
             policy,
             wishes: BTreeMap::new(),
@@ -85,10 +86,39 @@ impl Shard {
             filter_ends: BTreeSet::new(),
             granted: BTreeMap::new(),
             granted_on: BTreeMap::new(),
-            granted_to: BTreeMap::new(),
+            has: BTreeMap::new(),
+            role_has: BTreeMap::new(),
             grants_counted: 0,
-            dirty,
+            dirty: BTreeSet::new(),
+        };
+        shard.count();
+        shard.all_dirty();
+        shard
+    }
+
+    /// Counts anew what everyone has.
+    fn count(&mut self) {
+        (self.has, self.role_has) = self.counted();
+    }
+
+    fn counted(&self) -> (BTreeMap<Account, Resources>, BTreeMap<Role, Resources>) {
+        let (mut has, mut role_has) = (self.view.held().clone(), BTreeMap::new());
+        for grant in self.granted.values() {
+            let account = (grant.framework_id.clone(), grant.role.clone());
+            add(&mut has, &account, &scalars(&grant.resources));
         }
+        has.iter().for_each(|((_, role), resources)| add(&mut role_has, role, resources));
+        (has, role_has)
+    }
+
+    fn takes(&mut self, account: &Account, taken: &Resources) {
+        add(&mut self.has, account, taken);
+        add(&mut self.role_has, &account.1, taken);
+    }
+
+    fn gives(&mut self, account: &Account, freed: &Resources) {
+        subtract(&mut self.has, account, freed);
+        subtract(&mut self.role_has, &account.1, freed);
     }
 
     /// Takes what happened in, and allocates what became free.
@@ -101,6 +131,7 @@ impl Shard {
                 ShardInput::Returned(n, refused) => self.returned(n, refused),
                 ShardInput::Reset(view) => {
                     self.view = *view;
+                    self.count();
                     self.all_dirty();
                 }
             }
@@ -118,8 +149,14 @@ impl Shard {
         self.view.fold(change);
         match change {
             Change::AgentAdmitted(agent) => self.dirty.extend([agent.id.clone()]),
-            Change::HeldChanged { agent_id, freed, .. } if !freed.is_empty() => {
-                self.dirty.extend([agent_id.clone()]);
+            Change::HeldChanged { agent_id, account, freed, taken } => {
+                if let Some(account) = account {
+                    self.gives(account, &scalars(freed));
+                    self.takes(account, &scalars(taken));
+                }
+                if !freed.is_empty() {
+                    self.dirty.extend([agent_id.clone()]);
+                }
             }
             Change::AgentRemoved(id) => {
                 self.filters.remove(id);
@@ -154,7 +191,7 @@ impl Shard {
         let Some(grant) = self.granted.remove(&n) else { return };
         let account = (grant.framework_id, grant.role);
         subtract(&mut self.granted_on, &grant.agent_id, &grant.resources);
-        subtract(&mut self.granted_to, &account, &scalars(&grant.resources));
+        self.gives(&account, &scalars(&grant.resources));
         self.dirty.insert(grant.agent_id.clone());
         if let Some(Refused { resources, until }) = refused.filter(|it| !it.resources.is_empty()) {
             self.filter_ends.insert((until, grant.agent_id.clone()));
@@ -202,17 +239,14 @@ impl Shard {
         if rooms.is_empty() || self.wishes.is_empty() {
             return Default::default();
         }
+        debug_assert!((self.has.clone(), self.role_has.clone()) == self.counted(), "sums are kept up");
         let mut asks = Vec::new();
         for (framework_id, wishes) in &self.wishes {
             for role in &wishes.roles {
                 let account = (framework_id.clone(), role.clone());
-                let has = self.has(&account);
+                let has = self.has.get(&account).cloned().unwrap_or_default();
                 asks.push(Ask { account, has, needs: wishes.needs.clone() });
             }
-        }
-        let mut roles: BTreeMap<Role, Resources> = BTreeMap::new();
-        for ((_, role), has) in self.view.held().iter().chain(&self.granted_to) {
-            roles.entry(role.clone()).or_default().add(has);
         }
         let largest = match asks.iter().all(|ask| ask.needs.is_empty()) {
             true => Resources::none(),
@@ -224,18 +258,10 @@ impl Shard {
             filters.is_some_and(|filters| filters.iter().any(|filter| filter.refused.contains(&room.free)))
         };
         let (pairs, passes) =
-            allocate(&rooms, &mut asks, &roles, self.view.fleet(), &largest, &self.policy, &hidden);
+            allocate(&rooms, &mut asks, &self.role_has, self.view.fleet(), &largest, &self.policy, &hidden);
         let grants =
             pairs.into_iter().map(|(ask, room)| self.grant(&asks[ask].account, &rooms[room])).collect();
         (grants, passes)
-    }
-
-    fn has(&self, account: &Account) -> Resources {
-        let mut has = self.view.held().get(account).cloned().unwrap_or_default();
-        if let Some(granted) = self.granted_to.get(account) {
-            has.add(granted);
-        }
-        has
     }
 
     fn grant(&mut self, account: &Account, room: &Room) -> Grant {
@@ -248,7 +274,7 @@ impl Shard {
             resources: room.free.clone(),
         };
         self.granted_on.entry(room.agent_id.clone()).or_default().add(&room.free);
-        self.granted_to.entry(account.clone()).or_default().add(&scalars(&room.free));
+        self.takes(account, &scalars(&room.free));
         self.granted.insert(grant.n, grant.clone());
         grant
     }
@@ -260,6 +286,14 @@ impl Shard {
     /// The shard's view.
     pub fn view(&self) -> &View {
         &self.view
+    }
+}
+
+fn add<K: Ord + Clone>(sums: &mut BTreeMap<K, Resources>, key: &K, taken: &Resources) {
+    match sums.get_mut(key) {
+        Some(sum) => sum.add(taken),
+        None if taken.is_empty() => {}
+        None => drop(sums.insert(key.clone(), taken.clone())),
     }
 }
 

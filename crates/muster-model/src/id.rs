@@ -37,6 +37,7 @@ fn check(text: &str) -> Result<(), IdError> {
         "" => Err(IdError::Empty),
         "." | ".." => Err(IdError::Dots),
         t if t.len() > ID_BYTES_MAX => Err(IdError::TooLong(t.len())),
+        t if t.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'/' && b != b'\\') => Ok(()),
         t => match t.chars().find(|c| c.is_control() || matches!(c, '/' | '\\')) {
             Some(c) => Err(IdError::Character(c)),
             None => Ok(()),

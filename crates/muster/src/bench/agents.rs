@@ -23,7 +23,14 @@ struct Agent {
 }
 
 /// Runs an agent until it is aborted: it reports every task as running at once.
-pub(crate) async fn run(number: usize, masters: Vec<String>, resources: Resources, ledger: Arc<Ledger>) {
+/// The first master it goes to is the `first`th.
+pub(crate) async fn run(
+    number: usize,
+    first: usize,
+    dialer: Arc<super::Dialer>,
+    resources: Resources,
+    ledger: Arc<Ledger>,
+) {
     let info = mesos::AgentInfo {
         hostname: format!("sim-{number}"),
         port: Some(5051),
@@ -45,18 +52,17 @@ pub(crate) async fn run(number: usize, masters: Vec<String>, resources: Resource
         tasks: BTreeMap::new(),
         ledger,
     };
-    let mut dial = number;
+    let mut dial = first;
     loop {
-        let master = &masters[dial % masters.len()];
-        let _ended = agent.session(master).await;
+        let _ended = agent.session(&dialer, dial).await;
         dial += 1;
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
 impl Agent {
-    async fn session(&mut self, master: &str) -> Result<(), tonic::Status> {
-        let channel = super::dial(master).await?;
+    async fn session(&mut self, dialer: &super::Dialer, dial: usize) -> Result<(), tonic::Status> {
+        let channel = dialer.dial(dial).await?;
         let (up, frames) = mpsc::channel(1024);
         let mut client = v1::agent_service_client::AgentServiceClient::new(channel);
         let mut down = client.session(ReceiverStream::new(frames)).await?.into_inner();

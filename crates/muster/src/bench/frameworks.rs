@@ -4,7 +4,7 @@ use super::ledger::Ledger;
 use hdrhistogram::Histogram;
 use muster_model::{
     AgentId, CallOutcome, Fence, FrameworkId, FrameworkInfo, OfferId, Resources, SchedulerCall,
-    SchedulerEvent, TaskOutcome, TaskState,
+    SchedulerEvent, Sealed, TaskId, TaskOutcome, TaskSpec, TaskState,
 };
 use muster_proto::{SchedulerDown, mesos, v1};
 use prost::Message;
@@ -259,10 +259,7 @@ impl Framework {
             let mut tasks = Vec::new();
             while tasks.len() < self.pace.tasks_per_accept && left.contains(&self.pace.task) {
                 left.subtract(&self.pace.task);
-                let bytes = self.task(&agent_id);
-                let task = muster_proto::task_spec(&bytes)
-                    .map_err(|error| tonic::Status::internal(error.to_string()))?;
-                tasks.push(task);
+                tasks.push(self.task(&agent_id));
             }
             if tasks.is_empty() {
                 let decline = SchedulerCall::Decline { offer_ids: vec![offer_id], refuse_ms: 5_000 };
@@ -282,14 +279,15 @@ impl Framework {
     }
 
     /// A task description of about 300 bytes.
-    fn task(&mut self, agent_id: &AgentId) -> Vec<u8> {
+    fn task(&mut self, agent_id: &AgentId) -> TaskSpec {
         self.tasks += 1;
         let id = format!("t{}", self.tasks);
         let label = |n: usize| mesos::Label {
             key: format!("label-{n}"),
             value: Some("a value of some length".into()),
         };
-        mesos::TaskInfo {
+        let task_id = TaskId::new(&id);
+        let info = mesos::TaskInfo {
             name: format!("bench {id}"),
             task_id: mesos::TaskId { value: id },
             agent_id: mesos::AgentId { value: agent_id.to_string() },
@@ -297,7 +295,14 @@ impl Framework {
             command: Some(mesos::CommandInfo { value: Some("sleep 1000".into()), ..Default::default() }),
             labels: Some(mesos::Labels { labels: (0..4).map(label).collect() }),
             ..Default::default()
+        };
+        TaskSpec {
+            task_id,
+            name: info.name.as_str().into(),
+            resources: self.pace.task.clone(),
+            executor: None,
+            grace_ms: None,
+            sealed: Sealed::new(info.encode_to_vec()),
         }
-        .encode_to_vec()
     }
 }
