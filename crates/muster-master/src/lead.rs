@@ -77,10 +77,16 @@ pub(crate) async fn lead(
                 }
                 some.drain(..).for_each(|input| it.input(input));
             }
-            () = tokio::time::sleep(Duration::from_millis(wait.unwrap_or(1000).max(1))) => it.step(Input::Wake),
+            () = tokio::time::sleep(Duration::from_millis(wait.unwrap_or(1000).max(1))) => {}
         }
+        // Also when inputs never pause.
         if it.machine.wake_at().is_some_and(|at| at <= it.raft.now()) {
-            it.step(Input::Wake); // also when inputs never pause
+            // Whoever has answered a ping is heard before anybody is called silent (`protocol` B6).
+            for _ in 0..inputs.len() {
+                let Ok(input) = inputs.try_recv() else { break };
+                it.input(input);
+            }
+            it.step(Input::Wake);
         }
     }
     it.resign();

@@ -257,19 +257,29 @@ async fn link_up_task(
 
 // ---- the follower's side ----
 
-/// When the last round trip with a leader was completed, kept across leaders: silence is counted from it.
+/// What this master remembers of leaders, across all of them.
 #[derive(Debug)]
-pub(crate) struct Heard(std::sync::Mutex<Instant>);
+pub(crate) struct Heard(std::sync::Mutex<(Instant, Fence)>);
 
 impl Heard {
     pub(crate) fn new() -> Self {
-        Self(std::sync::Mutex::new(Instant::now()))
+        Self(std::sync::Mutex::new((Instant::now(), Fence::default())))
     }
+    fn lock(&self) -> std::sync::MutexGuard<'_, (Instant, Fence)> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+    /// A round trip with a leader was completed: silence is counted from now.
     pub(crate) fn now(&self) {
-        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
+        self.lock().0 = Instant::now();
     }
     pub(crate) fn silence(&self) -> Duration {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).elapsed()
+        self.lock().0.elapsed()
+    }
+    /// Remembers the newest leader; false for one that is older than another it has heard of (`protocol` A4).
+    pub(crate) fn remember(&self, fence: Fence) -> bool {
+        let newest = &mut self.lock().1;
+        *newest = (*newest).max(fence);
+        *newest == fence
     }
 }
 
@@ -321,6 +331,9 @@ async fn once(
     };
     let fence =
         muster_proto::agent::fence(Some(fence)).map_err(|error| Status::internal(error.to_string()))?;
+    if !heard.remember(fence) {
+        return Err(Status::failed_precondition("this leader was deposed"));
+    }
     let (items_in, mut items) = mpsc::channel::<LinkItem>(UP_QUEUE);
     heard.now();
     publish.send_replace(Route::Remote(Arc::new(RemoteRoute {
@@ -412,5 +425,22 @@ fn pass_down(clients: &mut HashMap<u64, Sink>, client: u64, bytes: bytes::Bytes)
     if down.try_send(Down::Frame(bytes)).is_err() {
         cut.cancel(); // it does not keep up: only it is cut off
         clients.remove(&client);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use muster_model::Term;
+
+    #[test]
+    fn a_link_remembers_the_newest_leader() {
+        let heard = Heard::new();
+        let fence = |incarnation, term| Fence { incarnation, term: Term(term) };
+        assert!(heard.remember(fence(1, 5)));
+        assert!(heard.remember(fence(1, 5)), "the same leader, dialled again");
+        assert!(!heard.remember(fence(1, 4)), "one that was deposed and does not know it yet");
+        assert!(heard.remember(fence(2, 1)), "a recovered cluster begins a new incarnation");
+        assert!(!heard.remember(fence(1, 9)));
     }
 }

@@ -149,6 +149,7 @@ async fn follow_leadership(
         let act = async {
             match &now {
                 Leadership::Leading { fence, .. } => {
+                    heard.remember(*fence);
                     reign(&raft, &config, fence.term, &publish).await;
                     heard.now();
                     std::future::pending::<()>().await;

@@ -3,7 +3,7 @@
 //! Each task is launched, reported running and acknowledged: one entry of 64 commands after another. Prints the
 //! time for each kind of command and the resident memory for each running task.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use muster_model::{
     AgentId, AgentInfo, FrameworkId, FrameworkInfo, Hello, Index, LaunchNumber, MachineId, OfferId,
