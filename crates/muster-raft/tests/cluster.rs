@@ -1,4 +1,4 @@
-//! Clusters of one and three replicas over loopback sockets: founding, leading, failing, catching up.
+//! Clusters of one, three and five replicas over loopback sockets: founding, leading, failing, catching up.
 
 #![allow(clippy::unwrap_used)]
 
@@ -258,7 +258,8 @@ async fn replaced(cluster: &Cluster, n: usize, old: u64) {
         let voters = voters(cluster, *leader);
         let name = &cluster.members[n].0;
         let there = voters.iter().any(|(voter, id)| voter == name && *id != old);
-        (there && voters.len() == 3 && voters.iter().all(|(_, id)| *id != old)).then_some(())
+        (there && voters.len() == cluster.members.len() && voters.iter().all(|(_, id)| *id != old))
+            .then_some(())
     })
     .await;
     let at = tick(cluster).await;
@@ -286,6 +287,38 @@ async fn an_empty_disk_asks_and_is_promoted_once_an_operator_confirms() {
     let unconfirmed = cluster.raft(leader).replace_member(&name, false).await.unwrap_err();
     assert!(matches!(unconfirmed, ReplaceError::Heard { .. }), "{unconfirmed}");
     cluster.raft(leader).replace_member(&name, true).await.unwrap();
+    replaced(&cluster, lost, old).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_is_replaced_only_while_all_other_voters_answer() {
+    let mut cluster = Cluster::started(5).await;
+    tick(&cluster).await;
+    let (leader, _) = cluster.leader().await;
+    let mut others = (0..5).filter(|n| *n != leader);
+    let (lost, away) = (others.next().unwrap(), others.next().unwrap());
+    let (name, old) = (cluster.members[lost].0.clone(), cluster.raft(lost).status().node_id);
+    cluster.kill(lost).await;
+    cluster.kill(away).await;
+    std::fs::remove_dir_all(cluster.data_dir(lost)).unwrap();
+    let leader = cluster.leader().await.0;
+    within("silence of the one that is away", async {
+        // What was heard a moment ago counts as an answer.
+        let away = &cluster.members[away].0;
+        while let Err(ReplaceError::Heard { silent_s: 0..2, .. }) =
+            cluster.raft(leader).replace_member(away, false).await
+        {}
+    })
+    .await;
+    cluster.start(lost).await;
+    cluster.raft(leader).replace_member(&name, true).await.unwrap();
+    eventually("the reason why not", || {
+        cluster.raft(lost).status().note.contains("one replacement at a time").then_some(())
+    })
+    .await;
+    assert_eq!(voters(&cluster, leader).iter().find(|(voter, _)| *voter == name).unwrap().1, old);
+    cluster.start(away).await;
     replaced(&cluster, lost, old).await;
     cluster.end().await;
 }
