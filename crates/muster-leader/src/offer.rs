@@ -6,8 +6,11 @@ use muster_model::{AgentId, FrameworkId, Offer, OfferId, SchedulerEvent, Timesta
 use muster_registry::Registry;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Offers in one event, so that it stays well below the longest frame.
+/// Offers in one event.
 const OFFERS_PER_EVENT: usize = 500;
+/// An event that holds this many bytes of agents' descriptions takes no further offer. One description is at most 1 MiB,
+/// so that a frame stays well below what a link carries.
+const EVENT_BYTES: usize = 1 << 20;
 
 /// An offer that stands, and the grant it came from.
 #[derive(Debug, Clone)]
@@ -88,6 +91,23 @@ impl Offers {
     }
 }
 
+/// Offers in events of bounded size, in order.
+fn events(offers: Vec<OfferWithAgent>) -> Vec<Vec<OfferWithAgent>> {
+    let (mut events, mut bytes) = (Vec::<Vec<_>>::new(), 0);
+    for offer in offers {
+        let size = offer.agent.len();
+        match events.last_mut() {
+            Some(event) if event.len() < OFFERS_PER_EVENT && bytes < EVENT_BYTES => event.push(offer),
+            _ => {
+                events.push(vec![offer]);
+                bytes = 0;
+            }
+        }
+        bytes += size;
+    }
+    events
+}
+
 fn remove<K: Ord>(sets: &mut BTreeMap<K, BTreeSet<OfferId>>, key: &K, id: &OfferId) {
     if let Some(set) = sets.get_mut(key) {
         set.remove(id);
@@ -134,8 +154,8 @@ impl Leader {
         }
         for (framework_id, offers) in offers {
             if let Some(session) = self.frameworks.get(&framework_id) {
-                for some in offers.chunks(OFFERS_PER_EVENT) {
-                    tell(session.conn, SchedulerEvent::Offers(some.to_vec()), effects);
+                for some in events(offers) {
+                    tell(session.conn, SchedulerEvent::Offers(some), effects);
                 }
             }
         }
@@ -154,6 +174,38 @@ impl Leader {
             shard,
             grant: grant.n,
             deadline: now.plus_ms(self.config.offer_timeout_ms),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use muster_model::{Resources, Role, Sealed};
+
+    fn offers(count: usize, bytes: usize) -> Vec<OfferWithAgent> {
+        let offer = |n: usize| OfferWithAgent {
+            offer: Offer {
+                offer_id: OfferId::new(format!("o{n}")),
+                framework_id: FrameworkId::new("f"),
+                role: Role::any(),
+                agent_id: AgentId::new(format!("a{n}")),
+                resources: Resources::of(1000, 1),
+            },
+            hostname: "h".into(),
+            port: 5051,
+            agent: Sealed::new(vec![7; bytes]),
+        };
+        (0..count).map(offer).collect()
+    }
+
+    #[test]
+    fn offers_come_in_events_of_bounded_size() {
+        for (count, bytes, most) in [(1_201, 100, 500), (40, 100 << 10, 11), (3, 1 << 20, 1), (0, 0, 0)] {
+            let all = offers(count, bytes);
+            let events = events(all.clone());
+            assert_eq!(events.iter().map(Vec::len).max().unwrap_or(0), most);
+            assert_eq!(events.concat(), all, "nothing is left out, and the order is kept");
         }
     }
 }
