@@ -1,5 +1,5 @@
 //! Masters in this process, over real sockets and stores, and clients that speak the bare frames.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+#![allow(unreachable_pub)]
 
 #[path = "../../../muster-raft/tests/support/proxy.rs"]
 mod proxy;

@@ -1,13 +1,10 @@
 //! Masters over real sockets and stores, with clients that speak the bare frames.
 
-#![allow(clippy::unwrap_used)] // a test that cannot go on says so by panicking
 
-mod support;
-
+use crate::support::*;
 use muster_proto::mesos;
 use muster_proto::v1::{self, scheduler_down_frame::Event as Down, scheduler_frame::Call as Up};
 use prost::Message;
-use support::*;
 use tokio::time::timeout;
 use tonic::Code;
 

@@ -1,9 +1,7 @@
 //! Masters cut off from one another, and clients that do not read: who is served by whom meanwhile.
 
-#![allow(clippy::unwrap_used)] // a test that cannot go on says so by panicking
 
-mod support;
-
+use crate::support::*;
 use muster_proto::v1::{self, scheduler_down_frame::Event as Down, scheduler_frame::Call as Up};
 use std::{
     sync::{
@@ -12,7 +10,6 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use support::*;
 use tokio::time::timeout;
 
 /// What a leader may take at most to notice that no quorum hears it, on a machine that is busy.

@@ -1,0 +1,7 @@
+//! Masters with all their parts, over loopback sockets.
+
+#![allow(clippy::unwrap_used)]
+
+mod cluster;
+mod cut;
+mod support;
