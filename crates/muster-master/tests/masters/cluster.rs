@@ -1,6 +1,5 @@
 //! Masters over real sockets and stores, with clients that speak the bare frames.
 
-
 use crate::support::*;
 use muster_proto::mesos;
 use muster_proto::v1::{self, scheduler_down_frame::Event as Down, scheduler_frame::Call as Up};

@@ -1,6 +1,5 @@
 //! Masters cut off from one another, and clients that do not read: who is served by whom meanwhile.
 
-
 use crate::support::*;
 use muster_proto::v1::{self, scheduler_down_frame::Event as Down, scheduler_frame::Call as Up};
 use std::{
