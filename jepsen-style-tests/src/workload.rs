@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Launch and finish: short tasks without end, some of them killed.
 #[derive(Debug, Clone)]
@@ -31,8 +31,8 @@ impl Default for Churn {
 pub struct Load {
     stopping: AtomicBool,
     epoch: AtomicU64,
-    running_in_epoch: AtomicU64,
-    open: Mutex<BTreeSet<String>>,
+    running_in_epoch: watch::Sender<u64>,
+    open: watch::Sender<BTreeSet<String>>,
 }
 
 impl Load {
@@ -49,7 +49,7 @@ impl Load {
     /// A new epoch: only what is launched from now on counts as progress.
     pub fn begin_epoch(&self) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
-        self.running_in_epoch.store(0, Ordering::SeqCst);
+        self.running_in_epoch.send_replace(0);
     }
 
     /// The epoch that a launch belongs to.
@@ -59,42 +59,32 @@ impl Load {
 
     /// Waits until so many tasks run, or ran, that were launched in this epoch.
     pub async fn progress(&self, tasks: u64, within: Duration) -> anyhow::Result<()> {
-        let enough = async {
-            while self.running_in_epoch.load(Ordering::SeqCst) < tasks {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        let waited = tokio::time::timeout(within, enough).await;
-        waited.map_err(|_| anyhow::anyhow!("fewer than {tasks} launches within {} s", within.as_secs()))
+        let mut running = self.running_in_epoch.subscribe();
+        let waited = tokio::time::timeout(within, running.wait_for(|running| *running >= tasks)).await;
+        waited
+            .map(drop)
+            .map_err(|_| anyhow::anyhow!("fewer than {tasks} launches within {} s", within.as_secs()))
     }
 
     /// Waits until no task is open: each was refused or has ended. Gives back those that still are.
     pub async fn idle(&self, within: Duration) -> Vec<String> {
-        let none = async {
-            while !self.open().is_empty() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
+        let mut open = self.open.subscribe();
         // The answer is what is open.
-        let _ = tokio::time::timeout(within, none).await;
-        self.open()
-    }
-
-    fn open(&self) -> Vec<String> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        let _ = tokio::time::timeout(within, open.wait_for(BTreeSet::is_empty)).await;
+        self.open.borrow().iter().cloned().collect()
     }
 
     pub(crate) fn opened(&self, task: &str) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(task.into());
+        self.open.send_modify(|open| _ = open.insert(task.into()));
     }
 
     pub(crate) fn closed(&self, task: &str) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(task);
+        self.open.send_modify(|open| _ = open.remove(task));
     }
 
     pub(crate) fn launched(&self, epoch: u64) {
         if epoch == self.epoch() {
-            self.running_in_epoch.fetch_add(1, Ordering::SeqCst);
+            self.running_in_epoch.send_modify(|running| *running += 1);
         }
     }
 }
