@@ -1,6 +1,6 @@
 //! The machine: its state and its step.
 
-use crate::{Config, ConnId, Effect, Input, OperatorCall, offer::Offers, shards::Shards};
+use crate::{Config, ConnId, Effect, Input, OperatorCall, linger::Lingering, offer::Offers, shards::Shards};
 use muster_model::{
     AgentId, Call, CallOutcome, Event, FrameworkId, LaunchNumber, Offer, Resources, Role, SchedulerEvent,
     Session, TaskId, TaskSpec, Term, Timestamp,
@@ -20,6 +20,7 @@ pub struct Leader {
     /// When confirmations that no order took along go out.
     pub(crate) confirms_due: VecDeque<(Timestamp, AgentId)>,
     pub(crate) offers: Offers,
+    pub(crate) lingering: Lingering,
     pub(crate) shards: Shards,
     tickets: u64,
     pub(crate) waiting: BTreeMap<u64, Waiting>,
@@ -127,6 +128,7 @@ impl Leader {
             agents: BTreeMap::new(),
             confirms_due: VecDeque::new(),
             offers: Offers::default(),
+            lingering: Lingering::default(),
             tickets: 0,
             waiting: BTreeMap::new(),
             timers: Default::default(),
@@ -138,6 +140,7 @@ impl Leader {
 
     /// Takes one input. `now` is registry time; `registry` is as of the newest applied entry.
     pub fn step(&mut self, now: Timestamp, registry: &Registry, input: Input, effects: &mut Vec<Effect>) {
+        let from = effects.len();
         match input {
             Input::Applied(entries) => self.applied(now, registry, entries, effects),
             Input::Call { conn, .. } if !self.serving => effects.push(Effect::Close(conn)),
@@ -152,6 +155,7 @@ impl Leader {
             Input::Allocated(shard, output) => self.allocated(now, registry, shard, output, effects),
             Input::Wake => self.wake(now, registry, effects),
         }
+        self.send_in_company(from, effects);
         self.shards.flush(now, registry, effects);
     }
 
@@ -224,10 +228,11 @@ impl Leader {
 
     /// Forgets a framework's session: its offers go back without a filter, it gets no more.
     pub(crate) fn end_framework_session(&mut self, id: &FrameworkId, session: Session) {
-        if self.frameworks.get(id).is_none_or(|it| it.session != session) {
+        let Some(conn) = self.frameworks.get(id).filter(|it| it.session == session).map(|it| it.conn) else {
             return;
-        }
+        };
         self.frameworks.remove(id);
+        self.lingering.forget(conn);
         self.shards.wish(id, None);
         for outstanding in self.offers.take_of_framework(id) {
             self.shards.returned(&outstanding, None);
@@ -251,7 +256,9 @@ impl Leader {
     }
 
     pub(crate) fn tell_rescinded(&self, offer: &Offer, effects: &mut Vec<Effect>) {
-        if let Some(session) = self.frameworks.get(&offer.framework_id) {
+        if let Some(session) = self.frameworks.get(&offer.framework_id)
+            && !self.lingering.contains(session.conn, &offer.offer_id)
+        {
             tell(session.conn, SchedulerEvent::Rescind(offer.offer_id.clone()), effects);
         }
     }

@@ -18,6 +18,7 @@ mod agent;
 mod applied;
 mod config;
 mod leader;
+mod linger;
 mod offer;
 mod scheduler;
 mod shards;

@@ -1,13 +1,13 @@
 //! Outstanding offers, found by id, by framework and by agent; and how grants become offers.
 
-use crate::{Effect, Leader, leader::tell};
+use crate::{Effect, Leader};
 use muster_allocator::{Grant, ShardOutput};
-use muster_model::{AgentId, FrameworkId, Offer, OfferId, SchedulerEvent, Timestamp, event::OfferWithAgent};
+use muster_model::{AgentId, FrameworkId, Offer, OfferId, Timestamp, event::OfferWithAgent};
 use muster_registry::Registry;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Offers in one event.
-const OFFERS_PER_EVENT: usize = 500;
+pub(crate) const OFFERS_PER_EVENT: usize = 500;
 /// An event that holds this many bytes of agents' descriptions takes no further offer. One description is at most 1 MiB,
 /// so that a frame stays well below what a link carries.
 const EVENT_BYTES: usize = 1 << 20;
@@ -41,6 +41,11 @@ impl Offers {
     }
     pub(crate) fn get(&self, id: &OfferId) -> Option<&Outstanding> {
         self.by_id.get(id)
+    }
+
+    /// How many stand for a framework.
+    pub(crate) fn count_of(&self, id: &FrameworkId) -> usize {
+        self.by_framework.get(id).map_or(0, BTreeSet::len)
     }
 
     pub(crate) fn insert(&mut self, outstanding: Outstanding) {
@@ -92,7 +97,7 @@ impl Offers {
 }
 
 /// Offers in events of bounded size, in order.
-fn events(offers: Vec<OfferWithAgent>) -> Vec<Vec<OfferWithAgent>> {
+pub(crate) fn events(offers: Vec<OfferWithAgent>) -> Vec<Vec<OfferWithAgent>> {
     let (mut events, mut bytes) = (Vec::<Vec<_>>::new(), 0);
     for offer in offers {
         let size = offer.agent.len();
@@ -153,11 +158,7 @@ impl Leader {
             self.offers.insert(outstanding);
         }
         for (framework_id, offers) in offers {
-            if let Some(session) = self.frameworks.get(&framework_id) {
-                for some in events(offers) {
-                    tell(session.conn, SchedulerEvent::Offers(some), effects);
-                }
-            }
+            self.tell_offers(now, &framework_id, offers, effects);
         }
     }
 

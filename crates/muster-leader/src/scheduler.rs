@@ -53,11 +53,23 @@ impl Leader {
             SchedulerCall::Accept { offer_ids, tasks, agent_ids, bad, refuse_ms } => {
                 let asked = Asked { tasks, agent_ids, bad };
                 let refuse_ms = refuse_ms.min(REFUSE_MS_MAX);
-                self.accept(now, registry, conn, id, framework_id, offer_ids, asked, refuse_ms, effects);
+                self.accept(
+                    now,
+                    registry,
+                    conn,
+                    id,
+                    framework_id.clone(),
+                    offer_ids,
+                    asked,
+                    refuse_ms,
+                    effects,
+                );
+                self.hurry(&framework_id, effects);
             }
             SchedulerCall::Decline { offer_ids, refuse_ms } => {
                 self.decline(now, &framework_id, &offer_ids, refuse_ms.min(REFUSE_MS_MAX));
                 answer(conn, id, CallOutcome::Done, effects);
+                self.hurry(&framework_id, effects);
             }
             SchedulerCall::Revive { roles } => {
                 let outcome = self.suppress(&framework_id, roles, false);

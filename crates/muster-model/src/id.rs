@@ -1,7 +1,11 @@
 //! Names of things. Each kind has its own type, so that a mix-up does not compile.
+//!
+//! A name of up to 23 bytes, which is what the registry's own are, stands where it is used, without memory of its
+//! own: tables of a million tasks compare names without following pointers.
 
 use serde::{Deserialize, Serialize};
-use std::{cmp::Ordering, fmt, sync::Arc};
+use smol_str::SmolStr;
+use std::fmt;
 
 /// Why a text from outside is not an id. `Display` says what to change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,21 +52,9 @@ fn check(text: &str) -> Result<(), IdError> {
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(Arc<str>);
-
-        impl Ord for $name {
-            /// By text. One text in two places, as in a table's key and in what looks it up, is not read.
-            fn cmp(&self, other: &Self) -> Ordering {
-                if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
-            }
-        }
-        impl PartialOrd for $name {
-            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-                Some(self.cmp(other))
-            }
-        }
+        pub struct $name(SmolStr);
 
         impl $name {
             /// Takes a text from outside; refuses what could not be a file name.
@@ -123,7 +115,7 @@ id!(
 /// A role: `*`, or path components joined by `/`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Role(Arc<str>);
+pub struct Role(SmolStr);
 
 impl Role {
     /// Checks the Mesos rules for roles and says which one is broken.
