@@ -4,7 +4,6 @@ use crate::{Change, Kill, Outcome, QueuedUpdate, Refusal, Registry, Task, regist
 use muster_model::{
     AgentId, LaunchNumber, Reason, Sealed, Source, Status, StatusUpdate, TaskKey, TaskState, Uuid,
 };
-use std::sync::Arc;
 
 /// Updates that the registry makes are numbered from here, agents' from 1.
 const OWN_UPDATES: u32 = 1 << 31;
@@ -29,7 +28,7 @@ impl Registry {
         update: &StatusUpdate,
         to: &mut Context<'_>,
     ) -> Outcome {
-        let Some(task) = self.find_task(&update.task).filter(|task| task.launch == update.launch) else {
+        let Some(task) = self.tasks.get(&update.task).filter(|task| task.launch == update.launch) else {
             if update.status.state.is_terminal() {
                 self.ended(agent_id, update.launch, to);
             }
@@ -42,16 +41,6 @@ impl Registry {
         self.take_update(&mut task, update, to);
         self.put_task(task, to);
         Outcome::Confirmed
-    }
-
-    /// A task by a name that came out of the log: looked up by its framework's own copy of its id.
-    fn find_task(&self, key: &TaskKey) -> Option<&Arc<Task>> {
-        match self.frameworks.get(&key.framework_id) {
-            Some(framework) => {
-                self.tasks.get(&TaskKey { framework_id: framework.id.clone(), task_id: key.task_id.clone() })
-            }
-            None => self.tasks.get(key), // a framework that is over may have tasks that are not
-        }
     }
 
     /// Takes an agent's update into a task's record.
@@ -130,7 +119,7 @@ impl Registry {
     }
 
     pub(crate) fn acknowledge(&mut self, key: &TaskKey, uuid: Uuid, to: &mut Context<'_>) -> Outcome {
-        let Some(task) = self.find_task(key) else { return Outcome::Refused(Refusal::UnknownTask) };
+        let Some(task) = self.tasks.get(key) else { return Outcome::Refused(Refusal::UnknownTask) };
         if task.updates.first().is_none_or(|head| head.uuid != uuid) {
             return Outcome::Refused(Refusal::NotTheHead);
         }
@@ -142,7 +131,7 @@ impl Registry {
     }
 
     pub(crate) fn kill(&mut self, key: &TaskKey, grace_ms: Option<u64>, to: &mut Context<'_>) -> Outcome {
-        let Some(task) = self.find_task(key) else { return Outcome::Refused(Refusal::UnknownTask) };
+        let Some(task) = self.tasks.get(key) else { return Outcome::Refused(Refusal::UnknownTask) };
         if !task.held {
             return Outcome::Done; // it ended already; the update is on its way
         }

@@ -1,6 +1,9 @@
 //! Simulated agents: the real protocol over real sockets, no processes.
 
-use super::ledger::Ledger;
+use super::{
+    ledger::Ledger,
+    wire::{Dialer, Duplex, StreamError},
+};
 use muster_model::{
     AgentCall, AgentEvent, AgentInfo, Fence, Hello, KnownTask, LaunchNumber, MachineId, Resources, Sealed,
     Session, Source, Status, StatusUpdate, TaskState, Uuid, WallTime,
@@ -8,8 +11,8 @@ use muster_model::{
 use muster_proto::{AgentDown, mesos, v1};
 use prost::Message;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+
+type Stream = Duplex<v1::AgentFrame, v1::AgentDownFrame>;
 
 /// One agent's memory, kept across its streams as a real one keeps it on disk.
 struct Agent {
@@ -27,7 +30,7 @@ struct Agent {
 pub(crate) async fn run(
     number: usize,
     first: usize,
-    dialer: Arc<super::Dialer>,
+    dialer: Arc<Dialer>,
     resources: Resources,
     ledger: Arc<Ledger>,
 ) {
@@ -61,14 +64,12 @@ pub(crate) async fn run(
 }
 
 impl Agent {
-    async fn session(&mut self, dialer: &super::Dialer, dial: usize) -> Result<(), tonic::Status> {
-        let channel = dialer.dial(dial).await?;
-        let (up, frames) = mpsc::channel(1024);
-        let mut client = v1::agent_service_client::AgentServiceClient::new(channel);
-        let mut down = client.session(ReceiverStream::new(frames)).await?.into_inner();
-        while let Some(frame) = down.message().await? {
-            let (fence, session, event) = muster_proto::agent_event(frame)
-                .map_err(|error| tonic::Status::internal(error.to_string()))?;
+    async fn session(&mut self, dialer: &Dialer, dial: usize) -> Result<(), StreamError> {
+        let connection = dialer.dial(dial).await?;
+        let mut stream: Stream = connection.open("/muster.v1.AgentService/Session").await?;
+        while let Some(frame) = stream.next().await? {
+            let (fence, session, event) =
+                muster_proto::agent_event(frame).map_err(|error| StreamError::Damaged(error.to_string()))?;
             if fence < self.fence && fence != Fence::default() {
                 continue;
             }
@@ -76,14 +77,14 @@ impl Agent {
             let event = match event {
                 AgentDown::Leader { .. } => {
                     let hello = AgentCall::Hello(self.hello());
-                    send(&up, Session(0), &hello).await?;
+                    send(&mut stream, Session(0), &hello)?;
                     continue;
                 }
                 AgentDown::Redial(_) => return Ok(()),
                 AgentDown::Event(event) => event,
             };
             for call in self.event(event) {
-                send(&up, session, &call).await?;
+                send(&mut stream, session, &call)?;
             }
         }
         Ok(())
@@ -150,11 +151,6 @@ fn update(launch: LaunchNumber, task: muster_model::TaskKey, state: TaskState, s
     StatusUpdate { launch, task, seq, uuid: Uuid::of(launch, seq), status }
 }
 
-async fn send(
-    up: &mpsc::Sender<v1::AgentFrame>,
-    session: Session,
-    call: &AgentCall,
-) -> Result<(), tonic::Status> {
-    let frame = muster_proto::agent_frame(session, call);
-    up.send(frame).await.map_err(|_| tonic::Status::unavailable("the stream is closed"))
+fn send(stream: &mut Stream, session: Session, call: &AgentCall) -> Result<(), StreamError> {
+    stream.send(&muster_proto::agent_frame(session, call))
 }

@@ -1,6 +1,9 @@
 //! Simulated frameworks: they launch as fast as offers and their limits allow.
 
-use super::ledger::Ledger;
+use super::{
+    ledger::Ledger,
+    wire::{Connection, Duplex, StreamError},
+};
 use hdrhistogram::Histogram;
 use muster_model::{
     AgentId, CallOutcome, Fence, FrameworkId, FrameworkInfo, OfferId, Resources, SchedulerCall,
@@ -17,7 +20,6 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 
 /// How a framework launches.
 #[derive(Debug, Clone)]
@@ -81,6 +83,12 @@ pub(crate) enum Moment {
     Offered(usize, Fence, Instant),
 }
 
+type Stream = Duplex<v1::SchedulerFrame, v1::SchedulerDownFrame>;
+
+fn send(stream: &mut Stream, id: u64, call: &SchedulerCall) -> Result<(), StreamError> {
+    stream.send(&muster_proto::scheduler_frame(id, call))
+}
+
 struct Framework {
     number: usize,
     pace: Pace,
@@ -126,46 +134,34 @@ pub(crate) async fn run(number: usize, masters: Vec<String>, pace: Pace, shared:
 }
 
 impl Framework {
-    async fn session(&mut self, master: &str) -> Result<(), tonic::Status> {
-        let channel = super::dial(master).await?;
-        let (up, frames) = mpsc::channel(4096);
-        let mut client = v1::scheduler_service_client::SchedulerServiceClient::new(channel);
-        let mut down = client.session(ReceiverStream::new(frames)).await?.into_inner();
+    async fn session(&mut self, master: &str) -> Result<(), StreamError> {
+        let connection = Connection::dial(master).await?;
+        let mut stream: Stream = connection.open("/muster.v1.SchedulerService/Session").await?;
         loop {
             let wait = self.next_at.saturating_duration_since(Instant::now());
             let paced = !self.pace.every.is_zero() && self.can_launch();
             tokio::select! {
-                frame = down.message() => {
+                frame = stream.next() => {
                     let Some(frame) = frame? else { return Ok(()) };
                     let (fence, event) = muster_proto::scheduler_event(frame)
-                        .map_err(|error| tonic::Status::internal(error.to_string()))?;
+                        .map_err(|error| StreamError::Damaged(error.to_string()))?;
                     if fence < self.fence && fence != Fence::default() {
                         continue;
                     }
                     self.fence = self.fence.max(fence);
                     match event {
-                        SchedulerDown::Leader { .. } => self.meet(&up).await?,
+                        SchedulerDown::Leader { .. } => self.meet(&mut stream)?,
                         SchedulerDown::Redial(_) => return Ok(()),
-                        SchedulerDown::Event(event) => self.event(event, &up).await?,
+                        SchedulerDown::Event(event) => self.event(event, &mut stream)?,
                     }
                 }
                 () = tokio::time::sleep(wait), if paced => {}
             }
-            self.launch(&up).await?;
+            self.launch(&mut stream)?;
         }
     }
 
-    async fn send(
-        &mut self,
-        up: &mpsc::Sender<v1::SchedulerFrame>,
-        id: u64,
-        call: &SchedulerCall,
-    ) -> Result<(), tonic::Status> {
-        let frame = muster_proto::scheduler_frame(id, call);
-        up.send(frame).await.map_err(|_| tonic::Status::unavailable("the stream is closed"))
-    }
-
-    async fn meet(&mut self, up: &mpsc::Sender<v1::SchedulerFrame>) -> Result<(), tonic::Status> {
+    fn meet(&mut self, up: &mut Stream) -> Result<(), StreamError> {
         self.moment(Moment::Leader(self.number, self.fence, Instant::now()));
         self.offers.clear();
         self.subscribed = false;
@@ -176,22 +172,18 @@ impl Framework {
             ..Default::default()
         };
         let bytes = info.encode_to_vec();
-        let info: FrameworkInfo = muster_proto::framework_info(&bytes)
-            .map_err(|error| tonic::Status::internal(error.to_string()))?;
+        let info: FrameworkInfo =
+            muster_proto::framework_info(&bytes).map_err(|error| StreamError::Damaged(error.to_string()))?;
         let framework_id = self.framework_id.clone();
         let call = SchedulerCall::Subscribe { framework_id, info, suppressed_roles: vec![] };
-        self.send(up, 0, &call).await
+        send(up, 0, &call)
     }
 
     fn moment(&self, moment: Moment) {
         let _ = self.shared.moments.try_send(moment); // nobody may be listening
     }
 
-    async fn event(
-        &mut self,
-        event: SchedulerEvent,
-        up: &mpsc::Sender<v1::SchedulerFrame>,
-    ) -> Result<(), tonic::Status> {
+    fn event(&mut self, event: SchedulerEvent, up: &mut Stream) -> Result<(), StreamError> {
         match event {
             SchedulerEvent::Subscribed { framework_id, .. } => {
                 self.framework_id = Some(framework_id);
@@ -199,7 +191,7 @@ impl Framework {
                 self.moment(Moment::Subscribed(self.number, self.fence, Instant::now()));
                 // What was on its way when the leader died is asked again: the registry answers as before.
                 for (id, call) in self.accepts.clone() {
-                    self.send(up, id, &call).await?;
+                    send(up, id, &call)?;
                 }
             }
             SchedulerEvent::Offers(offers) => {
@@ -224,7 +216,7 @@ impl Framework {
                     }
                 }
                 if let Some(uuid) = uuid {
-                    self.send(up, 0, &SchedulerCall::Acknowledge { task_id, uuid }).await?;
+                    send(up, 0, &SchedulerCall::Acknowledge { task_id, uuid })?;
                 }
             }
             SchedulerEvent::Outcome { id, outcome } => match outcome {
@@ -240,7 +232,7 @@ impl Framework {
                 CallOutcome::Busy | CallOutcome::Unknown => {} // stays, and is asked again
                 CallOutcome::Done | CallOutcome::Refused(_) => drop(self.accepts.remove(&id)),
             },
-            SchedulerEvent::Error(why) => return Err(tonic::Status::aborted(why)),
+            SchedulerEvent::Error(why) => return Err(StreamError::Refused(why)),
             _ => {}
         }
         Ok(())
@@ -253,7 +245,7 @@ impl Framework {
             && self.shared.launching.load(Ordering::Relaxed)
     }
 
-    async fn launch(&mut self, up: &mpsc::Sender<v1::SchedulerFrame>) -> Result<(), tonic::Status> {
+    fn launch(&mut self, up: &mut Stream) -> Result<(), StreamError> {
         while self.can_launch() && (self.pace.every.is_zero() || self.next_at <= Instant::now()) {
             let Some((offer_id, agent_id, mut left)) = self.offers.pop_front() else { break };
             let mut tasks = Vec::new();
@@ -263,7 +255,7 @@ impl Framework {
             }
             if tasks.is_empty() {
                 let decline = SchedulerCall::Decline { offer_ids: vec![offer_id], refuse_ms: 5_000 };
-                self.send(up, 0, &decline).await?;
+                send(up, 0, &decline)?;
                 continue;
             }
             let now = Instant::now();
@@ -273,7 +265,7 @@ impl Framework {
             let (offer_ids, agent_ids, bad) = (vec![offer_id], Vec::new(), Vec::new());
             let call = SchedulerCall::Accept { offer_ids, tasks, agent_ids, bad, refuse_ms: 0 };
             self.accepts.insert(self.calls, call.clone());
-            self.send(up, self.calls, &call).await?;
+            send(up, self.calls, &call)?;
         }
         Ok(())
     }

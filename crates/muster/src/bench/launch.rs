@@ -44,7 +44,7 @@ pub(crate) async fn run(args: LaunchArgs) -> anyhow::Result<Report> {
         every: if args.rate == 0 { Duration::ZERO } else { Duration::from_secs_f64(1.0 / per_second) },
         task: Resources::of(10, 1),
     };
-    let mut clients = args.shape.start_clients(&masters.addresses, &pace, &shared)?;
+    let mut clients = args.shape.start_clients(&masters.addresses, &pace, &shared);
     let settle = Instant::now();
     while ledger.started_count() < args.shape.frameworks && settle.elapsed() < Duration::from_secs(60) {
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -11,14 +11,14 @@ mod launch;
 mod ledger;
 mod masters;
 mod report;
+mod wire;
 
 use crate::cli::Output;
 use clap::{Args, Subcommand};
 use frameworks::{Pace, Shared};
 use muster_model::Resources;
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc};
 use tokio::task::JoinSet;
-use tonic::transport::{Channel, Endpoint};
 
 /// Measure masters on this machine.
 #[derive(Debug, Args)]
@@ -59,61 +59,14 @@ pub(crate) struct Shape {
     work_dir: Option<std::path::PathBuf>,
 }
 
-fn unavailable(error: tonic::transport::Error) -> tonic::Status {
-    tonic::Status::unavailable(error.to_string())
-}
-
-fn endpoint(master: &str) -> Result<Endpoint, tonic::Status> {
-    let endpoint = Endpoint::from_shared(format!("http://{master}")).map_err(unavailable)?;
-    Ok(endpoint.tcp_nodelay(true).connect_timeout(Duration::from_secs(2)))
-}
-
-/// A connection to a master, as an agent or a scheduler opens it.
-async fn dial(master: &str) -> Result<Channel, tonic::Status> {
-    endpoint(master)?.connect().await.map_err(unavailable)
-}
-
-/// How simulated agents come to the masters.
-enum Dialer {
-    /// Each by itself.
-    Alone(Vec<String>),
-    /// Over one connection to each master, made when it is needed and again when it broke.
-    Together(Vec<Channel>),
-}
-
-impl Dialer {
-    fn new(masters: &[String], agents: u16) -> Result<Self, tonic::Status> {
-        match agents {
-            1 => Ok(Self::Alone(masters.to_vec())),
-            _ => {
-                let channels = masters.iter().map(|master| Ok(endpoint(master)?.connect_lazy()));
-                Ok(Self::Together(channels.collect::<Result<_, tonic::Status>>()?))
-            }
-        }
-    }
-
-    /// A way to the `n`th master, counted round and round.
-    async fn dial(&self, n: usize) -> Result<Channel, tonic::Status> {
-        match self {
-            Self::Alone(masters) => dial(&masters[n % masters.len()]).await,
-            Self::Together(channels) => Ok(channels[n % channels.len()].clone()),
-        }
-    }
-}
-
 impl Shape {
     /// Starts all simulated clients; they run until the set is shut down.
-    fn start_clients(
-        &self,
-        masters: &[String],
-        pace: &Pace,
-        shared: &Arc<Shared>,
-    ) -> anyhow::Result<JoinSet<()>> {
+    fn start_clients(&self, masters: &[String], pace: &Pace, shared: &Arc<Shared>) -> JoinSet<()> {
         let mut clients = JoinSet::new();
         let roomy = Resources::of(100_000_000, 10_000_000);
         let together = usize::from(self.agents_per_connection);
         for group in 0..self.agents.div_ceil(together) {
-            let dialer = Arc::new(Dialer::new(masters, self.agents_per_connection)?);
+            let dialer = Arc::new(wire::Dialer::new(masters, self.agents_per_connection));
             for n in (group * together..self.agents).take(together) {
                 clients.spawn(agents::run(n, group, dialer.clone(), roomy.clone(), shared.ledger.clone()));
             }
@@ -121,7 +74,7 @@ impl Shape {
         for n in 0..self.frameworks {
             clients.spawn(frameworks::run(n, masters.to_vec(), pace.clone(), shared.clone()));
         }
-        Ok(clients)
+        clients
     }
 }
 
