@@ -32,8 +32,18 @@ impl Leader {
         effects: &mut Vec<Effect>,
     ) {
         if let AgentCall::Hello(hello) = call {
-            if matches!(self.conns.get(&conn), Some(Peer::Arriving)) {
-                return; // one hello is on its way already
+            match self.conns.get(&conn) {
+                Some(Peer::Arriving) => return, // one hello is on its way already
+                // A new agent that heard of two leaders in a row answers both. Its first hello was carried out and the
+                // welcome is on its way: carried out as well, the second would make another agent of its machine,
+                // and this one gone for ever.
+                Some(Peer::Agent(agent_id, current))
+                    if hello.agent_id.is_none()
+                        && self.agents.get(agent_id).is_some_and(|it| it.session == *current) =>
+                {
+                    return;
+                }
+                _ => {}
             }
             self.conns.insert(conn, Peer::Arriving);
             return self.propose(Command::AdmitAgent(Box::new(hello)), Waiting::Hello { conn }, effects);

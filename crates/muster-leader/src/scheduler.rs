@@ -34,6 +34,10 @@ impl Leader {
                 // carried out, and what it leads to answers the second as well.
                 return;
             }
+            if framework_id.is_none() && self.is_subscribed(conn) {
+                // The second of those two, come late: it would make a second framework of one scheduler.
+                return answer(conn, id, CallOutcome::Done, effects);
+            }
             // A stream that subscribes again begins anew: its former session ends with the new one's commit.
             self.conns.insert(conn, Peer::Arriving);
             let suppressed = suppressed_roles.iter().cloned().collect();
@@ -41,10 +45,10 @@ impl Leader {
             let waiting = Waiting::Subscribe { conn, call: id, suppressed };
             return self.propose(Command::Subscribe(subscribe), waiting, effects);
         }
-        let Some(Peer::Framework(framework_id, session)) = self.conns.get(&conn).cloned() else {
+        let Some(Peer::Framework(framework_id, _)) = self.conns.get(&conn).cloned() else {
             return answer(conn, id, CallOutcome::Refused("subscribe first".into()), effects);
         };
-        if self.frameworks.get(&framework_id).is_none_or(|it| it.session != session) {
+        if !self.is_subscribed(conn) {
             let why = "another scheduler of this framework subscribed".into();
             return answer(conn, id, CallOutcome::Refused(why), effects);
         }
@@ -114,6 +118,12 @@ impl Leader {
                 self.propose(Command::Teardown { framework_id }, Waiting::Call { conn, call: id }, effects);
             }
         }
+    }
+
+    /// Whether the stream is that of a framework's newest session.
+    fn is_subscribed(&self, conn: ConnId) -> bool {
+        let Some(Peer::Framework(framework_id, session)) = self.conns.get(&conn) else { return false };
+        self.frameworks.get(framework_id).is_some_and(|it| it.session == *session)
     }
 
     /// Tells the shards what a framework wants by now.

@@ -47,7 +47,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 
 /// What machines may import of others'.
 const PURE: &[(&str, &[&str])] = &[
-    ("muster-model", &["serde"]),
+    ("muster-model", &["serde", "smol_str"]),
     ("muster-registry", &["serde", "imbl", "xxhash-rust"]),
     ("muster-allocator", &[]),
     ("muster-leader", &[]),

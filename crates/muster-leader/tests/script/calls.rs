@@ -6,7 +6,7 @@ use muster_model::*;
 
 impl Script {
     pub(crate) fn scheduler(&mut self, name: &str, words: &Words<'_>) {
-        let known = self.frameworks.get(name).cloned();
+        let known = self.frameworks.get(name).filter(|_| !words.has("new")).cloned();
         let roles = |key: &str| words.list(key).into_iter().map(|it| Role::parse(it).unwrap()).collect();
         let refuse_ms = words.number("filter").unwrap_or(0);
         let call = match words.0[1] {
@@ -148,7 +148,7 @@ impl Script {
             }
         });
         Hello {
-            agent_id: self.agents.get(name).map(|(id, _)| id.clone()),
+            agent_id: self.agents.get(name).filter(|_| !words.has("new")).map(|(id, _)| id.clone()),
             info: AgentInfo {
                 machine_id: MachineId::new(name),
                 hostname: name.into(),

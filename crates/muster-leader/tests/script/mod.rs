@@ -4,6 +4,7 @@
 //! `lead in-flight=N` (calls that may wait for the log) · `resign` · `hold` (nothing commits) · `commit` · `at MS` · `show` · `operator gone A1` · `operator teardown F1` ·
 //! `F1 subscribe|accept|decline|suppress|revive|kill|ack|reconcile|request|message|teardown|closes` ·
 //! `A1 hello|accepted|running|finished|killed|closes|mute|says`. Agents answer pings unless they are mute.
+//! `new` means without the id that it has by now, `anew` on a stream of its own.
 //! Ticks, pings and heartbeats are not shown, confirmations to agents only by `confirmed A1`.
 
 mod calls;
