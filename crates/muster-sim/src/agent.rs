@@ -43,6 +43,8 @@ pub(crate) struct Agent {
     pub(crate) started: BTreeSet<LaunchNumber>,
     pub(crate) crashes: u64,
     stream: Option<u64>,
+    /// Whether its machine knows of the stream.
+    is_open: bool,
     is_isolated: bool,
     wants_stream: bool,
     wake_at: Option<u64>,
@@ -84,6 +86,7 @@ impl Agent {
             started: BTreeSet::new(),
             crashes: 0,
             stream: None,
+            is_open: false,
             is_isolated: false,
             wants_stream: false,
             wake_at: None,
@@ -153,11 +156,13 @@ impl Agent {
             self.wants_stream = false;
             world.open(Client::Agent(self.n));
             self.stream = world.stream_of(Client::Agent(self.n));
+            self.is_open = false;
         }
     }
 
     pub(crate) fn opened(&mut self, world: &mut World, stream: u64) {
         if self.stream == Some(stream) {
+            self.is_open = true;
             self.step(world, Input::StreamOpened { stream });
         }
     }
@@ -165,7 +170,12 @@ impl Agent {
     pub(crate) fn broken(&mut self, world: &mut World, stream: u64) {
         if self.stream == Some(stream) {
             self.stream = None;
-            self.step(world, Input::StreamClosed { stream });
+            if self.is_open {
+                self.step(world, Input::StreamClosed { stream });
+            } else {
+                // As the real shell: it dials until a stream is open.
+                self.perform(world, Effect::Dial);
+            }
         }
     }
 
