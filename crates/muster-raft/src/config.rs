@@ -39,6 +39,8 @@ pub struct RaftConfig {
     pub propose_queue: usize,
     /// Entries proposed and not yet applied.
     pub entries_in_flight: usize,
+    /// While entries are in flight another one goes out only when so many commands wait for each of them.
+    pub pipelined_commands: usize,
     /// How long an old node id must have been silent before another takes its place unasked.
     pub replace_silence_ms: u64,
     /// How often a master that is not in a cluster yet asks the others.
@@ -70,6 +72,7 @@ impl RaftConfig {
             max_entry_bytes: 1 << 20,
             propose_queue: 65_536,
             entries_in_flight: 4,
+            pipelined_commands: 64,
             replace_silence_ms: 60_000,
             ask_ms: 200,
             #[cfg(feature = "fault-no-sync")]

@@ -1,5 +1,9 @@
 //! Commands in, entries out: one task drains the queue into one entry after another, in order, without a timer.
 //!
+//! With nothing in flight an entry goes out with whatever waits. While entries are in flight another follows only when
+//! it is worth its round: a round of few commands costs as much of every replica as one of many. So what arrives at
+//! low load waits for at most one round, and at high load several full entries are on their way.
+//!
 //! What was decided under one leadership is written under no other: each write names the leader it is for.
 
 use crate::{
@@ -65,12 +69,16 @@ pub(crate) fn start(
         shared,
         term,
         commands,
+        next: EntryBuilder::default(),
+        begins: false,
         held: None,
+        closed: false,
         in_flight: VecDeque::new(),
         next_ticket: 1,
         entry_commands: config.max_entry_commands.max(1),
         entry_bytes: config.max_entry_bytes,
         entries: config.entries_in_flight.max(2),
+        pipelined_commands: config.pipelined_commands,
     };
     tokio::spawn(async move {
         tokio::select! {
@@ -89,13 +97,19 @@ struct Task {
     shared: Arc<Shared>,
     term: u64,
     commands: mpsc::Receiver<Command>,
-    /// Did not fit into the last entry.
+    /// The next entry, as far as it is filled.
+    next: EntryBuilder,
+    /// Whether its first command begins the term.
+    begins: bool,
+    /// Did not fit into it.
     held: Option<Command>,
+    closed: bool,
     in_flight: VecDeque<(Proposal, Answer)>,
     next_ticket: u64,
     entry_commands: usize,
     entry_bytes: usize,
     entries: usize,
+    pipelined_commands: usize,
 }
 
 /// The reign is over for this task.
@@ -110,9 +124,9 @@ impl Task {
 
     async fn drive(&mut self) -> Over {
         loop {
-            let step = match self.next().await {
-                Ok(Some(command)) => self.write(command).await,
-                Ok(None) => return Over("nobody proposes any more"),
+            let step = match self.gather().await {
+                Ok(()) if self.next.len() == 0 => return Over("nobody proposes any more"),
+                Ok(()) => self.write().await,
                 Err(over) => Err(over),
             };
             if let Err(over) = step {
@@ -121,57 +135,68 @@ impl Task {
         }
     }
 
-    /// The next command, once there is room for another entry.
-    async fn next(&mut self) -> Result<Option<Command>, Over> {
+    /// Fills the next entry until it may go out; it stays empty when nobody proposes any more.
+    async fn gather(&mut self) -> Result<(), Over> {
         loop {
-            if self.in_flight.len() >= self.entries {
-                self.settle().await?;
-                continue;
+            while !self.is_full()
+                && let Ok(command) = self.commands.try_recv()
+            {
+                self.add(command)?;
             }
-            if self.held.is_some() {
-                return Ok(self.held.take());
+            let in_flight = self.in_flight.len();
+            let is_worth_a_round = self.next.len() >= (self.pipelined_commands * in_flight).max(1);
+            if in_flight < self.entries && (is_worth_a_round || self.is_full() || self.closed) {
+                return Ok(());
             }
-            if self.in_flight.is_empty() {
-                return Ok(self.commands.recv().await);
-            }
+            let has_room = !self.is_full() && !self.closed;
             tokio::select! {
                 biased;
-                command = self.commands.recv() => return Ok(command),
-                answer = answered(&mut self.in_flight) => self.settled(answer).await?,
+                command = self.commands.recv(), if has_room => match command {
+                    Some(command) => self.add(command)?,
+                    None => self.closed = true,
+                },
+                answer = answered(&mut self.in_flight), if in_flight > 0 => self.settled(answer).await?,
             }
         }
     }
 
-    /// Drains what waits into one entry and writes it.
-    async fn write(&mut self, first: Command) -> Result<(), Over> {
-        let begins = matches!(first, Command::BeginTerm(_));
-        let mut builder = EntryBuilder::default();
-        let encodes = |result: Result<(), crate::codec::CodecError>| {
-            result.map_err(|error| {
-                tracing::error!(%error, "a command cannot be stored");
-                Over("a command cannot be stored")
-            })
-        };
-        encodes(builder.push(first))?;
-        if builder.bytes() > COMMAND_BYTES_MAX {
+    fn is_full(&self) -> bool {
+        self.held.is_some() || self.next.len() >= self.entry_commands || self.next.bytes() >= self.entry_bytes
+    }
+
+    /// Adds a command to the next entry, or holds it back when only fewer fit.
+    fn add(&mut self, command: Command) -> Result<(), Over> {
+        if self.next.len() == 0 {
+            self.begins = matches!(command, Command::BeginTerm(_));
+        }
+        self.next.push(command).map_err(|error| {
+            tracing::error!(%error, "a command cannot be stored");
+            Over("a command cannot be stored")
+        })?;
+        let (commands, bytes) = (self.next.len(), self.next.bytes());
+        if commands == 1 && bytes > COMMAND_BYTES_MAX {
             // The doors refuse what is much smaller; one that came through could never be replicated.
-            tracing::error!(bytes = builder.bytes(), "a command is too large to be replicated");
+            tracing::error!(bytes, "a command is too large to be replicated");
             return Err(Over("a command is too large"));
         }
-        while builder.len() < self.entry_commands && builder.bytes() < self.entry_bytes {
-            let Ok(command) = self.commands.try_recv() else { break };
-            encodes(builder.push(command))?;
-            if builder.bytes() > self.entry_bytes {
-                self.held = builder.pop();
-                break;
-            }
+        if commands > 1 && bytes > self.entry_bytes {
+            self.held = self.next.pop();
         }
+        Ok(())
+    }
+
+    /// Writes the next entry, and begins the one after it with what was held back.
+    async fn write(&mut self) -> Result<(), Over> {
+        let builder = std::mem::take(&mut self.next);
         let count = builder.len() as u64;
-        let at = self.shared.clock.stamp(self.term, self.next_ticket, begins);
+        let at = self.shared.clock.stamp(self.term, self.next_ticket, self.begins);
         let proposal = builder
             .finish(Term(self.term), at, wall(), self.next_ticket)
             .map_err(|_| Over("an entry cannot be stored"))?;
         self.next_ticket += count;
+        if let Some(held) = self.held.take() {
+            self.add(held)?;
+        }
         self.send(proposal).await
     }
 
@@ -182,12 +207,6 @@ impl Task {
         write.await.map_err(|_| Over("consensus stopped"))?;
         self.in_flight.push_back((proposal, answer));
         Ok(())
-    }
-
-    /// Waits for the oldest entry in flight.
-    async fn settle(&mut self) -> Result<(), Over> {
-        let answer = answered(&mut self.in_flight).await;
-        self.settled(answer).await
     }
 
     async fn settled(&mut self, answer: Answered) -> Result<(), Over> {

@@ -1,20 +1,21 @@
 //! Launching: checked again here, whatever the leader believed.
 
 use crate::{
-    Change, Launch, Outcome, Refusal, Registry, Task,
+    Agent, Change, Launch, Outcome, Refusal, Registry, Task,
     registry::{Context, Executor, ExecutorKey, Spent},
 };
 use muster_model::{
     AcceptOutcome, AgentId, BadTask, FrameworkId, Reason, Resources, Role, TaskKey, TaskOutcome, TaskSpec,
     TaskState,
 };
-use std::collections::BTreeSet;
+use std::sync::Arc;
 
-/// A launch's names as the registry's own records have them: tables of a million tasks hold each text once, and
-/// find it without reading it.
+/// What a launch names, as the registry's own records have it: tables of a million tasks hold each text once.
 struct Names {
     framework_id: FrameworkId,
     agent_id: AgentId,
+    /// None for an agent that is not known.
+    agent: Option<Arc<Agent>>,
     role: Role,
 }
 
@@ -70,11 +71,12 @@ impl Registry {
     /// None when the framework does not live.
     fn names(&self, launch: &Launch) -> Option<Names> {
         let framework = self.frameworks.get(&launch.framework_id)?;
-        let agent_id = self.agents.get(&launch.agent_id).map_or(&launch.agent_id, |agent| &agent.id);
+        let agent = self.agents.get(&launch.agent_id).cloned();
         let role = framework.info.roles.iter().find(|role| **role == launch.role);
         Some(Names {
             framework_id: framework.id.clone(),
-            agent_id: agent_id.clone(),
+            agent_id: agent.as_ref().map_or(&launch.agent_id, |agent| &agent.id).clone(),
+            agent,
             role: role.unwrap_or(&launch.role).clone(),
         })
     }
@@ -100,7 +102,7 @@ impl Registry {
     /// Whether a task may be launched out of `left`, and what it takes: its own and a new executor's.
     fn check_launch(&self, names: &Names, spec: &TaskSpec, left: &Resources) -> Result<Resources, No> {
         let agent_id = &names.agent_id;
-        let Some(agent) = self.agents.get(agent_id) else {
+        let Some(agent) = &names.agent else {
             return Err(No::dropped(Reason::AgentRemoved, format!("agent {agent_id} is not known")));
         };
         if agent.lost_since().is_some() {
@@ -139,7 +141,7 @@ impl Registry {
                 spec.task_id
             )));
         }
-        let room = self.room_on(agent_id);
+        let room = self.room_on(agent);
         if !room.contains(&needed) {
             let message =
                 format!("task {} needs {needed}, but agent {agent_id} has {room} left", spec.task_id);
@@ -197,8 +199,10 @@ impl Registry {
             return;
         }
         let seq = self.next_seq();
-        let unique: BTreeSet<_> = launch.offer_ids.iter().cloned().collect();
-        for offer_id in &unique {
+        let mut offer_ids = launch.offer_ids.clone();
+        offer_ids.sort_unstable();
+        offer_ids.dedup();
+        for offer_id in &offer_ids {
             self.index.spent_offers.insert(offer_id.clone(), seq);
         }
         let mine = self.index.spent_of_framework.entry(names.framework_id.clone()).or_default();
@@ -208,7 +212,7 @@ impl Registry {
             .flatten();
         let spent = Spent {
             framework_id: names.framework_id.clone(),
-            offer_ids: unique.into_iter().collect(),
+            offer_ids,
             outcome: outcome.clone(),
             at: to.now,
         };

@@ -7,7 +7,7 @@ mod prune;
 mod task;
 
 use crate::{
-    Account, AgentState, BeginTerm, Change, Connection, Disconnection, Outcome, Registry, Task,
+    Account, Agent, AgentState, BeginTerm, Change, Connection, Disconnection, Outcome, Registry, Task,
     registry::Context,
 };
 use muster_model::{AgentId, Index, LaunchNumber, Resources, Session};
@@ -61,12 +61,12 @@ impl Registry {
         launch
     }
 
-    /// What an agent has left; nothing for one that is not known.
-    pub(crate) fn room_on(&self, agent_id: &AgentId) -> Resources {
-        let total = self.agents.get(agent_id).map(|agent| agent.info.resources.clone()).unwrap_or_default();
-        match self.index.held_on_agent.get(agent_id) {
+    /// What an agent has left.
+    pub(crate) fn room_on(&self, agent: &Agent) -> Resources {
+        let total = &agent.info.resources;
+        match self.index.held_on_agent.get(&agent.id) {
             Some(held) => total.minus(held),
-            None => total,
+            None => total.clone(),
         }
     }
 
