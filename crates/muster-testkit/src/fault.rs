@@ -15,8 +15,8 @@ const LOOK: Duration = Duration::from_millis(25);
 pub struct Traffic {
     /// Bytes that arrived.
     pub carried: u64,
-    /// Bytes that a cut held back, at each end no more than its kernel keeps and about a MiB here. They arrive
-    /// when it heals, unless their connection has ended.
+    /// Bytes that a cut held back, at each end no more than its kernel keeps and about a MiB here. They
+    /// arrive when it heals, unless their connection has ended.
     pub held: u64,
     /// Bytes that were made late.
     pub delayed: u64,
@@ -30,8 +30,8 @@ pub struct Traffic {
 
 /// Directions in which nothing passes. They heal when this is dropped.
 ///
-/// It is like a network that drops: what was connected stays so and hears nothing, what is dialled hangs. Bytes that
-/// were held back go on when it heals.
+/// It is like a network that drops: what was connected stays so and hears nothing, what is dialled hangs.
+/// Bytes that were held back go on when it heals.
 #[derive(Debug)]
 #[must_use = "it heals at once"]
 pub struct Cut {
@@ -82,8 +82,8 @@ fn held(ways: &[Arc<Way>]) -> u64 {
     ways.iter().map(|way| way.traffic().held).sum()
 }
 
-/// Directions in which everything is late. They are as fast as before when this is dropped; what is on its way by
-/// then still takes its time.
+/// Directions in which everything is late. They are as fast as before when this is dropped; what is on its
+/// way by then still takes its time.
 #[derive(Debug)]
 #[must_use = "it is over at once"]
 pub struct Delayed {

@@ -15,8 +15,8 @@ pub struct Plan {
     pub master_config: String,
     /// What masters and agents log, as `--log` takes it.
     pub log: String,
-    /// Whether members reach each other through proxies, one for each pair and direction of dialling, so that the
-    /// network between them can be cut. It costs a copy of every byte, so it is off unless asked for.
+    /// Whether members reach each other through proxies, one for each pair and direction of dialling, so that
+    /// the network between them can be cut. It costs a copy of every byte, so it is off unless asked for.
     pub proxied: bool,
 }
 

@@ -26,7 +26,8 @@ impl TestCluster {
         processes.iter().try_for_each(|process| process.kill())
     }
 
-    /// Asks a member to end, as an init system does (SIGTERM), and waits until it has: a leader hands over first.
+    /// Asks a member to end, as an init system does (SIGTERM), and waits until it has: a leader hands over
+    /// first.
     pub async fn stop(&self, name: &str) -> anyhow::Result<ExitStatus> {
         let process = self.process(name)?;
         if process.pid().is_none() {

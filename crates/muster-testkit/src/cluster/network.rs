@@ -7,9 +7,9 @@ use anyhow::{Context, bail};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Faults of the network, for a cluster that was started with [`Plan::proxied`](crate::Plan::proxied). They may
-/// overlap; a direction is whole when the last fault on it is over. The kit itself and the frameworks of a test reach
-/// the masters directly, past all of this.
+/// Faults of the network, for a cluster that was started with [`Plan::proxied`](crate::Plan::proxied). They
+/// may overlap; a direction is whole when the last fault on it is over. The kit itself and the frameworks of
+/// a test reach the masters directly, past all of this.
 impl TestCluster {
     fn network(&self) -> anyhow::Result<&Network> {
         self.network.as_ref().context("the members reach each other directly: start it with Plan::proxied")
@@ -42,8 +42,8 @@ impl TestCluster {
         Ok(Cut::new(self.network()?, self.around(name)?))
     }
 
-    /// Members that are named hear only those with whom they share a group. One may be in several groups; one in none
-    /// hears everybody, so agents need not be named. Agents never hear each other.
+    /// Members that are named hear only those with whom they share a group. One may be in several groups; one
+    /// in none hears everybody, so agents need not be named. Agents never hear each other.
     pub fn partition(&self, groups: &[&[&str]]) -> anyhow::Result<Cut> {
         self.split(groups.iter().map(|group| group.iter().map(|&name| name.into()).collect()).collect())
     }
@@ -76,7 +76,8 @@ impl TestCluster {
         Ok(Cut::new(self.network()?, ways))
     }
 
-    /// What one sends the other arrives late, by the latency and by chance up to the jitter more, and in order.
+    /// What one sends the other arrives late, by the latency and by chance up to the jitter more, and in
+    /// order.
     pub fn delay(
         &self,
         from: &str,
@@ -92,7 +93,8 @@ impl TestCluster {
         Ok(Delayed::new(self.around(name)?, latency, jitter))
     }
 
-    /// Breaks all connections between two; both hear of it at once and may dial again. Says how many there were.
+    /// Breaks all connections between two; both hear of it at once and may dial again. Says how many there
+    /// were.
     pub fn reset(&self, a: &str, b: &str) -> anyhow::Result<usize> {
         let ways = [self.way(a, b)?];
         Ok(self.network()?.cables_of(&ways).iter().map(|cable| cable.reset()).sum())

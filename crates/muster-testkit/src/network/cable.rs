@@ -14,8 +14,8 @@ use tokio::task::JoinSet;
 const CONNECTIONS_MAX: usize = 128;
 /// Connections that may wait to be accepted while it is open.
 const BACKLOG: i32 = 128;
-/// One connection fits into a backlog of none. Should a dialler take that place first, the other plug hangs like the
-/// diallers after it.
+/// One connection fits into a backlog of none. Should a dialler take that place first, the other plug hangs
+/// like the diallers after it.
 const PLUGS: usize = 2;
 /// Plugs that were not accepted yet; cuts that follow each other fast leave some behind.
 const PLUGS_MAX: usize = 8;
@@ -117,8 +117,9 @@ impl Cable {
         self.plugs().remove(&peer.port())
     }
 
-    /// While either way is cut no handshake is ever complete: who dials must hang, as in a network that drops. Only
-    /// the kernel can do that: it drops those who dial while as many as it was told wait to be accepted.
+    /// While either way is cut no handshake is ever complete: who dials must hang, as in a network that
+    /// drops. Only the kernel can do that: it drops those who dial while as many as it was told wait to be
+    /// accepted.
     async fn wall_up(&self, listener: &TcpListener, plugs: &mut JoinSet<()>) {
         // If it does not work, the diallers are connected, and their bytes are held back all the same.
         let _ = rustix::net::listen(listener, 0);

@@ -1,7 +1,8 @@
 //! What lies between the members: a proxy on loopback for everything that one dials of another.
 //!
-//! A [`cable::Cable`] is what one member dials to reach another. A [`way::Way`] is one direction between two members:
-//! between masters, who dial each other, two cables share both ways. So a cut is a cut, whoever dialled.
+//! A [`cable::Cable`] is what one member dials to reach another. A [`way::Way`] is one direction between two
+//! members: between masters, who dial each other, two cables share both ways. So a cut is a cut, whoever
+//! dialled.
 
 pub(crate) mod cable;
 mod pump;

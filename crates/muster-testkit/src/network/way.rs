@@ -19,7 +19,8 @@ pub(crate) struct Way {
     reset: AtomicU64,
 }
 
-/// What becomes of bytes at present. Faults add to it and take away what they added, so that they may overlap.
+/// What becomes of bytes at present. Faults add to it and take away what they added, so that they may
+/// overlap.
 #[derive(Debug, Clone, Copy, Default)]
 struct Weather {
     /// How many faults cut it. Nothing passes unless it is none.
