@@ -8,6 +8,8 @@ use tonic::transport::{Channel, Endpoint};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_millis(400);
+/// How long a leader may take to hand over.
+const TRANSFER_TIME: Duration = Duration::from_secs(10);
 /// More agents than a test has.
 const AGENTS_MAX: u32 = 10_000;
 
@@ -18,7 +20,11 @@ async fn client(address: &str) -> Result<OperatorServiceClient<Channel>, String>
 }
 
 async fn patiently<T>(answer: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err("no answer".into()))
+    within(PATIENCE, answer).await
+}
+
+async fn within<T>(time: Duration, answer: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    tokio::time::timeout(time, answer).await.unwrap_or_else(|_| Err("no answer".into()))
 }
 
 /// What it says of itself, leader or not.
@@ -36,6 +42,16 @@ pub(crate) async fn agents(address: &str) -> Result<Vec<v1::Agent>, String> {
         let request = v1::ListAgentsRequest { after: String::new(), limit: AGENTS_MAX };
         let answer = client(address).await?.list_agents(request).await;
         answer.map(|answer| answer.into_inner().agents).map_err(|status| status.message().to_owned())
+    })
+    .await
+}
+
+/// Asks a leader to hand over to another master.
+pub(crate) async fn transfer(address: &str, to: &str) -> Result<String, String> {
+    within(TRANSFER_TIME, async {
+        let request = v1::TransferLeadershipRequest { name: to.into() };
+        let answer = client(address).await?.transfer_leadership(request).await;
+        answer.map(|answer| answer.into_inner().name).map_err(|status| status.message().to_owned())
     })
     .await
 }

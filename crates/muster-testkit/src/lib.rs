@@ -1,5 +1,6 @@
-//! Real clusters for tests: masters and agents as processes of the shipped binary on loopback, with handles to
-//! kill, pause and restart each of them.
+//! Real clusters for tests: masters and agents as processes of the shipped binary on loopback, with handles
+//! to kill, stop, pause and restart each of them, and to cut and delay the network between them.
+//! `docs/chaos.md` is for those who write tests with it.
 //!
 //! ```no_run
 //! # async fn chaos() -> anyhow::Result<()> {
@@ -22,16 +23,23 @@
 //! - Everything a cluster writes is below one temporary directory of its own, and its ports were free.
 //! - When a [`TestCluster`] is dropped none of its processes is left, nor any task of its agents: not after a
 //!   panic either. When the test's process dies, masters and agents die with it.
-//! - A fault ends with its handle: a [`Paused`] process goes on when the handle is dropped.
+//! - A fault ends with its handle: a [`Paused`] process goes on, a [`Cut`] heals and what was [`Delayed`] is
+//!   in time again when the handle is dropped.
+//! - A cut is like a network that drops, never like one that refuses: what is connected stays so, what is
+//!   dialled hangs. Bytes that it holds back are counted and bounded, and go on in order when it heals.
 //!
 //! # Nevers
 //! - Only processes that this cluster started, or that its agents did, are ever signalled.
-//! - Nothing is read behind the masters' backs: leaders, agents and hashes are what the operator service says.
+//! - Nothing is read behind the masters' backs: leaders, agents and hashes are what the operator service
+//!   says.
+//! - No fault needs root, and none touches what this cluster's own members do not use.
 
 mod ask;
 mod binary;
 mod cluster;
+mod fault;
 mod leftovers;
+mod network;
 mod plan;
 mod ports;
 mod process;
@@ -40,6 +48,7 @@ mod process;
 mod tests;
 
 pub use cluster::{ClusterEnd, Replica, TestCluster};
+pub use fault::{Cut, Delayed, Traffic};
 pub use muster_proto::v1;
 pub use plan::Plan;
 pub use process::Paused;

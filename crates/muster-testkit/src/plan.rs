@@ -15,6 +15,9 @@ pub struct Plan {
     pub master_config: String,
     /// What masters and agents log, as `--log` takes it.
     pub log: String,
+    /// Whether members reach each other through proxies, one for each pair and direction of dialling, so that
+    /// the network between them can be cut. It costs a copy of every byte, so it is off unless asked for.
+    pub proxied: bool,
 }
 
 impl Default for Plan {
@@ -25,6 +28,7 @@ impl Default for Plan {
             resources: "cpus:2;mem:1024;disk:1024".into(),
             master_config: String::new(),
             log: "info".into(),
+            proxied: false,
         }
     }
 }

@@ -21,7 +21,14 @@ pub(crate) struct Process {
 
 /// The child, shared with the handles of its faults, so that no signal goes to a number that was given away.
 #[derive(Debug, Default)]
-struct Running(Mutex<Option<Child>>);
+struct Running(Mutex<Life>);
+
+#[derive(Debug, Default)]
+struct Life {
+    child: Option<Child>,
+    /// Whether somebody has told it to end.
+    told: bool,
+}
 
 /// A process that stands still. It goes on when this is dropped.
 #[derive(Debug)]
@@ -36,12 +43,12 @@ impl Drop for Paused {
 }
 
 impl Running {
-    fn lock(&self) -> MutexGuard<'_, Option<Child>> {
+    fn lock(&self) -> MutexGuard<'_, Life> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        match &*self.lock() {
+        match &self.lock().child {
             Some(child) => Ok(kill_process(Pid::from_child(child), signal)?),
             None => bail!("it does not run"),
         }
@@ -54,8 +61,8 @@ impl Process {
     }
 
     pub(crate) fn start(&self, exe: &Path) -> anyhow::Result<()> {
-        let mut child = self.running.lock();
-        if child.is_some() {
+        let mut life = self.running.lock();
+        if life.child.is_some() {
             bail!("{} runs already; kill it first", self.name);
         }
         let log = File::options().create(true).append(true).open(&self.log);
@@ -68,23 +75,49 @@ impl Process {
             .stdout(log.try_clone()?)
             .stderr(log)
             .process_group(0);
-        *child = Some(spawn(command).with_context(|| format!("cannot start {}", exe.display()))?);
+        let child = spawn(command).with_context(|| format!("cannot start {}", exe.display()))?;
+        *life = Life { child: Some(child), told: false };
         Ok(())
     }
 
     /// Its process id, while it runs.
     pub(crate) fn pid(&self) -> Option<u32> {
-        self.running.lock().as_ref().map(Child::id)
+        self.running.lock().child.as_ref().map(Child::id)
     }
 
     /// How it ended, if it did without being told to.
     pub(crate) fn ended(&self) -> Option<ExitStatus> {
-        self.running.lock().as_mut().and_then(|child| child.try_wait().ok().flatten())
+        let mut life = self.running.lock();
+        let told = life.told;
+        life.child.as_mut().filter(|_| !told).and_then(|child| child.try_wait().ok().flatten())
+    }
+
+    /// Whether it runs and has not ended.
+    pub(crate) fn is_alive(&self) -> bool {
+        let mut life = self.running.lock();
+        life.child.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(Some(_))))
+    }
+
+    /// How it ended, if it did; it can be started again then.
+    pub(crate) fn bury(&self) -> anyhow::Result<Option<ExitStatus>> {
+        let mut life = self.running.lock();
+        let status = life.child.as_mut().context("somebody else has ended it")?.try_wait()?;
+        if status.is_some() {
+            *life = Life::default();
+        }
+        Ok(status)
+    }
+
+    /// Ends it at once, paused or not, without waiting until it is gone: [`Self::kill`] does.
+    pub(crate) fn strike(&self) {
+        self.running.lock().told = true;
+        // It may have ended by itself.
+        let _ = self.running.signal(Signal::KILL);
     }
 
     /// Ends it at once, paused or not.
     pub(crate) fn kill(&self) -> anyhow::Result<()> {
-        if let Some(mut child) = self.running.lock().take() {
+        if let Some(mut child) = std::mem::take(&mut *self.running.lock()).child {
             child.kill()?;
             child.wait()?;
         }
@@ -97,6 +130,7 @@ impl Process {
     }
 
     pub(crate) fn ask_to_end(&self) {
+        self.running.lock().told = true;
         // It may have ended by itself.
         let _ = self.running.signal(Signal::TERM);
     }

@@ -1,11 +1,16 @@
 //! The cluster: processes, what they say of themselves, and their end.
 
+mod members;
+mod network;
+
+use crate::network::Network;
 use crate::ports::free_ports;
-use crate::process::{Paused, Process};
+use crate::process::Process;
 use crate::{Plan, ask, binary, leftovers};
 use anyhow::{Context, bail};
 use muster_proto::v1;
 use muster_sdk::OperatorClient;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -24,6 +29,7 @@ pub struct TestCluster {
     dir: TempDir,
     masters: Vec<Process>,
     agents: Vec<Process>,
+    network: Option<Network>,
 }
 
 /// A replica's state at one index.
@@ -54,33 +60,36 @@ impl TestCluster {
         let dir = dir.context("cannot make a temporary directory; set TMPDIR to one with room")?;
         let ports = free_ports(usize::from(plan.masters) + usize::from(plan.agents))?;
         let (master_ports, agent_ports) = ports.split_at(plan.masters.into());
-        let address = |port: &u16| format!("127.0.0.1:{port}");
-        let member = |(i, port): (usize, &u16)| format!("m{}=127.0.0.1:{port}", i + 1);
-        let members = master_ports.iter().enumerate().map(member).collect::<Vec<_>>().join(",");
-        let addresses = master_ports.iter().map(address).collect::<Vec<_>>().join(",");
-        let process = |name: String, port: &u16, arguments| {
-            let log = dir.path().join(format!("{name}.log"));
-            Process::new(
-                name,
-                address(port),
-                log,
-                [arguments, vec!["--log".into(), plan.log.clone()]].concat(),
-            )
+        let numbered = |letter: char, ports: &[u16]| -> Vec<(String, SocketAddr)> {
+            let address = |port: &u16| SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
+            ports.iter().enumerate().map(|(i, port)| (format!("{letter}{}", i + 1), address(port))).collect()
         };
-        let mut masters = Vec::new();
-        for (i, port) in master_ports.iter().enumerate() {
-            let name = format!("m{}", i + 1);
+        let (masters, agents) = (numbered('m', master_ports), numbered('a', agent_ports));
+        let clients: Vec<_> = agents.iter().map(|(name, _)| name.clone()).collect();
+        let network = plan.proxied.then(|| Network::new(&masters, &clients)).transpose()?;
+        // Where one reaches another: there, or at a proxy that leads there.
+        let reached = |from: &str, (to, address): &(String, SocketAddr)| {
+            let proxy = network.as_ref().and_then(|network| network.address(from, to));
+            proxy.unwrap_or(*address).to_string()
+        };
+        let process = |name: &str, address: &SocketAddr, arguments| {
+            let log = dir.path().join(format!("{name}.log"));
+            let arguments = [arguments, vec!["--log".into(), plan.log.clone()]].concat();
+            Process::new(name.into(), address.to_string(), log, arguments)
+        };
+        let master = |(name, address): &(String, SocketAddr)| -> anyhow::Result<Process> {
             std::fs::write(dir.path().join(format!("{name}.toml")), &plan.master_config)?;
-            let arguments = plan.master(dir.path(), &name, &members);
-            masters.push(process(name, port, arguments));
-        }
-        let mut agents = Vec::new();
-        for (i, port) in agent_ports.iter().enumerate() {
-            let name = format!("a{}", i + 1);
-            let arguments = plan.agent(dir.path(), &name, *port, &addresses);
-            agents.push(process(name, port, arguments));
-        }
-        let cluster = Self { exe, dir, masters, agents };
+            let member = |other: &(String, SocketAddr)| format!("{}={}", other.0, reached(name, other));
+            let members = masters.iter().map(member).collect::<Vec<_>>().join(",");
+            Ok(process(name, address, plan.master(dir.path(), name, &members)))
+        };
+        let agent = |(name, address): &(String, SocketAddr)| {
+            let addresses = masters.iter().map(|master| reached(name, master)).collect::<Vec<_>>().join(",");
+            process(name, address, plan.agent(dir.path(), name, address.port(), &addresses))
+        };
+        let (masters, agents) =
+            (masters.iter().map(master).collect::<anyhow::Result<_>>()?, agents.iter().map(agent).collect());
+        let cluster = Self { exe, dir, masters, agents, network };
         for process in cluster.processes() {
             process.start(&cluster.exe)?;
         }
@@ -120,36 +129,6 @@ impl TestCluster {
     fn process(&self, name: &str) -> anyhow::Result<&Process> {
         let named = self.processes().find(|process| process.name == name);
         named.with_context(|| format!("there is no {name} in this cluster"))
-    }
-
-    /// The process id of a member that runs.
-    pub fn pid(&self, name: &str) -> anyhow::Result<Option<u32>> {
-        self.process(name).map(Process::pid)
-    }
-
-    /// Ends a member with SIGKILL. Tasks of an agent go on.
-    pub fn kill(&self, name: &str) -> anyhow::Result<()> {
-        self.process(name)?.kill()
-    }
-
-    /// Makes a member stand still until the handle is dropped.
-    pub fn pause(&self, name: &str) -> anyhow::Result<Paused> {
-        self.process(name)?.pause()
-    }
-
-    /// Starts a member again that was killed.
-    pub fn restart(&self, name: &str) -> anyhow::Result<()> {
-        self.process(name)?.start(&self.exe)
-    }
-
-    /// Fails when a member has ended that nobody killed.
-    pub fn check(&self) -> anyhow::Result<()> {
-        for process in self.processes() {
-            if let Some(status) = process.ended() {
-                bail!("{} ended by itself ({status}): {}", process.name, process.last_words());
-            }
-        }
-        Ok(())
     }
 
     /// What the masters that answer at once say of themselves, by name. All are asked at once.
@@ -196,6 +175,29 @@ impl TestCluster {
             let (name, term) = self.says_it_leads().await?;
             self.agents_by(&name).await?;
             Ok((name, term))
+        })
+        .await
+    }
+
+    /// Waits until a leader serves in a later term than this; its name and term.
+    pub async fn serving_after(&self, term: u64) -> anyhow::Result<(String, u64)> {
+        self.wait(&format!("no leader serves in a later term than {term}"), async || {
+            let (name, newest) = self.says_it_leads().await?;
+            if newest <= term {
+                return Err(format!("{name} says it leads in term {newest}"));
+            }
+            self.agents_by(&name).await?;
+            Ok((name, newest))
+        })
+        .await
+    }
+
+    /// Waits until this master answers nothing that only a leader may, for whatever reason.
+    pub async fn serves_no_more(&self, name: &str) -> anyhow::Result<()> {
+        self.process(name)?;
+        self.wait(&format!("{name} still serves"), async || match self.agents_by(name).await {
+            Ok(agents) => Err(format!("it names {} agents", agents.len())),
+            Err(_) => Ok(()),
         })
         .await
     }
@@ -297,10 +299,10 @@ impl TestCluster {
             processes.iter().for_each(Process::ask_to_end);
             let until = Instant::now() + END_TIME;
             for process in processes {
-                while process.pid().is_some() && process.ended().is_none() && Instant::now() < until {
+                while process.is_alive() && Instant::now() < until {
                     tokio::time::sleep(LOOK).await;
                 }
-                if process.pid().is_some() && process.ended().is_none() {
+                if process.is_alive() {
                     end.killed.push(process.name.clone());
                 }
                 process.kill()?;

@@ -1,0 +1,99 @@
+//! What the test does to the members.
+
+use super::{END_TIME, LOOK, TestCluster};
+use crate::process::Process;
+use crate::{Paused, ask};
+use anyhow::bail;
+use std::process::ExitStatus;
+use std::time::Instant;
+
+/// Members that are killed, stopped, paused and started again.
+impl TestCluster {
+    /// The process id of a member that runs.
+    pub fn pid(&self, name: &str) -> anyhow::Result<Option<u32>> {
+        self.process(name).map(Process::pid)
+    }
+
+    /// Ends a member with SIGKILL. Tasks of an agent go on.
+    pub fn kill(&self, name: &str) -> anyhow::Result<()> {
+        self.process(name)?.kill()
+    }
+
+    /// Ends several members at once, as when their power goes.
+    pub fn kill_all(&self, names: impl IntoIterator<Item = impl AsRef<str>>) -> anyhow::Result<()> {
+        let processes = self.named(names)?;
+        processes.iter().for_each(|process| process.strike());
+        processes.iter().try_for_each(|process| process.kill())
+    }
+
+    /// Asks a member to end, as an init system does (SIGTERM), and waits until it has: a leader hands over
+    /// first.
+    pub async fn stop(&self, name: &str) -> anyhow::Result<ExitStatus> {
+        let process = self.process(name)?;
+        if process.pid().is_none() {
+            bail!("{name} does not run");
+        }
+        process.ask_to_end();
+        let until = Instant::now() + END_TIME;
+        loop {
+            if let Some(status) = process.bury()? {
+                return Ok(status);
+            }
+            if Instant::now() >= until {
+                let words = process.last_words();
+                bail!("{name} has not ended {} s after it was asked to: {words}", END_TIME.as_secs());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Makes a member stand still until the handle is dropped.
+    pub fn pause(&self, name: &str) -> anyhow::Result<Paused> {
+        self.process(name)?.pause()
+    }
+
+    /// Starts a member again that was killed or stopped.
+    pub fn restart(&self, name: &str) -> anyhow::Result<()> {
+        self.process(name)?.start(&self.exe)
+    }
+
+    /// Starts several members again.
+    pub fn restart_all(&self, names: impl IntoIterator<Item = impl AsRef<str>>) -> anyhow::Result<()> {
+        self.named(names)?.iter().try_for_each(|process| process.start(&self.exe))
+    }
+
+    /// Hands leadership to this master and waits until it serves; the term in which it does.
+    pub async fn transfer_leadership(&self, to: &str) -> anyhow::Result<u64> {
+        self.process(to)?;
+        let (leader, term) = self.serving().await?;
+        if leader == to {
+            return Ok(term);
+        }
+        if let Err(why) = ask::transfer(&self.process(&leader)?.address, to).await {
+            bail!("{leader} does not hand over to {to}: {why}");
+        }
+        match self.serving_after(term).await? {
+            (name, term) if name == to => Ok(term),
+            (name, term) => bail!("{name} leads in term {term}, not {to}"),
+        }
+    }
+
+    /// Fails when a member has ended that nobody killed or stopped.
+    pub fn check(&self) -> anyhow::Result<()> {
+        for process in self.processes() {
+            if let Some(status) = process.ended() {
+                bail!("{} ended by itself ({status}): {}", process.name, process.last_words());
+            }
+        }
+        Ok(())
+    }
+
+    /// The last line that a member said.
+    pub fn last_words(&self, name: &str) -> anyhow::Result<String> {
+        self.process(name).map(Process::last_words)
+    }
+
+    fn named(&self, names: impl IntoIterator<Item = impl AsRef<str>>) -> anyhow::Result<Vec<&Process>> {
+        names.into_iter().map(|name| self.process(name.as_ref())).collect()
+    }
+}

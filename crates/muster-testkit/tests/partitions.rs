@@ -1,0 +1,199 @@
+//! Masters and agents that do not hear each other, without root.
+
+#![allow(clippy::unwrap_used)]
+
+use muster_sdk::{Filters, Framework, Offer, Scheduler, SchedulerDriver, Task, TaskState, TaskUpdate};
+use muster_testkit::{Plan, TestCluster};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+async fn proxied(plan: Plan) -> TestCluster {
+    TestCluster::start(Plan { proxied: true, ..plan }).await.unwrap()
+}
+
+fn but(names: Vec<String>, name: &str) -> Vec<String> {
+    names.into_iter().filter(|other| other != name).collect()
+}
+
+/// All masters come to hold the same.
+async fn equal(cluster: &TestCluster) {
+    for name in cluster.master_names() {
+        cluster.caught_up(&name).await.unwrap();
+    }
+    let replicas = cluster.replicas().await.unwrap();
+    assert!(replicas.iter().all(|one| one.state_hash == replicas[0].state_hash), "{replicas:?}");
+}
+
+/// What a cluster must be like when all faults are over.
+async fn ends_well(cluster: TestCluster) {
+    equal(&cluster).await;
+    assert_eq!(cluster.error_lines(), Vec::<String>::new());
+    let end = cluster.end().await.unwrap();
+    assert!(end.killed.is_empty() && end.left.is_empty(), "{end:?}");
+}
+
+#[tokio::test]
+async fn a_leader_that_is_cut_off_is_replaced_and_comes_back_as_one_of_many() {
+    let cluster = proxied(Plan { agents: 2, ..Plan::default() }).await;
+    let (leader, term) = cluster.serving().await.unwrap();
+    let others = but(cluster.master_names(), &leader);
+    let cut = cluster.partition(&[&[&leader], &[&others[0], &others[1]]]).unwrap();
+    cut.bites().await.unwrap();
+    cluster.serves_no_more(&leader).await.unwrap();
+    let (heir, later) = cluster.serving_after(term).await.unwrap();
+    assert!(heir != leader && later > term && cut.held() > 0);
+    // The agents found the new leader, and the old one still says nothing.
+    cluster.ready().await.unwrap();
+    assert!(cluster.agents_by(&leader).await.is_err());
+    // The kit reaches it past the cut.
+    assert!(cluster.statuses().await.iter().any(|(name, _)| *name == leader));
+
+    drop(cut);
+    cluster.caught_up(&leader).await.unwrap();
+    ends_well(cluster).await;
+}
+
+#[tokio::test]
+async fn a_leader_that_nobody_hears_is_replaced() {
+    let cluster = proxied(Plan { agents: 0, ..Plan::default() }).await;
+    let (leader, term) = cluster.serving().await.unwrap();
+    let others = but(cluster.master_names(), &leader);
+    let cuts: Vec<_> = others.iter().map(|other| cluster.cut(&leader, other).unwrap()).collect();
+    for cut in &cuts {
+        cut.bites().await.unwrap();
+    }
+    let (heir, _) = cluster.serving_after(term).await.unwrap();
+    assert_ne!(heir, leader);
+    cluster.serves_no_more(&leader).await.unwrap();
+    for other in &others {
+        // One direction only.
+        let (away, back) =
+            (cluster.traffic(&leader, other).unwrap(), cluster.traffic(other, &leader).unwrap());
+        assert!(away.held > 0 && back.held == 0, "{away:?} {back:?}");
+    }
+    drop(cuts);
+    ends_well(cluster).await;
+}
+
+#[tokio::test]
+async fn a_leader_that_hears_nobody_serves_no_more() {
+    let cluster = proxied(Plan { agents: 0, ..Plan::default() }).await;
+    let (leader, term) = cluster.serving().await.unwrap();
+    let others = but(cluster.master_names(), &leader);
+    let cuts: Vec<_> = others.iter().map(|other| cluster.cut(other, &leader).unwrap()).collect();
+    for cut in &cuts {
+        cut.bites().await.unwrap();
+    }
+    cluster.serves_no_more(&leader).await.unwrap();
+    // The others still hear it, and may or may not put up with it; so nothing is said of who leads meanwhile.
+    drop(cuts);
+    let (_, later) = cluster.serving().await.unwrap();
+    assert!(later >= term);
+    ends_well(cluster).await;
+}
+
+/// Launches one task on each agent, and tells where one runs.
+struct OneEach {
+    launched: BTreeSet<String>,
+    running: mpsc::Sender<String>,
+}
+
+impl Scheduler for OneEach {
+    fn resource_offers(&mut self, driver: &SchedulerDriver, offers: Vec<Offer>) {
+        for offer in offers {
+            let agent = offer.hostname.to_string();
+            if self.launched.insert(agent.clone()) {
+                let task = Task::command(agent, "sleep 100000").cpus(0.1).mem_mb(16);
+                driver.accept([&offer], [task], Filters::default()).unwrap();
+            } else {
+                driver.decline([&offer], Filters::default()).unwrap();
+            }
+        }
+    }
+
+    fn status_update(&mut self, _: &SchedulerDriver, update: TaskUpdate) {
+        if update.status.state == TaskState::Running {
+            self.running.blocking_send(update.task_id.to_string()).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn agents_that_do_not_reach_the_leader_run_tasks_through_the_other_masters() {
+    let master_config = "[session]\nping-ms = 500\n".into();
+    let cluster = proxied(Plan { agents: 3, master_config, ..Plan::default() }).await;
+    // At least one agent is linked to the leader itself.
+    let linked = |name: &str| cluster.traffic("a1", name).unwrap().live > 0;
+    let near = cluster.master_names().into_iter().find(|name| linked(name)).unwrap();
+    cluster.transfer_leadership(&near).await.unwrap();
+    let agents = cluster.agent_names();
+    let cuts: Vec<_> = agents.iter().map(|agent| cluster.cut_both(agent, &near).unwrap()).collect();
+    cuts[0].bites().await.unwrap();
+
+    let (running, mut told) = mpsc::channel(16);
+    let framework = Framework::new("one-each").failover_timeout(Duration::from_secs(600));
+    let scheduler = OneEach { launched: BTreeSet::new(), running };
+    let driver = SchedulerDriver::builder(cluster.masters()).start(framework, scheduler).unwrap();
+    let mut runs = BTreeSet::new();
+    while runs.len() < agents.len() {
+        runs.insert(told.recv().await.unwrap());
+    }
+    driver.abort();
+    assert_eq!(cluster.leader().await.unwrap(), near);
+    let elsewhere = but(cluster.master_names(), &near);
+    assert!(elsewhere.iter().any(|name| linked(name)), "a1 has found another way");
+
+    drop(cuts);
+    ends_well(cluster).await;
+}
+
+#[tokio::test]
+async fn late_and_broken_connections_do_not_stop_service() {
+    let cluster = proxied(Plan { agents: 1, ..Plan::default() }).await;
+    let was = cluster.leader().await.unwrap();
+    let others = but(cluster.master_names(), &was);
+    let delayed = cluster.delay_around(&was, Duration::from_millis(5), Duration::from_millis(10)).unwrap();
+    let mut reset = 0;
+    for other in &others {
+        reset += cluster.reset(&was, other).unwrap();
+    }
+    assert!(reset > 0);
+    let (leader, _) = cluster.serving().await.unwrap();
+    for other in &others {
+        cluster.caught_up(other).await.unwrap();
+    }
+    cluster.caught_up(&leader).await.unwrap();
+    let late = others.iter().map(|other| cluster.traffic(other, &was).unwrap().delayed);
+    assert!(late.sum::<u64>() > 0);
+    drop(delayed);
+    cluster.ready().await.unwrap();
+    ends_well(cluster).await;
+}
+
+#[tokio::test]
+async fn five_masters_serve_through_a_bridge_and_in_a_ring() {
+    let cluster = proxied(Plan { masters: 5, agents: 0, ..Plan::default() }).await;
+    let bridge = cluster.bridge("m3").unwrap();
+    bridge.bites().await.unwrap();
+    cluster.serving().await.unwrap();
+    drop(bridge);
+    let ring = cluster.ring().unwrap();
+    ring.bites().await.unwrap();
+    cluster.serving().await.unwrap();
+    drop(ring);
+    ends_well(cluster).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_cut_is_said() {
+    let cluster = proxied(Plan { masters: 1, agents: 2, ..Plan::default() }).await;
+    let said = |cut: anyhow::Result<muster_testkit::Cut>| cut.unwrap_err().to_string();
+    assert_eq!(said(cluster.cut("m1", "m9")), "there is no m9 in this cluster");
+    assert_eq!(said(cluster.cut("a1", "a2")), "nothing goes from a1 to a2 in this cluster");
+    assert!(said(cluster.ring()).contains("takes five masters"));
+    assert!(said(cluster.bridge("a1")).contains("no master a1"));
+    assert!(cluster.partition(&[&["m1", "a1"], &["a2"]]).is_ok());
+    let direct = TestCluster::start(Plan { masters: 1, agents: 1, ..Plan::default() }).await.unwrap();
+    assert!(said(direct.isolate("m1")).contains("Plan::proxied"));
+}
