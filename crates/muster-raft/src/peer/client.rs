@@ -1,4 +1,4 @@
-//! openraft's network: one connection and one append stream for each peer, another connection for snapshots.
+//! openraft's network: for each peer a connection with the append stream, one for votes, one for snapshots.
 
 use super::{
     MESSAGE_BYTES_MAX, PIPELINE,
@@ -157,7 +157,9 @@ impl Peer {
         if let Some(link) = slot.as_ref().filter(|link| link.is_open()) {
             return Ok(link.clone());
         }
-        let channel = self.channel.clone().ok_or_else(|| self.unreachable("not an address"))?;
+        // On a connection of its own, which ends with it: over one that carries nothing back a leader would be heard
+        // for ever, hear nobody, and be replaced by nobody.
+        let channel = dial(&self.address).map_err(|error| self.unreachable(error))?;
         let link = Arc::new(Link::open(channel, self.setup, self.idle));
         *slot = Some(link.clone());
         Ok(link)
