@@ -39,6 +39,33 @@ pub fn framework_ids(history: &[Entry], truth: &Truth) -> Vec<String> {
     wrong
 }
 
+/// An agent keeps its id.
+pub fn agent_ids(history: &[Entry], _: &Truth) -> Vec<String> {
+    let mut ids: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for entry in history {
+        if let Event::AgentId { agent, agent_id } = &entry.event
+            && let Some(former) = ids.insert(agent, agent_id)
+            && former != agent_id
+        {
+            wrong.push(format!("{agent} was {former} and became {agent_id}"));
+        }
+    }
+    wrong
+}
+
+/// No two masters ever said that they led in one term.
+pub fn two_leaders(history: &[Entry], _: &Truth) -> Vec<String> {
+    let mut leaders: BTreeMap<u64, &str> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for entry in history {
+        let Event::Leads { leader, term } = &entry.event else { continue };
+        let other = leaders.insert(*term, leader).filter(|other| other != leader);
+        wrong.extend(other.map(|other| format!("{other} and {leader} led in term {term}")));
+    }
+    wrong
+}
+
 /// No log tells of an error, and no process was left.
 pub fn logs_and_leftovers(_: &[Entry], truth: &Truth) -> Vec<String> {
     let left = truth.left.iter().map(|command| format!("left over: {command}"));
@@ -89,6 +116,20 @@ mod tests {
         refuses(framework_ids, "the registry has {}", |_, truth| truth.frameworks.clear());
         refuses(framework_ids, "turned away", |history, _| {
             history.push(entry("f1", Event::Error { message: "removed".into() }));
+        });
+    }
+
+    #[test]
+    fn an_agent_with_a_new_id_is_seen() {
+        refuses(agent_ids, "a1 was x-S1 and became x-S2", |history, _| {
+            history.push(entry("sampler", Event::AgentId { agent: "a1".into(), agent_id: "x-S2".into() }));
+        });
+    }
+
+    #[test]
+    fn a_second_leader_in_a_term_is_seen() {
+        refuses(two_leaders, "m1 and m2 led in term 1", |history, _| {
+            history.push(entry("sampler", Event::Leads { leader: "m2".into(), term: 1 }));
         });
     }
 
