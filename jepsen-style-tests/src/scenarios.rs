@@ -48,6 +48,13 @@ pub static ALL: &[Scenario] = &[
         round: |field, _| Box::pin(nemesis::pause_leader(field, PAUSE)),
     },
     Scenario {
+        name: "leader-hangs",
+        about: "the leader stands still until launches go on under another, then it goes on",
+        master_config: "",
+        rounds: 2,
+        round: |field, _| Box::pin(nemesis::hang_leader(field)),
+    },
+    Scenario {
         name: "master-kills",
         about: "some masters, but a minority, are killed at once, whoever leads",
         master_config: "",

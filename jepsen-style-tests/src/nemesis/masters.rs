@@ -66,9 +66,21 @@ pub async fn pause_leader(field: &Field, pause: Duration) -> anyhow::Result<()> 
     pause_master(field, &leader, pause).await
 }
 
-/// Makes a master stand still for so long, longer than an election takes, and go on. A leader loses its
-/// office by it; without a follower the others serve as before.
+/// Makes the leader stand still until launches go on under another. Its connections are not broken by it: whoever
+/// had one must find out.
+pub async fn hang_leader(field: &Field) -> anyhow::Result<()> {
+    let leader = field.cluster.leader().await?;
+    stand_still(field, &leader, Duration::ZERO, true).await
+}
+
+/// Makes a master stand still for so long, longer than an election takes, and go on. A leader loses its office by
+/// it; without a follower the others serve as before, and launches go on meanwhile.
 pub async fn pause_master(field: &Field, name: &str, pause: Duration) -> anyhow::Result<()> {
+    let follows = field.cluster.leader().await? != name;
+    stand_still(field, name, pause, follows).await
+}
+
+async fn stand_still(field: &Field, name: &str, pause: Duration, progress: bool) -> anyhow::Result<()> {
     let (leader, old_term) = field.cluster.serving().await?;
     let fault = Fault::begins(field, PAUSE, &[name.to_owned()]);
     let process = MemberProcess::of(&field.cluster, name)?;
@@ -80,7 +92,11 @@ pub async fn pause_master(field: &Field, name: &str, pause: Duration) -> anyhow:
     if name == leader && (new == leader || term <= old_term) {
         bail!("{leader} of term {old_term} stands still, and {new} leads in term {term}");
     }
-    field.load.progress(PROGRESS_TASKS, PROGRESS_TIME).await.context("while a master stands still")?;
+    let mut launched = String::new();
+    if progress {
+        field.load.progress(PROGRESS_TASKS, PROGRESS_TIME).await.context("while a master stands still")?;
+        launched = format!(", launches went on after {:.2?}", stopped.elapsed());
+    }
     tokio::time::sleep(pause.saturating_sub(stopped.elapsed())).await;
     process.stands_still()?;
     drop(paused);
@@ -94,7 +110,7 @@ pub async fn pause_master(field: &Field, name: &str, pause: Duration) -> anyhow:
     field.cluster.caught_up(name).await?;
     fault.ends(format!(
         "process {} stood still for {went_on:.2?} while {leader} led in term {old_term}; {new} served in \
-         term {term} after {serving:.2?}",
+         term {term} after {serving:.2?}{launched}",
         process.pid()
     ));
     Ok(())

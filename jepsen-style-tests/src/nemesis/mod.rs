@@ -8,7 +8,7 @@ mod mixed;
 mod process;
 
 pub use agents::{kill_agents, pause_agents};
-pub use masters::{kill_leader, kill_masters, pause_leader, pause_master};
+pub use masters::{hang_leader, kill_leader, kill_masters, pause_leader, pause_master};
 pub use members::{restart_all, restart_member};
 pub use mixed::mixed;
 
