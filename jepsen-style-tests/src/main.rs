@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use jepsen_style_tests::recording::Recording;
-use jepsen_style_tests::run::{Options, run};
+use jepsen_style_tests::run::{Length, Options, run};
 use jepsen_style_tests::{report, scenarios};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -66,6 +66,9 @@ struct RunArgs {
     /// a number of rounds.
     #[arg(long, value_parser = duration)]
     time: Option<Duration>,
+    /// Do so many rounds of faults.
+    #[arg(long, value_name = "N", conflicts_with = "time", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: Option<u32>,
     /// How many masters.
     #[arg(long, default_value = "3", value_parser = ["3", "5"])]
     nodes: String,
@@ -109,7 +112,7 @@ fn run_scenario(args: &RunArgs) -> anyhow::Result<bool> {
     let scenario = scenarios::named(&args.scenario)?;
     let options = Options {
         seed: args.seed.unwrap_or_else(rand::random),
-        time: args.time,
+        length: args.time.map(Length::Time).or(args.rounds.map(Length::Rounds)),
         masters: args.nodes.parse()?,
         out: args.out.clone(),
     };

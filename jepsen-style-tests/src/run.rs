@@ -21,6 +21,8 @@ const WARM_TASKS: u64 = 5;
 const WARM_TIME: Duration = Duration::from_secs(30);
 /// How long a round of faults may take; then it is broken off and undoes what it did.
 const ROUND_TIME: Duration = Duration::from_secs(240);
+/// How long a round of most scenarios takes on a slow machine.
+const ROUND_USUAL: Duration = Duration::from_secs(15);
 /// How long it may take until every task has ended after the last fault.
 const REST_TIME: Duration = Duration::from_secs(30);
 /// Frameworks that load the cluster.
@@ -31,19 +33,38 @@ const FRAMEWORKS: u64 = 3;
 pub struct Options {
     /// Repeats the dice of another run.
     pub seed: u64,
-    /// Rounds of faults begin until so much time is over; without it there are as many as the scenario says.
-    pub time: Option<Duration>,
+    /// How long it breaks things; without it, as many rounds as the scenario says, under all the load there can be.
+    pub length: Option<Length>,
     /// How many masters.
     pub masters: u16,
     /// Where a directory for the history and the report is made.
     pub out: PathBuf,
 }
 
+/// How long a run breaks things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    /// Rounds of faults begin until so much time is over.
+    Time(Duration),
+    /// So many rounds.
+    Rounds(u32),
+}
+
+impl Length {
+    /// How long that is, at most or roughly.
+    fn time(self) -> Duration {
+        match self {
+            Self::Time(time) => time,
+            Self::Rounds(rounds) => ROUND_USUAL.saturating_mul(rounds),
+        }
+    }
+}
+
 impl Options {
     /// For a test: three masters, the seed of the environment, or else by chance.
     pub fn of_test(out: &str) -> Self {
         let seed = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
-        Self { seed, time: None, masters: 3, out: out.into() }
+        Self { seed, length: None, masters: 3, out: out.into() }
     }
 }
 
@@ -102,7 +123,7 @@ pub async fn run(scenario: &Scenario, options: &Options) -> anyhow::Result<Repor
 
 async fn load_and_break(scenario: &Scenario, options: &Options, field: &Field) -> anyhow::Result<Truth> {
     let masters = field.cluster.masters();
-    let churn = options.time.map_or_else(Churn::default, Churn::lasting);
+    let churn = options.length.map_or_else(Churn::default, |length| Churn::lasting(length.time()));
     let mut clients = Vec::new();
     for i in 1..=FRAMEWORKS {
         let marks = field.cluster.dir().join(MARKS);
@@ -138,8 +159,9 @@ async fn load_and_break(scenario: &Scenario, options: &Options, field: &Field) -
 async fn rounds(scenario: &Scenario, options: &Options, field: &Field) -> anyhow::Result<()> {
     let mut dice = Dice::new(options.seed);
     let begun = Instant::now();
-    let more = |done: u32| match options.time {
-        Some(time) => begun.elapsed() < time,
+    let more = |done: u32| match options.length {
+        Some(Length::Time(time)) => begun.elapsed() < time,
+        Some(Length::Rounds(rounds)) => done < rounds,
         None => done < scenario.rounds,
     };
     let mut done = 0;
