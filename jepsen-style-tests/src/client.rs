@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a task needs at least; offers with less are declined.
 const TASK_CPUS_MILLI: u64 = 100;
@@ -41,6 +41,7 @@ impl Client {
             load,
             recorder,
             rng: SmallRng::seed_from_u64(seed),
+            begun: Instant::now(),
             launched: 0,
             tasks: BTreeMap::new(),
         };
@@ -62,6 +63,7 @@ struct Churning {
     load: Arc<Load>,
     recorder: Recorder,
     rng: SmallRng,
+    begun: Instant,
     launched: u64,
     /// Those that have not ended.
     tasks: BTreeMap<String, Open>,
@@ -69,6 +71,7 @@ struct Churning {
 
 struct Open {
     epoch: u64,
+    agent: String,
     /// Nothing was heard of it.
     undecided: bool,
     /// It is to be killed once it runs.
@@ -89,6 +92,8 @@ impl Churning {
         !self.load.is_stopping()
             && self.tasks.len() < self.churn.open_max
             && self.launched < self.churn.tasks_max
+            && self.churn.pace.saturating_mul(u32::try_from(self.launched).unwrap_or(u32::MAX))
+                <= self.begun.elapsed()
     }
 
     fn kill(&self, driver: &SchedulerDriver, task: &str) {
@@ -119,7 +124,8 @@ impl Churning {
             agent: offer.hostname.to_string(),
             needs: amounts(&needs),
         });
-        self.tasks.insert(id, Open { epoch: self.load.epoch(), undecided: true, kill });
+        let (epoch, agent) = (self.load.epoch(), offer.hostname.to_string());
+        self.tasks.insert(id, Open { epoch, agent, undecided: true, kill });
         Some(task)
     }
 }
@@ -181,12 +187,12 @@ impl Scheduler for Churning {
             reason: if reason.is_empty() { message.to_string() } else { format!("{reason} {message}") },
         });
         let Some(open) = self.tasks.get_mut(&task) else { return };
-        let (epoch, kill) = (open.epoch, open.kill);
+        let kill = open.kill;
         if std::mem::replace(&mut open.undecided, false) {
-            self.launch_phase(&task, if durable { Phase::Ok } else { Phase::Refused });
             if durable {
-                self.load.launched(epoch);
+                self.load.launched(open.epoch, &open.agent);
             }
+            self.launch_phase(&task, if durable { Phase::Ok } else { Phase::Refused });
         }
         if state.is_terminal() {
             self.tasks.remove(&task);

@@ -2,19 +2,87 @@
 
 use crate::history::{Event, Recorder, Usage};
 use crate::model::{KnownTask, Truth, read_marks};
-use muster_testkit::TestCluster;
-use std::collections::BTreeMap;
+use anyhow::Context;
+use muster_testkit::{TestCluster, v1};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Between two samples.
 const SAMPLE: Duration = Duration::from_millis(100);
 /// More completed tasks than a run launches.
 const COMPLETED_MAX: u32 = 10_000;
 
-/// Asks the leader what the agents use, again and again, until it is dropped. Nobody leads at times.
-pub async fn sample(cluster: &TestCluster, recorder: &Recorder) {
+/// How long the leader's word on an agent is waited for: longer than pings may be missed, and than an agent
+/// dials.
+const SEEN_TIME: Duration = Duration::from_secs(30);
+
+/// An agent by its leader's word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenAgent {
+    /// Its id.
+    pub agent_id: String,
+    /// Whether it is connected.
+    pub registered: bool,
+}
+
+/// What the sampler saw last.
+#[derive(Debug, Default)]
+pub struct Seen(watch::Sender<BTreeMap<String, SeenAgent>>);
+
+impl Seen {
+    /// Waits until the leader says this of an agent, by host name.
+    pub async fn agent(&self, name: &str, is: impl Fn(&SeenAgent) -> bool) -> anyhow::Result<()> {
+        let mut seen = self.0.subscribe();
+        let waited =
+            tokio::time::timeout(SEEN_TIME, seen.wait_for(|all| all.get(name).is_some_and(&is))).await;
+        let known =
+            || format!("after {} s the leader says {:?} of {name}", SEEN_TIME.as_secs(), self.of(name));
+        waited.map_err(|_| anyhow::anyhow!(known()))?.map(drop).context("nobody samples any more")
+    }
+
+    fn of(&self, name: &str) -> Option<SeenAgent> {
+        self.0.borrow().get(name).cloned()
+    }
+
+    /// Takes what the leader says now; those that are new, or have a new id.
+    fn take(&self, agents: &[v1::Agent]) -> Vec<(String, String)> {
+        let mut new = Vec::new();
+        self.0.send_modify(|all| {
+            for agent in agents {
+                let (agent_id, registered) = (agent.agent_id.clone(), agent.state == "registered");
+                let before = all.insert(agent.hostname.clone(), SeenAgent { agent_id, registered });
+                if before.is_none_or(|before| before.agent_id != agent.agent_id) {
+                    new.push((agent.hostname.clone(), agent.agent_id.clone()));
+                }
+            }
+        });
+        new
+    }
+}
+
+/// Asks who leads, and the leader what the agents use, again and again, until it is dropped. Nobody leads at
+/// times.
+pub async fn sample(cluster: &TestCluster, recorder: &Recorder, seen: &Seen) {
+    let mut leaders = BTreeSet::new();
     loop {
-        if let Ok(agents) = cluster.agents().await {
+        let said = cluster.statuses().await;
+        let leads = said.into_iter().filter(|(name, status)| is_leader(name, status));
+        let leads = leads.map(|(name, status)| (status.fence.map_or(0, |fence| fence.term), name));
+        let mut newest = None;
+        for one in leads.collect::<BTreeSet<_>>() {
+            if leaders.insert(one.clone()) {
+                let (term, leader) = one.clone();
+                recorder.record("sampler", Event::Leads { leader, term });
+            }
+            newest = Some(one);
+        }
+        if let Some((_, leader)) = newest
+            && let Ok(agents) = cluster.agents_by(&leader).await
+        {
+            for (agent, agent_id) in seen.take(&agents) {
+                recorder.record("sampler", Event::AgentId { agent, agent_id });
+            }
             let agents = agents.iter().map(|agent| (agent.hostname.clone(), usage(agent))).collect();
             recorder.record("sampler", Event::Agents { agents });
         }
@@ -22,7 +90,12 @@ pub async fn sample(cluster: &TestCluster, recorder: &Recorder) {
     }
 }
 
-fn usage(agent: &muster_testkit::v1::Agent) -> Usage {
+/// Whether a master says that it leads, in a term whose vote names itself.
+fn is_leader(name: &str, status: &v1::GetRaftStatusResponse) -> bool {
+    status.state == "leader" && status.leader.as_ref().is_some_and(|leader| leader.name == name)
+}
+
+fn usage(agent: &v1::Agent) -> Usage {
     let amounts = |list| crate::client::amounts(&muster_testkit::resources(list));
     Usage { total: amounts(&agent.total), used: amounts(&agent.used) }
 }
@@ -31,11 +104,7 @@ fn usage(agent: &muster_testkit::v1::Agent) -> Usage {
 pub async fn truth(cluster: &TestCluster) -> anyhow::Result<Truth> {
     let mut operator = cluster.operator();
     let known = |ended| {
-        move |task: muster_testkit::v1::Task| KnownTask {
-            task: task.task_id,
-            framework_id: task.framework_id,
-            ended,
-        }
+        move |task: v1::Task| KnownTask { task: task.task_id, framework_id: task.framework_id, ended }
     };
     let mut tasks: Vec<_> = operator.tasks(None).await?.into_iter().map(known(false)).collect();
     tasks.extend(operator.completed_tasks(None, COMPLETED_MAX).await?.into_iter().map(known(true)));

@@ -82,6 +82,20 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         bit: Option<String>,
     },
+    /// A master says that it leads; once for each term.
+    Leads {
+        /// The master.
+        leader: String,
+        /// The term.
+        term: u64,
+    },
+    /// The leader shows an agent for the first time, or under another id than before.
+    AgentId {
+        /// The agent, by host name.
+        agent: String,
+        /// Its id.
+        agent_id: String,
+    },
     /// What the leader says the agents have and use.
     Agents {
         /// By host name.

@@ -1,13 +1,17 @@
 //! Real processes, real faults, recorded histories, checkers.
 //!
-//! A run starts a cluster ([`cluster`]), lets frameworks ([`client`]) put load on it ([`workload`]) while a
-//! [`nemesis`] breaks things, then heals and asks what the cluster holds ([`model::Truth`]). What every
-//! process saw is in the [`history`]; each [`checker`] is a function of those two and says what is wrong.
+//! A [`run`](run::run) of a [scenario](scenarios) starts a cluster ([`cluster`]), lets frameworks
+//! ([`client`]) put load on it ([`workload`]) while a [`nemesis`] breaks things, then heals and asks what the
+//! cluster holds ([`model::Truth`]). What every process saw is in the [`history`]; each [`checker`] is a
+//! function of those two and says what is wrong. Both are kept as a [`recording`], which gives the same
+//! verdict any time again; [`shrink`] says where it goes bad, and the [`report`] shows it.
 //!
 //! # Laws
-//! - A history is only appended to. An outcome that nobody was told stays unknown until the registry settles it.
+//! - A history is only appended to. An outcome that nobody was told stays unknown until the registry settles
+//!   it.
 //! - A checker reads nothing but the history and the ground truth, and refuses a history made to break it.
-//! - A nemesis undoes itself and writes down what shows that it bit.
+//! - A nemesis has a time limit, undoes itself and writes down what shows that it bit.
+//! - The same recording has the same verdict, wherever it is read.
 //!
 //! # Nevers
 //! - No checker believes a framework where a task's own words can be had.
@@ -16,9 +20,13 @@
 pub mod checker;
 pub mod client;
 pub mod cluster;
+pub mod edn;
 pub mod history;
 pub mod model;
 pub mod nemesis;
+pub mod recording;
 pub mod report;
-pub mod scenario;
+pub mod run;
+pub mod scenarios;
+pub mod shrink;
 pub mod workload;

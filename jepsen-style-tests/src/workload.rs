@@ -1,6 +1,6 @@
 //! What frameworks are to do, and how far they are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -10,8 +10,11 @@ use tokio::sync::watch;
 pub struct Churn {
     /// Tasks of one framework that may be open at once.
     pub open_max: usize,
-    /// Tasks of one framework in all: the registry must still know each of them in the end.
+    /// Tasks of one framework in all. Beyond 1,000 the registry forgets the oldest that ended; what became of
+    /// those is then known from the history alone.
     pub tasks_max: u64,
+    /// The shortest time between two launches of one framework, on average.
+    pub pace: Duration,
     /// The longest that a task runs.
     pub run_ms_max: u64,
     /// One in so many tasks is killed.
@@ -22,7 +25,26 @@ pub struct Churn {
 
 impl Default for Churn {
     fn default() -> Self {
-        Self { open_max: 8, tasks_max: 900, run_ms_max: 200, kill_one_in: 8, refuse_ms_max: 200 }
+        Self {
+            open_max: 8,
+            tasks_max: 900,
+            pace: Duration::ZERO,
+            run_ms_max: 200,
+            kill_one_in: 8,
+            refuse_ms_max: 200,
+        }
+    }
+}
+
+impl Churn {
+    /// Not as fast as can be, with longer tasks: for a run that is to last so long.
+    pub fn lasting(time: Duration) -> Self {
+        let pace = Duration::from_millis(100);
+        // The faults begin only when the load has, and the last of them may end after the time is over.
+        let spare = Duration::from_secs(300);
+        let tasks_max = (time + spare).as_millis() / pace.as_millis();
+        let tasks_max = u64::try_from(tasks_max).unwrap_or(u64::MAX);
+        Self { pace, tasks_max, run_ms_max: 800, ..Self::default() }
     }
 }
 
@@ -31,7 +53,8 @@ impl Default for Churn {
 pub struct Load {
     stopping: AtomicBool,
     epoch: AtomicU64,
-    running_in_epoch: watch::Sender<u64>,
+    /// By the agent.
+    running_in_epoch: watch::Sender<BTreeMap<String, u64>>,
     open: watch::Sender<BTreeSet<String>>,
 }
 
@@ -49,7 +72,7 @@ impl Load {
     /// A new epoch: only what is launched from now on counts as progress.
     pub fn begin_epoch(&self) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
-        self.running_in_epoch.send_replace(0);
+        self.running_in_epoch.send_replace(BTreeMap::new());
     }
 
     /// The epoch that a launch belongs to.
@@ -59,11 +82,22 @@ impl Load {
 
     /// Waits until so many tasks run, or ran, that were launched in this epoch.
     pub async fn progress(&self, tasks: u64, within: Duration) -> anyhow::Result<()> {
+        let enough = |running: &BTreeMap<String, u64>| running.values().sum::<u64>() >= tasks;
         let mut running = self.running_in_epoch.subscribe();
-        let waited = tokio::time::timeout(within, running.wait_for(|running| *running >= tasks)).await;
+        let waited = tokio::time::timeout(within, running.wait_for(enough)).await;
         waited
             .map(drop)
             .map_err(|_| anyhow::anyhow!("fewer than {tasks} launches within {} s", within.as_secs()))
+    }
+
+    /// Waits until so many tasks run, or ran, on one agent that were launched in this epoch.
+    pub async fn progress_on(&self, agent: &str, tasks: u64, within: Duration) -> anyhow::Result<()> {
+        let enough = |running: &BTreeMap<String, u64>| running.get(agent).copied().unwrap_or(0) >= tasks;
+        let mut running = self.running_in_epoch.subscribe();
+        let waited = tokio::time::timeout(within, running.wait_for(enough)).await;
+        waited.map(drop).map_err(|_| {
+            anyhow::anyhow!("fewer than {tasks} launches on {agent} within {} s", within.as_secs())
+        })
     }
 
     /// Waits until no task is open: each was refused or has ended. Gives back those that still are.
@@ -82,9 +116,9 @@ impl Load {
         self.open.send_modify(|open| _ = open.remove(task));
     }
 
-    pub(crate) fn launched(&self, epoch: u64) {
+    pub(crate) fn launched(&self, epoch: u64, agent: &str) {
         if epoch == self.epoch() {
-            self.running_in_epoch.send_modify(|running| *running += 1);
+            self.running_in_epoch.send_modify(|running| *running.entry(agent.into()).or_default() += 1);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Launches: none lost, none doubled, none invented.
 
+use super::faults::Outages;
 use crate::history::{Entry, Event, Phase};
 use crate::model::Truth;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,25 +23,72 @@ fn task_of(entry: &Entry) -> Option<&str> {
     }
 }
 
-/// A launch that its framework was told of ran, or ended without; one that finished ran for certain.
-pub fn lost_launches(history: &[Entry], truth: &Truth) -> Vec<String> {
-    let started: BTreeSet<_> = starts(truth).map(|(task, _)| task).collect();
-    let mut ends: BTreeMap<&str, &str> = BTreeMap::new();
-    for entry in history {
+/// The ends that frameworks were told, and where in the history.
+fn ends(history: &[Entry]) -> BTreeMap<&str, (usize, &str)> {
+    let mut ends = BTreeMap::new();
+    for (at, entry) in history.iter().enumerate() {
         if let Event::Update { task, state, terminal: true, durable: true, .. } = &entry.event {
-            ends.insert(task, state);
+            ends.insert(&**task, (at, &**state));
         }
     }
+    ends
+}
+
+/// Where in the history each launch was asked for, and the agent that it was meant for.
+fn launches(history: &[Entry]) -> BTreeMap<&str, (usize, &str)> {
+    let asked = history.iter().enumerate().filter_map(|(at, entry)| match &entry.event {
+        Event::Launch { phase: Phase::Invoked, task, agent, .. } => Some((&**task, (at, &**agent))),
+        _ => None,
+    });
+    asked.collect()
+}
+
+/// A launch that its framework was told of ran, or was killed before it did. Only one whose agent was ended
+/// meanwhile may have been dropped, and only if it did not run.
+pub fn lost_launches(history: &[Entry], truth: &Truth) -> Vec<String> {
+    let started: BTreeSet<_> = starts(truth).map(|(task, _)| task).collect();
+    let (ends, launches, outages) = (ends(history), launches(history), Outages::of(history));
     let mut wrong = Vec::new();
     for task in in_phase(history, Phase::Ok) {
         match ends.get(task) {
             _ if started.contains(task) => {}
             None => wrong.push(format!("{task} was launched, but neither ran nor ended")),
-            Some(&"TASK_FINISHED") => wrong.push(format!("{task} finished without having run")),
-            Some(&("TASK_LOST" | "TASK_DROPPED" | "TASK_GONE")) => {
-                wrong.push(format!("{task} was launched and dropped, though no agent failed"));
+            Some((_, "TASK_KILLED")) => {}
+            Some((_, "TASK_FINISHED")) => wrong.push(format!("{task} finished without having run")),
+            Some((at, "TASK_LOST" | "TASK_DROPPED" | "TASK_GONE")) => {
+                let hit = launches.get(task).is_some_and(|(from, agent)| outages.hit(agent, *from, *at));
+                if !hit {
+                    wrong.push(format!("{task} was launched and dropped, though its agent did not fail"));
+                }
             }
-            Some(_) => {}
+            Some((_, state)) => wrong.push(format!("{task} came to {state} without having run")),
+        }
+    }
+    wrong
+}
+
+/// What ran ended by itself, or was killed because its framework wanted it: whatever happened to its agent,
+/// which finds it again. One that finished wrote its last line.
+pub fn ended_otherwise(history: &[Entry], truth: &Truth) -> Vec<String> {
+    let ends = ends(history);
+    let killed: BTreeSet<&str> = history
+        .iter()
+        .filter_map(|entry| match &entry.event {
+            Event::Kill { task } => Some(&**task),
+            _ => None,
+        })
+        .collect();
+    let last_lines = truth.marks.values().flatten().filter(|mark| !mark.starts);
+    let last_lines: BTreeSet<&str> = last_lines.map(|mark| &*mark.task).collect();
+    let mut wrong = Vec::new();
+    for (task, _) in starts(truth) {
+        match ends.get(task) {
+            // That its end is told is another promise.
+            None => {}
+            Some((_, "TASK_FINISHED")) if last_lines.contains(task) => {}
+            Some((_, "TASK_FINISHED")) => wrong.push(format!("{task} finished without its last line")),
+            Some((_, "TASK_KILLED")) if killed.contains(task) => {}
+            Some((_, state)) => wrong.push(format!("{task} ran and came to {state}")),
         }
     }
     wrong
@@ -72,21 +120,19 @@ pub fn phantom_starts(history: &[Entry], truth: &Truth) -> Vec<String> {
 
 /// What ran, ran where it was meant to.
 pub fn wrong_agent(history: &[Entry], truth: &Truth) -> Vec<String> {
-    let meant: BTreeMap<&str, &str> = history
-        .iter()
-        .filter_map(|entry| match &entry.event {
-            Event::Launch { phase: Phase::Invoked, task, agent, .. } => Some((&**task, &**agent)),
-            _ => None,
-        })
-        .collect();
-    let elsewhere = starts(truth).filter(|(task, agent)| meant.get(task).is_some_and(|meant| meant != agent));
-    elsewhere.map(|(task, agent)| format!("{task} ran on {agent}, not on {}", meant[task])).collect()
+    let meant = launches(history);
+    let elsewhere = starts(truth).filter_map(|(task, agent)| {
+        let (_, meant) = meant.get(task).filter(|(_, meant)| *meant != agent)?;
+        Some(format!("{task} ran on {agent}, not on {meant}"))
+    });
+    elsewhere.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checker::samples::{launch, mark, refuses, update};
+    use crate::checker::samples::{entry, good, launch, mark, refuses, update};
+    use crate::nemesis::{KILL, PAUSE};
 
     #[test]
     fn a_launch_that_vanished_is_seen() {
@@ -95,6 +141,58 @@ mod tests {
         refuses(lost_launches, "t9 was launched and dropped", |history, _| {
             history.push(launch("t9", Phase::Ok));
             history.push(update("t9", "TASK_DROPPED", true));
+        });
+    }
+
+    #[test]
+    fn a_drop_is_excused_by_an_outage_of_its_own_agent_alone() {
+        let outage = |target: &str, begins| {
+            let (fault, target) = (KILL.into(), target.into());
+            entry("nemesis", Event::Nemesis { fault, target, begins, bit: None })
+        };
+        let dropped = |target| {
+            let (mut history, truth) = good();
+            let fault = [outage(target, true), outage(target, false)];
+            history.push(launch("t9", Phase::Invoked));
+            history.extend(fault);
+            history.extend([launch("t9", Phase::Ok), update("t9", "TASK_DROPPED", true)]);
+            lost_launches(&history, &truth)
+        };
+        assert_eq!(dropped("a1"), Vec::<String>::new());
+        assert_eq!(dropped("a3,a1"), Vec::<String>::new());
+        for other in ["m1", "a2", "a11"] {
+            assert!(dropped(other).iter().any(|one| one.contains("t9 was launched and dropped")), "{other}");
+        }
+        // An outage before the launch or after the end explains nothing, nor does standing still.
+        refuses(lost_launches, "t9 was launched and dropped", |history, _| {
+            history.extend([outage("a1", true), outage("a1", false)]);
+            history.extend([launch("t9", Phase::Invoked), launch("t9", Phase::Ok)]);
+            history.extend([update("t9", "TASK_DROPPED", true), outage("a1", true)]);
+        });
+        refuses(lost_launches, "t9 was launched and dropped", |history, _| {
+            history.extend([launch("t9", Phase::Invoked), launch("t9", Phase::Ok)]);
+            let (fault, target) = (PAUSE.into(), "a1".into());
+            history.push(entry("nemesis", Event::Nemesis { fault, target, begins: true, bit: None }));
+            history.push(update("t9", "TASK_LOST", true));
+        });
+    }
+
+    #[test]
+    fn an_end_that_is_not_the_tasks_own_is_seen() {
+        for state in ["TASK_LOST", "TASK_DROPPED", "TASK_GONE", "TASK_FAILED"] {
+            refuses(ended_otherwise, &format!("t1 ran and came to {state}"), |history, _| {
+                history.push(update("t1", state, true));
+            });
+        }
+        // Nobody asked for it.
+        refuses(ended_otherwise, "t1 ran and came to TASK_KILLED", |history, _| {
+            history.push(update("t1", "TASK_KILLED", true));
+        });
+        refuses(ended_otherwise, "t1 finished without its last line", |_, truth| {
+            truth.marks.get_mut("a1").unwrap().retain(|mark| mark.starts || mark.task != "t1");
+        });
+        refuses(lost_launches, "t9 came to TASK_FAILED without", |history, _| {
+            history.extend([launch("t9", Phase::Ok), update("t9", "TASK_FAILED", true)]);
         });
     }
 

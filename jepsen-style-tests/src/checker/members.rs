@@ -2,6 +2,7 @@
 
 use crate::history::{Entry, Event};
 use crate::model::Truth;
+use crate::nemesis::RESTART;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All replicas have the same state hash at the same index.
@@ -39,10 +40,53 @@ pub fn framework_ids(history: &[Entry], truth: &Truth) -> Vec<String> {
     wrong
 }
 
-/// No log tells of an error, and no process was left.
-pub fn logs_and_leftovers(_: &[Entry], truth: &Truth) -> Vec<String> {
-    let left = truth.left.iter().map(|command| format!("left over: {command}"));
-    truth.error_lines.iter().cloned().chain(left).collect()
+/// An agent keeps its id.
+pub fn agent_ids(history: &[Entry], _: &Truth) -> Vec<String> {
+    let mut ids: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for entry in history {
+        if let Event::AgentId { agent, agent_id } = &entry.event
+            && let Some(former) = ids.insert(agent, agent_id)
+            && former != agent_id
+        {
+            wrong.push(format!("{agent} was {former} and became {agent_id}"));
+        }
+    }
+    wrong
+}
+
+/// No two masters ever said that they led in one term.
+pub fn two_leaders(history: &[Entry], _: &Truth) -> Vec<String> {
+    let mut leaders: BTreeMap<u64, &str> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for entry in history {
+        let Event::Leads { leader, term } = &entry.event else { continue };
+        let other = leaders.insert(*term, leader).filter(|other| other != leader);
+        wrong.extend(other.map(|other| format!("{other} and {leader} led in term {term}")));
+    }
+    wrong
+}
+
+/// What openraft logs as an error when it is asked something while it is being stopped.
+const STOPPED: [&str; 2] = ["error: raft stopped", "failed to receive from RaftCore: None"];
+
+/// No log tells of an error, and no process was left. Only a member that was asked to end may have said that it did.
+pub fn logs_and_leftovers(history: &[Entry], truth: &Truth) -> Vec<String> {
+    let restarted: BTreeSet<&str> = history
+        .iter()
+        .filter_map(|entry| match &entry.event {
+            Event::Nemesis { fault, target, .. } if fault == RESTART => Some(&**target),
+            _ => None,
+        })
+        .collect();
+    let explained = |line: &str| {
+        let member = line.split_once(": ").map(|(member, _)| member);
+        member.is_some_and(|member| restarted.contains(member))
+            && line.contains(" ERROR openraft")
+            && STOPPED.iter().any(|words| line.contains(words))
+    };
+    let errors = truth.error_lines.iter().filter(|line| !explained(line)).cloned();
+    errors.chain(truth.left.iter().map(|command| format!("left over: {command}"))).collect()
 }
 
 /// Faults were done, each ended, and each says what shows that it bit.
@@ -68,7 +112,7 @@ pub fn nemeses_bit(history: &[Entry], _: &Truth) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checker::samples::{entry, known, refuses};
+    use crate::checker::samples::{entry, good, known, refuses};
 
     #[test]
     fn replicas_that_differ_are_seen() {
@@ -93,9 +137,44 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_with_a_new_id_is_seen() {
+        refuses(agent_ids, "a1 was x-S1 and became x-S2", |history, _| {
+            history.push(entry("sampler", Event::AgentId { agent: "a1".into(), agent_id: "x-S2".into() }));
+        });
+    }
+
+    #[test]
+    fn a_second_leader_in_a_term_is_seen() {
+        refuses(two_leaders, "m1 and m2 led in term 1", |history, _| {
+            history.push(entry("sampler", Event::Leads { leader: "m2".into(), term: 1 }));
+        });
+    }
+
+    #[test]
     fn an_error_line_or_a_process_left_over_is_seen() {
         refuses(logs_and_leftovers, "ERROR", |_, truth| truth.error_lines.push("m1: ERROR x".into()));
         refuses(logs_and_leftovers, "sleep", |_, truth| truth.left.push("sleep 9".into()));
+    }
+
+    #[test]
+    fn only_a_member_that_was_asked_to_end_may_say_that_it_did() {
+        const LINE: &str = "t ERROR openraft::raft::raft_inner: recv_msg: error: raft stopped";
+        let restarts = |target: &str| {
+            let (fault, target) = (RESTART.into(), target.into());
+            entry("nemesis", Event::Nemesis { fault, target, begins: true, bit: None })
+        };
+        let (mut history, mut truth) = good();
+        truth.error_lines.push(format!("m1: {LINE}"));
+        history.push(restarts("m1"));
+        assert_eq!(logs_and_leftovers(&history, &truth), Vec::<String>::new());
+        refuses(logs_and_leftovers, "m1: t ERROR", |history, truth| {
+            truth.error_lines.push(format!("m1: {LINE}"));
+            history.push(restarts("m2"));
+        });
+        refuses(logs_and_leftovers, "m1: t ERROR", |history, truth| {
+            truth.error_lines.push("m1: t ERROR openraft::raft: storage error".into());
+            history.push(restarts("m1"));
+        });
     }
 
     #[test]

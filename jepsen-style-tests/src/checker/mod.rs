@@ -1,14 +1,17 @@
 //! What must hold. Each checker says what is wrong, nothing if nothing is.
 
+mod faults;
 mod launches;
 mod members;
 mod resources;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 mod updates;
 
-pub use launches::{lost_launches, phantom_starts, started_twice, wrong_agent};
-pub use members::{framework_ids, logs_and_leftovers, nemeses_bit, replicas_equal, tasks_left};
+pub use launches::{ended_otherwise, lost_launches, phantom_starts, started_twice, wrong_agent};
+pub use members::{
+    agent_ids, framework_ids, logs_and_leftovers, nemeses_bit, replicas_equal, tasks_left, two_leaders,
+};
 pub use resources::{overcommitted_by_marks, overcommitted_by_samples};
 pub use updates::{missing_terminals, out_of_order, undecided};
 
@@ -18,9 +21,13 @@ use crate::model::Truth;
 /// A promise and the function that checks it.
 pub type Checker = fn(&[Entry], &Truth) -> Vec<String>;
 
+/// Each promise with what is wrong about it.
+pub type Verdict = Vec<(&'static str, Vec<String>)>;
+
 /// All of them, by name.
 pub const ALL: &[(&str, Checker)] = &[
     ("no acknowledged launch is lost", lost_launches),
+    ("what ran comes to the end that it came to itself", ended_otherwise),
     ("no task is started twice", started_twice),
     ("nothing runs that was refused or never asked for", phantom_starts),
     ("a task runs on the agent it was offered", wrong_agent),
@@ -30,6 +37,8 @@ pub const ALL: &[(&str, Checker)] = &[
     ("updates of a task come in order", out_of_order),
     ("every launch is decided in the end", undecided),
     ("framework ids survive", framework_ids),
+    ("agent ids survive", agent_ids),
+    ("a term has one leader", two_leaders),
     ("the replicas are equal", replicas_equal),
     ("no task is left", tasks_left),
     ("logs hold no error, nothing is left over", logs_and_leftovers),
@@ -37,6 +46,6 @@ pub const ALL: &[(&str, Checker)] = &[
 ];
 
 /// Runs all; the verdict is good when every list is empty.
-pub fn check(history: &[Entry], truth: &Truth) -> Vec<(&'static str, Vec<String>)> {
+pub fn check(history: &[Entry], truth: &Truth) -> Verdict {
     ALL.iter().map(|(name, checker)| (*name, checker(history, truth))).collect()
 }

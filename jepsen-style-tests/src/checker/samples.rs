@@ -3,33 +3,33 @@
 use crate::history::{Amounts, Entry, Event, Phase};
 use crate::model::{KnownTask, Mark, Truth};
 
-pub(super) fn entry(process: &str, event: Event) -> Entry {
+pub(crate) fn entry(process: &str, event: Event) -> Entry {
     Entry { at_us: 0, process: process.into(), event }
 }
 
-pub(super) fn launch(task: &str, phase: Phase) -> Entry {
+pub(crate) fn launch(task: &str, phase: Phase) -> Entry {
     let invoked = phase == Phase::Invoked;
     let agent = if invoked { "a1".into() } else { String::new() };
     let needs: Amounts = if invoked { [("cpus".into(), 600)].into() } else { Amounts::new() };
     entry("f1", Event::Launch { phase, task: task.into(), agent, needs })
 }
 
-pub(super) fn update(task: &str, state: &str, durable: bool) -> Entry {
+pub(crate) fn update(task: &str, state: &str, durable: bool) -> Entry {
     let terminal = !matches!(state, "TASK_STARTING" | "TASK_RUNNING" | "TASK_KILLING");
     let (task, state) = (task.into(), state.into());
     entry("f1", Event::Update { task, state, terminal, durable, reason: String::new() })
 }
 
-pub(super) fn mark(task: &str, starts: bool) -> Mark {
+pub(crate) fn mark(task: &str, starts: bool) -> Mark {
     Mark { task: task.into(), starts }
 }
 
-pub(super) fn known(task: &str, ended: bool) -> KnownTask {
+pub(crate) fn known(task: &str, ended: bool) -> KnownTask {
     KnownTask { task: task.into(), framework_id: "x-0001".into(), ended }
 }
 
 /// One framework, two tasks one after the other, one refused task, one fault: as it should be.
-pub(super) fn good() -> (Vec<Entry>, Truth) {
+pub(crate) fn good() -> (Vec<Entry>, Truth) {
     let nemesis = |begins, bit: Option<&str>| Event::Nemesis {
         fault: "kill".into(),
         target: "m1".into(),
@@ -38,6 +38,8 @@ pub(super) fn good() -> (Vec<Entry>, Truth) {
     };
     let history = vec![
         entry("f1", Event::Registered { framework_id: "x-0001".into() }),
+        entry("sampler", Event::Leads { leader: "m1".into(), term: 1 }),
+        entry("sampler", Event::AgentId { agent: "a1".into(), agent_id: "x-S1".into() }),
         launch("t1", Phase::Invoked),
         update("t1", "TASK_RUNNING", true),
         launch("t1", Phase::Ok),
@@ -50,6 +52,7 @@ pub(super) fn good() -> (Vec<Entry>, Truth) {
         update("t3", "TASK_DROPPED", false),
         launch("t3", Phase::Refused),
         launch("t2", Phase::Ok),
+        entry("f1", Event::Kill { task: "t2".into() }),
         update("t2", "TASK_KILLED", true),
     ];
     let truth = Truth {
@@ -70,14 +73,18 @@ pub(super) fn good() -> (Vec<Entry>, Truth) {
 #[test]
 fn the_good_history_is_good() {
     let (history, truth) = good();
-    for (name, wrong) in super::check(&history, &truth) {
+    for (name, wrong) in crate::checker::check(&history, &truth) {
         assert!(wrong.is_empty(), "{name}: {wrong:?}");
     }
 }
 
 /// Spoils the good history; the checker must object to exactly that and name the thing.
 #[track_caller]
-pub(super) fn refuses(checker: super::Checker, names: &str, spoil: impl FnOnce(&mut Vec<Entry>, &mut Truth)) {
+pub(crate) fn refuses(
+    checker: crate::checker::Checker,
+    names: &str,
+    spoil: impl FnOnce(&mut Vec<Entry>, &mut Truth),
+) {
     let (mut history, mut truth) = good();
     assert!(checker(&history, &truth).is_empty());
     spoil(&mut history, &mut truth);

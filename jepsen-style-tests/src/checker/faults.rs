@@ -1,0 +1,47 @@
+//! Which members were down, and when, by the nemesis's own word.
+
+use crate::history::{Entry, Event};
+use crate::nemesis::PAUSE;
+
+/// When a process was ended on purpose, by places in the history.
+#[derive(Debug)]
+pub(super) struct Outages<'a>(Vec<Outage<'a>>);
+
+#[derive(Debug)]
+struct Outage<'a> {
+    fault: &'a str,
+    target: &'a str,
+    from: usize,
+    to: usize,
+}
+
+impl<'a> Outages<'a> {
+    /// Those of a history. One that did not end lasts.
+    pub(super) fn of(history: &'a [Entry]) -> Self {
+        let mut all: Vec<Outage<'a>> = Vec::new();
+        for (at, entry) in history.iter().enumerate() {
+            let Event::Nemesis { fault, target, begins, .. } = &entry.event else { continue };
+            // Whoever stands still loses nothing by it.
+            if fault == PAUSE {
+                continue;
+            }
+            if *begins {
+                all.push(Outage { fault, target, from: at, to: usize::MAX });
+            } else if let Some(open) = all
+                .iter_mut()
+                .rev()
+                .find(|one| one.to == usize::MAX && one.fault == fault && one.target == target)
+            {
+                open.to = at;
+            }
+        }
+        Self(all)
+    }
+
+    /// Whether a member was ended between two places in the history.
+    pub(super) fn hit(&self, name: &str, from: usize, to: usize) -> bool {
+        self.0
+            .iter()
+            .any(|one| one.from <= to && one.to >= from && one.target.split(',').any(|it| it == name))
+    }
+}

@@ -1,0 +1,165 @@
+//! What goes wrong, on purpose. Each fault records its begin, makes trouble, waits for service and progress,
+//! undoes the trouble, and records its end with what shows that it bit.
+
+mod agents;
+mod masters;
+mod members;
+mod mixed;
+mod process;
+
+pub use agents::{kill_agents, pause_agents};
+pub use masters::{hang_leader, kill_leader, kill_masters, pause_leader, pause_master};
+pub use members::{restart_all, restart_member};
+pub use mixed::mixed;
+
+use crate::history::Event;
+use crate::run::Field;
+use muster_testkit::TestCluster;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use std::time::Duration;
+
+/// A member ends without a warning.
+pub const KILL: &str = "kill";
+/// A member stands still, and goes on.
+pub const PAUSE: &str = "pause";
+/// A member is asked to end, and is started again.
+pub const RESTART: &str = "restart";
+
+/// Launches that count as progress after a fault.
+const PROGRESS_TASKS: u64 = 15;
+/// How long service may take to come back. An election takes less than a second; the machine may be busy.
+const PROGRESS_TIME: Duration = Duration::from_secs(30);
+
+/// What chance decides in a run: the same for the same seed.
+#[derive(Debug)]
+pub struct Dice {
+    rng: SmallRng,
+    deck: Vec<usize>,
+}
+
+impl Dice {
+    /// New ones.
+    pub fn new(seed: u64) -> Self {
+        Self { rng: SmallRng::seed_from_u64(seed), deck: Vec::new() }
+    }
+
+    /// A number from 1 to `most`.
+    pub fn count(&mut self, most: usize) -> usize {
+        self.rng.random_range(1..=most.max(1))
+    }
+
+    /// A time between two.
+    pub fn time(&mut self, least: Duration, most: Duration) -> Duration {
+        self.rng.random_range(least..=most)
+    }
+
+    /// So many of these.
+    pub fn pick(&mut self, mut from: Vec<String>, count: usize) -> Vec<String> {
+        let mut picked = Vec::new();
+        while picked.len() < count && !from.is_empty() {
+            picked.push(from.swap_remove(self.rng.random_range(0..from.len())));
+        }
+        picked
+    }
+
+    /// One of these.
+    pub fn pick_one(&mut self, from: &[String]) -> anyhow::Result<String> {
+        self.pick(from.to_vec(), 1).pop().ok_or_else(|| anyhow::anyhow!("there is nobody to pick"))
+    }
+
+    /// A card of a deck of so many. Each comes once before any comes again.
+    pub fn deal(&mut self, cards: usize) -> usize {
+        if self.deck.is_empty() {
+            self.deck = (0..cards).collect();
+        }
+        self.deck.swap_remove(self.rng.random_range(0..self.deck.len()))
+    }
+}
+
+/// A fault that has begun.
+struct Fault<'a> {
+    field: &'a Field,
+    name: &'static str,
+    target: String,
+}
+
+impl<'a> Fault<'a> {
+    fn begins(field: &'a Field, name: &'static str, targets: &[String]) -> Self {
+        let fault = Self { field, name, target: targets.join(",") };
+        fault.record(true, None);
+        fault
+    }
+
+    fn ends(self, bit: String) {
+        self.record(false, Some(bit));
+    }
+
+    fn record(&self, begins: bool, bit: Option<String>) {
+        let (fault, target) = (self.name.into(), self.target.clone());
+        self.field.recorder.record("nemesis", Event::Nemesis { fault, target, begins, bit });
+    }
+}
+
+/// Members that are down. They are started again when this is dropped, which is for a fault that broke off.
+struct Down<'a> {
+    cluster: &'a TestCluster,
+    names: Vec<String>,
+}
+
+impl<'a> Down<'a> {
+    /// Will start these again; whoever makes it ends them.
+    fn of(cluster: &'a TestCluster, names: &[String]) -> Self {
+        Self { cluster, names: names.to_vec() }
+    }
+
+    fn kill(cluster: &'a TestCluster, names: &[String]) -> anyhow::Result<Self> {
+        let down = Self::of(cluster, names);
+        names.iter().try_for_each(|name| cluster.kill(name))?;
+        Ok(down)
+    }
+
+    fn restart(mut self) -> anyhow::Result<()> {
+        while let Some(name) = self.names.pop() {
+            self.cluster.restart(&name)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Down<'_> {
+    fn drop(&mut self) {
+        for name in &self.names {
+            // The run has failed already; whoever ended by itself is buried first.
+            let _ = self.cluster.kill(name).and_then(|()| self.cluster.restart(name));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_throws_the_same_dice() {
+        let names: Vec<String> = ["m1", "m2", "m3", "m4", "m5"].map(Into::into).into();
+        let throw = |seed| {
+            let mut dice = Dice::new(seed);
+            let cards: Vec<_> = (0..20).map(|_| dice.deal(9)).collect();
+            (cards, dice.pick(names.clone(), 3), dice.count(9), dice.time(Duration::ZERO, PROGRESS_TIME))
+        };
+        assert_eq!(throw(7), throw(7));
+        assert_ne!(throw(7), throw(8));
+    }
+
+    #[test]
+    fn each_card_comes_once_before_any_comes_again() {
+        let mut dice = Dice::new(1);
+        for _ in 0..3 {
+            let mut cards: Vec<_> = (0..9).map(|_| dice.deal(9)).collect();
+            cards.sort_unstable();
+            assert_eq!(cards, (0..9).collect::<Vec<_>>());
+        }
+        assert_eq!(dice.pick(vec!["m1".into()], 3), ["m1"]);
+    }
+}

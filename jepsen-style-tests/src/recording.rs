@@ -1,0 +1,68 @@
+//! What a run left behind: its history, the ground truth, and so its verdict, any time again.
+
+use crate::checker::{self, Verdict};
+use crate::history::{self, Entry};
+use crate::model::Truth;
+use crate::shrink::{self, Smallest};
+use anyhow::Context;
+use std::path::Path;
+
+/// The history's file.
+pub const HISTORY: &str = "history.jsonl";
+/// The ground truth's.
+pub const TRUTH: &str = "truth.json";
+
+/// A history and the truth that belongs to it.
+#[derive(Debug)]
+pub struct Recording {
+    /// What was seen.
+    pub history: Vec<Entry>,
+    /// What it is compared with. A run that broke off has none.
+    pub truth: Option<Truth>,
+    /// What each checker says.
+    pub verdict: Verdict,
+    /// Where the history goes bad, if it does.
+    pub smallest: Option<Smallest>,
+}
+
+impl Recording {
+    /// Of a run that came to its end.
+    pub fn complete(history: Vec<Entry>, truth: Truth) -> Self {
+        let verdict = checker::check(&history, &truth);
+        let smallest = shrink::smallest(&history, &truth);
+        Self { history, truth: Some(truth), verdict, smallest }
+    }
+
+    /// Of a run whose faults did not come to their end, which breaks the promise of service.
+    pub(crate) fn broken_off(history: Vec<Entry>, why: &str, error_lines: Vec<String>) -> Self {
+        let wrong = [why.to_owned()].into_iter().chain(error_lines).collect();
+        let verdict = vec![("service returns, and the run comes to its end", wrong)];
+        Self { history, truth: None, verdict, smallest: None }
+    }
+
+    /// Reads one: from a run's directory, or from a history file that the truth lies beside.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let (history, beside) = if path.is_dir() {
+            (path.join(HISTORY), path.to_owned())
+        } else {
+            (path.to_owned(), path.parent().map(Path::to_owned).unwrap_or_default())
+        };
+        let history = history::read(&history)?;
+        let truth = beside.join(TRUTH);
+        let text = std::fs::read_to_string(&truth).with_context(|| {
+            format!(
+                "cannot read {}: without what the masters held in the end there is no verdict (a run that \
+                 broke off has none; its report says why)",
+                truth.display()
+            )
+        })?;
+        let truth = serde_json::from_str(&text)
+            .with_context(|| format!("{} is not what a run writes", truth.display()))?;
+        Ok(Self::complete(history, truth))
+    }
+
+    /// Whether every promise was kept.
+    pub fn is_good(&self) -> bool {
+        self.verdict.iter().all(|(_, wrong)| wrong.is_empty())
+    }
+}

@@ -1,0 +1,193 @@
+//! A run: cluster, load, faults, rest, verdict.
+
+use crate::client::Client;
+use crate::cluster::{self, Seen};
+use crate::history::{Entry, Event, Phase, Recorder};
+use crate::model::{MARKS, Truth};
+use crate::nemesis::Dice;
+use crate::recording::Recording;
+use crate::report::Report;
+use crate::scenarios::Scenario;
+use crate::workload::{Churn, Load};
+use anyhow::{Context, bail};
+use muster_testkit::{Plan, TestCluster};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The variable that repeats a run's dice.
+pub const SEED: &str = "MUSTER_SEED";
+/// Launches before the first fault, and how long they may take.
+const WARM_TASKS: u64 = 5;
+const WARM_TIME: Duration = Duration::from_secs(30);
+/// How long a round of faults may take; then it is broken off and undoes what it did.
+const ROUND_TIME: Duration = Duration::from_secs(240);
+/// How long a round of most scenarios takes on a slow machine.
+const ROUND_USUAL: Duration = Duration::from_secs(15);
+/// How long it may take until every task has ended after the last fault.
+const REST_TIME: Duration = Duration::from_secs(30);
+/// Frameworks that load the cluster.
+const FRAMEWORKS: u64 = 3;
+
+/// What is said of a run beside its scenario.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Repeats the dice of another run.
+    pub seed: u64,
+    /// How long it breaks things; without it, as many rounds as the scenario says, under all the load there can be.
+    pub length: Option<Length>,
+    /// How many masters.
+    pub masters: u16,
+    /// Where a directory for the history and the report is made.
+    pub out: PathBuf,
+}
+
+/// How long a run breaks things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    /// Rounds of faults begin until so much time is over.
+    Time(Duration),
+    /// So many rounds.
+    Rounds(u32),
+}
+
+impl Length {
+    /// How long that is, at most or roughly.
+    fn time(self) -> Duration {
+        match self {
+            Self::Time(time) => time,
+            Self::Rounds(rounds) => ROUND_USUAL.saturating_mul(rounds),
+        }
+    }
+}
+
+impl Options {
+    /// For a test: three masters, the seed of the environment, or else by chance.
+    pub fn of_test(out: &str) -> Self {
+        let seed = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
+        Self { seed, length: None, masters: 3, out: out.into() }
+    }
+}
+
+/// What a nemesis works on.
+#[derive(Debug)]
+pub struct Field {
+    /// The cluster.
+    pub cluster: TestCluster,
+    /// The load on it.
+    pub load: std::sync::Arc<Load>,
+    /// The history.
+    pub recorder: Recorder,
+    /// What the leader said of the agents when it was last asked.
+    pub seen: Seen,
+}
+
+/// Runs a scenario against a cluster under load, and gives the verdict. What is found is in the report; an
+/// error is what kept the run from being one.
+pub async fn run(scenario: &Scenario, options: &Options) -> anyhow::Result<Report> {
+    let seed = options.seed;
+    let dir = options.out.join(format!("{}-{seed}", scenario.name));
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    eprintln!("{}: {SEED}={seed}, history in {}", scenario.name, dir.display());
+    let begun = Instant::now();
+    let plan =
+        Plan { masters: options.masters, master_config: scenario.master_config.into(), ..Plan::default() };
+    let field = Field {
+        cluster: TestCluster::start(plan).await?,
+        load: Default::default(),
+        recorder: Recorder::create(&dir.join(crate::recording::HISTORY))?,
+        seen: Seen::default(),
+    };
+    let done = load_and_break(scenario, options, &field).await;
+    let error_lines = field.cluster.error_lines();
+    keep_logs(&field.cluster, &dir);
+    let history = field.recorder.entries();
+    let title = format!("{}, seed {seed}, {} masters", scenario.name, options.masters);
+    let mut truth = match done {
+        Ok(truth) => truth,
+        Err(error) => {
+            let broken = Recording::broken_off(history, &format!("{error:#}"), error_lines);
+            return Report::write(&title, begun.elapsed(), &broken, dir);
+        }
+    };
+    truth.error_lines = error_lines;
+    // A cluster that does not end in order is a finding like any other.
+    match field.cluster.end().await {
+        Ok(end) => {
+            truth.left = end.left;
+            truth.left.extend(end.killed.into_iter().map(|name| format!("{name} did not end when asked")));
+        }
+        Err(error) => truth.left.push(error.to_string()),
+    }
+    Report::write(&title, begun.elapsed(), &Recording::complete(history, truth), dir)
+}
+
+async fn load_and_break(scenario: &Scenario, options: &Options, field: &Field) -> anyhow::Result<Truth> {
+    let masters = field.cluster.masters();
+    let churn = options.length.map_or_else(Churn::default, |length| Churn::lasting(length.time()));
+    let mut clients = Vec::new();
+    for i in 1..=FRAMEWORKS {
+        let marks = field.cluster.dir().join(MARKS);
+        let (load, recorder) = (field.load.clone(), field.recorder.clone());
+        let (name, seed) = (format!("f{i}"), options.seed.wrapping_add(i));
+        clients.push(Client::start(&name, masters.clone(), marks, churn.clone(), load, recorder, seed)?);
+    }
+    let sampled = cluster::sample(&field.cluster, &field.recorder, &field.seen);
+    let broken = async {
+        field.load.progress(WARM_TASKS, WARM_TIME).await.context("before any fault")?;
+        rounds(scenario, options, field).await
+    };
+    tokio::select! {
+        () = sampled => {}
+        broken = broken => broken?,
+    }
+    field.load.stop();
+    let open = field.load.idle(REST_TIME).await;
+    let history = field.recorder.entries();
+    for task in open.into_iter().filter(|task| !is_decided(&history, task)) {
+        let (agent, needs) = Default::default();
+        let process = task.split('-').next().unwrap_or_default().to_owned();
+        field.recorder.record(&process, Event::Launch { phase: Phase::Unknown, task, agent, needs });
+    }
+    field.cluster.ready().await?;
+    let mut truth = cluster::truth(&field.cluster).await?;
+    let replicas = field.cluster.replicas().await?;
+    truth.replicas = replicas.into_iter().map(|one| (one.name, one.applied, one.state_hash)).collect();
+    Ok(truth)
+}
+
+/// One round of faults after the other, each with a time limit.
+async fn rounds(scenario: &Scenario, options: &Options, field: &Field) -> anyhow::Result<()> {
+    let mut dice = Dice::new(options.seed);
+    let begun = Instant::now();
+    let more = |done: u32| match options.length {
+        Some(Length::Time(time)) => begun.elapsed() < time,
+        Some(Length::Rounds(rounds)) => done < rounds,
+        None => done < scenario.rounds,
+    };
+    let mut done = 0;
+    while more(done) {
+        match tokio::time::timeout(ROUND_TIME, (scenario.round)(field, &mut dice)).await {
+            Ok(round) => round?,
+            Err(_) => bail!("a round of faults was not over after {} s", ROUND_TIME.as_secs()),
+        }
+        done += 1;
+    }
+    Ok(())
+}
+
+/// Whether the framework was told what became of a launch; its task may run on.
+fn is_decided(history: &[Entry], wanted: &str) -> bool {
+    let decides = |entry: &Entry| match &entry.event {
+        Event::Launch { phase: Phase::Ok | Phase::Refused, task, .. } => task == wanted,
+        _ => false,
+    };
+    history.iter().any(decides)
+}
+
+fn keep_logs(cluster: &TestCluster, dir: &Path) {
+    for (name, log) in cluster.logs() {
+        if let Err(error) = std::fs::copy(&log, dir.join(format!("{name}.log"))) {
+            eprintln!("cannot keep {}: {error}", log.display());
+        }
+    }
+}

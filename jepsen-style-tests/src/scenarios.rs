@@ -1,0 +1,162 @@
+//! The scenarios there are.
+
+use crate::nemesis::{self, Dice};
+use crate::run::Field;
+use anyhow::bail;
+use std::pin::Pin;
+use std::time::Duration;
+
+/// One round of faults, while it is done.
+pub type Round<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
+
+/// What goes wrong in a run, and how often.
+#[derive(Debug)]
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// One line about it.
+    pub about: &'static str,
+    /// Lines added to the masters' configuration.
+    pub master_config: &'static str,
+    /// Rounds in a run that is not given a time.
+    pub rounds: u32,
+    /// Does one round.
+    pub round: for<'a> fn(&'a Field, &'a mut Dice) -> Round<'a>,
+}
+
+/// Agents that are silent for two seconds count as disconnected, so that a run need not wait long for it.
+const QUICK_PINGS: &str = "[session]\nping-ms = 500\nmissed-pings-max = 4\n";
+/// Longer than an election takes.
+const PAUSE: Duration = Duration::from_secs(2);
+/// Longer than quick pings may be missed.
+const AGENT_PAUSE: Duration = Duration::from_secs(3);
+
+/// All of them.
+pub static ALL: &[Scenario] = &[
+    Scenario {
+        name: "leader-kills",
+        about: "the leader is killed with SIGKILL, again and again",
+        master_config: "",
+        rounds: 10,
+        round: |field, _| Box::pin(nemesis::kill_leader(field)),
+    },
+    Scenario {
+        name: "leader-pauses",
+        about: "the leader stands still for 2 s, longer than an election takes, and goes on",
+        master_config: "",
+        rounds: 3,
+        round: |field, _| Box::pin(nemesis::pause_leader(field, PAUSE)),
+    },
+    Scenario {
+        name: "leader-hangs",
+        about: "the leader stands still until launches go on under another, then it goes on",
+        master_config: "",
+        rounds: 2,
+        round: |field, _| Box::pin(nemesis::hang_leader(field)),
+    },
+    Scenario {
+        name: "master-kills",
+        about: "some masters, but a minority, are killed at once, whoever leads",
+        master_config: "",
+        rounds: 5,
+        round: |field, dice| {
+            Box::pin(async move {
+                let names = field.cluster.master_names();
+                let count = dice.count(names.len().saturating_sub(1) / 2);
+                nemesis::kill_masters(field, &dice.pick(names, count)).await
+            })
+        },
+    },
+    Scenario {
+        name: "all-masters-killed",
+        about: "all masters are killed at once and started again",
+        master_config: "",
+        rounds: 3,
+        round: |field, _| {
+            Box::pin(async move { nemesis::kill_masters(field, &field.cluster.master_names()).await })
+        },
+    },
+    Scenario {
+        name: "master-pauses",
+        about: "a master, leader or not, stands still for 2 s and goes on",
+        master_config: "",
+        rounds: 4,
+        round: |field, dice| {
+            Box::pin(async move {
+                let name = dice.pick_one(&field.cluster.master_names())?;
+                nemesis::pause_master(field, &name, PAUSE).await
+            })
+        },
+    },
+    Scenario {
+        name: "rolling-restart",
+        about: "every master and every agent is asked to end and started again, one after the other",
+        master_config: QUICK_PINGS,
+        rounds: 1,
+        round: |field, _| Box::pin(nemesis::restart_all(field)),
+    },
+    Scenario {
+        name: "agent-kills",
+        about: "some agents, or all, are killed with SIGKILL; their tasks go on and are found again",
+        master_config: QUICK_PINGS,
+        rounds: 4,
+        round: |field, dice| {
+            Box::pin(async move {
+                let names = field.cluster.agent_names();
+                let count = dice.count(names.len());
+                let dead = dice.time(Duration::ZERO, AGENT_PAUSE);
+                nemesis::kill_agents(field, &dice.pick(names, count), dead).await
+            })
+        },
+    },
+    Scenario {
+        name: "agent-pauses",
+        about: "some agents, or all, stand still for 3 s, longer than they may be silent, and go on",
+        master_config: QUICK_PINGS,
+        rounds: 3,
+        round: |field, dice| {
+            Box::pin(async move {
+                let names = field.cluster.agent_names();
+                let count = dice.count(names.len());
+                nemesis::pause_agents(field, &dice.pick(names, count), AGENT_PAUSE).await
+            })
+        },
+    },
+    Scenario {
+        name: "mixed",
+        about: "all of these faults, in an order that the seed decides; each once before any comes again",
+        master_config: QUICK_PINGS,
+        rounds: 9,
+        round: |field, dice| Box::pin(nemesis::mixed(field, dice)),
+    },
+];
+
+/// The one of this name.
+pub fn named(name: &str) -> anyhow::Result<&'static Scenario> {
+    let Some(found) = ALL.iter().find(|scenario| scenario.name == name) else {
+        let known: Vec<_> = ALL.iter().map(|scenario| scenario.name).collect();
+        bail!("there is no scenario {name:?}; there are {}", known.join(", "));
+    };
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scenarios_are_found_by_their_names_and_others_are_told_of() {
+        for scenario in ALL {
+            assert!(
+                std::ptr::eq(named(scenario.name).unwrap(), scenario),
+                "{} is there twice",
+                scenario.name
+            );
+        }
+        let error = named("leader-kill").unwrap_err().to_string();
+        assert!(
+            error.contains("\"leader-kill\"") && error.contains("leader-kills, leader-pauses"),
+            "{error}"
+        );
+    }
+}
