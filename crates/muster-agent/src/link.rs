@@ -1,11 +1,13 @@
 //! The stream to a master: dialled in random order, with pauses that grow and have chance in them.
 
 use crate::AgentConfig;
+use futures::stream;
 use muster_model::{AgentCall, Session};
-use muster_node::{Down, Input};
+use muster_node::{Down as Said, Input};
 use muster_proto::{
-    AgentDown, agent_event, agent_frame, limits::FRAME_BYTES_MAX,
-    v1::agent_service_client::AgentServiceClient,
+    AgentDown, agent_event, agent_frame,
+    limits::FRAME_BYTES_MAX,
+    v1::{AgentDownFrame, agent_service_client::AgentServiceClient},
 };
 use rand::{RngExt, seq::SliceRandom};
 use std::{
@@ -13,8 +15,10 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{sync::mpsc, task::JoinHandle, time};
-use tokio_stream::{StreamExt, wrappers::ReceiverStream};
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Status, Streaming,
+    transport::{Channel, Endpoint},
+};
 use tracing::{debug, info, warn};
 
 /// Calls that may wait for the network; beyond that the stream is given up, and the next hello says it all.
@@ -98,20 +102,24 @@ struct Dialler {
 }
 
 type Client = AgentServiceClient<Channel>;
+type Down = Streaming<AgentDownFrame>;
+/// What waits for the network; an attempt that came to nothing gives it back.
+type Waiting = Arc<tokio::sync::Mutex<mpsc::Receiver<(Session, AgentCall)>>>;
 
 impl Dialler {
     /// Tries until a stream is open, then serves it to its end.
     async fn serve(self, mut tries: u32, waiting: mpsc::Receiver<(Session, AgentCall)>) {
-        let client = loop {
+        let waiting = Arc::new(tokio::sync::Mutex::new(waiting));
+        let down = loop {
             if tries > 0 {
                 time::sleep(self.pause(tries)).await;
             }
-            if let Some(client) = self.try_all().await {
-                break client;
+            if let Some(down) = self.try_all(&waiting).await {
+                break down;
             }
             tries += 1;
         };
-        self.carry(client, waiting).await;
+        self.carry(down).await;
         // The loop is gone when this fails: nobody to tell.
         let _ = self.inputs.send(Input::StreamClosed { stream: self.stream }).await;
     }
@@ -122,34 +130,37 @@ impl Dialler {
         Duration::from_millis(rand::rng().random_range(full / 2..=full))
     }
 
-    /// One round over the masters, the last one connected at the end.
-    async fn try_all(&self) -> Option<Client> {
+    /// One round over the masters, the last one connected at the end. A master that takes the connection and refuses the
+    /// stream, as one that is about to end does, is no better than one that is not there.
+    async fn try_all(&self, waiting: &Waiting) -> Option<Down> {
         let mut masters = self.config.masters.clone();
         masters.shuffle(&mut rand::rng());
         let last = self.last.lock().ok().and_then(|last| last.clone());
         masters.sort_by_key(|master| Some(master) == last.as_ref());
         for master in masters {
-            match connect(&master).await {
-                Ok(client) => {
+            let client = match connect(&master).await {
+                Ok(client) => client,
+                Err(error) => {
+                    debug!(master, error = cause(&error), "cannot connect to a master");
+                    continue;
+                }
+            };
+            match time::timeout(OPEN, open(client, waiting.clone())).await {
+                Ok(Ok(down)) => {
                     info!(master, "connected to a master");
                     if let Ok(mut last) = self.last.lock() {
                         *last = Some(master);
                     }
-                    return Some(client);
+                    return Some(down);
                 }
-                Err(error) => debug!(master, error = cause(&error), "cannot connect to a master"),
+                Ok(Err(error)) => info!(master, error = error.message(), "a master refused the stream"),
+                Err(_) => info!(master, "a master did not answer in time"),
             }
         }
         None
     }
 
-    async fn carry(&self, mut client: Client, waiting: mpsc::Receiver<(Session, AgentCall)>) {
-        let frames = ReceiverStream::new(waiting).map(|(session, call)| agent_frame(session, &call));
-        let mut down = match time::timeout(OPEN, client.session(frames)).await {
-            Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(error)) => return info!(error = error.message(), "a master refused the stream"),
-            Err(_) => return info!("a master did not answer in time"),
-        };
+    async fn carry(&self, mut down: Down) {
         if self.inputs.send(Input::StreamOpened { stream: self.stream }).await.is_err() {
             return;
         }
@@ -161,10 +172,10 @@ impl Dialler {
             };
             let (fence, session, down) = match agent_event(frame) {
                 Ok((fence, session, AgentDown::Leader { name, address })) => {
-                    (fence, session, Down::Leader { name, address })
+                    (fence, session, Said::Leader { name, address })
                 }
-                Ok((fence, session, AgentDown::Redial(why))) => (fence, session, Down::Redial(why)),
-                Ok((fence, session, AgentDown::Event(event))) => (fence, session, Down::Event(event)),
+                Ok((fence, session, AgentDown::Redial(why))) => (fence, session, Said::Redial(why)),
+                Ok((fence, session, AgentDown::Event(event))) => (fence, session, Said::Event(event)),
                 Err(error) => return warn!(%error, "a frame cannot be read"),
             };
             if self.inputs.send(Input::Frame { stream: self.stream, fence, session, down }).await.is_err() {
@@ -172,6 +183,16 @@ impl Dialler {
             }
         }
     }
+}
+
+/// Opens the stream; what waits goes up on it.
+async fn open(mut client: Client, waiting: Waiting) -> Result<Down, Status> {
+    let waiting = waiting.lock_owned().await;
+    let frames = stream::unfold(waiting, async |mut waiting| {
+        let (session, call) = waiting.recv().await?;
+        Some((agent_frame(session, &call), waiting))
+    });
+    Ok(client.session(frames).await?.into_inner())
 }
 
 async fn connect(master: &str) -> Result<Client, tonic::transport::Error> {

@@ -6,7 +6,14 @@ use muster_proto::{
     agent_call, agent_down_frame, v1,
     v1::agent_service_server::{AgentService, AgentServiceServer},
 };
-use std::{net::SocketAddr, pin::Pin};
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_stream::{
     Stream, StreamExt,
@@ -17,6 +24,8 @@ use tonic::{Request, Response, Status, Streaming};
 /// Listens for agents.
 pub(crate) struct Master {
     pub(crate) address: SocketAddr,
+    /// So many streams are refused before one is taken.
+    pub(crate) refusals: Arc<AtomicU32>,
     sessions: mpsc::Receiver<AgentStream>,
     server: JoinHandle<()>,
 }
@@ -29,7 +38,7 @@ pub(crate) struct AgentStream {
     pub(crate) session: Session,
 }
 
-struct Door(mpsc::Sender<AgentStream>);
+struct Door(mpsc::Sender<AgentStream>, Arc<AtomicU32>);
 
 #[tonic::async_trait]
 impl AgentService for Door {
@@ -39,6 +48,11 @@ impl AgentService for Door {
         &self,
         request: Request<Streaming<v1::AgentFrame>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let refuses =
+            self.1.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if refuses {
+            return Err(Status::unavailable("this master is about to end"));
+        }
         let (down, frames) = mpsc::channel(64);
         let stream = AgentStream { up: request.into_inner(), down, fence: fence(1), session: Session(0) };
         self.0.send(stream).await.map_err(|_| Status::unavailable("the test is over"))?;
@@ -55,7 +69,9 @@ impl Master {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (door, sessions) = mpsc::channel(8);
-        let server = tonic::transport::Server::builder().add_service(AgentServiceServer::new(Door(door)));
+        let refusals = Arc::<AtomicU32>::default();
+        let door = Door(door, refusals.clone());
+        let server = tonic::transport::Server::builder().add_service(AgentServiceServer::new(door));
         let server = tokio::spawn(async move {
             server
                 .serve_with_incoming(
@@ -65,7 +81,7 @@ impl Master {
                 .await
                 .unwrap();
         });
-        Self { address, sessions, server }
+        Self { address, refusals, sessions, server }
     }
 
     /// The next stream that an agent opens.

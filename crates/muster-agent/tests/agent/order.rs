@@ -7,6 +7,7 @@ use crate::{
 };
 use muster_model::{AgentCall, AgentEvent, Index, Session, TaskState};
 use muster_proto::agent_down_frame;
+use std::sync::atomic::Ordering;
 use tokio::time::{Duration, timeout};
 
 cases!(
@@ -16,6 +17,7 @@ cases!(
     another_session_is_not_heard,
     a_redial_leads_to_another_master,
     a_closed_stream_is_dialled_again,
+    a_refused_stream_is_dialled_again,
     a_rejected_agent_stops_and_says_why,
 );
 
@@ -102,6 +104,13 @@ async fn a_redial_leads_to_another_master(mut world: World) {
         let mut stream = world.master.stream().await;
         stream.redial().await;
     }
+}
+
+async fn a_refused_stream_is_dialled_again(mut world: World) {
+    // The connection is there, the stream is not: as a master answers that is about to end.
+    world.master.refusals.store(3, Ordering::SeqCst);
+    world.join().await;
+    assert_eq!(world.master.refusals.load(Ordering::SeqCst), 0);
 }
 
 async fn a_closed_stream_is_dialled_again(mut world: World) {
