@@ -1,6 +1,6 @@
 //! The scenarios there are.
 
-use crate::nemesis::{self, Dice};
+use crate::nemesis::{self, Dice, Side};
 use crate::run::Field;
 use anyhow::bail;
 use std::pin::Pin;
@@ -18,6 +18,8 @@ pub struct Scenario {
     pub about: &'static str,
     /// Lines added to the masters' configuration.
     pub master_config: &'static str,
+    /// Whether the members reach each other through proxies, for faults of the network.
+    pub proxied: bool,
     /// Rounds in a run that is not given a time.
     pub rounds: u32,
     /// Does one round.
@@ -31,12 +33,16 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// Longer than quick pings may be missed.
 const AGENT_PAUSE: Duration = Duration::from_secs(3);
 
+/// Longer than an election takes, and than clients are left without a leader.
+const CUT: Duration = Duration::from_secs(3);
+
 /// All of them.
 pub static ALL: &[Scenario] = &[
     Scenario {
         name: "leader-kills",
         about: "the leader is killed with SIGKILL, again and again",
         master_config: "",
+        proxied: false,
         rounds: 10,
         round: |field, _| Box::pin(nemesis::kill_leader(field)),
     },
@@ -44,6 +50,7 @@ pub static ALL: &[Scenario] = &[
         name: "leader-pauses",
         about: "the leader stands still for 2 s, longer than an election takes, and goes on",
         master_config: "",
+        proxied: false,
         rounds: 3,
         round: |field, _| Box::pin(nemesis::pause_leader(field, PAUSE)),
     },
@@ -51,6 +58,7 @@ pub static ALL: &[Scenario] = &[
         name: "leader-hangs",
         about: "the leader stands still until launches go on under another, then it goes on",
         master_config: "",
+        proxied: false,
         rounds: 2,
         round: |field, _| Box::pin(nemesis::hang_leader(field)),
     },
@@ -58,6 +66,7 @@ pub static ALL: &[Scenario] = &[
         name: "master-kills",
         about: "some masters, but a minority, are killed at once, whoever leads",
         master_config: "",
+        proxied: false,
         rounds: 5,
         round: |field, dice| {
             Box::pin(async move {
@@ -71,6 +80,7 @@ pub static ALL: &[Scenario] = &[
         name: "all-masters-killed",
         about: "all masters are killed at once and started again",
         master_config: "",
+        proxied: false,
         rounds: 3,
         round: |field, _| {
             Box::pin(async move { nemesis::kill_masters(field, &field.cluster.master_names()).await })
@@ -80,6 +90,7 @@ pub static ALL: &[Scenario] = &[
         name: "master-pauses",
         about: "a master, leader or not, stands still for 2 s and goes on",
         master_config: "",
+        proxied: false,
         rounds: 4,
         round: |field, dice| {
             Box::pin(async move {
@@ -92,6 +103,7 @@ pub static ALL: &[Scenario] = &[
         name: "rolling-restart",
         about: "every master and every agent is asked to end and started again, one after the other",
         master_config: QUICK_PINGS,
+        proxied: false,
         rounds: 1,
         round: |field, _| Box::pin(nemesis::restart_all(field)),
     },
@@ -99,6 +111,7 @@ pub static ALL: &[Scenario] = &[
         name: "agent-kills",
         about: "some agents, or all, are killed with SIGKILL; their tasks go on and are found again",
         master_config: QUICK_PINGS,
+        proxied: false,
         rounds: 4,
         round: |field, dice| {
             Box::pin(async move {
@@ -113,6 +126,7 @@ pub static ALL: &[Scenario] = &[
         name: "agent-pauses",
         about: "some agents, or all, stand still for 3 s, longer than they may be silent, and go on",
         master_config: QUICK_PINGS,
+        proxied: false,
         rounds: 3,
         round: |field, dice| {
             Box::pin(async move {
@@ -123,9 +137,29 @@ pub static ALL: &[Scenario] = &[
         },
     },
     Scenario {
+        name: "leader-isolated",
+        about: "the leader and everybody else hear nothing of each other for 3 s",
+        master_config: "",
+        proxied: true,
+        rounds: 3,
+        round: |field, _| Box::pin(nemesis::cut_leader(field, Side::Both, CUT)),
+    },
+    Scenario {
+        name: "leader-half-cut",
+        about: "the leader is heard and hears nobody, or hears all and is not heard, for 3 s",
+        master_config: "",
+        proxied: true,
+        rounds: 4,
+        round: |field, dice| {
+            let side = if dice.count(2) == 1 { Side::Hearing } else { Side::Speaking };
+            Box::pin(nemesis::cut_leader(field, side, CUT))
+        },
+    },
+    Scenario {
         name: "mixed",
-        about: "all of these faults, in an order that the seed decides; each once before any comes again",
+        about: "all of these faults but those of the network, in an order that the seed decides; each once before any comes again",
         master_config: QUICK_PINGS,
+        proxied: false,
         rounds: 9,
         round: |field, dice| Box::pin(nemesis::mixed(field, dice)),
     },

@@ -138,6 +138,8 @@ async fn client(
     cut: CancellationToken,
     mut routes: Routes,
 ) {
+    // What clients were told before this one came is not for it.
+    routes.redial.mark_unchanged();
     loop {
         let id = next_client();
         let route = routes.route.borrow_and_update().clone();

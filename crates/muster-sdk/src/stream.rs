@@ -55,9 +55,9 @@ async fn pump(
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|error| format!("{address:?} is not an address like 127.0.0.1:5050: {error}"))?
         .connect_timeout(Duration::from_secs(2))
-        // A master that stands still or lost its network is noticed within three seconds: another leads after one.
+        // A master that stands still or lost its network is noticed within five seconds: another leads after one.
         .http2_keep_alive_interval(Duration::from_secs(1))
-        .keep_alive_timeout(Duration::from_secs(2))
+        .keep_alive_timeout(Duration::from_secs(4))
         .keep_alive_while_idle(true)
         .tcp_nodelay(true);
     let channel = endpoint.connect().await.map_err(|error| chain(&error))?;

@@ -5,12 +5,14 @@ mod agents;
 mod masters;
 mod members;
 mod mixed;
+mod network;
 mod process;
 
 pub use agents::{kill_agents, pause_agents};
 pub use masters::{hang_leader, kill_leader, kill_masters, pause_leader, pause_master};
 pub use members::{restart_all, restart_member};
 pub use mixed::mixed;
+pub use network::{Side, cut_leader};
 
 use crate::history::Event;
 use crate::run::Field;
@@ -25,6 +27,9 @@ pub const KILL: &str = "kill";
 pub const PAUSE: &str = "pause";
 /// A member is asked to end, and is started again.
 pub const RESTART: &str = "restart";
+
+/// The network of a member is cut, and mended.
+pub const CUT: &str = "cut";
 
 /// Launches that count as progress after a fault.
 const PROGRESS_TASKS: u64 = 15;

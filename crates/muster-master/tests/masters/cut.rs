@@ -128,6 +128,12 @@ async fn a_follower_that_cannot_reach_its_leader_sends_its_clients_to_the_others
     // The way up comes back: the follower takes clients as before.
     masters.cut(|_, _| false);
     Scheduler::connect(&masters.address(&followers[0])).await.subscribe().await;
+    // Who comes now is not told what the others were told: clients would never settle anywhere again.
+    let mut late = Scheduler::connect(&masters.address(&followers[0])).await;
+    late.subscribe().await;
+    let call = late.call(Up::Revive(v1::Roles { roles: vec![] })).await;
+    assert!(matches!(late.outcome(call).await, v1::outcome::Outcome::Done(_)));
+    assert!(!late.stash.iter().any(|event| matches!(event, Down::Redial(_))), "told to go for nothing");
     masters.stop().await;
 }
 
