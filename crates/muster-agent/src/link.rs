@@ -119,6 +119,7 @@ impl Dialler {
             }
             tries += 1;
         };
+        drop(waiting); // by now the stream's alone: when it ends, calls find it closed
         self.carry(down).await;
         // The loop is gone when this fails: nobody to tell.
         let _ = self.inputs.send(Input::StreamClosed { stream: self.stream }).await;
