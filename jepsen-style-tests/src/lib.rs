@@ -23,6 +23,7 @@ pub mod cluster;
 pub mod edn;
 pub mod history;
 pub mod model;
+pub mod needs;
 pub mod nemesis;
 pub mod recording;
 pub mod report;

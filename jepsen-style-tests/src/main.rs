@@ -18,10 +18,13 @@ const TIME_MAX: Duration = Duration::from_secs(60 * 60);
 /// The exit code of a broken promise; 2 is that of anything that kept us from finding out.
 const BROKEN: u8 = 1;
 const FAILED: u8 = 2;
+/// The exit code of a scenario that this machine cannot run.
+const SKIPPED: u8 = 3;
 
 /// Break a muster cluster on purpose, record what happens, and check what was promised.
 ///
-/// Exit codes: 0 every promise was kept, 1 one is broken, 2 it could not be found out.
+/// Exit codes: 0 every promise was kept, 1 one is broken, 2 it could not be found out, 3 this machine lacks
+/// what the scenario needs, which is printed.
 #[derive(Debug, Parser)]
 #[command(version, name = "jepsen-style-tests")]
 struct Cli {
@@ -79,8 +82,9 @@ struct RunArgs {
 
 fn main() -> ExitCode {
     match obey(Cli::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(BROKEN),
+        Ok(Ending::Kept) => ExitCode::SUCCESS,
+        Ok(Ending::Broken) => ExitCode::from(BROKEN),
+        Ok(Ending::Skipped) => ExitCode::from(SKIPPED),
         Err(error) => {
             eprintln!("jepsen-style-tests: {error:#}");
             ExitCode::from(FAILED)
@@ -88,28 +92,48 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether every promise was kept.
-fn obey(cli: Cli) -> anyhow::Result<bool> {
+/// How a command ended that could be carried out.
+#[derive(Debug)]
+enum Ending {
+    /// Every promise was kept.
+    Kept,
+    /// One is broken.
+    Broken,
+    /// This machine cannot run the scenario.
+    Skipped,
+}
+
+impl Ending {
+    fn of(is_good: bool) -> Self {
+        if is_good { Self::Kept } else { Self::Broken }
+    }
+}
+
+fn obey(cli: Cli) -> anyhow::Result<Ending> {
     match cli.command {
         Verb::List => {
             let width = scenarios::ALL.iter().map(|scenario| scenario.name.len()).max().unwrap_or(0);
             for scenario in scenarios::ALL {
                 say(&format!("{:width$}  {}\n", scenario.name, scenario.about))?;
             }
-            Ok(true)
+            Ok(Ending::Kept)
         }
         Verb::Run(args) => run_scenario(&args),
         Verb::Check { recording } => {
             let recording = Recording::read(&recording)?;
             say(&report::text(&recording))?;
-            Ok(recording.is_good())
+            Ok(Ending::of(recording.is_good()))
         }
         Verb::Shrink { recording, out } => shrink(&recording, out.as_deref()),
     }
 }
 
-fn run_scenario(args: &RunArgs) -> anyhow::Result<bool> {
+fn run_scenario(args: &RunArgs) -> anyhow::Result<Ending> {
     let scenario = scenarios::named(&args.scenario)?;
+    if let Some(missing) = scenario.missing() {
+        say(&format!("{} is skipped: {missing}\n", scenario.name))?;
+        return Ok(Ending::Skipped);
+    }
     let options = Options {
         seed: args.seed.unwrap_or_else(rand::random),
         length: args.time.map(Length::Time).or(args.rounds.map(Length::Rounds)),
@@ -130,7 +154,7 @@ fn run_scenario(args: &RunArgs) -> anyhow::Result<bool> {
     })?;
     say(&report.text)?;
     say(&format!("all of it is in {}, best read in report.html\n", report.dir().display()))?;
-    Ok(report.is_good())
+    Ok(Ending::of(report.is_good()))
 }
 
 /// The kit looks for the binary where a test finds it. This program is elsewhere, so it begins again with the
@@ -148,11 +172,11 @@ fn find_binary() -> anyhow::Result<()> {
     Err(error).context("cannot begin again")
 }
 
-fn shrink(path: &Path, out: Option<&Path>) -> anyhow::Result<bool> {
+fn shrink(path: &Path, out: Option<&Path>) -> anyhow::Result<Ending> {
     let recording = Recording::read(path)?;
     let Some(found) = &recording.smallest else {
         say("every promise was kept: there is no bad prefix\n")?;
-        return Ok(true);
+        return Ok(Ending::Kept);
     };
     say(&report::smallest_text(&recording.history, found))?;
     if let Some(out) = out {
@@ -163,7 +187,7 @@ fn shrink(path: &Path, out: Option<&Path>) -> anyhow::Result<bool> {
         }
         std::fs::write(out, text).with_context(|| format!("cannot write {}", out.display()))?;
     }
-    Ok(false)
+    Ok(Ending::Broken)
 }
 
 /// The answer. Whoever reads it may have seen enough.

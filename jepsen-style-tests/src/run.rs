@@ -89,12 +89,9 @@ pub async fn run(scenario: &Scenario, options: &Options) -> anyhow::Result<Repor
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     eprintln!("{}: {SEED}={seed}, history in {}", scenario.name, dir.display());
     let begun = Instant::now();
-    let plan = Plan {
-        masters: options.masters,
-        master_config: scenario.master_config.into(),
-        proxied: scenario.proxied,
-        ..Plan::default()
-    };
+    let mut plan =
+        Plan { masters: options.masters, master_config: scenario.master_config.into(), ..Plan::default() };
+    scenario.needs.iter().for_each(|need| need.add_to(&mut plan));
     let field = Field {
         cluster: TestCluster::start(plan).await?,
         load: Default::default(),

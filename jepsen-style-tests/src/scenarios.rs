@@ -1,5 +1,6 @@
 //! The scenarios there are.
 
+use crate::needs::Need;
 use crate::nemesis::{self, Dice, Side};
 use crate::run::Field;
 use anyhow::bail;
@@ -18,8 +19,8 @@ pub struct Scenario {
     pub about: &'static str,
     /// Lines added to the masters' configuration.
     pub master_config: &'static str,
-    /// Whether the members reach each other through proxies, for faults of the network.
-    pub proxied: bool,
+    /// What it needs of the machine and of the cluster.
+    pub needs: &'static [Need],
     /// Rounds in a run that is not given a time.
     pub rounds: u32,
     /// Does one round.
@@ -36,13 +37,21 @@ const AGENT_PAUSE: Duration = Duration::from_secs(3);
 /// Longer than an election takes, and than clients are left without a leader.
 const CUT: Duration = Duration::from_secs(3);
 
+impl Scenario {
+    /// Why it cannot run on this machine; nothing if it can.
+    pub fn missing(&self) -> Option<String> {
+        let missing: Vec<_> = self.needs.iter().filter_map(|need| need.missing()).collect();
+        (!missing.is_empty()).then(|| missing.join("; "))
+    }
+}
+
 /// All of them.
 pub static ALL: &[Scenario] = &[
     Scenario {
         name: "leader-kills",
         about: "the leader is killed with SIGKILL, again and again",
         master_config: "",
-        proxied: false,
+        needs: &[],
         rounds: 10,
         round: |field, _| Box::pin(nemesis::kill_leader(field)),
     },
@@ -50,7 +59,7 @@ pub static ALL: &[Scenario] = &[
         name: "leader-pauses",
         about: "the leader stands still for 2 s, longer than an election takes, and goes on",
         master_config: "",
-        proxied: false,
+        needs: &[],
         rounds: 3,
         round: |field, _| Box::pin(nemesis::pause_leader(field, PAUSE)),
     },
@@ -58,7 +67,7 @@ pub static ALL: &[Scenario] = &[
         name: "leader-hangs",
         about: "the leader stands still until launches go on under another, then it goes on",
         master_config: "",
-        proxied: false,
+        needs: &[],
         rounds: 2,
         round: |field, _| Box::pin(nemesis::hang_leader(field)),
     },
@@ -66,7 +75,7 @@ pub static ALL: &[Scenario] = &[
         name: "master-kills",
         about: "some masters, but a minority, are killed at once, whoever leads",
         master_config: "",
-        proxied: false,
+        needs: &[],
         rounds: 5,
         round: |field, dice| {
             Box::pin(async move {
@@ -80,7 +89,7 @@ pub static ALL: &[Scenario] = &[
         name: "all-masters-killed",
         about: "all masters are killed at once and started again",
         master_config: "",
-        proxied: false,
+        needs: &[],
         rounds: 3,
         round: |field, _| {
             Box::pin(async move { nemesis::kill_masters(field, &field.cluster.master_names()).await })
@@ -90,7 +99,7 @@ pub static ALL: &[Scenario] = &[
         name: "master-pauses",
         about: "a master, leader or not, stands still for 2 s and goes on",
         master_config: "",
-        proxied: false,
+        needs: &[],
         rounds: 4,
         round: |field, dice| {
             Box::pin(async move {
@@ -103,7 +112,7 @@ pub static ALL: &[Scenario] = &[
         name: "rolling-restart",
         about: "every master and every agent is asked to end and started again, one after the other",
         master_config: QUICK_PINGS,
-        proxied: false,
+        needs: &[],
         rounds: 1,
         round: |field, _| Box::pin(nemesis::restart_all(field)),
     },
@@ -111,7 +120,7 @@ pub static ALL: &[Scenario] = &[
         name: "agent-kills",
         about: "some agents, or all, are killed with SIGKILL; their tasks go on and are found again",
         master_config: QUICK_PINGS,
-        proxied: false,
+        needs: &[],
         rounds: 4,
         round: |field, dice| {
             Box::pin(async move {
@@ -126,7 +135,7 @@ pub static ALL: &[Scenario] = &[
         name: "agent-pauses",
         about: "some agents, or all, stand still for 3 s, longer than they may be silent, and go on",
         master_config: QUICK_PINGS,
-        proxied: false,
+        needs: &[],
         rounds: 3,
         round: |field, dice| {
             Box::pin(async move {
@@ -140,7 +149,7 @@ pub static ALL: &[Scenario] = &[
         name: "leader-isolated",
         about: "the leader and everybody else hear nothing of each other for 3 s",
         master_config: "",
-        proxied: true,
+        needs: &[Need::Proxies],
         rounds: 3,
         round: |field, _| Box::pin(nemesis::cut_leader(field, Side::Both, CUT)),
     },
@@ -148,7 +157,7 @@ pub static ALL: &[Scenario] = &[
         name: "leader-half-cut",
         about: "the leader is heard and hears nobody, or hears all and is not heard, for 3 s",
         master_config: "",
-        proxied: true,
+        needs: &[Need::Proxies],
         rounds: 4,
         round: |field, dice| {
             let side = if dice.count(2) == 1 { Side::Hearing } else { Side::Speaking };
@@ -159,7 +168,7 @@ pub static ALL: &[Scenario] = &[
         name: "mixed",
         about: "all of these faults but those of the network, in an order that the seed decides; each once before any comes again",
         master_config: QUICK_PINGS,
-        proxied: false,
+        needs: &[],
         rounds: 9,
         round: |field, dice| Box::pin(nemesis::mixed(field, dice)),
     },
