@@ -8,6 +8,7 @@ use crate::{
     sandbox::{self, Sandboxes},
     supervisors::{Launcher, Order, Supervisors},
 };
+use muster_fault::{Point, point_async};
 use muster_model::{AgentInfo, Sealed, TaskState};
 use muster_node::{Effect, Input, Node, NodeConfig, Record, Saved};
 use std::{
@@ -193,10 +194,18 @@ impl Agent {
                 self.link.dial();
             }
             Effect::Start(start) => {
+                if let Err(error) = point_async!(Point::TaskStart).await {
+                    return Some(error.to_string());
+                }
                 let sandbox = self.dir.sandbox(&start.task, start.launch);
                 self.supervisors.start(*start, sandbox);
             }
-            Effect::Release { launch } => self.supervisors.order(launch, Order::Release),
+            Effect::Release { launch } => {
+                if let Err(error) = point_async!(Point::TaskRelease).await {
+                    return Some(error.to_string());
+                }
+                self.supervisors.order(launch, Order::Release);
+            }
             Effect::Abandon { launch } => self.supervisors.order(launch, Order::Abandon),
             Effect::Signal { launch, signal } => {
                 info!(%launch, ?signal, "signalling a task");

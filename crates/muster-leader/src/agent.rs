@@ -4,6 +4,7 @@ use crate::{
     ConnId, Effect, Leader,
     leader::{AgentSession, Peer, Waiting, tell},
 };
+use muster_fault::planted;
 use muster_model::{
     AgentCall, AgentEvent, AgentId, Event, LaunchNumber, RunOrder, SchedulerEvent, Session, Timestamp,
 };
@@ -64,6 +65,9 @@ impl Leader {
             }
             AgentCall::Status(update) => {
                 let (launch, seq) = (update.launch, update.seq);
+                if planted!(AckBeforeCommit) {
+                    self.order(&agent_id, AgentEvent::Confirm { launch, seq }, effects);
+                }
                 let waiting = Waiting::Confirm { agent_id: agent_id.clone(), session, launch, seq };
                 self.propose(Command::Status { agent_id, update: Box::new(update) }, waiting, effects);
             }

@@ -7,6 +7,7 @@ use crate::{
     offer::Outstanding,
 };
 use muster_allocator::{Refused, Wishes};
+use muster_fault::planted;
 use muster_model::{
     AcceptOutcome, AgentEvent, AgentId, BadTask, CallOutcome, Event, FrameworkId, OfferId, Reason, Resources,
     Role, SchedulerCall, SchedulerEvent, Sealed, Source, Status, TaskId, TaskKey, TaskOutcome, TaskSpec,
@@ -181,6 +182,8 @@ impl Leader {
         }
         // Undecided or spent: the log has the answer, or will have it before this command.
         let undecided = offer_ids.iter().find_map(|id| self.offers.accepting(id)).cloned();
+        let forgiven = planted!(ForgetOfferTerm).then(|| asked.agent_ids.first().cloned()).flatten();
+        let undecided = undecided.or(forgiven);
         let (offers, agent_id, role) = match (standing.first(), undecided) {
             (Some(first), _) => {
                 let (agent_id, role) = (first.offer.agent_id.clone(), first.offer.role.clone());
@@ -194,8 +197,14 @@ impl Leader {
                 return self.tell_accepted(conn, call, &framework_id, None, outcome, effects);
             }
         };
-        let offered =
+        let mut offered =
             offers.iter().fold(Resources::none(), |sum, outstanding| sum.plus(&outstanding.offer.resources));
+        if planted!(ForgetOfferTerm)
+            && offers.is_empty()
+            && let Some(agent) = registry.agent(&agent_id)
+        {
+            offered = agent.info.resources.clone();
+        }
         let Asked { tasks, bad, .. } = asked.on(&agent_id);
         let launch = Launch {
             framework_id: framework_id.clone(),

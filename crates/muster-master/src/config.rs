@@ -44,6 +44,8 @@ pub struct RaftSection {
     pub snapshot_entries: u64,
     /// ... or this many MiB of log.
     pub snapshot_mib: u64,
+    /// How much log is kept behind the newest snapshot, for masters that lag a little.
+    pub log_tail_mib: u64,
 }
 
 /// Offers: how agents are shared out.
@@ -99,6 +101,7 @@ impl Default for RaftSection {
             election_ms_max: 300,
             snapshot_entries: 100_000,
             snapshot_mib: 256,
+            log_tail_mib: 64,
         }
     }
 }
@@ -198,6 +201,9 @@ impl MasterConfig {
         if raft.snapshot_entries == 0 || !(1..=65_536).contains(&raft.snapshot_mib) {
             return wrong("raft.snapshot-entries must not be 0, raft.snapshot-mib must be 1 to 65536".into());
         }
+        if raft.log_tail_mib > 65_536 {
+            return wrong("raft.log-tail-mib must be at most 65536".into());
+        }
         if self.allocator.offer_timeout_ms == 0 {
             return wrong("allocator.offer-timeout-ms must not be 0: no offer could be used".into());
         }
@@ -268,6 +274,7 @@ impl MasterConfig {
             election_ms_max: self.raft.election_ms_max,
             snapshot_entries: self.raft.snapshot_entries,
             snapshot_bytes: self.raft.snapshot_mib << 20,
+            log_tail_bytes: self.raft.log_tail_mib << 20,
             ..muster_raft::RaftConfig::new(self.name.clone(), members, self.data_dir.clone())
         }
     }

@@ -6,6 +6,7 @@ use crate::{
     node::{After, Node},
     record::{Intent, Process, Record, TaskRecord},
 };
+use muster_fault::planted;
 use muster_model::{
     AgentCall, LaunchNumber, Reason, Sealed, Source, Status, StatusUpdate, TaskKey, TaskState, Uuid,
     WallTime, event::RunOrder, task::MESSAGE_BYTES_MAX,
@@ -80,6 +81,7 @@ impl Run {
     pub(crate) fn recover(task: &TaskRecord) -> Self {
         let phase = match (&task.process, task.state) {
             (_, state) if state.is_terminal() => Phase::Ended,
+            (Some(_), _) if planted!(RestartLaunch) => Phase::Pending,
             (Some(_), _) => Phase::Live { released: false },
             (None, _) => Phase::Pending,
         };

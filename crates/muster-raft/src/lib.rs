@@ -48,4 +48,5 @@ pub use peer::service::{PeerServer, Peers};
 pub use proposer::Proposer;
 pub use raft::{Raft, Reign};
 pub use status::{MemberStatus, Status};
+pub use store::replay::{Content, Replay, Replayed, replay};
 pub use types::Member;

@@ -15,6 +15,7 @@ use crate::{
     stranger::{self, Strangers},
     types::{Member, TypeConfig},
 };
+use muster_fault::planted;
 use muster_model::{ClusterId, Fence, Term, Timestamp};
 use muster_registry::Registry;
 use openraft::{ReadPolicy, SnapshotPolicy, async_runtime::watch::WatchReceiver};
@@ -237,6 +238,9 @@ async fn answer_reads(
     while asked.recv_many(&mut readers, READERS_MAX).await > 0 {
         let answer = match node.core() {
             // The index is asked for after the readers came, so that it covers what they know of.
+            Some(_) if planted!(StaleReads) && lock(&node.leading_since).is_some() => {
+                Ok(node.shared.registry())
+            }
             Some(core) => match core.ensure_linearizable(ReadPolicy::ReadIndex).await {
                 Ok(_) => Ok(node.shared.registry()),
                 Err(_) => Err(NotLeading { leader: node.leader() }),

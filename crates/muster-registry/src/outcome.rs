@@ -2,10 +2,11 @@
 
 use crate::Disconnection;
 use muster_model::{AcceptOutcome, AgentId, FrameworkId, Index, LaunchNumber, Session, Term};
+use serde::Serialize;
 use std::fmt;
 
 /// What became of a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum Outcome {
     /// Done, nothing to say.
     Done,
@@ -38,7 +39,7 @@ pub enum Outcome {
 }
 
 /// Why a command was not carried out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum Refusal {
     /// The entry was decided in another term than it was written in.
     StaleTerm {

@@ -153,6 +153,16 @@ pub(crate) enum RaftVerb {
         #[command(flatten)]
         masters: Masters,
     },
+    /// What a master that does not run has in its log: each entry, whether it is committed, and the hash of the
+    /// registry after it; with `-o json` its commands and their outcomes. Nothing is changed.
+    Log {
+        /// The master's data directory, or a copy of it.
+        #[arg(long, value_name = "DIR")]
+        data_dir: PathBuf,
+        /// Show only entries from this index on.
+        #[arg(long, value_name = "INDEX", default_value_t = 0)]
+        from: u64,
+    },
     /// Hand leadership over.
     Transfer {
         /// To whom; the best caught-up member when not given.

@@ -13,12 +13,15 @@ mod bench;
 mod cli;
 mod cluster;
 mod demo;
+#[cfg(feature = "faults")]
+mod faults;
 mod lists;
 mod local;
 mod master;
 mod output;
 mod parent;
 mod raft;
+mod raft_log;
 mod run;
 mod sandbox;
 mod signals;
@@ -46,7 +49,13 @@ fn main() -> ExitCode {
     start_log(&cli.log, matches!(cli.command, Command::Master(_) | Command::Agent(_)));
     let done = cli.die_with.map_or(Ok(()), parent::die_with).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        runtime.block_on(run_command(cli))
+        runtime.block_on(async {
+            #[cfg(feature = "faults")]
+            if matches!(cli.command, Command::Master(_) | Command::Agent(_)) {
+                faults::start()?;
+            }
+            run_command(cli).await
+        })
     });
     match done {
         Ok(code) => code,
@@ -79,6 +88,7 @@ async fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Raft(RaftVerb::Replace { name, confirm, masters }) => {
             raft::replace(&masters, &name, confirm, output).await
         }
+        Command::Raft(RaftVerb::Log { data_dir, from }) => raft_log::print(&data_dir, from, output),
         Command::Raft(RaftVerb::Transfer { name, masters }) => {
             raft::transfer(&masters, name.as_deref(), output).await
         }

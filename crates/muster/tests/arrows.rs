@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Each crate, and what it may import of ours. Only towards the top of this list.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("muster-model", &[]),
-    ("muster-registry", &["muster-model"]),
+    ("muster-fault", &[]),
+    ("muster-registry", &["muster-model", "muster-fault"]),
     ("muster-allocator", &["muster-model", "muster-registry"]),
-    ("muster-leader", &["muster-model", "muster-registry", "muster-allocator"]),
-    ("muster-node", &["muster-model"]),
+    ("muster-leader", &["muster-model", "muster-fault", "muster-registry", "muster-allocator"]),
+    ("muster-node", &["muster-model", "muster-fault"]),
     ("muster-driver", &["muster-model"]),
     ("muster-proto", &["muster-model"]),
-    ("muster-raft", &["muster-model", "muster-registry", "muster-proto"]),
+    ("muster-raft", &["muster-model", "muster-fault", "muster-registry", "muster-proto"]),
     (
         "muster-master",
         &[
@@ -24,11 +25,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "muster-proto",
         ],
     ),
-    ("muster-agent", &["muster-model", "muster-node", "muster-proto"]),
+    ("muster-agent", &["muster-model", "muster-fault", "muster-node", "muster-proto"]),
     ("muster-sdk", &["muster-model", "muster-driver", "muster-proto"]),
     (
         "muster",
-        &["muster-model", "muster-master", "muster-agent", "muster-sdk", "muster-proto", "muster-raft"],
+        &[
+            "muster-model",
+            "muster-fault",
+            "muster-master",
+            "muster-agent",
+            "muster-sdk",
+            "muster-proto",
+            "muster-raft",
+        ],
     ),
     (
         "muster-sim",

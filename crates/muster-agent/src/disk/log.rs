@@ -5,6 +5,7 @@
 //! with one snapshot, put in place by a rename.
 
 use crate::AgentError;
+use muster_fault::{Point, point};
 use muster_node::{Record, Saved};
 use std::{
     fs::{self, File, OpenOptions},
@@ -125,8 +126,11 @@ impl Log {
                 self.saved.apply(record);
             }
         }
+        point!(Point::CheckpointWrite)?;
         self.file.write_all(&bytes)?;
+        point!(Point::CheckpointSync)?;
         self.file.sync_data()?;
+        point!(Point::CheckpointDurable)?;
         self.bytes += bytes.len() as u64;
         if self.bytes > self.compact_at {
             *self = Self::create(&self.path, std::mem::take(&mut self.saved))?;

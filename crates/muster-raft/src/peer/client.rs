@@ -12,6 +12,7 @@ use crate::{
     types::{LogId, Member, TypeConfig, Vote},
 };
 use futures::{FutureExt, Stream, StreamExt, stream::BoxStream};
+use muster_fault::{Point, point_async};
 use muster_proto::raft::{self as proto, AppendResponse, peer_service_client::PeerServiceClient};
 use openraft::{
     OptionalSend,
@@ -345,6 +346,7 @@ impl PeerClient {
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         let request = wire::to_vote_request(self.0.target.clone(), &request, pre_vote);
         let mut client = self.0.client()?;
+        point_async!(Point::VoteSend).await.map_err(|error| self.0.unreachable(error))?;
         let response = self.0.call(&option, client.vote(request)).await?;
         wire::from_vote_response(response).map_err(|error| NetworkError::from_string(error).into())
     }
@@ -421,6 +423,9 @@ async fn send_file(
             Ok(0) => return,
             Err(error) => return tracing::warn!(%error, "cannot read the snapshot that is being sent"),
             Ok(_) => {}
+        }
+        if let Err(error) = point_async!(Point::SnapshotSend).await {
+            return tracing::warn!(%error, "cannot send a snapshot");
         }
         let (target, vote) = first.take().unzip();
         let chunk = proto::SnapshotChunk { target, vote, meta: Default::default(), data: data.freeze() };

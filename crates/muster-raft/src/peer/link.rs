@@ -4,6 +4,7 @@
 
 use super::{MESSAGE_BYTES_MAX, PIPELINE};
 use crate::store::lock;
+use muster_fault::{Point, point_async};
 use muster_proto::raft::{AppendRequest, AppendResponse, peer_service_client::PeerServiceClient};
 use std::{
     collections::VecDeque,
@@ -74,6 +75,11 @@ impl Link {
     }
 }
 
+async fn sent(request: AppendRequest) -> std::io::Result<AppendRequest> {
+    point_async!(Point::AppendSend).await?;
+    Ok(request)
+}
+
 type Waiting = Arc<Mutex<VecDeque<(u64, mpsc::Sender<AppendResponse>)>>>;
 
 async fn run(channel: Channel, queue: mpsc::Receiver<Item>, setup: Duration, idle: Duration) -> String {
@@ -87,6 +93,8 @@ async fn run(channel: Channel, queue: mpsc::Receiver<Item>, setup: Duration, idl
             AppendRequest { sequence, ..item.request }
         }
     });
+    // A request that is not sent ends the stream, as a broken connection would.
+    let requests = requests.then(sent).map_while(Result::ok);
     let mut client = PeerServiceClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);

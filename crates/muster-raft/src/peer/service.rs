@@ -9,6 +9,7 @@ use crate::{
     store::snapshot,
 };
 use futures::{StreamExt, stream::FuturesOrdered};
+use muster_fault::{Point, planted, point_async};
 use muster_proto::raft::{
     self as proto,
     peer_service_server::{PeerService, PeerServiceServer},
@@ -109,10 +110,18 @@ impl PeerService for Peers {
     ) -> Result<Response<proto::VoteResponse>, Status> {
         let request = request.into_inner();
         let core = core_for(&self.node, request.target.as_ref()).await?;
+        point_async!(Point::VoteReceive).await.map_err(stopped)?;
         let pre_vote = request.pre_vote;
         let request = wire::from_vote_request(request).map_err(invalid)?;
+        let wanted = request.clone();
         let answer = if pre_vote { core.pre_vote(request).await } else { core.vote(request).await };
-        Ok(Response::new(wire::to_vote_response(&answer.map_err(stopped)?)))
+        let mut answer = answer.map_err(stopped)?;
+        if planted!(VoteForAll) {
+            answer.vote_granted = true;
+            answer.vote = wanted.vote;
+        }
+        point_async!(Point::VoteAnswer).await.map_err(stopped)?;
+        Ok(Response::new(wire::to_vote_response(&answer)))
     }
 
     async fn transfer_leader(
@@ -139,6 +148,7 @@ impl PeerService for Peers {
         let first =
             chunks.message().await?.ok_or_else(|| Status::invalid_argument("the snapshot is empty"))?;
         let core = core_for(&self.node, first.target.as_ref()).await?;
+        point_async!(Point::SnapshotReceive).await.map_err(stopped)?;
         let vote = wire::from_vote(first.vote).map_err(invalid)?;
         let mut receiving = self.node.receiving.lock().await;
         *receiving += 1;
@@ -238,6 +248,9 @@ async fn append_all(
                     Ok(answer) => Ok(wire::to_append_response(sequence, answer)),
                     Err(error) => break stopped(error),
                 };
+                if let Err(error) = point_async!(Point::AppendAnswer).await {
+                    break stopped(error);
+                }
                 if answers.send(answer).await.is_err() {
                     return;
                 }
@@ -252,6 +265,9 @@ async fn append_all(
                     Err(status) => break status,
                 };
                 let sequence = request.sequence;
+                if let Err(error) = point_async!(Point::AppendReceive).await {
+                    break stopped(error);
+                }
                 match wire::from_append(request) {
                     Ok(request) => waiting.push_back(async move {
                         (sequence, core.append_entries(request).await)

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::types::{LogId, log_id};
 use bytes::Bytes;
+use muster_fault::Point;
 use std::{
     fs::File,
     io,
@@ -106,6 +107,7 @@ impl Disk {
     /// sled's own `flush` keeps neither the file's size nor the disk's cache.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.db.flush().map_err(to_io)?;
+        self.options.step(Point::LogSync)?;
         if self.options.syncs() {
             self.file.sync_data()?;
         }

@@ -5,6 +5,7 @@
 
 use super::{StoreOptions, sync_dir};
 use crate::codec::{self, CodecError};
+use muster_fault::Point;
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{File, OpenOptions},
@@ -155,7 +156,9 @@ impl MarkFile {
         let crc = crc32c::crc32c_append(crc32c::crc32c(&slot), &body);
         slot.extend_from_slice(&crc.to_le_bytes());
         slot.extend_from_slice(&body);
+        self.options.step(Point::MarkWrite)?;
         self.file.write_all_at(&slot, self.sequence % 2 * SLOT_BYTES as u64)?;
+        self.options.step(Point::MarkSync)?;
         if self.options.syncs() { self.file.sync_data() } else { Ok(()) }
     }
 

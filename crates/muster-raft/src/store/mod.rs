@@ -7,6 +7,7 @@ pub(crate) mod disk;
 pub(crate) mod log;
 pub(crate) mod mark;
 mod proof;
+pub(crate) mod replay;
 pub(crate) mod rows;
 pub(crate) mod snapshot;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use crate::{
 use disk::{Disk, Scan};
 use log::{LogShared, LogStore};
 use mark::{MARK, Mark, MarkError, MarkFile};
+use muster_fault::{Point, planted, point};
 use muster_registry::Registry;
 use proof::Proof;
 use snapshot::{SNAPSHOTS, SnapshotError};
@@ -44,8 +46,8 @@ const SNAPSHOT_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Snapshots kept.
 const SNAPSHOTS_KEPT: usize = 2;
 
-/// Called with the name of each step of each order, for tests that crash or fail there.
-pub(crate) type StepHook = Arc<dyn Fn(&'static str) -> io::Result<()> + Send + Sync>;
+/// Called at each step of each order, for tests that crash or fail there.
+pub(crate) type StepHook = Arc<dyn Fn(Point) -> io::Result<()> + Send + Sync>;
 
 /// What tests change.
 #[derive(Clone, Default)]
@@ -58,14 +60,18 @@ pub(crate) struct StoreOptions {
 impl StoreOptions {
     /// Whether durable means durable: always, but in the control run of the power-cut test.
     pub(crate) fn syncs(&self) -> bool {
+        if planted!(SkipSync) {
+            return false;
+        }
         #[cfg(feature = "fault-no-sync")]
         return !self.no_sync;
         #[cfg(not(feature = "fault-no-sync"))]
         true
     }
 
-    pub(crate) fn step(&self, name: &'static str) -> io::Result<()> {
-        self.hook.as_ref().map_or(Ok(()), |hook| hook(name))
+    pub(crate) fn step(&self, point: Point) -> io::Result<()> {
+        point!(point)?;
+        self.hook.as_ref().map_or(Ok(()), |hook| hook(point))
     }
 }
 
@@ -380,7 +386,7 @@ fn set_aside(
     }
     sync_dir(&aside)?;
     sync_dir(dir)?;
-    options.step("set aside: files moved")?;
+    options.step(Point::SetAside)?;
     let old = mark.map(|mark| *mark).unwrap_or_default();
     // A directory that was never used keeps the word of the one it replaced itself.
     let damage = match old.damage {

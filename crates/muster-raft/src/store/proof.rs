@@ -11,6 +11,7 @@ use super::{
     disk::{Disk, Scan},
 };
 use crate::error::OpenError;
+use muster_fault::Point;
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -30,8 +31,12 @@ impl Proof {
         let failed = |source| OpenError::Proof { path: dir.into(), source };
         discard(dir).map_err(failed)?;
         let this = Self { path: dir.join(PROOF_DIR) };
-        copy(log_dir, &this.path).and_then(|()| options.step("proof: log copied")).map_err(failed)?;
+        copy(log_dir, &this.path).and_then(|()| options.step(Point::ProofCopied)).map_err(failed)?;
         Ok(this)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Opens the copy and reads all of it, as the log would be.

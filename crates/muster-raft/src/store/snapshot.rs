@@ -7,6 +7,7 @@ use crate::{
     codec::{self, CodecError},
     types::{LogId, SnapshotMeta, StoredMembership, log_id, term_of},
 };
+use muster_fault::Point;
 use muster_registry::{Record, Registry};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -125,22 +126,22 @@ fn write_file(
         chunks.record(&codec::encode(&record).map_err(io::Error::other)?)?;
     }
     let file = chunks.finish()?;
-    options.step("snapshot: written")?;
+    options.step(Point::SnapshotWritten)?;
     if options.syncs() {
         file.sync_all()?;
     }
-    options.step("snapshot: synced")
+    options.step(Point::SnapshotSynced)
 }
 
 /// Gives a complete, synced file its name.
 pub(crate) fn publish(temp: &Path, dir: &Path, id: &LogId, options: &StoreOptions) -> io::Result<PathBuf> {
     let path = dir.join(file_name(id));
     std::fs::rename(temp, &path)?;
-    options.step("snapshot: renamed")?;
+    options.step(Point::SnapshotRenamed)?;
     if options.syncs() {
         sync_dir(dir)?;
     }
-    options.step("snapshot: durable")?;
+    options.step(Point::SnapshotDurable)?;
     Ok(path)
 }
 

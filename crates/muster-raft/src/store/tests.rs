@@ -134,7 +134,7 @@ async fn a_crash_at_any_step_loses_nothing_that_was_acknowledged() {
             let mut copies = lock(&copies);
             let copy = root.join(format!("crash-{}", copies.len()));
             copy_dir(&live, &copy);
-            copies.push((copy, step, lock(&promise).clone()));
+            copies.push((copy, step.name(), lock(&promise).clone()));
             Ok(())
         }
     });
@@ -142,13 +142,13 @@ async fn a_crash_at_any_step_loses_nothing_that_was_acknowledged() {
     let mut copies = std::mem::take(&mut *lock(&copies));
     let steps: std::collections::BTreeSet<&str> = copies.iter().map(|(_, step, _)| *step).collect();
     for step in [
-        "append: rows durable",
-        "truncate: mark durable",
-        "purge: mark durable",
-        "snapshot: renamed",
-        "catalogue",
+        Point::AppendDurable,
+        Point::TruncateMarked,
+        Point::PurgeMarked,
+        Point::SnapshotRenamed,
+        Point::Catalogue,
     ] {
-        assert!(steps.contains(step), "{step} was never reached");
+        assert!(steps.contains(step.name()), "{step} was never reached");
     }
     copies.push((dir, "the end", lock(&promise).clone()));
     for (copy, step, promise) in copies {
@@ -331,7 +331,7 @@ async fn a_log_that_cannot_be_copied_is_not_opened_where_nobody_else_has_it() {
     let untouched = contents(dir.path());
     // A disk without room, or a crash right there, which leaves the copy behind.
     let hook: StepHook = Arc::new(|step| match step {
-        "proof: log copied" => Err(io::Error::from(io::ErrorKind::StorageFull)),
+        Point::ProofCopied => Err(io::Error::from(io::ErrorKind::StorageFull)),
         _ => Ok(()),
     });
     let options = StoreOptions { hook: Some(hook), ..StoreOptions::default() };
@@ -394,7 +394,7 @@ async fn a_purged_log_without_its_snapshot_is_damage_and_an_older_one_that_cover
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_failed_sync_nothing_is_acknowledged() {
-    for failing in ["append: rows written", "append: rows durable"] {
+    for failing in [Point::AppendWritten, Point::AppendDurable] {
         let dir = tempfile::tempdir().unwrap();
         let armed = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let hook: StepHook = Arc::new({

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::types::{LogId, term_of};
 use bytes::Bytes;
+use muster_fault::Point;
 use std::{
     io,
     ops::Bound,
@@ -175,42 +176,42 @@ impl Writer {
         if let Some(id) = self.committed.take() {
             batch.insert(&[rows::COMMITTED], committed_value(id));
         }
-        self.options.step("append")?;
+        self.options.step(Point::Append)?;
         self.disk.apply(batch)?;
-        self.options.step("append: rows written")?;
+        self.options.step(Point::AppendWritten)?;
         self.disk.sync()?;
-        self.options.step("append: rows durable")?;
+        self.options.step(Point::AppendDurable)?;
         self.write_mark(Mark { last: Some(marked(last)), ..self.mark.clone() })?;
-        self.options.step("append: mark durable")?;
+        self.options.step(Point::AppendMarked)?;
         Ok(())
     }
 
     fn truncate(&mut self, after: Option<LogId>) -> io::Result<()> {
         let last = after.as_ref().map(marked).max(self.mark.purged);
-        self.options.step("truncate")?;
+        self.options.step(Point::Truncate)?;
         self.write_mark(Mark { last, ..self.mark.clone() })?;
-        self.options.step("truncate: mark durable")?;
+        self.options.step(Point::TruncateMarked)?;
         let from = after.map_or(0, |id| id.index + 1);
         while self
             .disk
             .remove_rows((Bound::Included(rows::log_key(from, 0).to_vec()), end_of_log()), 1_024)?
         {}
-        self.options.step("truncate: rows deleted")?;
+        self.options.step(Point::TruncateDeleted)?;
         self.disk.sync()?;
-        self.options.step("truncate: rows durable")?;
+        self.options.step(Point::TruncateDurable)?;
         Ok(())
     }
 
     fn purge(&mut self, upto: LogId) -> io::Result<()> {
         let purged = Some(marked(&upto)).max(self.mark.purged);
-        self.options.step("purge")?;
+        self.options.step(Point::Purge)?;
         // By index: after a snapshot the purge point may lie beyond the last entry.
         let last = match (self.mark.last, purged) {
             (Some(last), Some(point)) if last.index > point.index => Some(last),
             (_, point) => point,
         };
         self.write_mark(Mark { last, purged, ..self.mark.clone() })?;
-        self.options.step("purge: mark durable")?;
+        self.options.step(Point::PurgeMarked)?;
         self.sweeping = true;
         Ok(())
     }
@@ -224,7 +225,7 @@ impl Writer {
         let end = Bound::Excluded(rows::log_key(purged.index + 1, 0).to_vec());
         self.sweeping =
             self.disk.remove_rows((Bound::Included(rows::log_key(0, 0).to_vec()), end), SWEEP_ROWS)?;
-        self.options.step("purge: rows deleted")?;
+        self.options.step(Point::PurgeDeleted)?;
         if !self.sweeping {
             self.disk.sync()?;
         }
@@ -235,10 +236,10 @@ impl Writer {
         let mut batch = sled::Batch::default();
         batch.insert(&rows::snapshot_key(index), value);
         drop.iter().for_each(|&old| batch.remove(&rows::snapshot_key(old)));
-        self.options.step("catalogue")?;
+        self.options.step(Point::Catalogue)?;
         self.disk.apply(batch)?;
         self.disk.sync()?;
-        self.options.step("catalogue: durable")?;
+        self.options.step(Point::CatalogueDurable)?;
         Ok(())
     }
 

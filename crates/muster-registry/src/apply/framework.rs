@@ -4,6 +4,7 @@ use crate::{
     Change, CompletedFramework, Connection, Disconnection, Framework, Kill, Outcome, Refusal, Registry,
     Subscribe, registry::Context,
 };
+use muster_fault::planted;
 use muster_model::{FrameworkId, Index, Session, TaskState};
 
 impl Registry {
@@ -72,6 +73,7 @@ impl Registry {
             return Outcome::Refused(Refusal::UnknownFramework(id.clone()));
         };
         match framework.connection {
+            Connection::Disconnected(_) if planted!(KeepFrameworks) => Outcome::Done,
             Connection::Disconnected(it) if it.index == disconnected && it.deadline <= to.now => {
                 self.teardown(id, to)
             }

@@ -10,6 +10,7 @@ use crate::{
     Account, Agent, AgentState, BeginTerm, Change, Connection, Disconnection, Outcome, Registry, Task,
     registry::Context,
 };
+use muster_fault::planted;
 use muster_model::{AgentId, Index, LaunchNumber, Resources, Session};
 use std::sync::Arc;
 
@@ -40,8 +41,25 @@ impl Registry {
                 agent.state = AgentState::Disconnected(disconnection.grace(to.now, grace));
             });
         }
+        if planted!(DropUpdates) || planted!(ForgetLaunches) {
+            self.forget_what_waits(to);
+        }
         to.changes.push(Change::TermBegan);
         Outcome::Done
+    }
+
+    /// What the planted bugs of a new term do.
+    fn forget_what_waits(&mut self, to: &mut Context<'_>) {
+        let tasks: Vec<_> = self.tasks.values().map(|task| (**task).clone()).collect();
+        for mut task in tasks {
+            if planted!(DropUpdates) {
+                task.updates.clear();
+                self.put_task(task, to);
+            } else if !task.accepted {
+                self.let_go(&mut task, to);
+                self.tasks.remove(&task.key);
+            }
+        }
     }
 
     pub(crate) fn next_session(&mut self) -> Session {

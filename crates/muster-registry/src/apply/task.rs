@@ -1,6 +1,7 @@
 //! Updates, acknowledgements and kills.
 
 use crate::{Change, Kill, Outcome, QueuedUpdate, Refusal, Registry, Task, registry::Context};
+use muster_fault::planted;
 use muster_model::{
     AgentId, LaunchNumber, Reason, Sealed, Source, Status, StatusUpdate, TaskKey, TaskState, Uuid,
 };
@@ -54,7 +55,7 @@ impl Registry {
             task.updated = self.header.wall;
             self.queue_update(task, update.uuid, status.clone(), to);
         }
-        if status.state.is_terminal() {
+        if status.state.is_terminal() || (planted!(CountTwice) && status.state == TaskState::Running) {
             self.let_go(task, to);
         }
     }
@@ -132,7 +133,7 @@ impl Registry {
 
     pub(crate) fn kill(&mut self, key: &TaskKey, grace_ms: Option<u64>, to: &mut Context<'_>) -> Outcome {
         let Some(task) = self.tasks.get(key) else { return Outcome::Refused(Refusal::UnknownTask) };
-        if !task.held {
+        if !task.held || planted!(LoseKill) {
             return Outcome::Done; // it ended already; the update is on its way
         }
         let connected = self.agents.get(&task.agent_id).is_some_and(|agent| agent.is_connected());
