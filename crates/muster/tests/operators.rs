@@ -215,3 +215,45 @@ async fn a_master_that_stands_still_is_not_waited_for() {
     assert_ne!(cluster.serving().await.unwrap().0, leader);
     drop(paused);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_of_a_master_that_does_not_run_is_shown_with_what_it_did() {
+    let (cluster, masters) = cluster(1).await;
+    let tasks = Tasks::start(&masters, 2);
+    let [one, other] = others(&cluster, &cluster.leader().await.unwrap());
+    let log = |name: &str| {
+        let dir = cluster.dir().join(name);
+        let args = ["raft", "log", "-o", "json", "--data-dir", dir.to_str().unwrap()];
+        let output = muster(&masters, &args).output().unwrap();
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let entries: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        (entries, String::from_utf8(output.stderr).unwrap())
+    };
+    let (entries, why) = log(&one);
+    assert!(entries.is_empty() && why.contains("in use by another process"), "{why}");
+
+    cluster.caught_up(&one).await.unwrap();
+    let last = cluster.statuses().await.into_iter().find(|(name, _)| *name == one).unwrap().1;
+    // Killed at once, so that nothing is added to either.
+    cluster.kill_all([&one, &other]).unwrap();
+    let (entries, why) = log(&one);
+    assert_eq!(why, "");
+    let indexes: Vec<u64> = entries.iter().map(|entry| entry["index"].as_u64().unwrap()).collect();
+    assert_eq!(indexes, (0..indexes.len() as u64).collect::<Vec<_>>());
+    assert!(indexes.len() as u64 > last.applied_index);
+    let at = &entries[usize::try_from(last.applied_index).unwrap()];
+    assert_eq!(at["state_hash"], format!("{:016x}", last.state_hash));
+    let launched =
+        |entry: &Value| entry["outcomes"].to_string().matches(r#"{"Launched":{"incarnation""#).count();
+    assert_eq!(entries.iter().map(launched).sum::<usize>(), 2, "{entries:?}");
+
+    // The same on the other, as far as both have it.
+    let (others, _) = log(&other);
+    for (mine, theirs) in entries.iter().zip(&others) {
+        assert_eq!(mine["state_hash"], theirs["state_hash"]);
+    }
+    // Nothing was changed: it starts again and catches up.
+    cluster.restart_all([&one, &other]).unwrap();
+    cluster.caught_up(&one).await.unwrap();
+    drop(tasks);
+}
