@@ -104,10 +104,11 @@ pub async fn framework_becomes(
     .await
 }
 
-/// Waits until no task of a framework is left by the leader's word.
-pub async fn tasks_end(cluster: &TestCluster, framework_id: &str) -> anyhow::Result<()> {
-    wait(&format!("the end of the tasks of framework {framework_id}"), async || {
-        let tasks = cluster.operator().tasks(Some(framework_id)).await.map_err(|error| error.to_string())?;
+/// Waits until no task of a framework, or of all when none is named, is left by the leader's word: each has ended and
+/// its framework has acknowledged that.
+pub async fn tasks_end(cluster: &TestCluster, framework_id: Option<&str>) -> anyhow::Result<()> {
+    wait("the end of all tasks", async || {
+        let tasks = cluster.operator().tasks(framework_id).await.map_err(|error| error.to_string())?;
         if tasks.is_empty() { Ok(()) } else { Err(format!("{} are there", tasks.len())) }
     })
     .await

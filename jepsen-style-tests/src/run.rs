@@ -168,6 +168,8 @@ async fn load_and_break(scenario: &Scenario, options: &Options, field: &Field) -
         field.recorder.record(&process, Event::Launch { phase: Phase::Unknown, task, agent, needs });
     }
     field.cluster.ready().await?;
+    // The last acknowledgements may be on their way. If tasks are left all the same, the verdict says so.
+    let _ = cluster::tasks_end(&field.cluster, None).await;
     let mut truth = cluster::truth(&field.cluster).await?;
     let replicas = field.cluster.replicas().await?;
     truth.replicas = replicas.into_iter().map(|one| (one.name, one.applied, one.state_hash)).collect();

@@ -101,7 +101,8 @@ fn running<'a>(truth: &'a Truth, name: &'a str) -> impl Iterator<Item = &'a str>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checker::samples::{entry, good, known, mark, refuses};
+    use crate::checker::samples::{entry, good, known, launch, mark, refuses};
+    use crate::history::Phase;
 
     fn fault(fault: &str, target: &str, begins: bool) -> Entry {
         let bit = (!begins).then(|| "yes".to_owned());
@@ -121,7 +122,9 @@ mod tests {
         history.extend([fault(EXPIRE, "e1", true), registered("e1", "x-0002")]);
         history.extend([turned_away("e1", "Framework has been removed"), fault(EXPIRE, "e1", false)]);
         truth.removed.push(("x-0002".into(), "e1".into()));
-        truth.marks.insert("a2".into(), vec![mark("e1-1", true), mark("e1-1", false)]);
+        let launched = [Phase::Invoked, Phase::Ok].map(|phase| launch("e1-1", phase));
+        history.extend(launched.map(|launch| Entry { process: "e1".into(), ..launch }));
+        truth.marks.get_mut("a1").unwrap().extend([mark("e1-1", true), mark("e1-1", false)]);
         truth.tasks.push(crate::model::KnownTask { framework_id: "x-0002".into(), ..known("e1-1", true) });
     }
 
@@ -170,7 +173,7 @@ mod tests {
         });
         spoils("was registered again", |history, _| history.push(registered("e1", "x-0002")));
         spoils("e1-1 of e1, which was torn down, runs on", |_, truth| {
-            truth.marks.insert("a2".into(), vec![mark("e1-1", true)]);
+            truth.marks.get_mut("a1").unwrap().pop();
         });
         spoils("e1-1 of e1, which was torn down, is still there", |_, truth| {
             truth.tasks.iter_mut().filter(|task| task.task == "e1-1").for_each(|task| task.ended = false);

@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 const OWN_TASKS: u64 = 5;
 /// The most that a framework is gone that comes back.
 const GONE_MAX: Duration = Duration::from_secs(3);
-/// Answers that a framework asks for and does not read: more than all buffers on their way hold.
-const UNREAD: u32 = 50_000;
-const ASKED_AT_ONCE: u32 = 10_000;
+/// Answers that a framework asks for and does not read: more than all buffers on their way hold. Those to one
+/// call fit into the buffers, else it would be given up again when it reads.
+const UNREAD: u32 = 20_000;
+const ASKED_AT_ONCE: u32 = 1_000;
 /// What the masters say to a scheduler when another one of its framework has subscribed.
 pub(crate) const FAILED_OVER: &str = "failed over";
 /// What they say to one of a framework that was torn down.
@@ -150,7 +151,7 @@ pub async fn expire_framework(field: &Field, dice: &mut Dice, leader_dies: bool)
     if expired < EXPIRES {
         bail!("{name} may be gone for {EXPIRES:?}, and was torn down {expired:.2?} after it died");
     }
-    cluster::tasks_end(&field.cluster, &id).await?;
+    cluster::tasks_end(&field.cluster, Some(&id)).await?;
     let ended = killed.elapsed();
     drop(client.start_another(&field.cluster)?);
     let told = client.ended(&client.newest()).await?.map(|error| error.to_string()).unwrap_or_default();

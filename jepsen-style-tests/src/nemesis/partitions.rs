@@ -78,7 +78,8 @@ impl Plan {
                 vec![small, large]
             }
             Shape::Bridge => {
-                let bridge = dice.pick_one(&masters)?;
+                // Through a leader that hears both there would be nothing to notice.
+                let bridge = dice.pick_one(&others)?;
                 let (left, right) = split(&but(&masters, &bridge), &bridge);
                 vec![left, right]
             }
@@ -125,6 +126,9 @@ pub async fn partitions(field: &Field, dice: &mut Dice) -> anyhow::Result<()> {
 /// Cuts the network into this shape for at least so long.
 pub async fn partition(field: &Field, shape: Shape, time: Duration, dice: &mut Dice) -> anyhow::Result<()> {
     field.cluster.ready().await?;
+    if shape == Shape::AgentsFromLeader {
+        lead_near_agents(field).await?;
+    }
     let (leader, term) = field.cluster.serving().await?;
     let plan = Plan::of(field, shape, &leader, dice)?;
     let parts: Vec<_> = plan.groups.iter().map(|group| group.join(" ")).collect();
@@ -157,6 +161,18 @@ pub async fn partition(field: &Field, shape: Shape, time: Duration, dice: &mut D
         healed.elapsed()
     ));
     Ok(())
+}
+
+/// Makes a master lead that an agent is connected to, so that the agents have something to lose.
+async fn lead_near_agents(field: &Field) -> anyhow::Result<()> {
+    let agents = field.cluster.agent_names();
+    for master in field.cluster.master_names() {
+        let connected = |agent: &String| field.cluster.traffic(agent, &master).is_ok_and(|it| it.live > 0);
+        if agents.iter().any(connected) {
+            return field.cluster.transfer_leadership(&master).await.map(drop);
+        }
+    }
+    bail!("no agent is connected to any master")
 }
 
 /// What must go on while the network is cut.
