@@ -5,7 +5,7 @@ use crate::model::{KnownTask, Truth, read_marks};
 use anyhow::Context;
 use muster_testkit::{TestCluster, v1};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// Between two samples.
@@ -90,6 +90,42 @@ pub async fn sample(cluster: &TestCluster, recorder: &Recorder, seen: &Seen) {
     }
 }
 
+/// Waits until a framework is as wanted by the leader's word; none once it was torn down.
+pub async fn framework_becomes(
+    cluster: &TestCluster,
+    id: &str,
+    is: impl Fn(Option<&v1::Framework>) -> bool,
+) -> anyhow::Result<()> {
+    wait(&format!("the leader's word on framework {id}"), async || {
+        let all = cluster.operator().frameworks(false).await.map_err(|error| error.to_string())?;
+        let found = all.iter().find(|one| one.framework_id == id);
+        if is(found) { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .await
+}
+
+/// Waits until no task of a framework, or of all when none is named, is left by the leader's word: each has ended and
+/// its framework has acknowledged that.
+pub async fn tasks_end(cluster: &TestCluster, framework_id: Option<&str>) -> anyhow::Result<()> {
+    wait("the end of all tasks", async || {
+        let tasks = cluster.operator().tasks(framework_id).await.map_err(|error| error.to_string())?;
+        if tasks.is_empty() { Ok(()) } else { Err(format!("{} are there", tasks.len())) }
+    })
+    .await
+}
+
+/// Asks until it is so. Nobody may be there to answer for a while.
+async fn wait(what: &str, mut ask: impl AsyncFnMut() -> Result<(), String>) -> anyhow::Result<()> {
+    let until = Instant::now() + SEEN_TIME;
+    loop {
+        let Err(why) = ask().await else { return Ok(()) };
+        if Instant::now() >= until {
+            anyhow::bail!("{what} was waited for {} s: {why}", SEEN_TIME.as_secs());
+        }
+        tokio::time::sleep(SAMPLE).await;
+    }
+}
+
 /// Whether a master says that it leads, in a term whose vote names itself.
 fn is_leader(name: &str, status: &v1::GetRaftStatusResponse) -> bool {
     status.state == "leader" && status.leader.as_ref().is_some_and(|leader| leader.name == name)
@@ -111,6 +147,7 @@ pub async fn truth(cluster: &TestCluster) -> anyhow::Result<Truth> {
     let agents = operator.agents().await?;
     let totals = agents.iter().map(|agent| (agent.hostname.clone(), usage(agent).total)).collect();
     let frameworks = operator.frameworks(false).await?;
+    let removed = operator.frameworks(true).await?;
     Ok(Truth {
         marks: read_marks(cluster.dir())?,
         totals,
@@ -119,6 +156,7 @@ pub async fn truth(cluster: &TestCluster) -> anyhow::Result<Truth> {
             .into_iter()
             .map(|one| (one.framework_id, one.name))
             .collect::<BTreeMap<_, _>>(),
+        removed: removed.into_iter().map(|one| (one.framework_id, one.name)).collect(),
         ..Default::default()
     })
 }

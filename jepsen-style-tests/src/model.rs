@@ -17,6 +17,9 @@ pub struct Truth {
     pub tasks: Vec<KnownTask>,
     /// The frameworks that the registry knows, id to name.
     pub frameworks: BTreeMap<String, String>,
+    /// Those that were torn down, id and name, once for each time.
+    #[serde(default)]
+    pub removed: Vec<(String, String)>,
     /// Each master's applied index and state hash.
     pub replicas: Vec<(String, u64, u64)>,
     /// Lines of the members' logs that tell of an error.

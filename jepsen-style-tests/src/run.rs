@@ -1,6 +1,6 @@
 //! A run: cluster, load, faults, rest, verdict.
 
-use crate::client::Client;
+use crate::client::{Client, Setting};
 use crate::cluster::{self, Seen};
 use crate::history::{Entry, Event, Phase, Recorder};
 use crate::model::{MARKS, Truth};
@@ -11,7 +11,10 @@ use crate::scenarios::Scenario;
 use crate::workload::{Churn, Load};
 use anyhow::{Context, bail};
 use muster_testkit::{Plan, TestCluster};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 /// The variable that repeats a run's dice.
@@ -26,7 +29,7 @@ const ROUND_USUAL: Duration = Duration::from_secs(15);
 /// How long it may take until every task has ended after the last fault.
 const REST_TIME: Duration = Duration::from_secs(30);
 /// Frameworks that load the cluster.
-const FRAMEWORKS: u64 = 3;
+const FRAMEWORKS: u16 = 3;
 
 /// What is said of a run beside its scenario.
 #[derive(Debug, Clone)]
@@ -74,11 +77,15 @@ pub struct Field {
     /// The cluster.
     pub cluster: TestCluster,
     /// The load on it.
-    pub load: std::sync::Arc<Load>,
+    pub load: Arc<Load>,
+    /// The frameworks that make it, by name.
+    pub clients: BTreeMap<String, Client>,
     /// The history.
     pub recorder: Recorder,
     /// What the leader said of the agents when it was last asked.
     pub seen: Seen,
+    /// How many frameworks were let expire.
+    pub expired: AtomicU64,
 }
 
 /// Runs a scenario against a cluster under load, and gives the verdict. What is found is in the report; an
@@ -89,15 +96,18 @@ pub async fn run(scenario: &Scenario, options: &Options) -> anyhow::Result<Repor
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     eprintln!("{}: {SEED}={seed}, history in {}", scenario.name, dir.display());
     let begun = Instant::now();
-    let mut plan =
-        Plan { masters: options.masters, master_config: scenario.master_config.into(), ..Plan::default() };
-    scenario.needs.iter().for_each(|need| need.add_to(&mut plan));
-    let field = Field {
-        cluster: TestCluster::start(plan).await?,
-        load: Default::default(),
-        recorder: Recorder::create(&dir.join(crate::recording::HISTORY))?,
-        seen: Seen::default(),
+    let mut plan = Plan {
+        masters: options.masters,
+        frameworks: FRAMEWORKS,
+        master_config: scenario.master_config.into(),
+        ..Plan::default()
     };
+    scenario.needs.iter().for_each(|need| need.add_to(&mut plan));
+    let cluster = TestCluster::start(plan).await?;
+    let recorder = Recorder::create(&dir.join(crate::recording::HISTORY))?;
+    let load = Arc::<Load>::default();
+    let clients = start_clients(options, &cluster, &load, &recorder)?;
+    let field = Field { cluster, load, clients, recorder, seen: Seen::default(), expired: AtomicU64::new(0) };
     let done = load_and_break(scenario, options, &field).await;
     let error_lines = field.cluster.error_lines();
     keep_logs(&field.cluster, &dir);
@@ -111,8 +121,10 @@ pub async fn run(scenario: &Scenario, options: &Options) -> anyhow::Result<Repor
         }
     };
     truth.error_lines = error_lines;
+    let Field { cluster, clients, .. } = field;
+    drop(clients);
     // A cluster that does not end in order is a finding like any other.
-    match field.cluster.end().await {
+    match cluster.end().await {
         Ok(end) => {
             truth.left = end.left;
             truth.left.extend(end.killed.into_iter().map(|name| format!("{name} did not end when asked")));
@@ -122,16 +134,22 @@ pub async fn run(scenario: &Scenario, options: &Options) -> anyhow::Result<Repor
     Report::write(&title, begun.elapsed(), &Recording::complete(history, truth), dir)
 }
 
-async fn load_and_break(scenario: &Scenario, options: &Options, field: &Field) -> anyhow::Result<Truth> {
-    let masters = field.cluster.masters();
+fn start_clients(
+    options: &Options,
+    cluster: &TestCluster,
+    load: &Arc<Load>,
+    recorder: &Recorder,
+) -> anyhow::Result<BTreeMap<String, Client>> {
     let churn = options.length.map_or_else(Churn::default, |length| Churn::lasting(length.time()));
-    let mut clients = Vec::new();
-    for i in 1..=FRAMEWORKS {
-        let marks = field.cluster.dir().join(MARKS);
-        let (load, recorder) = (field.load.clone(), field.recorder.clone());
-        let (name, seed) = (format!("f{i}"), options.seed.wrapping_add(i));
-        clients.push(Client::start(&name, masters.clone(), marks, churn.clone(), load, recorder, seed)?);
-    }
+    let setting = Setting::lasting(cluster.dir().join(MARKS), churn, load.clone(), recorder.clone());
+    let start = |(i, name): (u64, String)| {
+        let client = Client::start(&name, cluster, setting.clone(), options.seed.wrapping_add(i))?;
+        Ok((name, client))
+    };
+    (1..).zip(cluster.framework_names()).map(start).collect()
+}
+
+async fn load_and_break(scenario: &Scenario, options: &Options, field: &Field) -> anyhow::Result<Truth> {
     let sampled = cluster::sample(&field.cluster, &field.recorder, &field.seen);
     let broken = async {
         field.load.progress(WARM_TASKS, WARM_TIME).await.context("before any fault")?;
@@ -150,6 +168,8 @@ async fn load_and_break(scenario: &Scenario, options: &Options, field: &Field) -
         field.recorder.record(&process, Event::Launch { phase: Phase::Unknown, task, agent, needs });
     }
     field.cluster.ready().await?;
+    // The last acknowledgements may be on their way. If tasks are left all the same, the verdict says so.
+    let _ = cluster::tasks_end(&field.cluster, None).await;
     let mut truth = cluster::truth(&field.cluster).await?;
     let replicas = field.cluster.replicas().await?;
     truth.replicas = replicas.into_iter().map(|one| (one.name, one.applied, one.state_hash)).collect();

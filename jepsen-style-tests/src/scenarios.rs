@@ -29,6 +29,10 @@ pub struct Scenario {
 
 /// Agents that are silent for two seconds count as disconnected, so that a run need not wait long for it.
 const QUICK_PINGS: &str = "[session]\nping-ms = 500\nmissed-pings-max = 4\n";
+/// Whoever a leader change cut off is not waited for long.
+const QUICK_GRACE: &str = "[session]\nreconnect-grace-ms = 3000\n";
+/// Both.
+const QUICK: &str = "[session]\nping-ms = 500\nmissed-pings-max = 4\nreconnect-grace-ms = 3000\n";
 /// Longer than an election takes.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Longer than quick pings may be missed.
@@ -36,6 +40,8 @@ const AGENT_PAUSE: Duration = Duration::from_secs(3);
 
 /// Longer than an election takes, and than clients are left without a leader.
 const CUT: Duration = Duration::from_secs(3);
+/// Several times what a launch takes then.
+const DELAYED: Duration = Duration::from_secs(4);
 
 impl Scenario {
     /// Why it cannot run on this machine; nothing if it can.
@@ -165,11 +171,81 @@ pub static ALL: &[Scenario] = &[
         },
     },
     Scenario {
-        name: "mixed",
-        about: "all of these faults but those of the network, in an order that the seed decides; each once before any comes again",
+        name: "partitions",
+        about: "the network is cut in seven shapes, leader, agents and frameworks on either side; each once before any comes again",
         master_config: QUICK_PINGS,
+        needs: &[Need::Proxies],
+        rounds: 7,
+        round: |field, dice| Box::pin(nemesis::partitions(field, dice)),
+    },
+    Scenario {
+        name: "resets",
+        about: "all connections of a master, often the leader, are broken again and again under load",
+        master_config: QUICK_PINGS,
+        needs: &[Need::Proxies],
+        rounds: 4,
+        round: |field, dice| Box::pin(nemesis::reset_connections(field, dice)),
+    },
+    Scenario {
+        name: "delays",
+        about: "all that the leader sends and is sent is late, by chance more or less, for 4 s",
+        master_config: "",
+        needs: &[Need::Proxies],
+        rounds: 4,
+        round: |field, dice| Box::pin(nemesis::delay_leader(field, dice, DELAYED)),
+    },
+    Scenario {
+        name: "transfers",
+        about: "leadership is handed on five times in a row under load",
+        master_config: "",
         needs: &[],
-        rounds: 9,
+        rounds: 3,
+        round: |field, dice| Box::pin(nemesis::transfer_leadership(field, dice)),
+    },
+    Scenario {
+        name: "framework-failovers",
+        about: "a framework's process dies, at times the leader with it, and another goes on under its id",
+        master_config: "",
+        needs: &[],
+        rounds: 6,
+        round: |field, dice| {
+            let leader_dies = dice.count(3) == 1;
+            Box::pin(nemesis::fail_over_framework(field, dice, leader_dies))
+        },
+    },
+    Scenario {
+        name: "framework-duplicates",
+        about: "a second scheduler subscribes as a framework that is there; the first is told, and ends",
+        master_config: "",
+        needs: &[],
+        rounds: 5,
+        round: |field, dice| Box::pin(nemesis::duplicate_framework(field, dice)),
+    },
+    Scenario {
+        name: "framework-blocks",
+        about: "a framework asks for much and reads none of it; the others go on",
+        master_config: "",
+        needs: &[],
+        rounds: 3,
+        round: |field, dice| Box::pin(nemesis::block_framework(field, dice)),
+    },
+    Scenario {
+        name: "framework-expiry",
+        about: "a framework is gone for longer than it may be, every other time the leader too: it is torn down once",
+        master_config: QUICK_GRACE,
+        needs: &[],
+        rounds: 4,
+        round: |field, dice| {
+            let leader_dies = dice.count(2) == 1;
+            Box::pin(nemesis::expire_framework(field, dice, leader_dies))
+        },
+    },
+    Scenario {
+        name: "mixed",
+        about: "all of these faults, in an order that the seed decides; each once before any comes again",
+        master_config: QUICK,
+        needs: &[Need::Proxies],
+        rounds: 17,
         round: |field, dice| Box::pin(nemesis::mixed(field, dice)),
     },
 ];

@@ -15,8 +15,8 @@ pub struct Churn {
     pub tasks_max: u64,
     /// The shortest time between two launches of one framework, on average.
     pub pace: Duration,
-    /// The longest that a task runs.
-    pub run_ms_max: u64,
+    /// The shortest and the longest that a task runs.
+    pub run_ms: (u64, u64),
     /// One in so many tasks is killed.
     pub kill_one_in: u32,
     /// The longest that an offer's rest is not wanted.
@@ -29,7 +29,7 @@ impl Default for Churn {
             open_max: 8,
             tasks_max: 900,
             pace: Duration::ZERO,
-            run_ms_max: 200,
+            run_ms: (0, 200),
             kill_one_in: 8,
             refuse_ms_max: 200,
         }
@@ -44,8 +44,15 @@ impl Churn {
         let spare = Duration::from_secs(300);
         let tasks_max = (time + spare).as_millis() / pace.as_millis();
         let tasks_max = u64::try_from(tasks_max).unwrap_or(u64::MAX);
-        Self { pace, tasks_max, run_ms_max: 800, ..Self::default() }
+        Self { pace, tasks_max, run_ms: (0, 800), ..Self::default() }
     }
+}
+
+/// Who launched, and where.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Launch {
+    framework: String,
+    agent: String,
 }
 
 /// How far all frameworks of a run are.
@@ -53,8 +60,7 @@ impl Churn {
 pub struct Load {
     stopping: AtomicBool,
     epoch: AtomicU64,
-    /// By the agent.
-    running_in_epoch: watch::Sender<BTreeMap<String, u64>>,
+    running_in_epoch: watch::Sender<BTreeMap<Launch, u64>>,
     open: watch::Sender<BTreeSet<String>>,
 }
 
@@ -82,22 +88,35 @@ impl Load {
 
     /// Waits until so many tasks run, or ran, that were launched in this epoch.
     pub async fn progress(&self, tasks: u64, within: Duration) -> anyhow::Result<()> {
-        let enough = |running: &BTreeMap<String, u64>| running.values().sum::<u64>() >= tasks;
-        let mut running = self.running_in_epoch.subscribe();
-        let waited = tokio::time::timeout(within, running.wait_for(enough)).await;
-        waited
-            .map(drop)
-            .map_err(|_| anyhow::anyhow!("fewer than {tasks} launches within {} s", within.as_secs()))
+        self.launches(tasks, "", |_| true, within).await
     }
 
     /// Waits until so many tasks run, or ran, on one agent that were launched in this epoch.
     pub async fn progress_on(&self, agent: &str, tasks: u64, within: Duration) -> anyhow::Result<()> {
-        let enough = |running: &BTreeMap<String, u64>| running.get(agent).copied().unwrap_or(0) >= tasks;
+        self.launches(tasks, &format!(" on {agent}"), |launch| launch.agent == agent, within).await
+    }
+
+    /// Waits until so many tasks of one framework run, or ran, that were launched in this epoch.
+    pub async fn progress_of(&self, framework: &str, tasks: u64, within: Duration) -> anyhow::Result<()> {
+        self.launches(tasks, &format!(" of {framework}"), |launch| launch.framework == framework, within)
+            .await
+    }
+
+    async fn launches(
+        &self,
+        tasks: u64,
+        whose: &str,
+        counts: impl Fn(&Launch) -> bool,
+        within: Duration,
+    ) -> anyhow::Result<()> {
+        let enough = |running: &BTreeMap<Launch, u64>| {
+            running.iter().filter(|(launch, _)| counts(launch)).map(|(_, n)| n).sum::<u64>() >= tasks
+        };
         let mut running = self.running_in_epoch.subscribe();
         let waited = tokio::time::timeout(within, running.wait_for(enough)).await;
-        waited.map(drop).map_err(|_| {
-            anyhow::anyhow!("fewer than {tasks} launches on {agent} within {} s", within.as_secs())
-        })
+        waited
+            .map(drop)
+            .map_err(|_| anyhow::anyhow!("fewer than {tasks} launches{whose} within {} s", within.as_secs()))
     }
 
     /// Waits until no task is open: each was refused or has ended. Gives back those that still are.
@@ -116,9 +135,10 @@ impl Load {
         self.open.send_modify(|open| _ = open.remove(task));
     }
 
-    pub(crate) fn launched(&self, epoch: u64, agent: &str) {
+    pub(crate) fn launched(&self, epoch: u64, framework: &str, agent: &str) {
         if epoch == self.epoch() {
-            self.running_in_epoch.send_modify(|running| *running.entry(agent.into()).or_default() += 1);
+            let launch = Launch { framework: framework.into(), agent: agent.into() };
+            self.running_in_epoch.send_modify(|running| *running.entry(launch).or_default() += 1);
         }
     }
 }

@@ -9,6 +9,9 @@ pub struct Plan {
     pub masters: u16,
     /// How many agents, `a1` and on.
     pub agents: u16,
+    /// How many frameworks of the test's own have a place in the network, `f1` and on: faults of the network can
+    /// name them. The others are part of no fault.
+    pub frameworks: u16,
     /// What each agent has to give, `cpus:4;mem:4096`; what is not named is found.
     pub resources: String,
     /// Lines added to each master's configuration, as in `config/master.toml`.
@@ -25,6 +28,7 @@ impl Default for Plan {
         Self {
             masters: 3,
             agents: 3,
+            frameworks: 0,
             resources: "cpus:2;mem:1024;disk:1024".into(),
             master_config: String::new(),
             log: "info".into(),

@@ -1,7 +1,10 @@
 //! Which members were down, and when, by the nemesis's own word.
 
 use crate::history::{Entry, Event};
-use crate::nemesis::PAUSE;
+use crate::nemesis::{KILL, RESTART};
+
+/// Faults that end a process. Whoever stands still or is cut off loses nothing by it.
+const ENDS: [&str; 2] = [KILL, RESTART];
 
 /// When a process was ended on purpose, by places in the history.
 #[derive(Debug)]
@@ -21,8 +24,7 @@ impl<'a> Outages<'a> {
         let mut all: Vec<Outage<'a>> = Vec::new();
         for (at, entry) in history.iter().enumerate() {
             let Event::Nemesis { fault, target, begins, .. } = &entry.event else { continue };
-            // Whoever stands still loses nothing by it.
-            if fault == PAUSE {
+            if !ENDS.contains(&&**fault) {
                 continue;
             }
             if *begins {
@@ -44,4 +46,12 @@ impl<'a> Outages<'a> {
             .iter()
             .any(|one| one.from <= to && one.to >= from && one.target.split(',').any(|it| it == name))
     }
+}
+
+/// The frameworks that a fault of this name was done to, once for each time.
+pub(super) fn targets<'a>(history: &'a [Entry], wanted: &'a str) -> impl Iterator<Item = &'a str> {
+    history.iter().filter_map(move |entry| match &entry.event {
+        Event::Nemesis { fault, target, begins: true, .. } if fault == wanted => Some(&**target),
+        _ => None,
+    })
 }

@@ -1,4 +1,4 @@
-//! Members: replicas, frameworks, logs, and whether anything was tested at all.
+//! Members: replicas, agents, logs, and whether anything was tested at all.
 
 use crate::history::{Entry, Event};
 use crate::model::Truth;
@@ -15,29 +15,6 @@ pub fn replicas_equal(_: &[Entry], truth: &Truth) -> Vec<String> {
 pub fn tasks_left(_: &[Entry], truth: &Truth) -> Vec<String> {
     let left = truth.tasks.iter().filter(|task| !task.ended);
     left.map(|task| format!("{} of {} is still there", task.task, task.framework_id)).collect()
-}
-
-/// Each framework got one id, once, and the registry knows it by that id and no other.
-pub fn framework_ids(history: &[Entry], truth: &Truth) -> Vec<String> {
-    let mut ids: BTreeMap<&str, &str> = BTreeMap::new();
-    let mut wrong = Vec::new();
-    for entry in history {
-        match &entry.event {
-            Event::Registered { framework_id } => {
-                if let Some(former) = ids.insert(&entry.process, framework_id) {
-                    wrong.push(format!("{} was {former} and became {framework_id}", entry.process));
-                }
-            }
-            Event::Error { message } => wrong.push(format!("{} was turned away: {message}", entry.process)),
-            _ => {}
-        }
-    }
-    let had: BTreeMap<&str, &str> = ids.into_iter().map(|(name, id)| (id, name)).collect();
-    let have: BTreeMap<&str, &str> = truth.frameworks.iter().map(|(id, name)| (&**id, &**name)).collect();
-    if had != have {
-        wrong.push(format!("frameworks were told {had:?}, the registry has {have:?}"));
-    }
-    wrong
 }
 
 /// An agent keeps its id.
@@ -124,16 +101,6 @@ mod tests {
     #[test]
     fn a_task_that_is_left_is_seen() {
         refuses(tasks_left, "t9", |_, truth| truth.tasks.push(known("t9", false)));
-    }
-
-    #[test]
-    fn a_framework_with_a_new_id_or_none_is_seen() {
-        let registered = |id: &str| entry("f1", Event::Registered { framework_id: id.into() });
-        refuses(framework_ids, "became x-0002", |history, _| history.push(registered("x-0002")));
-        refuses(framework_ids, "the registry has {}", |_, truth| truth.frameworks.clear());
-        refuses(framework_ids, "turned away", |history, _| {
-            history.push(entry("f1", Event::Error { message: "removed".into() }));
-        });
     }
 
     #[test]

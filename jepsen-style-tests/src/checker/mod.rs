@@ -1,6 +1,7 @@
 //! What must hold. Each checker says what is wrong, nothing if nothing is.
 
 mod faults;
+mod frameworks;
 mod launches;
 mod members;
 mod resources;
@@ -8,10 +9,9 @@ mod resources;
 pub(crate) mod samples;
 mod updates;
 
+pub use frameworks::{framework_ids, torn_down_once};
 pub use launches::{ended_otherwise, lost_launches, phantom_starts, started_twice, wrong_agent};
-pub use members::{
-    agent_ids, framework_ids, logs_and_leftovers, nemeses_bit, replicas_equal, tasks_left, two_leaders,
-};
+pub use members::{agent_ids, logs_and_leftovers, nemeses_bit, replicas_equal, tasks_left, two_leaders};
 pub use resources::{overcommitted_by_marks, overcommitted_by_samples};
 pub use updates::{missing_terminals, out_of_order, undecided};
 
@@ -37,6 +37,7 @@ pub const ALL: &[(&str, Checker)] = &[
     ("updates of a task come in order", out_of_order),
     ("every launch is decided in the end", undecided),
     ("framework ids survive", framework_ids),
+    ("a framework is torn down once, when its time is over", torn_down_once),
     ("agent ids survive", agent_ids),
     ("a term has one leader", two_leaders),
     ("the replicas are equal", replicas_equal),

@@ -2,17 +2,25 @@
 //! undoes the trouble, and records its end with what shows that it bit.
 
 mod agents;
+pub(crate) mod frameworks;
+mod leadership;
 mod masters;
 mod members;
 mod mixed;
 mod network;
+mod partitions;
 mod process;
+mod weather;
 
 pub use agents::{kill_agents, pause_agents};
+pub use frameworks::{block_framework, duplicate_framework, expire_framework, fail_over_framework};
+pub use leadership::transfer_leadership;
 pub use masters::{hang_leader, kill_leader, kill_masters, pause_leader, pause_master};
 pub use members::{restart_all, restart_member};
 pub use mixed::mixed;
 pub use network::{Side, cut_leader};
+pub use partitions::{SHAPES, Shape, partition, partitions};
+pub use weather::{delay_leader, reset_connections};
 
 use crate::history::Event;
 use crate::run::Field;
@@ -30,6 +38,20 @@ pub const RESTART: &str = "restart";
 
 /// The network of a member is cut, and mended.
 pub const CUT: &str = "cut";
+/// Connections of a member are broken.
+pub const RESET: &str = "reset";
+/// What a member sends and is sent is late.
+pub const DELAY: &str = "delay";
+/// Leadership is handed on.
+pub const TRANSFER: &str = "transfer";
+/// A framework dies, and another process goes on with it.
+pub const FAILOVER: &str = "failover";
+/// Another scheduler subscribes as a framework that is there.
+pub const DUPLICATE: &str = "duplicate";
+/// A framework does not read what it is told.
+pub const BLOCK: &str = "block";
+/// A framework is gone for longer than it may be.
+pub const EXPIRE: &str = "expire";
 
 /// Launches that count as progress after a fault.
 const PROGRESS_TASKS: u64 = 15;
@@ -73,6 +95,11 @@ impl Dice {
         self.pick(from.to_vec(), 1).pop().ok_or_else(|| anyhow::anyhow!("there is nobody to pick"))
     }
 
+    /// A seed for other dice.
+    pub fn seed(&mut self) -> u64 {
+        self.rng.random()
+    }
+
     /// A card of a deck of so many. Each comes once before any comes again.
     pub fn deal(&mut self, cards: usize) -> usize {
         if self.deck.is_empty() {
@@ -80,6 +107,11 @@ impl Dice {
         }
         self.deck.swap_remove(self.rng.random_range(0..self.deck.len()))
     }
+}
+
+/// All of these but one.
+fn but(names: &[String], one: &str) -> Vec<String> {
+    names.iter().filter(|name| *name != one).cloned().collect()
 }
 
 /// A fault that has begun.

@@ -29,6 +29,7 @@ pub struct TestCluster {
     dir: TempDir,
     masters: Vec<Process>,
     agents: Vec<Process>,
+    frameworks: Vec<String>,
     network: Option<Network>,
 }
 
@@ -65,7 +66,8 @@ impl TestCluster {
             ports.iter().enumerate().map(|(i, port)| (format!("{letter}{}", i + 1), address(port))).collect()
         };
         let (masters, agents) = (numbered('m', master_ports), numbered('a', agent_ports));
-        let clients: Vec<_> = agents.iter().map(|(name, _)| name.clone()).collect();
+        let frameworks: Vec<_> = (1..=plan.frameworks).map(|i| format!("f{i}")).collect();
+        let clients: Vec<_> = agents.iter().map(|(name, _)| name).chain(&frameworks).cloned().collect();
         let network = plan.proxied.then(|| Network::new(&masters, &clients)).transpose()?;
         // Where one reaches another: there, or at a proxy that leads there.
         let reached = |from: &str, (to, address): &(String, SocketAddr)| {
@@ -89,7 +91,7 @@ impl TestCluster {
         };
         let (masters, agents) =
             (masters.iter().map(master).collect::<anyhow::Result<_>>()?, agents.iter().map(agent).collect());
-        let cluster = Self { exe, dir, masters, agents, network };
+        let cluster = Self { exe, dir, masters, agents, frameworks, network };
         for process in cluster.processes() {
             process.start(&cluster.exe)?;
         }
@@ -107,6 +109,17 @@ impl TestCluster {
         self.masters.iter().map(|master| master.address.clone()).collect()
     }
 
+    /// The masters' addresses as a framework with a place in the network reaches them, so that faults of the
+    /// network are felt there.
+    pub fn masters_of(&self, framework: &str) -> anyhow::Result<Vec<String>> {
+        self.member(framework)?;
+        let reached = |master: &Process| {
+            let proxy = self.network.as_ref().and_then(|network| network.address(framework, &master.name));
+            proxy.map_or_else(|| master.address.clone(), |address| address.to_string())
+        };
+        Ok(self.masters.iter().map(reached).collect())
+    }
+
     /// The masters' names.
     pub fn master_names(&self) -> Vec<String> {
         self.masters.iter().map(|master| master.name.clone()).collect()
@@ -115,6 +128,11 @@ impl TestCluster {
     /// The agents' names, which are their host names too.
     pub fn agent_names(&self) -> Vec<String> {
         self.agents.iter().map(|agent| agent.name.clone()).collect()
+    }
+
+    /// The names of the frameworks that have a place in the network.
+    pub fn framework_names(&self) -> Vec<String> {
+        self.frameworks.clone()
     }
 
     /// A client that asks whoever leads, and gives up after two seconds.
@@ -129,6 +147,14 @@ impl TestCluster {
     fn process(&self, name: &str) -> anyhow::Result<&Process> {
         let named = self.processes().find(|process| process.name == name);
         named.with_context(|| format!("there is no {name} in this cluster"))
+    }
+
+    /// Fails unless a process or a framework has this name.
+    fn member(&self, name: &str) -> anyhow::Result<()> {
+        if self.frameworks.iter().any(|framework| framework == name) {
+            return Ok(());
+        }
+        self.process(name).map(drop)
     }
 
     /// What the masters that answer at once say of themselves, by name. All are asked at once.

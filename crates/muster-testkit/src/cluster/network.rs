@@ -8,20 +8,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Faults of the network, for a cluster that was started with [`Plan::proxied`](crate::Plan::proxied). They
-/// may overlap; a direction is whole when the last fault on it is over. The kit itself and the frameworks of
-/// a test reach the masters directly, past all of this.
+/// may overlap; a direction is whole when the last fault on it is over. The kit itself, and frameworks
+/// that use [`TestCluster::masters`], reach the masters directly, past all of this.
 impl TestCluster {
     fn network(&self) -> anyhow::Result<&Network> {
         self.network.as_ref().context("the members reach each other directly: start it with Plan::proxied")
     }
 
     fn way(&self, from: &str, to: &str) -> anyhow::Result<Arc<Way>> {
-        self.process(from).and_then(|_| self.process(to))?;
+        self.member(from).and_then(|()| self.member(to))?;
         self.network()?.way(from, to).cloned()
     }
 
     fn around(&self, name: &str) -> anyhow::Result<Vec<Arc<Way>>> {
-        self.process(name)?;
+        self.member(name)?;
         Ok(self.network()?.around(name))
     }
 
@@ -43,7 +43,7 @@ impl TestCluster {
     }
 
     /// Members that are named hear only those with whom they share a group. One may be in several groups; one
-    /// in none hears everybody, so agents need not be named. Agents never hear each other.
+    /// in none hears everybody, so agents and frameworks need not be named; these never hear each other.
     pub fn partition(&self, groups: &[&[&str]]) -> anyhow::Result<Cut> {
         self.split(groups.iter().map(|group| group.iter().map(|&name| name.into()).collect()).collect())
     }
@@ -64,12 +64,12 @@ impl TestCluster {
 
     fn split(&self, groups: Vec<Vec<String>>) -> anyhow::Result<Cut> {
         for name in groups.iter().flatten() {
-            self.process(name)?;
+            self.member(name)?;
         }
-        let agents = self.agent_names();
+        let masters = self.master_names();
         let mut ways = Vec::new();
         for (a, b) in shape::pairs(&groups) {
-            if !(agents.contains(&a) && agents.contains(&b)) {
+            if masters.contains(&a) || masters.contains(&b) {
                 ways.extend([self.way(&a, &b)?, self.way(&b, &a)?]);
             }
         }

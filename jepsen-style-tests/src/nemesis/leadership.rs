@@ -1,0 +1,40 @@
+//! Leadership that is handed on under load, as before maintenance. Nobody fails.
+
+use super::{Dice, Fault, PROGRESS_TASKS, PROGRESS_TIME, TRANSFER, but};
+use crate::run::Field;
+use anyhow::{Context, bail};
+use std::time::Instant;
+
+/// Transfers in a row.
+const TRANSFERS: u32 = 5;
+
+/// Hands leadership on several times in a row, to whom the dice say. Each time the new leader must serve, in a
+/// later term. A member that is there cannot be replaced meanwhile.
+pub async fn transfer_leadership(field: &Field, dice: &mut Dice) -> anyhow::Result<()> {
+    let masters = field.cluster.master_names();
+    let fault = Fault::begins(field, TRANSFER, &masters);
+    let begun = Instant::now();
+    let mut terms = Vec::new();
+    for _ in 0..TRANSFERS {
+        let (leader, term) = field.cluster.serving().await?;
+        let next = dice.pick_one(&but(&masters, &leader))?;
+        let asked = Instant::now();
+        let later = field.cluster.transfer_leadership(&next).await?;
+        if later <= term {
+            bail!("{leader} of term {term} handed over to {next}, which leads in term {later}");
+        }
+        terms.push(format!("{next} in term {later} after {:.0?}", asked.elapsed()));
+        let (present, others) =
+            (dice.pick_one(&masters)?, field.cluster.operator().replace_member(&next, true).await);
+        if others.is_ok() || field.cluster.operator().replace_member(&present, true).await.is_ok() {
+            bail!("{next} or {present} was let be replaced while it was there");
+        }
+    }
+    field.load.begin_epoch();
+    field.load.progress(PROGRESS_TASKS, PROGRESS_TIME).await.context("after leadership was handed on")?;
+    for name in &masters {
+        field.cluster.caught_up(name).await?;
+    }
+    fault.ends(format!("{} in {:.2?}", terms.join(", "), begun.elapsed()));
+    Ok(())
+}
