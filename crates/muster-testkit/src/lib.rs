@@ -1,5 +1,5 @@
 //! Real clusters for tests: masters and agents as processes of the shipped binary on loopback, with handles
-//! to kill, stop, pause and restart each of them, and to cut and delay the network between them.
+//! to kill, stop, pause and restart each of them, to cut and delay the network between them, and to break disks.
 //! `docs/chaos.md` is for those who write tests with it.
 //!
 //! ```no_run
@@ -25,6 +25,9 @@
 //!   panic either. When the test's process dies, masters and agents die with it.
 //! - A fault ends with its handle: a [`Paused`] process goes on, a [`Cut`] heals and what was [`Delayed`] is
 //!   in time again when the handle is dropped.
+//! - A fault that a member may end of says so to [`TestCluster::check`], which otherwise fails when one ends.
+//! - Disks of masters are mounted in a mount namespace of their own: nobody else sees them, and they go with the
+//!   last process that does.
 //! - A cut is like a network that drops, never like one that refuses: what is connected stays so, what is
 //!   dialled hangs. Bytes that it holds back are counted and bounded, and go on in order when it heals.
 //!
@@ -32,11 +35,12 @@
 //! - Only processes that this cluster started, or that its agents did, are ever signalled.
 //! - Nothing is read behind the masters' backs: leaders, agents and hashes are what the operator service
 //!   says.
-//! - No fault needs root, and none touches what this cluster's own members do not use.
+//! - No fault but those of disks of their own needs root, and none touches what this cluster's own members do not use.
 
 mod ask;
 mod binary;
 mod cluster;
+mod disk;
 mod fault;
 mod leftovers;
 mod network;
@@ -48,6 +52,10 @@ mod process;
 mod tests;
 
 pub use cluster::{ClusterEnd, Replica, TestCluster};
+pub use disk::damage::{Damage, Damaged};
+pub use disk::disks_missing;
+pub use disk::fault::{FullDisk, ReadOnlyDisk};
+pub use disk::sync::{BadSyncs, SyncFault, tracing_missing};
 pub use fault::{Cut, Delayed, Traffic};
 pub use muster_proto::v1;
 pub use plan::Plan;

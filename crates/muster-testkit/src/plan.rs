@@ -21,6 +21,9 @@ pub struct Plan {
     /// Whether members reach each other through proxies, one for each pair and direction of dialling, so that
     /// the network between them can be cut. It costs a copy of every byte, so it is off unless asked for.
     pub proxied: bool,
+    /// Whether each master has a disk of its own, a loop-mounted ext4 of 256 MiB, so that its power can be cut and
+    /// it can fill up. Needs root; [`disks_missing`](crate::disks_missing) says what is not there.
+    pub disks: bool,
 }
 
 impl Default for Plan {
@@ -33,6 +36,7 @@ impl Default for Plan {
             master_config: String::new(),
             log: "info".into(),
             proxied: false,
+            disks: false,
         }
     }
 }

@@ -16,17 +16,19 @@ pub(crate) struct Process {
     pub(crate) address: String,
     pub(crate) log: PathBuf,
     pub(crate) arguments: Vec<String>,
+    /// What it is started by, which becomes it; nothing if it is started as it is.
+    started_by: Vec<String>,
     running: Arc<Running>,
 }
 
 /// The child, shared with the handles of its faults, so that no signal goes to a number that was given away.
 #[derive(Debug, Default)]
-struct Running(Mutex<Life>);
+pub(crate) struct Running(Mutex<Life>);
 
 #[derive(Debug, Default)]
 struct Life {
     child: Option<Child>,
-    /// Whether somebody has told it to end.
+    /// Whether somebody has told it to end, or a fault is why it may.
     told: bool,
 }
 
@@ -53,11 +55,26 @@ impl Running {
             None => bail!("it does not run"),
         }
     }
+
+    /// Ends it at once, paused or not.
+    pub(crate) fn kill(&self) -> anyhow::Result<()> {
+        if let Some(mut child) = std::mem::take(&mut *self.lock()).child {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
 }
 
 impl Process {
     pub(crate) fn new(name: String, address: String, log: PathBuf, arguments: Vec<String>) -> Self {
-        Self { name, address, log, arguments, running: Arc::default() }
+        let (started_by, running) = Default::default();
+        Self { name, address, log, arguments, started_by, running }
+    }
+
+    /// To be started by a program that becomes it.
+    pub(crate) fn started_by(self, started_by: Vec<String>) -> Self {
+        Self { started_by, ..self }
     }
 
     pub(crate) fn start(&self, exe: &Path) -> anyhow::Result<()> {
@@ -67,7 +84,14 @@ impl Process {
         }
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("cannot write the log {}", self.log.display()))?;
-        let mut command = Command::new(exe);
+        let mut command = match self.started_by.split_first() {
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(exe);
+                command
+            }
+            None => Command::new(exe),
+        };
         command
             .args(&self.arguments)
             .arg(format!("--die-with={}", std::process::id()))
@@ -78,6 +102,16 @@ impl Process {
         let child = spawn(command).with_context(|| format!("cannot start {}", exe.display()))?;
         *life = Life { child: Some(child), told: false };
         Ok(())
+    }
+
+    /// The process behind it, for the handle of a fault.
+    pub(crate) fn running(&self) -> Arc<Running> {
+        self.running.clone()
+    }
+
+    /// A fault begins that it may end of.
+    pub(crate) fn may_end(&self) {
+        self.running.lock().told = true;
     }
 
     /// Its process id, while it runs.
@@ -117,11 +151,7 @@ impl Process {
 
     /// Ends it at once, paused or not.
     pub(crate) fn kill(&self) -> anyhow::Result<()> {
-        if let Some(mut child) = std::mem::take(&mut *self.running.lock()).child {
-            child.kill()?;
-            child.wait()?;
-        }
-        Ok(())
+        self.running.kill()
     }
 
     pub(crate) fn pause(&self) -> anyhow::Result<Paused> {

@@ -93,7 +93,10 @@ impl TestCluster {
         self.process(name).map(Process::last_words)
     }
 
-    fn named(&self, names: impl IntoIterator<Item = impl AsRef<str>>) -> anyhow::Result<Vec<&Process>> {
+    pub(super) fn named(
+        &self,
+        names: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> anyhow::Result<Vec<&Process>> {
         names.into_iter().map(|name| self.process(name.as_ref())).collect()
     }
 }

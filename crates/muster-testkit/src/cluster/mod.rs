@@ -1,8 +1,10 @@
 //! The cluster: processes, what they say of themselves, and their end.
 
+mod disks;
 mod members;
 mod network;
 
+use crate::disk::Disks;
 use crate::network::Network;
 use crate::ports::free_ports;
 use crate::process::Process;
@@ -31,6 +33,7 @@ pub struct TestCluster {
     agents: Vec<Process>,
     frameworks: Vec<String>,
     network: Option<Network>,
+    disks: Option<Disks>,
 }
 
 /// A replica's state at one index.
@@ -68,6 +71,8 @@ impl TestCluster {
         let (masters, agents) = (numbered('m', master_ports), numbered('a', agent_ports));
         let frameworks: Vec<_> = (1..=plan.frameworks).map(|i| format!("f{i}")).collect();
         let clients: Vec<_> = agents.iter().map(|(name, _)| name).chain(&frameworks).cloned().collect();
+        let names = masters.iter().map(|(name, _)| name.clone());
+        let disks = plan.disks.then(|| Disks::make(dir.path(), names)).transpose()?;
         let network = plan.proxied.then(|| Network::new(&masters, &clients)).transpose()?;
         // Where one reaches another: there, or at a proxy that leads there.
         let reached = |from: &str, (to, address): &(String, SocketAddr)| {
@@ -83,7 +88,8 @@ impl TestCluster {
             std::fs::write(dir.path().join(format!("{name}.toml")), &plan.master_config)?;
             let member = |other: &(String, SocketAddr)| format!("{}={}", other.0, reached(name, other));
             let members = masters.iter().map(member).collect::<Vec<_>>().join(",");
-            Ok(process(name, address, plan.master(dir.path(), name, &members)))
+            let master = process(name, address, plan.master(dir.path(), name, &members));
+            Ok(master.started_by(disks.as_ref().map(Disks::enter).unwrap_or_default()))
         };
         let agent = |(name, address): &(String, SocketAddr)| {
             let addresses = masters.iter().map(|master| reached(name, master)).collect::<Vec<_>>().join(",");
@@ -91,7 +97,7 @@ impl TestCluster {
         };
         let (masters, agents) =
             (masters.iter().map(master).collect::<anyhow::Result<_>>()?, agents.iter().map(agent).collect());
-        let cluster = Self { exe, dir, masters, agents, frameworks, network };
+        let cluster = Self { exe, dir, masters, agents, frameworks, network, disks };
         for process in cluster.processes() {
             process.start(&cluster.exe)?;
         }
@@ -358,6 +364,8 @@ impl Drop for TestCluster {
             let _ = process.kill();
         }
         leftovers::end(self.dir.path());
+        // Before the directory that their images are in.
+        drop(self.disks.take());
         if std::thread::panicking() || std::env::var_os("MUSTER_KEEP").is_some() {
             self.dir.disable_cleanup(true);
             eprintln!("the cluster's logs and directories are kept in {}", self.dir.path().display());
