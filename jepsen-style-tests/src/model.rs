@@ -2,12 +2,13 @@
 
 use crate::history::Amounts;
 use anyhow::Context;
+use muster_testkit::LogEntry;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What the history is compared with.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Truth {
     /// What tasks wrote about themselves, in order, by the agent that ran them.
     pub marks: BTreeMap<String, Vec<Mark>>,
@@ -22,6 +23,9 @@ pub struct Truth {
     pub removed: Vec<(String, String)>,
     /// Each master's applied index and state hash.
     pub replicas: Vec<(String, u64, u64)>,
+    /// Each master's log, which lies beside in files of its own.
+    #[serde(skip)]
+    pub logs: BTreeMap<String, Vec<LogEntry>>,
     /// Lines of the members' logs that tell of an error.
     pub error_lines: Vec<String>,
     /// Processes that were left over.

@@ -5,12 +5,41 @@ use crate::history::{self, Entry};
 use crate::model::Truth;
 use crate::shrink::{self, Smallest};
 use anyhow::Context;
+use muster_testkit::LogEntry;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The history's file.
 pub const HISTORY: &str = "history.jsonl";
 /// The ground truth's.
 pub const TRUTH: &str = "truth.json";
+
+/// What the masters' logs end with, `m1-log.jsonl`.
+const LOG: &str = "-log.jsonl";
+
+/// Writes a master's log, an entry a line.
+pub(crate) fn write_log(dir: &Path, name: &str, log: &[LogEntry]) -> anyhow::Result<()> {
+    let path = dir.join(format!("{name}{LOG}"));
+    let mut text = String::new();
+    for entry in log {
+        text.push_str(&serde_json::to_string(entry)?);
+        text.push('\n');
+    }
+    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn read_logs(dir: &Path) -> anyhow::Result<BTreeMap<String, Vec<LogEntry>>> {
+    let mut logs = BTreeMap::new();
+    for file in std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let path = file?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(LOG)) else { continue };
+        let text = std::fs::read_to_string(&path)?;
+        let entries = text.lines().map(serde_json::from_str).collect::<Result<_, _>>();
+        let entries = entries.with_context(|| format!("{} is not what a run writes", path.display()))?;
+        logs.insert(name.to_owned(), entries);
+    }
+    Ok(logs)
+}
 
 /// A history and the truth that belongs to it.
 #[derive(Debug)]
@@ -34,9 +63,11 @@ impl Recording {
     }
 
     /// Of a run whose faults did not come to their end, which breaks the promise of service.
-    pub(crate) fn broken_off(history: Vec<Entry>, why: &str, error_lines: Vec<String>) -> Self {
-        let wrong = [why.to_owned()].into_iter().chain(error_lines).collect();
-        let verdict = vec![("service returns, and the run comes to its end", wrong)];
+    /// What is known of the truth all the same says what else is wrong.
+    pub(crate) fn broken_off(history: Vec<Entry>, why: &str, known: &Truth) -> Self {
+        let wrong = [why.to_owned()].into_iter().chain(known.error_lines.iter().cloned()).collect();
+        let mut verdict = vec![("service returns, and the run comes to its end", wrong)];
+        verdict.extend(checker::ANY_TIME.iter().map(|(name, checker)| (*name, checker(&history, known))));
         Self { history, truth: None, verdict, smallest: None }
     }
 
@@ -56,8 +87,9 @@ impl Recording {
                 truth.display()
             )
         })?;
-        let truth = serde_json::from_str(&text)
+        let mut truth: Truth = serde_json::from_str(&text)
             .with_context(|| format!("{} is not what a run writes", truth.display()))?;
+        truth.logs = read_logs(&beside)?;
         Ok(Self::complete(history, truth))
     }
 

@@ -5,12 +5,12 @@ use crate::cluster::{self, Seen};
 use crate::history::{Entry, Event, Phase, Recorder};
 use crate::model::{MARKS, Truth};
 use crate::nemesis::Dice;
-use crate::recording::Recording;
+use crate::recording::{self, Recording};
 use crate::report::Report;
 use crate::scenarios::Scenario;
 use crate::workload::{Churn, Load};
 use anyhow::{Context, bail};
-use muster_testkit::{Plan, TestCluster};
+use muster_testkit::{LogEntry, Plan, TestCluster};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -113,24 +113,31 @@ pub async fn run(scenario: &Scenario, options: &Options) -> anyhow::Result<Repor
     keep_logs(&field.cluster, &dir);
     let history = field.recorder.entries();
     let title = format!("{}, seed {seed}, {} masters", scenario.name, options.masters);
+    let Field { cluster, clients, .. } = field;
+    drop(clients);
     let mut truth = match done {
         Ok(truth) => truth,
         Err(error) => {
-            let broken = Recording::broken_off(history, &format!("{error:#}"), error_lines);
+            let marks = crate::model::read_marks(cluster.dir()).unwrap_or_default();
+            cluster.kill_all(cluster.master_names())?;
+            let known = Truth { marks, error_lines, logs: logs(&cluster, &dir), ..Default::default() };
+            let broken = Recording::broken_off(history, &format!("{error:#}"), &known);
             return Report::write(&title, begun.elapsed(), &broken, dir);
         }
     };
     truth.error_lines = error_lines;
-    let Field { cluster, clients, .. } = field;
-    drop(clients);
     // A cluster that does not end in order is a finding like any other.
-    match cluster.end().await {
+    match cluster.rest().await {
         Ok(end) => {
             truth.left = end.left;
             truth.left.extend(end.killed.into_iter().map(|name| format!("{name} did not end when asked")));
         }
-        Err(error) => truth.left.push(error.to_string()),
+        Err(error) => {
+            truth.left.push(error.to_string());
+            cluster.kill_all(cluster.master_names())?;
+        }
     }
+    truth.logs = logs(&cluster, &dir);
     Report::write(&title, begun.elapsed(), &Recording::complete(history, truth), dir)
 }
 
@@ -203,6 +210,23 @@ fn is_decided(history: &[Entry], wanted: &str) -> bool {
         _ => false,
     };
     history.iter().any(decides)
+}
+
+/// The masters' own logs, which are kept beside the history; a master whose disk is beyond reading has none.
+fn logs(cluster: &TestCluster, dir: &Path) -> BTreeMap<String, Vec<LogEntry>> {
+    let mut logs = BTreeMap::new();
+    for name in cluster.master_names() {
+        match cluster.applied_log(&name) {
+            Ok(log) => {
+                if let Err(error) = recording::write_log(dir, &name, &log) {
+                    eprintln!("{error:#}");
+                }
+                logs.insert(name, log);
+            }
+            Err(error) => eprintln!("the log of {name} is not there: {error:#}"),
+        }
+    }
+    logs
 }
 
 fn keep_logs(cluster: &TestCluster, dir: &Path) {

@@ -84,14 +84,7 @@ impl Process {
         }
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("cannot write the log {}", self.log.display()))?;
-        let mut command = match self.started_by.split_first() {
-            Some((program, arguments)) => {
-                let mut command = Command::new(program);
-                command.args(arguments).arg(exe);
-                command
-            }
-            None => Command::new(exe),
-        };
+        let mut command = self.command(exe);
         command
             .args(&self.arguments)
             .arg(format!("--die-with={}", std::process::id()))
@@ -102,6 +95,18 @@ impl Process {
         let child = spawn(command).with_context(|| format!("cannot start {}", exe.display()))?;
         *life = Life { child: Some(child), told: false };
         Ok(())
+    }
+
+    /// The program, to be started where it sees what this process sees.
+    pub(crate) fn command(&self, exe: &Path) -> Command {
+        match self.started_by.split_first() {
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(exe);
+                command
+            }
+            None => Command::new(exe),
+        }
     }
 
     /// The process behind it, for the handle of a fault.

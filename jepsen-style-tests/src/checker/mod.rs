@@ -3,6 +3,7 @@
 mod faults;
 mod frameworks;
 mod launches;
+mod logs;
 mod members;
 mod resources;
 #[cfg(test)]
@@ -11,6 +12,7 @@ mod updates;
 
 pub use frameworks::{framework_ids, torn_down_once};
 pub use launches::{ended_otherwise, lost_launches, phantom_starts, started_twice, wrong_agent};
+pub use logs::{launches_as_logged, logs_agree, offers_once, removed_once, terms_ascend};
 pub use members::{agent_ids, logs_and_leftovers, nemeses_bit, replicas_equal, tasks_left, two_leaders};
 pub use resources::{overcommitted_by_marks, overcommitted_by_samples};
 pub use updates::{missing_terminals, out_of_order, undecided};
@@ -41,9 +43,25 @@ pub const ALL: &[(&str, Checker)] = &[
     ("agent ids survive", agent_ids),
     ("a term has one leader", two_leaders),
     ("the replicas are equal", replicas_equal),
+    ("the replicas' logs agree, and did the same", logs_agree),
+    ("an offer is used once, in its own term", offers_once),
+    ("frameworks are told what the log says", launches_as_logged),
+    ("no framework is torn down twice, by the log", removed_once),
+    ("terms begin once, in order", terms_ascend),
     ("no task is left", tasks_left),
     ("logs hold no error, nothing is left over", logs_and_leftovers),
     ("the nemesis bit", nemeses_bit),
+];
+
+/// Those that need not know how a run ended, by name: what a run that broke off is judged by.
+pub const ANY_TIME: &[(&str, Checker)] = &[
+    ("no task is started twice", started_twice),
+    ("a term has one leader", two_leaders),
+    ("agent ids survive", agent_ids),
+    ("the replicas' logs agree, and did the same", logs_agree),
+    ("an offer is used once, in its own term", offers_once),
+    ("no framework is torn down twice, by the log", removed_once),
+    ("terms begin once, in order", terms_ascend),
 ];
 
 /// Runs all; the verdict is good when every list is empty.

@@ -2,6 +2,8 @@
 
 use crate::history::{Amounts, Entry, Event, Phase};
 use crate::model::{KnownTask, Mark, Truth};
+use muster_testkit::LogEntry;
+use serde_json::{Value, json};
 
 pub(crate) fn entry(process: &str, event: Event) -> Entry {
     Entry { at_us: 0, process: process.into(), event }
@@ -26,6 +28,39 @@ pub(crate) fn mark(task: &str, starts: bool) -> Mark {
 
 pub(crate) fn known(task: &str, ended: bool) -> KnownTask {
     KnownTask { task: task.into(), framework_id: "x-0001".into(), ended }
+}
+
+/// The log of the good history.
+pub(crate) fn logged() -> Vec<LogEntry> {
+    let entry = |index, commands: Vec<Value>, outcomes: Vec<Value>| LogEntry {
+        index,
+        term: u64::from(index > 0),
+        committed: true,
+        decided_in_term: Some(1),
+        commands,
+        outcomes,
+        state_hash: Some(format!("{index:02}")),
+    };
+    let launched = |index: u64, task: &str| {
+        let number = json!({"incarnation": 1, "index": index, "n": 0});
+        let offer = format!("x-O1-0-{}", index - 2);
+        entry(
+            index,
+            vec![json!({"Launch": {"framework_id": "x-0001", "offer_ids": [offer], "tasks": []}})],
+            vec![json!({"Launched": {"tasks": [[task, {"Launched": number}]]}})],
+        )
+    };
+    let begin = json!({"BeginTerm": {"reconnect_grace_ms": 1}});
+    let subscribe = json!({"Subscribe": {"framework_id": null}});
+    let subscribed = json!({"Subscribed": {"framework_id": "x-0001", "session": 1}});
+    vec![
+        entry(0, vec![], vec![]),
+        entry(1, vec![begin], vec![json!("Done")]),
+        entry(2, vec![subscribe], vec![subscribed]),
+        launched(3, "t1"),
+        launched(4, "t2"),
+        entry(5, vec![json!("Tick")], vec![json!("Done")]),
+    ]
 }
 
 /// One framework, two tasks one after the other, one refused task, one fault: as it should be.
@@ -65,6 +100,7 @@ pub(crate) fn good() -> (Vec<Entry>, Truth) {
         tasks: vec![known("t1", true), known("t2", true)],
         frameworks: [("x-0001".into(), "f1".into())].into(),
         replicas: vec![("m1".into(), 9, 7), ("m2".into(), 9, 7)],
+        logs: [("m1".into(), logged()), ("m2".into(), logged())].into(),
         ..Default::default()
     };
     (history, truth)

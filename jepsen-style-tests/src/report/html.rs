@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn an_empty_history_has_a_page_too() {
-        let page = render("broke off", &Recording::broken_off(Vec::new(), "no leader", Vec::new()));
+        let page = render("broke off", &Recording::broken_off(Vec::new(), "no leader", &Default::default()));
         assert!(page.contains("no leader") && !page.contains("NaN"), "{page}");
     }
 }

@@ -8,7 +8,7 @@ use crate::disk::Disks;
 use crate::network::Network;
 use crate::ports::free_ports;
 use crate::process::Process;
-use crate::{Plan, ask, binary, leftovers};
+use crate::{LogEntry, Plan, ask, binary, leftovers, log};
 use anyhow::{Context, bail};
 use muster_proto::v1;
 use muster_sdk::OperatorClient;
@@ -323,8 +323,23 @@ impl TestCluster {
         }
     }
 
+    /// What this master has in its log, entry by entry: what each says, what it did, and the hash of the registry
+    /// after it. Nothing is changed. The master must not run.
+    pub fn applied_log(&self, name: &str) -> anyhow::Result<Vec<LogEntry>> {
+        let master = self.process(name)?;
+        if master.pid().is_some() {
+            bail!("{name} runs: its log can be read once it was killed or stopped");
+        }
+        log::read(master.command(&self.exe), &self.dir().join(name))
+    }
+
     /// Ends it in order: frameworks are torn down, tasks end, then agents and masters. Says what did not.
     pub async fn end(self) -> anyhow::Result<ClusterEnd> {
+        self.rest().await
+    }
+
+    /// Ends it in order, as [`Self::end`] does, and leaves what it wrote until it is dropped.
+    pub async fn rest(&self) -> anyhow::Result<ClusterEnd> {
         self.teardown().await?;
         let mut end = ClusterEnd::default();
         for processes in [&self.agents, &self.masters] {
