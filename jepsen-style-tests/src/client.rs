@@ -13,7 +13,7 @@ use muster_sdk::{
 use muster_testkit::TestCluster;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,6 +25,11 @@ const TASK_MEM_MB: u64 = 16;
 const FAILOVER_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long a scheduler may take to end that was told to.
 const END_TIME: Duration = Duration::from_secs(20);
+/// How long tasks run that are to be killed: longer than a run waits for them.
+const ENDLESS_MS: u64 = 600_000;
+/// Offers kept that were used, and how often one is tried again.
+const SPENT_MAX: usize = 4;
+const SPENT_ONE_IN: u32 = 20;
 /// Tasks that nobody launched are called so, with a number behind.
 const NOBODYS: &str = "nobodys-";
 
@@ -84,6 +89,7 @@ impl Client {
             begun: Instant::now(),
             launched: 0,
             tasks: BTreeMap::new(),
+            spent: VecDeque::new(),
             framework_id: None,
             schedulers: 0,
             current: 0,
@@ -225,8 +231,8 @@ impl Scheduler for OneOfThem {
         churning.registered(driver, framework_id);
     }
 
-    fn reregistered(&mut self, _: &SchedulerDriver, _: &str) {
-        self.now().into_iter().for_each(|churning| churning.record(Event::Reregistered));
+    fn reregistered(&mut self, driver: &SchedulerDriver, _: &str) {
+        self.now().into_iter().for_each(|mut churning| churning.reregistered(driver));
     }
 
     fn disconnected(&mut self, _: &SchedulerDriver) {
@@ -260,6 +266,8 @@ struct Churning {
     launched: u64,
     /// Those that have not ended.
     tasks: BTreeMap<String, Open>,
+    /// Offers that were used, or that a former leader made. Nothing must come of them any more.
+    spent: VecDeque<Offer>,
     framework_id: Option<FrameworkId>,
     /// How many schedulers it has had, and the newest that was registered.
     schedulers: u64,
@@ -272,8 +280,10 @@ struct Open {
     agent: String,
     /// Nothing was heard of it.
     undecided: bool,
-    /// It is to be killed once it runs.
+    /// It never ends by itself.
     kill: bool,
+    /// The present scheduler has asked for its kill.
+    kill_asked: bool,
 }
 
 impl Churning {
@@ -290,10 +300,34 @@ impl Churning {
     fn registered(&mut self, driver: &SchedulerDriver, framework_id: &FrameworkId) {
         self.record(Event::Registered { framework_id: framework_id.to_string() });
         self.framework_id = Some(framework_id.clone());
+        // The former scheduler may have been killed with its calls unsaid.
+        self.tasks.values_mut().for_each(|open| open.kill_asked = false);
         if self.tasks.is_empty() {
             return;
         }
         self.asked(driver.reconcile(self.tasks.keys().map(|task| (TaskId::new(task.as_str()), None))));
+    }
+
+    /// Another leader: offers of the former one are tried once more.
+    fn reregistered(&mut self, driver: &SchedulerDriver) {
+        self.record(Event::Reregistered);
+        self.try_spent(driver);
+    }
+
+    /// Launches a task on an offer that must not be taken.
+    fn try_spent(&mut self, driver: &SchedulerDriver) {
+        let Some(offer) = self.spent.pop_front().filter(|_| self.may_launch()) else { return };
+        if let Some(task) = self.task_for(&offer, &mut offer.resources.clone()) {
+            self.asked(driver.accept([&offer], [task], Filters::refuse(Duration::ZERO)));
+        }
+    }
+
+    /// Keeps an offer that was used.
+    fn keep_spent(&mut self, offer: &Offer) {
+        self.spent.push_back(offer.clone());
+        if self.spent.len() > SPENT_MAX {
+            self.spent.pop_front();
+        }
     }
 
     /// A scheduler that was killed asks nothing more, and the next one asks what became of it.
@@ -312,10 +346,13 @@ impl Churning {
                 <= self.begun.elapsed()
     }
 
-    fn kill(&self, driver: &SchedulerDriver, task: &str) {
+    /// Asks for a task's kill, once. A full queue is no fault: it is tried again.
+    fn kill(&mut self, driver: &SchedulerDriver, task: &str) {
         self.record(Event::Kill { task: task.into() });
-        // A full queue is no fault: the task ends by itself.
-        let _ = driver.kill(&TaskId::new(task));
+        let asked = driver.kill(&TaskId::new(task)).is_ok();
+        if let Some(open) = self.tasks.get_mut(task) {
+            open.kill_asked = asked;
+        }
     }
 
     /// A task for what is left of an offer, if it has room.
@@ -329,10 +366,8 @@ impl Churning {
         self.launched += 1;
         let id = format!("{}-{}", self.name, self.launched);
         let kill = self.rng.random_ratio(1, self.churn.kill_one_in);
-        // The killed ones run long enough to be met alive.
         let (shortest, longest) = self.churn.run_ms;
-        let (shortest, longest) = if kill { (longest * 10, longest * 20) } else { (shortest, longest) };
-        let ms = self.rng.random_range(shortest..=longest);
+        let ms = if kill { ENDLESS_MS } else { self.rng.random_range(shortest..=longest) };
         let task = Task::command(&id, marking_command(&self.marks, &id, ms)).resources(&needs);
         self.load.opened(&id);
         self.record(Event::Launch {
@@ -342,7 +377,7 @@ impl Churning {
             needs: amounts(&needs),
         });
         let (epoch, agent) = (self.load.epoch(), offer.hostname.to_string());
-        self.tasks.insert(id, Open { epoch, agent, undecided: true, kill });
+        self.tasks.insert(id, Open { epoch, agent, undecided: true, kill, kill_asked: false });
         Some(task)
     }
 
@@ -363,14 +398,18 @@ impl Churning {
                 let _ = driver.decline([offer], Filters::refuse(Duration::from_millis(50 + refuse)));
                 continue;
             }
-            let ids: Vec<_> =
-                self.tasks.iter().filter(|(_, open)| open.undecided).map(|(id, _)| id.clone()).collect();
             self.asked(driver.accept([offer], tasks, filters));
+            self.keep_spent(offer);
+            if self.rng.random_ratio(1, SPENT_ONE_IN) {
+                self.try_spent(driver);
+            }
+        }
+        let to_kill = self.tasks.iter().filter(|(_, open)| open.kill && !open.kill_asked);
+        for id in to_kill.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
             // Some are killed before anything is heard of them.
-            for id in ids {
-                if self.tasks.get(&id).is_some_and(|open| open.kill) && self.rng.random_ratio(1, 4) {
-                    self.kill(driver, &id);
-                }
+            let undecided = self.tasks.get(&id).is_some_and(|open| open.undecided);
+            if !undecided || self.rng.random_ratio(1, 4) {
+                self.kill(driver, &id);
             }
         }
     }
