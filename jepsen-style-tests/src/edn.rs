@@ -66,12 +66,12 @@ fn operation(entry: &Entry, processes: &mut Processes) -> Option<Operation> {
     let framework = string(&entry.process);
     Some(match &entry.event {
         Event::Launch { phase, task, agent, needs } => {
-            let (process, kind) = match phase {
-                Phase::Invoked => (Some(processes.invoke(task)), "invoke"),
-                Phase::Ok => (processes.done(task, true), "ok"),
-                Phase::Refused => (processes.done(task, true), "fail"),
-                Phase::Unknown => (processes.done(task, false), "info"),
+            let process = match phase {
+                Phase::Invoked => Some(processes.invoke(task)),
+                Phase::Ok | Phase::Refused => processes.done(task, true),
+                Phase::Unknown => processes.done(task, false),
             };
+            let kind = phase.jepsen();
             let mut value = format!("{{:task {}, :framework {framework}", string(task));
             if *phase == Phase::Invoked {
                 let needs: Vec<_> =
@@ -82,6 +82,18 @@ fn operation(entry: &Entry, processes: &mut Processes) -> Option<Operation> {
             let process = process.map_or_else(|| keyword(&entry.process), |process| process.to_string());
             Operation { process, kind, f: "launch", value }
         }
+        Event::Write { phase, value } => Operation {
+            process: keyword(&entry.process),
+            kind: phase.jepsen(),
+            f: "write",
+            value: value.to_string(),
+        },
+        Event::Read { phase, value } => Operation {
+            process: keyword(&entry.process),
+            kind: phase.jepsen(),
+            f: "read",
+            value: value.map_or_else(|| "nil".into(), |value| value.to_string()),
+        },
         Event::Kill { task } => info("kill-task", format!("{{:task {}}}", string(task))),
         Event::Update { task, state, terminal, durable, reason } => info(
             "update",

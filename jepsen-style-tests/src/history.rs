@@ -70,6 +70,21 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A write of the register.
+    Write {
+        /// Where it stands.
+        phase: Phase,
+        /// What is written; each value once.
+        value: u64,
+    },
+    /// A read of the register by one master, which claims to be current. Refused by one that does not lead.
+    Read {
+        /// Where it stands.
+        phase: Phase,
+        /// What was read; where it is done.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        value: Option<u64>,
+    },
     /// A fault begins or ends.
     Nemesis {
         /// Which.
@@ -115,6 +130,18 @@ pub enum Phase {
     Refused,
     /// Nobody told.
     Unknown,
+}
+
+impl Phase {
+    /// The word that Jepsen has for it.
+    pub fn jepsen(self) -> &'static str {
+        match self {
+            Self::Invoked => "invoke",
+            Self::Ok => "ok",
+            Self::Refused => "fail",
+            Self::Unknown => "info",
+        }
+    }
 }
 
 /// Amounts by kind, in thousandths.

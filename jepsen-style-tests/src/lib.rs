@@ -26,6 +26,7 @@ pub mod model;
 pub mod needs;
 pub mod nemesis;
 pub mod recording;
+pub mod register;
 pub mod report;
 pub mod run;
 pub mod scenarios;

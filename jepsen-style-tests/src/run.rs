@@ -6,6 +6,7 @@ use crate::history::{Entry, Event, Phase, Recorder};
 use crate::model::{MARKS, Truth};
 use crate::nemesis::Dice;
 use crate::recording::{self, Recording};
+use crate::register::Register;
 use crate::report::Report;
 use crate::scenarios::Scenario;
 use crate::workload::{Churn, Load};
@@ -107,8 +108,9 @@ pub async fn run(scenario: &Scenario, options: &Options) -> anyhow::Result<Repor
     let recorder = Recorder::create(&dir.join(crate::recording::HISTORY))?;
     let load = Arc::<Load>::default();
     let clients = start_clients(options, &cluster, &load, &recorder)?;
+    let register = Register::create(&cluster, &recorder).await?;
     let field = Field { cluster, load, clients, recorder, seen: Seen::default(), expired: AtomicU64::new(0) };
-    let done = load_and_break(scenario, options, &field).await;
+    let done = load_and_break(scenario, options, &field, &register).await;
     let error_lines = field.cluster.error_lines();
     keep_logs(&field.cluster, &dir);
     let history = field.recorder.entries();
@@ -156,14 +158,21 @@ fn start_clients(
     (1..).zip(cluster.framework_names()).map(start).collect()
 }
 
-async fn load_and_break(scenario: &Scenario, options: &Options, field: &Field) -> anyhow::Result<Truth> {
+async fn load_and_break(
+    scenario: &Scenario,
+    options: &Options,
+    field: &Field,
+    register: &Register,
+) -> anyhow::Result<Truth> {
     let sampled = cluster::sample(&field.cluster, &field.recorder, &field.seen);
+    let registered = register.keep_busy(&field.cluster, &field.recorder);
     let broken = async {
         field.load.progress(WARM_TASKS, WARM_TIME).await.context("before any fault")?;
         rounds(scenario, options, field).await
     };
     tokio::select! {
         () = sampled => {}
+        () = registered => {}
         broken = broken => broken?,
     }
     field.load.stop();

@@ -10,8 +10,9 @@ use tonic::transport::{Channel, Endpoint};
 const PATIENCE: Duration = Duration::from_millis(400);
 /// How long a leader may take to hand over.
 const TRANSFER_TIME: Duration = Duration::from_secs(10);
-/// More agents than a test has.
+/// More agents and frameworks than a test has.
 const AGENTS_MAX: u32 = 10_000;
+const FRAMEWORKS_MAX: u32 = 10_000;
 
 async fn client(address: &str) -> Result<OperatorServiceClient<Channel>, String> {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
@@ -42,6 +43,16 @@ pub(crate) async fn agents(address: &str) -> Result<Vec<v1::Agent>, String> {
         let request = v1::ListAgentsRequest { after: String::new(), limit: AGENTS_MAX };
         let answer = client(address).await?.list_agents(request).await;
         answer.map(|answer| answer.into_inner().agents).map_err(|status| status.message().to_owned())
+    })
+    .await
+}
+
+/// The frameworks: such a read, too.
+pub(crate) async fn frameworks(address: &str) -> Result<Vec<v1::Framework>, String> {
+    patiently(async {
+        let request = v1::ListFrameworksRequest { limit: FRAMEWORKS_MAX, ..Default::default() };
+        let answer = client(address).await?.list_frameworks(request).await;
+        answer.map(|answer| answer.into_inner().frameworks).map_err(|status| status.message().to_owned())
     })
     .await
 }

@@ -5,6 +5,7 @@ mod frameworks;
 mod launches;
 mod logs;
 mod members;
+mod reads;
 mod resources;
 #[cfg(test)]
 pub(crate) mod samples;
@@ -14,6 +15,7 @@ pub use frameworks::{framework_ids, torn_down_once};
 pub use launches::{ended_otherwise, lost_launches, phantom_starts, started_twice, wrong_agent};
 pub use logs::{launches_as_logged, logs_agree, offers_once, removed_once, terms_ascend};
 pub use members::{agent_ids, logs_and_leftovers, nemeses_bit, replicas_equal, tasks_left, two_leaders};
+pub use reads::reads_current;
 pub use resources::{overcommitted_by_marks, overcommitted_by_samples};
 pub use updates::{missing_terminals, out_of_order, undecided};
 
@@ -42,6 +44,7 @@ pub const ALL: &[(&str, Checker)] = &[
     ("a framework is torn down once, when its time is over", torn_down_once),
     ("agent ids survive", agent_ids),
     ("a term has one leader", two_leaders),
+    ("reads that claim to be current are", reads_current),
     ("the replicas are equal", replicas_equal),
     ("the replicas' logs agree, and did the same", logs_agree),
     ("an offer is used once, in its own term", offers_once),
@@ -58,6 +61,7 @@ pub const ANY_TIME: &[(&str, Checker)] = &[
     ("no task is started twice", started_twice),
     ("a term has one leader", two_leaders),
     ("agent ids survive", agent_ids),
+    ("reads that claim to be current are", reads_current),
     ("the replicas' logs agree, and did the same", logs_agree),
     ("an offer is used once, in its own term", offers_once),
     ("no framework is torn down twice, by the log", removed_once),

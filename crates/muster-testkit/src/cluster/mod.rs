@@ -188,6 +188,12 @@ impl TestCluster {
         ask::agents(&master.address).await
     }
 
+    /// The frameworks by the word of this master alone, which answers only while it leads.
+    pub async fn frameworks_by(&self, name: &str) -> Result<Vec<v1::Framework>, String> {
+        let master = self.process(name).map_err(|error| error.to_string())?;
+        ask::frameworks(&master.address).await
+    }
+
     /// Who says that it leads in the newest term, and that term.
     async fn says_it_leads(&self) -> Result<(String, u64), String> {
         let said = self.statuses().await;
