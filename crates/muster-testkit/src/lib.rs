@@ -32,12 +32,14 @@
 //! - Only processes that this cluster started, or that its agents did, are ever signalled.
 //! - Nothing is read behind the masters' backs: leaders, agents and hashes are what the operator service
 //!   says.
-//! - No fault needs root, and none touches what this cluster's own members do not use.
+//! - No fault touches what this cluster's own members do not use. Those that need root are made only in namespaces
+//!   that this program moved into for it ([`hosts`]).
 
 mod ask;
 mod binary;
 mod cluster;
 mod fault;
+pub mod hosts;
 mod leftovers;
 mod network;
 mod plan;
@@ -48,7 +50,7 @@ mod process;
 mod tests;
 
 pub use cluster::{ClusterEnd, Replica, TestCluster};
-pub use fault::{Cut, Delayed, Traffic};
+pub use fault::{Cut, Delayed, Lossy, Throttled, Traffic, Unplugged};
 pub use muster_proto::v1;
 pub use plan::Plan;
 pub use process::Paused;

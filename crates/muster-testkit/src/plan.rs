@@ -21,6 +21,10 @@ pub struct Plan {
     /// Whether members reach each other through proxies, one for each pair and direction of dialling, so that
     /// the network between them can be cut. It costs a copy of every byte, so it is off unless asked for.
     pub proxied: bool,
+    /// Whether each member, and each framework with a place in the network, has a host of its own: a network
+    /// namespace. Takes root, Linux's tools for it ([`crate::hosts::missing`]), and a process that has called
+    /// [`crate::hosts::enter`].
+    pub hosts: bool,
 }
 
 impl Default for Plan {
@@ -33,6 +37,7 @@ impl Default for Plan {
             master_config: String::new(),
             log: "info".into(),
             proxied: false,
+            hosts: false,
         }
     }
 }

@@ -16,6 +16,8 @@ pub(crate) struct Process {
     pub(crate) address: String,
     pub(crate) log: PathBuf,
     pub(crate) arguments: Vec<String>,
+    /// A command that begins it, somewhere else for instance, and becomes it.
+    before: Vec<String>,
     running: Arc<Running>,
 }
 
@@ -57,7 +59,12 @@ impl Running {
 
 impl Process {
     pub(crate) fn new(name: String, address: String, log: PathBuf, arguments: Vec<String>) -> Self {
-        Self { name, address, log, arguments, running: Arc::default() }
+        Self { name, address, log, arguments, before: Vec::new(), running: Arc::default() }
+    }
+
+    /// Has this command begin it. It must become the process that it is given, under the same number.
+    pub(crate) fn behind(self, before: Vec<String>) -> Self {
+        Self { before, ..self }
     }
 
     pub(crate) fn start(&self, exe: &Path) -> anyhow::Result<()> {
@@ -67,7 +74,14 @@ impl Process {
         }
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("cannot write the log {}", self.log.display()))?;
-        let mut command = Command::new(exe);
+        let mut command = match self.before.split_first() {
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(exe);
+                command
+            }
+            None => Command::new(exe),
+        };
         command
             .args(&self.arguments)
             .arg(format!("--die-with={}", std::process::id()))
