@@ -35,13 +35,15 @@
 //! - Only processes that this cluster started, or that its agents did, are ever signalled.
 //! - Nothing is read behind the masters' backs: leaders, agents and hashes are what the operator service
 //!   says.
-//! - No fault but those of disks of their own needs root, and none touches what this cluster's own members do not use.
+//! - No fault touches what this cluster's own members do not use. Those of the network that need root are made only in
+//!   namespaces that this program moved into for it ([`hosts`]), those of disks only on disks of the masters' own.
 
 mod ask;
 mod binary;
 mod cluster;
 mod disk;
 mod fault;
+pub mod hosts;
 mod leftovers;
 mod log;
 mod network;
@@ -57,7 +59,7 @@ pub use disk::damage::{Damage, Damaged};
 pub use disk::disks_missing;
 pub use disk::fault::{FullDisk, ReadOnlyDisk};
 pub use disk::sync::{BadSyncs, SyncFault, tracing_missing};
-pub use fault::{Cut, Delayed, Traffic};
+pub use fault::{Cut, Delayed, Lossy, Throttled, Traffic, Unplugged};
 pub use log::LogEntry;
 pub use muster_proto::v1;
 pub use plan::Plan;

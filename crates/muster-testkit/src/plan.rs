@@ -24,6 +24,10 @@ pub struct Plan {
     /// Whether each master has a disk of its own, a loop-mounted ext4 of 256 MiB, so that its power can be cut and
     /// it can fill up. Needs root; [`disks_missing`](crate::disks_missing) says what is not there.
     pub disks: bool,
+    /// Whether each member, and each framework with a place in the network, has a host of its own: a network
+    /// namespace. Takes root, Linux's tools for it ([`crate::hosts::missing`]), and a process that has called
+    /// [`crate::hosts::enter`].
+    pub hosts: bool,
 }
 
 impl Default for Plan {
@@ -37,6 +41,7 @@ impl Default for Plan {
             log: "info".into(),
             proxied: false,
             disks: false,
+            hosts: false,
         }
     }
 }

@@ -72,9 +72,11 @@ impl Process {
         Self { name, address, log, arguments, started_by, running }
     }
 
-    /// To be started by a program that becomes it.
-    pub(crate) fn started_by(self, started_by: Vec<String>) -> Self {
-        Self { started_by, ..self }
+    /// To be started by these words, which end in running it in their place, under the same number: in another
+    /// namespace for instance. What was said before is outside of that.
+    pub(crate) fn started_by(mut self, words: Vec<String>) -> Self {
+        self.started_by.extend(words);
+        self
     }
 
     pub(crate) fn start(&self, exe: &Path) -> anyhow::Result<()> {

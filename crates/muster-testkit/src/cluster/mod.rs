@@ -5,6 +5,7 @@ mod members;
 mod network;
 
 use crate::disk::Disks;
+use crate::hosts::Hosts;
 use crate::network::Network;
 use crate::ports::free_ports;
 use crate::process::Process;
@@ -14,6 +15,7 @@ use muster_proto::v1;
 use muster_sdk::OperatorClient;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -32,8 +34,17 @@ pub struct TestCluster {
     masters: Vec<Process>,
     agents: Vec<Process>,
     frameworks: Vec<String>,
-    network: Option<Network>,
+    network: Option<Between>,
     disks: Option<Disks>,
+}
+
+/// What lies between the members.
+#[derive(Debug)]
+enum Between {
+    /// Proxies in this process.
+    Proxies(Network),
+    /// A bridge between hosts of their own.
+    Hosts(Arc<Hosts>),
 }
 
 /// A replica's state at one index.
@@ -56,24 +67,48 @@ pub struct ClusterEnd {
     pub left: Vec<String>,
 }
 
+impl Between {
+    /// Where one dials another, if it is not where the other listens.
+    fn address(&self, from: &str, to: &str) -> Option<SocketAddr> {
+        match self {
+            Self::Proxies(network) => network.address(from, to),
+            Self::Hosts(_) => None,
+        }
+    }
+}
+
 impl TestCluster {
     /// Starts it and waits until a leader serves and all agents are registered.
     pub async fn start(plan: Plan) -> anyhow::Result<Self> {
         let exe = binary::find()?;
         let dir = tempfile::Builder::new().prefix("muster-test-").tempdir();
         let dir = dir.context("cannot make a temporary directory; set TMPDIR to one with room")?;
-        let ports = free_ports(usize::from(plan.masters) + usize::from(plan.agents))?;
-        let (master_ports, agent_ports) = ports.split_at(plan.masters.into());
-        let numbered = |letter: char, ports: &[u16]| -> Vec<(String, SocketAddr)> {
-            let address = |port: &u16| SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
-            ports.iter().enumerate().map(|(i, port)| (format!("{letter}{}", i + 1), address(port))).collect()
+        let names = |letter: char, count: u16| (1..=count).map(move |i| format!("{letter}{i}"));
+        let [masters, agents, frameworks] = [('m', plan.masters), ('a', plan.agents), ('f', plan.frameworks)]
+            .map(|(letter, count)| names(letter, count).collect::<Vec<_>>());
+        let all = [masters.as_slice(), &agents, &frameworks].concat();
+        let hosts = plan.hosts.then(|| Hosts::new(&all)).transpose()?.map(Arc::new);
+        let listeners = [masters.as_slice(), &agents].concat();
+        let addresses = match &hosts {
+            Some(hosts) => hosts.listeners(&listeners)?,
+            None => free_ports(listeners.len())?
+                .into_iter()
+                .map(|port| (Ipv4Addr::LOCALHOST, port).into())
+                .collect(),
         };
-        let (masters, agents) = (numbered('m', master_ports), numbered('a', agent_ports));
-        let frameworks: Vec<_> = (1..=plan.frameworks).map(|i| format!("f{i}")).collect();
+        let mut masters: Vec<(String, SocketAddr)> = listeners.into_iter().zip(addresses).collect();
+        let agents = masters.split_off(plan.masters.into());
         let clients: Vec<_> = agents.iter().map(|(name, _)| name).chain(&frameworks).cloned().collect();
         let names = masters.iter().map(|(name, _)| name.clone());
         let disks = plan.disks.then(|| Disks::make(dir.path(), names)).transpose()?;
-        let network = plan.proxied.then(|| Network::new(&masters, &clients)).transpose()?;
+        let network = match &hosts {
+            Some(_) if plan.proxied => {
+                bail!("members on hosts of their own have no proxies: ask for one of both")
+            }
+            Some(hosts) => Some(Between::Hosts(hosts.clone())),
+            None if plan.proxied => Some(Between::Proxies(Network::new(&masters, &clients)?)),
+            None => None,
+        };
         // Where one reaches another: there, or at a proxy that leads there.
         let reached = |from: &str, (to, address): &(String, SocketAddr)| {
             let proxy = network.as_ref().and_then(|network| network.address(from, to));
@@ -82,7 +117,8 @@ impl TestCluster {
         let process = |name: &str, address: &SocketAddr, arguments| {
             let log = dir.path().join(format!("{name}.log"));
             let arguments = [arguments, vec!["--log".into(), plan.log.clone()]].concat();
-            Process::new(name.into(), address.to_string(), log, arguments)
+            let before = hosts.as_ref().map(|hosts| hosts.before(name)).unwrap_or_default();
+            Process::new(name.into(), address.to_string(), log, arguments).started_by(before)
         };
         let master = |(name, address): &(String, SocketAddr)| -> anyhow::Result<Process> {
             std::fs::write(dir.path().join(format!("{name}.toml")), &plan.master_config)?;

@@ -1,45 +1,76 @@
 //! What the test does to the network between the members.
 
-use super::TestCluster;
-use crate::network::{Network, shape, way::Way};
-use crate::{Cut, Delayed, Traffic};
+use super::{Between, TestCluster};
+use crate::hosts::Hosts;
+use crate::network::{Network, shape, shape::Pair, way::Way};
+use crate::{Cut, Delayed, Lossy, Throttled, Traffic, Unplugged};
 use anyhow::{Context, bail};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Faults of the network, for a cluster that was started with [`Plan::proxied`](crate::Plan::proxied). They
-/// may overlap; a direction is whole when the last fault on it is over. The kit itself, and frameworks
+/// Faults of the network, for a cluster that was started with [`Plan::proxied`](crate::Plan::proxied) or
+/// [`Plan::hosts`](crate::Plan::hosts). They may overlap; a direction is whole when the last fault on it is over. The kit itself, and frameworks
 /// that use [`TestCluster::masters`], reach the masters directly, past all of this.
 impl TestCluster {
-    fn network(&self) -> anyhow::Result<&Network> {
-        self.network.as_ref().context("the members reach each other directly: start it with Plan::proxied")
+    fn network(&self) -> anyhow::Result<&Between> {
+        self.network.as_ref().context(
+            "the members reach each other directly: start it with Plan::proxied, or as root with Plan::hosts",
+        )
     }
 
-    fn way(&self, from: &str, to: &str) -> anyhow::Result<Arc<Way>> {
+    fn proxies(&self) -> anyhow::Result<&Network> {
+        match self.network()? {
+            Between::Proxies(network) => Ok(network),
+            Between::Hosts(_) => bail!("hosts are never late: start it with Plan::proxied"),
+        }
+    }
+
+    fn hosts(&self) -> anyhow::Result<&Arc<Hosts>> {
+        match &self.network {
+            Some(Between::Hosts(hosts)) => Ok(hosts),
+            _ => bail!("the members have no hosts of their own: start it with Plan::hosts"),
+        }
+    }
+
+    fn pair(&self, from: &str, to: &str) -> anyhow::Result<Pair> {
         self.member(from).and_then(|()| self.member(to))?;
-        self.network()?.way(from, to).cloned()
+        if from == to || !self.masters.iter().any(|master| master.name == from || master.name == to) {
+            bail!("nothing goes from {from} to {to} in this cluster");
+        }
+        Ok((from.into(), to.into()))
     }
 
-    fn around(&self, name: &str) -> anyhow::Result<Vec<Arc<Way>>> {
+    /// All directions from and to a member.
+    fn around(&self, name: &str) -> anyhow::Result<Vec<Pair>> {
         self.member(name)?;
-        Ok(self.network()?.around(name))
+        let processes = self.processes().map(|process| &process.name);
+        let others: Vec<_> = processes.chain(&self.frameworks).filter(|other| *other != name).collect();
+        let pairs = others.into_iter().filter_map(|other| self.pair(name, other).ok());
+        Ok(pairs.flat_map(|(one, other)| [(one.clone(), other.clone()), (other, one)]).collect())
+    }
+
+    fn sever(&self, pairs: Vec<Pair>) -> anyhow::Result<Cut> {
+        match self.network()? {
+            Between::Proxies(network) => Ok(Cut::of_proxies(network, ways(network, &pairs)?)),
+            Between::Hosts(hosts) => Cut::of_hosts(hosts, pairs),
+        }
     }
 
     /// Whatever one sends the other is held back, in answers too; the other is heard as before.
     ///
     /// No new connection comes about between them, whoever dials: a handshake takes both directions.
     pub fn cut(&self, from: &str, to: &str) -> anyhow::Result<Cut> {
-        Ok(Cut::new(self.network()?, vec![self.way(from, to)?]))
+        self.sever(vec![self.pair(from, to)?])
     }
 
     /// Neither of two hears the other.
     pub fn cut_both(&self, a: &str, b: &str) -> anyhow::Result<Cut> {
-        Ok(Cut::new(self.network()?, vec![self.way(a, b)?, self.way(b, a)?]))
+        self.sever(vec![self.pair(a, b)?, self.pair(b, a)?])
     }
 
     /// Nobody hears this member, and it hears nobody.
     pub fn isolate(&self, name: &str) -> anyhow::Result<Cut> {
-        Ok(Cut::new(self.network()?, self.around(name)?))
+        self.sever(self.around(name)?)
     }
 
     /// Members that are named hear only those with whom they share a group. One may be in several groups; one
@@ -66,14 +97,8 @@ impl TestCluster {
         for name in groups.iter().flatten() {
             self.member(name)?;
         }
-        let masters = self.master_names();
-        let mut ways = Vec::new();
-        for (a, b) in shape::pairs(&groups) {
-            if masters.contains(&a) || masters.contains(&b) {
-                ways.extend([self.way(&a, &b)?, self.way(&b, &a)?]);
-            }
-        }
-        Ok(Cut::new(self.network()?, ways))
+        let apart = shape::pairs(&groups).into_iter().filter(|(a, b)| self.pair(a, b).is_ok());
+        self.sever(apart.flat_map(|(a, b)| [(a.clone(), b.clone()), (b, a)]).collect())
     }
 
     /// What one sends the other arrives late, by the latency and by chance up to the jitter more, and in
@@ -85,26 +110,81 @@ impl TestCluster {
         latency: Duration,
         jitter: Duration,
     ) -> anyhow::Result<Delayed> {
-        Ok(Delayed::new(vec![self.way(from, to)?], latency, jitter))
+        let ways = ways(self.proxies()?, &[self.pair(from, to)?])?;
+        Ok(Delayed::new(ways, latency, jitter))
     }
 
     /// What a member sends and what it is sent arrives late.
     pub fn delay_around(&self, name: &str, latency: Duration, jitter: Duration) -> anyhow::Result<Delayed> {
-        Ok(Delayed::new(self.around(name)?, latency, jitter))
+        let ways = ways(self.proxies()?, &self.around(name)?)?;
+        Ok(Delayed::new(ways, latency, jitter))
     }
 
     /// Breaks all connections between two; both hear of it at once and may dial again. Says how many there
     /// were.
     pub fn reset(&self, a: &str, b: &str) -> anyhow::Result<usize> {
-        let ways = [self.way(a, b)?];
-        Ok(self.network()?.cables_of(&ways).iter().map(|cable| cable.reset()).sum())
+        let pair = self.pair(a, b)?;
+        match self.network()? {
+            Between::Proxies(network) => {
+                let cables = network.cables_of(&ways(network, &[pair])?);
+                Ok(cables.iter().map(|cable| cable.reset()).sum())
+            }
+            Between::Hosts(hosts) => hosts.reset(a, b),
+        }
+    }
+
+    /// Loses so many in a hundred packets of a host, whichever way they go. Takes [`Plan::hosts`](crate::Plan::hosts).
+    pub fn lose(&self, name: &str, percent: u8) -> anyhow::Result<Lossy> {
+        self.member(name)?;
+        Lossy::new(self.hosts()?, name, percent)
+    }
+
+    /// Pulls a host's cable. Not even the kit reaches it any more. Takes [`Plan::hosts`](crate::Plan::hosts).
+    pub fn unplug(&self, name: &str) -> anyhow::Result<Unplugged> {
+        self.member(name)?;
+        Unplugged::new(self.hosts()?, name)
+    }
+
+    /// Sends a host no more than so many thousand bits a second. Takes [`Plan::hosts`](crate::Plan::hosts).
+    pub fn throttle(&self, name: &str, kbit: u32) -> anyhow::Result<Throttled> {
+        self.member(name)?;
+        Throttled::new(self.hosts()?, name, kbit)
+    }
+
+    /// Does something at the place in the network that a framework has: with hosts, on a thread of that host, as are
+    /// all threads that it starts; else here.
+    pub fn within<T: Send>(&self, framework: &str, what: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+        self.member(framework)?;
+        match &self.network {
+            Some(Between::Hosts(hosts)) => hosts.within(framework, what),
+            _ => Ok(what()),
+        }
     }
 
     /// What passed from one to the other, and what the first one dials.
     pub fn traffic(&self, from: &str, to: &str) -> anyhow::Result<Traffic> {
-        let traffic = self.way(from, to)?.traffic();
-        let cable = self.network()?.cable(from, to);
-        let (live, hanging) = cable.map_or((0, 0), |cable| (cable.live(), cable.hanging()));
-        Ok(Traffic { live, hanging, ..traffic })
+        let pair = self.pair(from, to)?;
+        match self.network()? {
+            Between::Proxies(network) => {
+                let cable = network.cable(from, to);
+                let (live, hanging) = cable.map_or((0, 0), |cable| (cable.live(), cable.hanging()));
+                Ok(Traffic { live, hanging, ..network.way(&pair.0, &pair.1)?.traffic() })
+            }
+            Between::Hosts(hosts) => {
+                let link = hosts.link(from, to)?;
+                Ok(Traffic {
+                    carried: hosts.board.passed(link)?,
+                    held: hosts.board.dropped(&[link])?,
+                    delayed: 0,
+                    reset: hosts.resets(from, to),
+                    live: hosts.sockets(from, to, "established")?,
+                    hanging: hosts.sockets(from, to, "syn-sent")?,
+                })
+            }
+        }
     }
+}
+
+fn ways(network: &Network, pairs: &[Pair]) -> anyhow::Result<Vec<Arc<Way>>> {
+    pairs.iter().map(|(from, to)| network.way(from, to).cloned()).collect()
 }

@@ -74,11 +74,6 @@ impl Network {
         }
     }
 
-    /// The directions from and to a member.
-    pub(crate) fn around(&self, name: &str) -> Vec<Arc<Way>> {
-        self.ways.values().filter(|way| way.from == name || way.to == name).cloned().collect()
-    }
-
     /// The cables on which the bytes of these directions travel.
     pub(crate) fn cables_of(&self, ways: &[Arc<Way>]) -> Vec<Arc<Cable>> {
         let ends = ways.iter().flat_map(|way| [(&way.from, &way.to), (&way.to, &way.from)]);
