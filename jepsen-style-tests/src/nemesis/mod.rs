@@ -2,6 +2,7 @@
 //! undoes the trouble, and records its end with what shows that it bit.
 
 mod agents;
+mod disks;
 mod masters;
 mod members;
 mod mixed;
@@ -9,6 +10,10 @@ mod network;
 mod process;
 
 pub use agents::{kill_agents, pause_agents};
+pub use disks::{
+    cut_power, damage_disk, disk_full, disk_read_only, lie_about_syncs, lose_disk, mixed_disks, slow_syncs,
+    sync_fails, sync_kills,
+};
 pub use masters::{hang_leader, kill_leader, kill_masters, pause_leader, pause_master};
 pub use members::{restart_all, restart_member};
 pub use mixed::mixed;
@@ -30,6 +35,25 @@ pub const RESTART: &str = "restart";
 
 /// The network of a member is cut, and mended.
 pub const CUT: &str = "cut";
+
+/// The power of masters is cut: what they did not sync is gone.
+pub const POWER_CUT: &str = "power-cut";
+/// The syncs of a master fail.
+pub const SYNC_FAILS: &str = "sync-fails";
+/// They take long.
+pub const SYNC_SLOW: &str = "sync-slow";
+/// A master is killed as it begins one, and its power is cut.
+pub const SYNC_KILLS: &str = "sync-kills";
+/// They do nothing and say that they are done; then the power is cut.
+pub const SYNC_LIES: &str = "sync-lies";
+/// The disk of a master has no room.
+pub const DISK_FULL: &str = "disk-full";
+/// It takes no writes.
+pub const READ_ONLY: &str = "read-only";
+/// What a stopped master has is damaged.
+pub const DAMAGE: &str = "damage";
+/// It is gone.
+pub const DISK_LOST: &str = "disk-lost";
 
 /// Launches that count as progress after a fault.
 const PROGRESS_TASKS: u64 = 15;
@@ -57,6 +81,11 @@ impl Dice {
     /// A time between two.
     pub fn time(&mut self, least: Duration, most: Duration) -> Duration {
         self.rng.random_range(least..=most)
+    }
+
+    /// Dice for something else.
+    pub fn seed(&mut self) -> u64 {
+        self.rng.random()
     }
 
     /// So many of these.
@@ -122,6 +151,11 @@ impl<'a> Down<'a> {
         let down = Self::of(cluster, names);
         names.iter().try_for_each(|name| cluster.kill(name))?;
         Ok(down)
+    }
+
+    /// They are not down any more.
+    fn are_up(mut self) {
+        self.names.clear();
     }
 
     fn restart(mut self) -> anyhow::Result<()> {
