@@ -115,6 +115,11 @@ fn operation(entry: &Entry, processes: &mut Processes) -> Option<Operation> {
             let bit = bit.as_deref().map_or_else(|| "nil".into(), string);
             info(f, format!("{{:fault {}, :target {}, :bit {bit}}}", string(fault), string(target)))
         }
+        Event::Said { fault, member, line } => {
+            let value = [("fault", fault), ("member", member), ("line", line)];
+            let value: Vec<_> = value.iter().map(|(key, text)| format!(":{key} {}", string(text))).collect();
+            info("said", format!("{{{}}}", value.join(", ")))
+        }
         Event::Leads { leader, term } => {
             info("leads", format!("{{:leader {}, :term {term}}}", string(leader)))
         }

@@ -97,6 +97,15 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         bit: Option<String>,
     },
+    /// What a member's log called an error while a fault was on it.
+    Said {
+        /// The fault.
+        fault: String,
+        /// The member.
+        member: String,
+        /// The line.
+        line: String,
+    },
     /// A master says that it leads; once for each term.
     Leads {
         /// The master.

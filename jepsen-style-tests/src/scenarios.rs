@@ -43,6 +43,13 @@ const CUT: Duration = Duration::from_secs(3);
 /// Several times what a launch takes then.
 const DELAYED: Duration = Duration::from_secs(4);
 
+/// What is on a disk is more than a log: snapshots are taken every few seconds.
+const QUICK_SNAPSHOTS: &str = "[raft]\nsnapshot-entries = 200\n";
+/// How much later slow syncs are.
+const SLOW_SYNC: Duration = Duration::from_millis(50);
+/// The latest of a master's next syncs that may be its last.
+const SYNCS: usize = 24;
+
 impl Scenario {
     /// Why it cannot run on this machine; nothing if it can.
     pub fn missing(&self) -> Option<String> {
@@ -169,6 +176,163 @@ pub static ALL: &[Scenario] = &[
             let side = if dice.count(2) == 1 { Side::Hearing } else { Side::Speaking };
             Box::pin(nemesis::cut_leader(field, side, CUT))
         },
+    },
+    Scenario {
+        name: "power-cut-one",
+        about: "the power of one master is cut: what it did not sync is gone",
+        master_config: QUICK_SNAPSHOTS,
+        needs: &[Need::Disks],
+        rounds: 5,
+        round: |field, dice| {
+            Box::pin(async move {
+                let name = dice.pick_one(&field.cluster.master_names())?;
+                nemesis::cut_power(field, dice, &[name]).await
+            })
+        },
+    },
+    Scenario {
+        name: "power-cut-minority",
+        about: "the power of some masters, but a minority, is cut at once",
+        master_config: QUICK_SNAPSHOTS,
+        needs: &[Need::Disks],
+        rounds: 5,
+        round: |field, dice| {
+            Box::pin(async move {
+                let names = field.cluster.master_names();
+                let count = dice.count(names.len().saturating_sub(1) / 2);
+                let names = dice.pick(names, count);
+                nemesis::cut_power(field, dice, &names).await
+            })
+        },
+    },
+    Scenario {
+        name: "power-cut-all",
+        about: "the power of all masters is cut at once",
+        master_config: QUICK_SNAPSHOTS,
+        needs: &[Need::Disks],
+        rounds: 5,
+        round: |field, dice| {
+            Box::pin(async move {
+                let names = field.cluster.master_names();
+                nemesis::cut_power(field, dice, &names).await
+            })
+        },
+    },
+    Scenario {
+        name: "disk-sync-fails",
+        about: "a master's disk does not sync (EIO): it ends, and comes back when the disk is well",
+        master_config: QUICK_SNAPSHOTS,
+        needs: &[Need::Tracing],
+        rounds: 3,
+        round: |field, dice| {
+            Box::pin(async move {
+                let name = dice.pick_one(&field.cluster.master_names())?;
+                nemesis::sync_fails(field, &name).await
+            })
+        },
+    },
+    Scenario {
+        name: "disk-sync-slow",
+        about: "each sync takes 50 ms more, a follower's first, then the leader's",
+        master_config: QUICK_SNAPSHOTS,
+        needs: &[Need::Tracing],
+        rounds: 2,
+        round: |field, dice| {
+            Box::pin(async move {
+                let leader = field.cluster.leader().await?;
+                let mut followers = field.cluster.master_names();
+                followers.retain(|name| *name != leader);
+                nemesis::slow_syncs(field, &dice.pick_one(&followers)?, SLOW_SYNC).await?;
+                let leader = field.cluster.leader().await?;
+                nemesis::slow_syncs(field, &leader, SLOW_SYNC).await
+            })
+        },
+    },
+    Scenario {
+        name: "disk-sync-kills",
+        about: "a master is killed as it begins one of its next syncs, and its power is cut",
+        master_config: QUICK_SNAPSHOTS,
+        needs: &[Need::Disks, Need::Tracing],
+        rounds: 6,
+        round: |field, dice| {
+            Box::pin(async move {
+                let name = dice.pick_one(&field.cluster.master_names())?;
+                nemesis::sync_kills(field, &name, dice.count(SYNCS)).await
+            })
+        },
+    },
+    Scenario {
+        name: "disk-full",
+        about: "a master has no room left on its disk",
+        master_config: QUICK_SNAPSHOTS,
+        needs: &[Need::Disks],
+        rounds: 3,
+        round: |field, dice| {
+            Box::pin(async move {
+                let name = dice.pick_one(&field.cluster.master_names())?;
+                nemesis::disk_full(field, &name).await
+            })
+        },
+    },
+    Scenario {
+        name: "disk-read-only",
+        about: "the disk of a master takes no writes any more",
+        master_config: QUICK_SNAPSHOTS,
+        needs: &[Need::Disks],
+        rounds: 3,
+        round: |field, dice| {
+            Box::pin(async move {
+                let name = dice.pick_one(&field.cluster.master_names())?;
+                nemesis::disk_read_only(field, &name).await
+            })
+        },
+    },
+    Scenario {
+        name: "disk-lies",
+        about: "the syncs of one master lie for a while, then its power is cut",
+        master_config: QUICK_SNAPSHOTS,
+        needs: &[Need::Disks, Need::Tracing],
+        rounds: 3,
+        round: |field, dice| {
+            Box::pin(async move {
+                let name = dice.pick_one(&field.cluster.master_names())?;
+                nemesis::lie_about_syncs(field, &name).await
+            })
+        },
+    },
+    Scenario {
+        name: "disk-damaged",
+        about: "a bit is flipped, or a file cut off, in what a stopped master has",
+        master_config: QUICK_SNAPSHOTS,
+        needs: &[],
+        rounds: 10,
+        round: |field, dice| {
+            Box::pin(async move {
+                let name = dice.pick_one(&field.cluster.master_names())?;
+                nemesis::damage_disk(field, dice, &name).await
+            })
+        },
+    },
+    Scenario {
+        name: "disk-lost",
+        about: "a master loses all that it had; it is let back in as a new member",
+        master_config: QUICK_SNAPSHOTS,
+        needs: &[],
+        rounds: 3,
+        round: |field, dice| {
+            Box::pin(async move {
+                let name = dice.pick_one(&field.cluster.master_names())?;
+                nemesis::lose_disk(field, &name).await
+            })
+        },
+    },
+    Scenario {
+        name: "mixed-disks",
+        about: "all of these faults of disks, in an order that the seed decides; each once before any comes again",
+        master_config: QUICK_SNAPSHOTS,
+        needs: &[Need::Disks, Need::Tracing],
+        rounds: 10,
+        round: |field, dice| Box::pin(nemesis::mixed_disks(field, dice)),
     },
     Scenario {
         name: "partitions",

@@ -46,8 +46,11 @@ impl Leader {
             let waiting = Waiting::Subscribe { conn, call: id, suppressed };
             return self.propose(Command::Subscribe(subscribe), waiting, effects);
         }
-        let Some(Peer::Framework(framework_id, _)) = self.conns.get(&conn).cloned() else {
-            return answer(conn, id, CallOutcome::Refused("subscribe first".into()), effects);
+        let framework_id = match self.conns.get(&conn) {
+            Some(Peer::Framework(framework_id, _)) => framework_id.clone(),
+            // It subscribes again, and what it calls meanwhile may be in the log already: it is not refused.
+            Some(Peer::Arriving) => return answer(conn, id, CallOutcome::Busy, effects),
+            _ => return answer(conn, id, CallOutcome::Refused("subscribe first".into()), effects),
         };
         if !self.is_subscribed(conn) {
             let why = "another scheduler of this framework subscribed".into();

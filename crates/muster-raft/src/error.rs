@@ -9,7 +9,10 @@ pub enum OpenError {
     #[error("the master list is wrong: {0}")]
     Config(String),
     /// The directory cannot be made or read.
-    #[error("cannot use the data directory {path}; check that it exists and is writable")]
+    #[error(
+        "cannot use the data directory {path}; check that it exists and is writable, and that its disk has room \
+         and no errors"
+    )]
     Directory {
         /// Which.
         path: PathBuf,

@@ -324,6 +324,9 @@ impl Node {
             // A leader that restarts leads again only in a new term (`protocol` A1).
             enable_leader_restore: Some(false),
             enable_pre_vote: Some(true),
+            // A follower whose disk forgot what it had synced is sent it again. Without this the leader gives up
+            // on it for good, or panics in a debug build.
+            allow_log_reversion: Some(true),
             broadcast_submitted_on_append: Some(true),
             max_payload_entries: 1_024,
             install_snapshot_timeout: 600_000,

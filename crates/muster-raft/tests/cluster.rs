@@ -340,6 +340,33 @@ async fn a_damaged_disk_reports_itself_and_is_replaced_without_an_operator() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_whose_disk_forgot_what_it_synced_is_sent_it_again() {
+    let mut cluster = Cluster::started(3).await;
+    let at = tick(&cluster).await;
+    cluster.agree(at).await;
+    let (leader, reign) = cluster.leader().await;
+    let liar = (0..3).find(|n| *n != leader).unwrap();
+    // What its disk really holds: what it held now.
+    cluster.kill(liar).await;
+    let (data, held) = (cluster.data_dir(liar), cluster.data_dir(liar).with_extension("held"));
+    assert!(std::process::Command::new("cp").arg("-r").args([&data, &held]).status().unwrap().success());
+    cluster.start(liar).await;
+    let mut at = at;
+    for _ in 0..10 {
+        at = tick(&cluster).await;
+    }
+    cluster.agree(at).await;
+    cluster.kill(liar).await;
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::rename(&held, &data).unwrap();
+    cluster.start(liar).await;
+    let at = tick(&cluster).await;
+    cluster.agree(at).await;
+    assert_eq!(cluster.leader().await.1.term, reign.term, "the leader did not mind");
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_creator_with_a_new_disk_creates_no_second_cluster() {
     let mut cluster = Cluster::new(3);
     cluster.tune = |config| config.replace_silence_ms = 500;

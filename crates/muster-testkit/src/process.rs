@@ -172,6 +172,16 @@ impl Process {
         let _ = self.running.signal(Signal::TERM);
     }
 
+    /// The lines that tell of an error or a panic.
+    pub(crate) fn error_lines(&self) -> Vec<String> {
+        let text = std::fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let tells = |line: &&str| {
+            line.contains(" ERROR ") || line.contains("panicked at") || line.starts_with("muster: ")
+        };
+        text.lines().filter(tells).map(str::to_owned).collect()
+    }
+
     /// The last line it said.
     pub(crate) fn last_words(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();

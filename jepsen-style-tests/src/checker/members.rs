@@ -1,5 +1,6 @@
 //! Members: replicas, agents, logs, and whether anything was tested at all.
 
+use super::disks::Excuses;
 use crate::history::{Entry, Event};
 use crate::model::Truth;
 use crate::nemesis::RESTART;
@@ -47,7 +48,8 @@ pub fn two_leaders(history: &[Entry], _: &Truth) -> Vec<String> {
 /// What openraft logs as an error when it is asked something while it is being stopped.
 const STOPPED: [&str; 2] = ["error: raft stopped", "failed to receive from RaftCore: None"];
 
-/// No log tells of an error, and no process was left. Only a member that was asked to end may have said that it did.
+/// No log tells of an error, and no process was left. Only a member that was asked to end may have said that it did,
+/// and one whose disk was at fault may have named that.
 pub fn logs_and_leftovers(history: &[Entry], truth: &Truth) -> Vec<String> {
     let restarted: BTreeSet<&str> = history
         .iter()
@@ -62,8 +64,10 @@ pub fn logs_and_leftovers(history: &[Entry], truth: &Truth) -> Vec<String> {
             && line.contains(" ERROR openraft")
             && STOPPED.iter().any(|words| line.contains(words))
     };
-    let errors = truth.error_lines.iter().filter(|line| !explained(line)).cloned();
-    errors.chain(truth.left.iter().map(|command| format!("left over: {command}"))).collect()
+    let mut excuses = Excuses::of(history);
+    let errors = truth.error_lines.iter().filter(|line| !explained(line) && !excuses.take(line)).cloned();
+    let errors: Vec<_> = errors.collect();
+    errors.into_iter().chain(truth.left.iter().map(|command| format!("left over: {command}"))).collect()
 }
 
 /// Faults were done, each ended, and each says what shows that it bit.

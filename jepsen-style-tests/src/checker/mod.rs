@@ -1,5 +1,6 @@
 //! What must hold. Each checker says what is wrong, nothing if nothing is.
 
+mod disks;
 mod faults;
 mod frameworks;
 mod launches;

@@ -2,6 +2,7 @@
 //! undoes the trouble, and records its end with what shows that it bit.
 
 mod agents;
+mod disks;
 pub(crate) mod frameworks;
 mod leadership;
 mod masters;
@@ -13,6 +14,10 @@ mod process;
 mod weather;
 
 pub use agents::{kill_agents, pause_agents};
+pub use disks::{
+    cut_power, damage_disk, disk_full, disk_read_only, lie_about_syncs, lose_disk, mixed_disks, slow_syncs,
+    sync_fails, sync_kills,
+};
 pub use frameworks::{block_framework, duplicate_framework, expire_framework, fail_over_framework};
 pub use leadership::transfer_leadership;
 pub use masters::{hang_leader, kill_leader, kill_masters, pause_leader, pause_master};
@@ -53,6 +58,25 @@ pub const BLOCK: &str = "block";
 /// A framework is gone for longer than it may be.
 pub const EXPIRE: &str = "expire";
 
+/// The power of masters is cut: what they did not sync is gone.
+pub const POWER_CUT: &str = "power-cut";
+/// The syncs of a master fail.
+pub const SYNC_FAILS: &str = "sync-fails";
+/// They take long.
+pub const SYNC_SLOW: &str = "sync-slow";
+/// A master is killed as it begins one, and its power is cut.
+pub const SYNC_KILLS: &str = "sync-kills";
+/// They do nothing and say that they are done; then the power is cut.
+pub const SYNC_LIES: &str = "sync-lies";
+/// The disk of a master has no room.
+pub const DISK_FULL: &str = "disk-full";
+/// It takes no writes.
+pub const READ_ONLY: &str = "read-only";
+/// What a stopped master has is damaged.
+pub const DAMAGE: &str = "damage";
+/// It is gone.
+pub const DISK_LOST: &str = "disk-lost";
+
 /// Launches that count as progress after a fault.
 const PROGRESS_TASKS: u64 = 15;
 /// How long service may take to come back. An election takes less than a second; the machine may be busy.
@@ -79,6 +103,11 @@ impl Dice {
     /// A time between two.
     pub fn time(&mut self, least: Duration, most: Duration) -> Duration {
         self.rng.random_range(least..=most)
+    }
+
+    /// Dice for something else.
+    pub fn seed(&mut self) -> u64 {
+        self.rng.random()
     }
 
     /// So many of these.
@@ -154,6 +183,11 @@ impl<'a> Down<'a> {
         let down = Self::of(cluster, names);
         names.iter().try_for_each(|name| cluster.kill(name))?;
         Ok(down)
+    }
+
+    /// They are not down any more.
+    fn are_up(mut self) {
+        self.names.clear();
     }
 
     fn restart(mut self) -> anyhow::Result<()> {

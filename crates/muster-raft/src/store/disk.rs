@@ -66,6 +66,7 @@ impl Disk {
     }
 
     fn open_sled(path: &Path, options: StoreOptions) -> io::Result<Self> {
+        options.step("open")?;
         let config = sled::Config::new()
             .path(path)
             .segment_size(SEGMENT_BYTES)
@@ -216,6 +217,23 @@ pub(crate) fn read_entries(
         entries.push((id, payload));
     }
     Ok(entries)
+}
+
+/// Whether a failure to read says something of what is stored. Others say that the machine did not let us, for want of
+/// room, files, rights or a device that works: nothing may be set aside for that.
+pub(crate) fn is_damage(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::InvalidData
+            | Kind::InvalidInput
+            | Kind::UnexpectedEof
+            | Kind::NotFound
+            | Kind::AlreadyExists
+            | Kind::IsADirectory
+            | Kind::NotADirectory
+            | Kind::Other
+    )
 }
 
 /// Whether a problem means a newer version rather than damage.

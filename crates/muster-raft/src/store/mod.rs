@@ -195,7 +195,10 @@ fn inspect(dir: &Path, name: &str, alone: bool, options: &StoreOptions) -> Resul
         return Err(Trouble::Refuse(OpenError::OtherName { path, found, expected }));
     }
     let damaged = |why: String| Trouble::Damaged { why, mark: Some(Box::new(mark.clone())) };
-    let unopened = |error: io::Error| damaged(format!("the log does not open: {error}"));
+    let unopened = |error: io::Error| match disk::is_damage(&error) {
+        true => damaged(format!("the log does not open: {error}")),
+        false => Trouble::Io(error),
+    };
 
     // Opening it would make an empty one in its place.
     if !log_dir.exists() && !mark.blank() {
@@ -210,7 +213,7 @@ fn inspect(dir: &Path, name: &str, alone: bool, options: &StoreOptions) -> Resul
     };
     let opened = match Disk::open(&log_dir, first, options.clone()) {
         // Nothing was acknowledged yet: a power cut may have left a half-made database.
-        Err(_) if mark.blank() && log_dir.exists() => {
+        Err(error) if disk::is_damage(&error) && mark.blank() && log_dir.exists() => {
             std::fs::remove_dir_all(&log_dir)?;
             Disk::open(&log_dir, first, options.clone())
         }
@@ -243,6 +246,7 @@ fn judge(dir: &Path, mark: &Mark, mut scan: Scan) -> Result<(Scan, Snapshots), T
         SnapshotError::Newer(_) | SnapshotError::Record(crate::codec::CodecError::Newer(_)) => {
             newer(error.to_string())
         }
+        SnapshotError::Io(error) if !disk::is_damage(&error) => Trouble::Io(error),
         other => damaged(other.to_string()),
     })?;
     let covered = snapshots.newest.as_ref().and_then(|(meta, _)| meta.last_log_id).map(|id| id.index);
@@ -329,6 +333,7 @@ fn read_snapshots(dir: &Path, scan: &Scan) -> Result<Snapshots, SnapshotError> {
             match verify(&path, length, crc) {
                 Ok(found) => newest = Some(found),
                 Err(SnapshotError::Newer(layout)) => return Err(SnapshotError::Newer(layout)),
+                Err(SnapshotError::Io(error)) if !disk::is_damage(&error) => return Err(error.into()),
                 Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "a snapshot cannot be read");
                     continue;

@@ -349,6 +349,60 @@ async fn a_log_that_cannot_be_copied_is_not_opened_where_nobody_else_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_does_not_let_the_log_be_opened_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    sample(dir.path()).await;
+    let untouched = contents(dir.path());
+    let (device_error, too_many_files) = (5, 24);
+    for refusal in [
+        io::Error::from(io::ErrorKind::StorageFull),
+        io::Error::from(io::ErrorKind::ReadOnlyFilesystem),
+        io::Error::from(io::ErrorKind::PermissionDenied),
+        io::Error::from_raw_os_error(device_error),
+        io::Error::from_raw_os_error(too_many_files),
+    ] {
+        let words = refusal.to_string();
+        let refusal = Mutex::new(Some(refusal));
+        let hook: StepHook = Arc::new(move |step| match step {
+            "open" => lock(&refusal).take().map_or(Ok(()), Err),
+            _ => Ok(()),
+        });
+        let options = StoreOptions { hook: Some(hook), ..StoreOptions::default() };
+        match open(dir.path(), "m1", false, options).err().unwrap() {
+            OpenError::Directory { source, .. } => assert_eq!(source.to_string(), words),
+            other => panic!("{words}: {other}"),
+        }
+        assert!(contents(dir.path()) == untouched, "{words}: something changed");
+    }
+    let store = open_here(dir.path()).store;
+    assert_eq!(store.mark().damage, None);
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vote_survives_damage_to_one_slot_of_the_mark() {
+    for slot in 0..2 {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open_here(dir.path()).store;
+        let mut log = store.log_store();
+        for term in [1, 2] {
+            log.save_vote(&Vote::new(term, 7)).await.unwrap();
+        }
+        append(&mut log, vec![entry(2, 0, 10)]).await.unwrap();
+        log.save_vote(&Vote::new(3, 8)).await.unwrap();
+        store.close().await;
+        let mut bytes = std::fs::read(dir.path().join(MARK)).unwrap();
+        // Somewhere in its body.
+        bytes[slot * (64 << 10) + 40] ^= 16;
+        std::fs::write(dir.path().join(MARK), bytes).unwrap();
+        let store = open_here(dir.path()).store;
+        let vote = store.mark().vote.map(|vote| (vote.term, vote.node_id));
+        assert_eq!(vote, Some((3, 8)), "slot {slot}");
+        store.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_longer_than_the_mark_is_no_damage_and_a_torn_end_of_it_is_dropped() {
     let dir = tempfile::tempdir().unwrap();
     sample(dir.path()).await;

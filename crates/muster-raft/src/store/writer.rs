@@ -85,6 +85,10 @@ impl Writer {
                     let result = self.guarded(|this| {
                         let mut mark = this.mark.clone();
                         change(&mut mark);
+                        // Into both slots: a slot that is damaged later is taken for torn, and the other one
+                        // must know as much. Of appends the log tells, of a vote nothing else.
+                        this.write_mark(mark.clone())?;
+                        this.options.step("vote: one slot durable")?;
                         this.write_mark(mark)
                     });
                     done.send(result).ok();
@@ -162,7 +166,7 @@ impl Writer {
         let result = catch_unwind(AssertUnwindSafe(|| work(self)))
             .unwrap_or_else(|_| Err(io::Error::other("sled panicked; see the output of the process")));
         if let Err(error) = &result {
-            self.failed.send_replace(Some(error.to_string()));
+            self.failed.send_replace(Some(format!("its data cannot be stored: {error}")));
         }
         result
     }

@@ -39,8 +39,8 @@ impl TestCluster {
 
     /// Cuts the power of these masters, of all at once: what they did not sync is gone. They are down then, and
     /// their file systems, with their journals replayed, are ready for [`Self::restart`]. Whatever was
-    /// acknowledged before this is called must be there afterwards. Needs disks of their own. It blocks for some
-    /// tenths of a second for each.
+    /// acknowledged before this is called must be there afterwards. It fails when something is there that was not
+    /// synced. Needs disks of their own. It blocks for some tenths of a second for each.
     pub fn power_cut(&self, names: impl IntoIterator<Item = impl AsRef<str>>) -> anyhow::Result<()> {
         let processes = self.named(names)?;
         let names: Vec<_> = processes.iter().map(|process| &*process.name).collect();
@@ -50,7 +50,7 @@ impl TestCluster {
         self.disks()?.cut(&names)?;
         processes.iter().for_each(|process| process.strike());
         processes.iter().try_for_each(|process| process.kill())?;
-        disks.iter().try_for_each(|disk| disk.remount())
+        disks.iter().try_for_each(|disk| disk.power_returns())
     }
 
     /// Fills a master's disk until the handle is dropped; the master may end of it. Needs disks of their own.
@@ -100,6 +100,11 @@ impl TestCluster {
             status.ok_or_else(|| process.last_words())
         })
         .await
+    }
+
+    /// How a member ended that nobody ended, if it did; it can be started again then.
+    pub fn ended(&self, name: &str) -> anyhow::Result<Option<ExitStatus>> {
+        self.process(name)?.bury()
     }
 
     /// Waits until this master has caught up and votes, by the leader's word, under the node id of the disk that it

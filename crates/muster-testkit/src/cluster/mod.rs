@@ -328,16 +328,16 @@ impl TestCluster {
 
     /// Lines of all logs that tell of an error or a panic.
     pub fn error_lines(&self) -> Vec<String> {
-        let mut found = Vec::new();
-        for process in self.processes() {
-            let text = std::fs::read(&process.log).unwrap_or_default();
-            for line in String::from_utf8_lossy(&text).lines() {
-                if line.contains(" ERROR ") || line.contains("panicked at") || line.starts_with("muster: ") {
-                    found.push(format!("{}: {line}", process.name));
-                }
-            }
-        }
-        found
+        let named = |process: &Process| {
+            let lines = process.error_lines().into_iter();
+            lines.map(|line| format!("{}: {line}", process.name)).collect::<Vec<_>>()
+        };
+        self.processes().flat_map(named).collect()
+    }
+
+    /// Lines of one member's log that tell of an error or a panic, in order.
+    pub fn error_lines_of(&self, name: &str) -> anyhow::Result<Vec<String>> {
+        self.process(name).map(Process::error_lines)
     }
 
     /// The logs, by name.

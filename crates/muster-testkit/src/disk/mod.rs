@@ -25,6 +25,8 @@ const DISK_BYTES: u64 = 256 << 20;
 const UNMOUNT_TIME: Duration = Duration::from_secs(20);
 /// Between two tries.
 const LOOK: Duration = Duration::from_millis(10);
+/// What is written and not synced before a power cut: at most its name may be there afterwards.
+const WITNESS: &str = "unsynced";
 /// What disks are made with.
 const PROGRAMS: [&str; 6] = ["unshare", "nsenter", "mkfs.ext4", "mount", "umount", "python3"];
 
@@ -78,10 +80,14 @@ impl Disks {
         self.disks.get(name).with_context(|| format!("{name} has no disk of its own: masters do"))
     }
 
-    /// Cuts the power of these, all at once: nothing that was not synced reaches them any more.
+    /// Cuts the power of these, all at once: nothing that was not synced reaches them any more. Before it something is
+    /// written that is not, for [`Disk::power_returns`].
     pub(crate) fn cut(&self, names: &[&str]) -> anyhow::Result<()> {
-        let seen = names.iter().map(|name| Ok(self.of(name)?.seen()));
-        power::cut(&seen.collect::<anyhow::Result<Vec<_>>>()?)
+        let seen = names.iter().map(|name| Ok(self.of(name)?.seen())).collect::<anyhow::Result<Vec<_>>>()?;
+        for disk in &seen {
+            std::fs::write(disk.join(WITNESS), WITNESS).context("cannot write to a disk")?;
+        }
+        power::cut(&seen)
     }
 }
 
@@ -136,6 +142,18 @@ impl Disk {
     /// Lets it go and takes it again, as when a machine starts: its journal is replayed.
     pub(crate) fn remount(&self) -> anyhow::Result<()> {
         self.unmount().and_then(|()| self.mount())
+    }
+
+    /// Takes it again after its power was cut. Fails if what was not synced is there.
+    pub(crate) fn power_returns(&self) -> anyhow::Result<()> {
+        self.remount()?;
+        let witness = self.seen().join(WITNESS);
+        match std::fs::read(&witness) {
+            Ok(bytes) if bytes.is_empty() => Ok(std::fs::remove_file(witness)?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(_) => bail!("the power cut of {} kept what was not synced", self.at.display()),
+        }
     }
 
     /// Makes it read-only as a file system does by itself when it meets an error of its device.

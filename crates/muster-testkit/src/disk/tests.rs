@@ -45,7 +45,7 @@ fn a_power_cut_keeps_what_was_synced_and_nothing_else() {
     for name in ["m1", "m2"] {
         let disk = disks.of(name).unwrap();
         assert!(std::fs::write(disk.seen().join("late"), name).is_err());
-        disk.remount().unwrap();
+        disk.power_returns().unwrap();
         assert_eq!(std::fs::read_to_string(disk.seen().join("synced")).unwrap(), name);
         assert!(!disk.seen().join("unsynced").exists() && !disk.seen().join("late").exists());
         std::fs::write(disk.seen().join("late"), name).unwrap();
