@@ -27,6 +27,7 @@ impl AgentSession {
 impl Leader {
     pub(crate) fn agent_call(
         &mut self,
+        registry: &Registry,
         conn: ConnId,
         session: Session,
         call: AgentCall,
@@ -45,6 +46,9 @@ impl Leader {
                     return;
                 }
                 _ => {}
+            }
+            if self.newest.is_late_hello(registry, &hello.info.machine_id, conn) {
+                return effects.push(Effect::Close(conn));
             }
             self.conns.insert(conn, Peer::Arriving);
             return self.propose(Command::AdmitAgent(Box::new(hello)), Waiting::Hello { conn }, effects);

@@ -1,6 +1,9 @@
 //! The machine: its state and its step.
 
-use crate::{Config, ConnId, Effect, Input, OperatorCall, linger::Lingering, offer::Offers, shards::Shards};
+use crate::{
+    Config, ConnId, Effect, Input, OperatorCall, late::Newest, linger::Lingering, offer::Offers,
+    shards::Shards,
+};
 use muster_model::{
     AgentId, Call, CallOutcome, Event, FrameworkId, LaunchNumber, Offer, Resources, Role, SchedulerEvent,
     Session, TaskId, TaskSpec, Term, Timestamp,
@@ -21,6 +24,7 @@ pub struct Leader {
     pub(crate) confirms_due: VecDeque<(Timestamp, AgentId)>,
     pub(crate) offers: Offers,
     pub(crate) lingering: Lingering,
+    pub(crate) newest: Newest,
     pub(crate) shards: Shards,
     tickets: u64,
     pub(crate) waiting: BTreeMap<u64, Waiting>,
@@ -129,6 +133,7 @@ impl Leader {
             confirms_due: VecDeque::new(),
             offers: Offers::default(),
             lingering: Lingering::default(),
+            newest: Newest::default(),
             tickets: 0,
             waiting: BTreeMap::new(),
             timers: Default::default(),
@@ -148,7 +153,7 @@ impl Leader {
                 self.scheduler_call(now, registry, conn, id, call, effects);
             }
             Input::Call { conn, call: Call::Agent { session, call } } => {
-                self.agent_call(conn, session, call, effects);
+                self.agent_call(registry, conn, session, call, effects);
             }
             Input::Closed(conn) => self.closed(conn, effects),
             Input::Operator { id, call } => self.operator_call(id, call, effects),

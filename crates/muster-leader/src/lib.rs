@@ -7,6 +7,7 @@
 //! - Its first command is `BeginTerm`; before that is applied it sends nothing and answers nothing.
 //! - Nothing durable is answered before its outcome is applied here.
 //! - An offer id is used at most once, by the framework and in the term it was made for.
+//! - A session is begun by the newest stream of its client: a hello or SUBSCRIBE on an older one comes late.
 //! - What it knows at `BeginTerm` it takes from the registry alone.
 //! - Every map is bounded by the registry, by the connected clients, or by a limit in [`Config`].
 //!
@@ -17,6 +18,7 @@
 mod agent;
 mod applied;
 mod config;
+mod late;
 mod leader;
 mod linger;
 mod offer;

@@ -39,6 +39,10 @@ impl Leader {
                 // The second of those two, come late: it would make a second framework of one scheduler.
                 return answer(conn, id, CallOutcome::Done, effects);
             }
+            if framework_id.as_ref().is_some_and(|id| self.newest.is_late_subscribe(registry, id, conn)) {
+                // Another scheduler whose SUBSCRIBE was merely overtaken dials again.
+                return effects.push(Effect::Close(conn));
+            }
             // A stream that subscribes again begins anew: its former session ends with the new one's commit.
             self.conns.insert(conn, Peer::Arriving);
             let suppressed = suppressed_roles.iter().cloned().collect();

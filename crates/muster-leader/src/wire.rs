@@ -5,7 +5,7 @@ use muster_model::{AgentId, Call, Event, FrameworkId, Index, Timestamp};
 use muster_registry::{Change, Command, Outcome};
 use std::sync::Arc;
 
-/// A client's stream, numbered by the shell; never used again.
+/// A client's stream, numbered by the shell in the order of opening; never used again.
 pub type ConnId = u64;
 
 /// What the shell tells the machine.

@@ -249,6 +249,10 @@ impl Registry {
     pub fn agent(&self, id: &AgentId) -> Option<&Agent> {
         self.agents.get(id).map(|agent| &**agent)
     }
+    /// The agent of a machine, unless it is gone.
+    pub fn agent_of_machine(&self, id: &MachineId) -> Option<&AgentId> {
+        self.index.agent_of_machine.get(id)
+    }
     /// All agents that are not forgotten, by id.
     pub fn agents(&self) -> impl Iterator<Item = &Agent> {
         self.agents.values().map(|agent| &**agent)

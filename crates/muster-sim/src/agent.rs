@@ -1,11 +1,21 @@
 //! An agent: the real node machine over an imitated disk and imitated processes.
 
-use crate::cluster::{Client, DownFrame, Event, World};
+use crate::{
+    dice::Dice,
+    fault::{Fault, Step, What},
+    forge::{Heard, Present},
+    plan::{Law, Plan, Planted},
+    world::{Client, DownFrame, Event, World},
+};
 use muster_model::{
-    AgentInfo, Call, Event as Frame, Fence, LaunchNumber, MachineId, Resources, Sealed, Session,
+    AgentEvent as Word, AgentInfo, Call, Event as Frame, Fence, LaunchNumber, MachineId, Resources, Sealed,
+    Session,
 };
 use muster_node::{Down, Effect, End, Input, Node, NodeConfig, Process, Record, Saved, Signal};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Every task of the simulation takes one of an agent's cpus.
+const CPUS: u64 = 4;
 
 #[derive(Debug, Clone)]
 pub(crate) enum AgentEvent {
@@ -18,7 +28,7 @@ pub(crate) enum AgentEvent {
     End(LaunchNumber, i32),
     Dial(u64),
     /// The agent starts again after a crash.
-    Boot,
+    Boot(u64),
     /// It is no longer cut off.
     Resume,
 }
@@ -28,20 +38,27 @@ pub(crate) enum AgentEvent {
 struct Running {
     released: bool,
     end: Option<End>,
+    /// It ends only when it is killed.
+    is_endless: bool,
 }
 
 #[derive(Debug)]
 pub(crate) struct Agent {
     n: usize,
+    dice: Dice,
+    planted: Option<Planted>,
     node: Option<Node>,
     /// Counts boots: what was on its way before a crash is void.
     life: u64,
     synced: Saved,
     waiting: VecDeque<(u64, Vec<Record>)>,
+    /// The disk syncs nothing before this.
+    stall_until: u64,
     processes: BTreeMap<LaunchNumber, Running>,
     /// Every launch whose command was let go.
-    pub(crate) started: BTreeSet<LaunchNumber>,
-    pub(crate) crashes: u64,
+    started: BTreeSet<LaunchNumber>,
+    /// The newest session it was welcomed in.
+    session: Session,
     stream: Option<u64>,
     /// Whether its machine knows of the stream.
     is_open: bool,
@@ -56,16 +73,17 @@ fn config(n: usize) -> NodeConfig {
             machine_id: MachineId::new(format!("machine-{n}")),
             hostname: format!("host-{n}").into(),
             port: 5051,
-            resources: Resources::of(4_000, 4_000),
+            resources: Resources::of(1_000 * CPUS, 4_000),
             attributes: Vec::new(),
         },
         sealed: Sealed::default(),
         grace_ms: 1_000,
-        repeat_ms: 10_000,
-        repeat_ms_max: 60_000,
+        repeat_ms: 3_000,
+        repeat_ms_max: 20_000,
         welcome_ms: 3_000,
         tasks_max: 1_000,
-        answered_max: 1_000,
+        // Few, so that low marks are asked for.
+        answered_max: 20,
         wall_at_zero_ms: 0,
     }
 }
@@ -75,16 +93,19 @@ fn process(launch: LaunchNumber) -> Process {
 }
 
 impl Agent {
-    pub(crate) fn new(n: usize) -> Self {
+    pub(crate) fn new(n: usize, plan: &Plan) -> Self {
         Self {
             n,
+            dice: Dice::of(plan.seed, "agent", n),
+            planted: plan.planted,
             node: None,
             life: 0,
             synced: Saved::default(),
             waiting: VecDeque::new(),
+            stall_until: 0,
             processes: BTreeMap::new(),
             started: BTreeSet::new(),
-            crashes: 0,
+            session: Session(0),
             stream: None,
             is_open: false,
             is_isolated: false,
@@ -98,26 +119,30 @@ impl Agent {
         let node = Node::recover(config(self.n), self.synced.clone());
         let recorded: Vec<LaunchNumber> = node.processes().map(|(launch, _)| launch).collect();
         self.node = Some(node);
+        let life = self.life;
         for launch in recorded {
-            let running = self.processes.get(&launch).cloned();
-            let fact = match running {
+            let fact = match self.processes.get(&launch).cloned() {
                 Some(Running { end: Some(end), .. }) => Input::Ended { launch, end },
-                Some(Running { released: true, end: None }) => Input::Released { launch },
+                Some(Running { released: true, .. }) => Input::Released { launch },
                 _ => Input::Ended { launch, end: End::NotReleased },
             };
             self.step(world, fact);
+            if self.life != life {
+                return; // killed while it recovered
+            }
         }
         self.step(world, Input::Begin);
     }
 
-    /// SIGKILL: what was not synced is lost or not, held commands end, running ones go on.
-    pub(crate) fn crash(&mut self, world: &mut World) {
+    /// SIGKILL: of what was not synced a part is lost, held commands end, running ones go on.
+    pub(crate) fn crash(&mut self, world: &mut World, fault: Fault) {
         if self.node.take().is_none() {
             return;
         }
-        self.crashes += 1;
+        let mut dice = fault.dice();
+        world.counts.crashes += 1;
         self.life += 1;
-        let kept = world.dice.between(0, self.waiting.len() as u64 + 1);
+        let kept = dice.between(0, self.waiting.len() as u64 + 1);
         for (_, records) in std::mem::take(&mut self.waiting).into_iter().take(kept as usize) {
             records.iter().for_each(|record| self.synced.apply(record));
         }
@@ -126,11 +151,12 @@ impl Agent {
         });
         self.wants_stream = false;
         self.wake_at = None;
+        self.session = Session(0);
         if let Some(stream) = self.stream.take() {
             world.give_up(stream);
         }
-        let down_ms = world.dice.between(1, 3_000);
-        world.at(world.now_ms + down_ms, Event::Agent(self.n, AgentEvent::Boot));
+        let at = world.now_ms + dice.between(1, 3_000);
+        world.at(at, Event::Agent(self.n, AgentEvent::Boot(self.life)));
     }
 
     /// Cut off from all masters for a while; its tasks go on.
@@ -139,11 +165,15 @@ impl Agent {
             return;
         }
         self.is_isolated = true;
+        world.at(world.now_ms + ms, Event::Agent(self.n, AgentEvent::Resume));
         if let Some(stream) = self.stream {
             world.give_up(stream);
             self.broken(world, stream);
         }
-        world.at(world.now_ms + ms, Event::Agent(self.n, AgentEvent::Resume));
+    }
+
+    pub(crate) fn stall(&mut self, world: &World, ms: u64) {
+        self.stall_until = self.stall_until.max(world.now_ms + ms);
     }
 
     pub(crate) fn resume(&mut self, world: &mut World) {
@@ -151,11 +181,21 @@ impl Agent {
         self.dial(world);
     }
 
+    /// What its machine holds for true, if it has a stream that its machine knows of.
+    pub(crate) fn present(&self) -> Option<Present> {
+        let (node, stream) = (self.node.as_ref()?, self.stream.filter(|_| self.is_open)?);
+        Some(Present {
+            client: Client::Agent(self.n),
+            stream,
+            fence: node.saved().fence,
+            session: self.session,
+        })
+    }
+
     fn dial(&mut self, world: &mut World) {
         if self.wants_stream && !self.is_isolated && self.stream.is_none() {
             self.wants_stream = false;
-            world.open(Client::Agent(self.n));
-            self.stream = world.stream_of(Client::Agent(self.n));
+            self.stream = Some(world.open(Client::Agent(self.n)));
             self.is_open = false;
         }
     }
@@ -182,24 +222,85 @@ impl Agent {
     pub(crate) fn frame(&mut self, world: &mut World, stream: u64, fence: Fence, frame: DownFrame) {
         let (session, down) = match frame {
             DownFrame::Leader => (Session(0), Down::Leader { name: "m".into(), address: "m:1".into() }),
-            DownFrame::Event(event) => match *event {
-                Frame::Agent { session, event } => (session, Down::Event(event)),
+            DownFrame::Event(event) => match &*event {
+                Frame::Agent { session, event } => (*session, Down::Event(event.clone())),
                 Frame::Scheduler(_) => return,
             },
         };
+        if let Down::Event(word) = &down {
+            self.hear(world, stream, fence, session, word);
+        }
         self.step(world, Input::Frame { stream, fence, session, down });
+    }
+
+    /// A frame that does not come from where it seems to.
+    pub(crate) fn forged(&mut self, world: &mut World, heard: Heard) {
+        let Heard { stream, fence, frame, .. } = heard;
+        self.frame(world, stream, fence, frame);
+    }
+
+    /// What is checked of what it is told.
+    fn hear(&mut self, world: &mut World, stream: u64, fence: Fence, session: Session, word: &Word) {
+        let is_present = self.present().is_some_and(|now| now.stream == stream && now.fence == fence);
+        match word {
+            Word::Welcome { agent_id, .. } if is_present && session >= self.session => {
+                self.session = session;
+                // An id that is not on the disk yet may be forgotten: nothing was taken on under it.
+                let id = self.synced.agent_id.as_ref();
+                world.demand(id.is_none_or(|id| id == agent_id), Law::Ids, || {
+                    format!("agent {} is {id:?} and is welcomed as {agent_id}", self.n)
+                });
+            }
+            // A shell that would start whatever it is told to.
+            Word::Run(order)
+                if is_present
+                    && self.planted == Some(Planted::StartsTwice)
+                    && self
+                        .processes
+                        .get(&order.launch)
+                        .is_some_and(|it| it.released && it.end.is_none()) =>
+            {
+                self.release(world, order.launch);
+            }
+            _ => {}
+        }
     }
 
     pub(crate) fn happen(&mut self, world: &mut World, event: AgentEvent) {
         match event {
-            AgentEvent::Boot => self.boot(world),
             AgentEvent::Resume => self.resume(world),
+            AgentEvent::Boot(life) if life == self.life => self.boot(world),
             AgentEvent::Dial(life) if life == self.life => self.dial(world),
-            AgentEvent::Wake(life) if life == self.life => self.step(world, Input::Wake),
+            // One that was set for later and overtaken by an earlier one is void.
+            AgentEvent::Wake(life) if life == self.life && self.wake_at == Some(world.now_ms) => {
+                self.wake_at = None;
+                self.step(world, Input::Wake);
+            }
             AgentEvent::Sync(life, ticket) if life == self.life => self.sync(world, ticket),
             AgentEvent::Report(life, input) if life == self.life => self.step(world, *input),
-            AgentEvent::Dial(_) | AgentEvent::Wake(_) | AgentEvent::Sync(..) | AgentEvent::Report(..) => {}
+            AgentEvent::Boot(_)
+            | AgentEvent::Dial(_)
+            | AgentEvent::Wake(_)
+            | AgentEvent::Sync(..)
+            | AgentEvent::Report(..) => {}
             AgentEvent::End(launch, status) => self.end(world, launch, End::Exited(status)),
+        }
+    }
+
+    /// Whether a fault struck that ended this life.
+    fn struck(&mut self, world: &mut World, step: Step) -> bool {
+        let Some(fault) = world.strike(step) else { return false };
+        match fault.what {
+            What::Cut => {
+                if let Some(stream) = self.stream {
+                    world.breaks(stream);
+                }
+                false
+            }
+            _ => {
+                self.crash(world, fault);
+                true
+            }
         }
     }
 
@@ -208,11 +309,24 @@ impl Agent {
         let mut effects = Vec::new();
         node.step(world.now_ms, input, &mut effects);
         let wake = node.wake_at();
+        let life = self.life;
         for effect in effects {
+            let step = match &effect {
+                Effect::Checkpoint { .. } => Some(Step::Checkpoint),
+                Effect::Send { .. } => Some(Step::Said),
+                Effect::Start(_) => Some(Step::Started),
+                Effect::Release { .. } => Some(Step::Released),
+                Effect::Abandon { .. } | Effect::Signal { .. } => Some(Step::Signalled),
+                Effect::Remove { .. } => Some(Step::Removed),
+                Effect::Dial | Effect::Redial { .. } | Effect::Stop(_) => None,
+            };
             self.perform(world, effect);
+            if self.life != life || step.is_some_and(|step| self.struck(world, step)) {
+                return;
+            }
         }
         if let Some(at) = wake
-            && self.wake_at.is_none_or(|waits| waits > at || waits <= world.now_ms)
+            && self.wake_at.is_none_or(|waits| waits > at.max(world.now_ms + 1))
         {
             let at = at.max(world.now_ms + 1);
             self.wake_at = Some(at);
@@ -221,13 +335,18 @@ impl Agent {
     }
 
     fn sync(&mut self, world: &mut World, ticket: u64) {
+        if world.now_ms < self.stall_until {
+            return world.at(self.stall_until, Event::Agent(self.n, AgentEvent::Sync(self.life, ticket)));
+        }
         let mut last = None;
         while self.waiting.front().is_some_and(|(waits, _)| *waits <= ticket) {
             let Some((done, records)) = self.waiting.pop_front() else { break };
             records.iter().for_each(|record| self.synced.apply(record));
             last = Some(done);
         }
-        if let Some(ticket) = last {
+        if let Some(ticket) = last
+            && !self.struck(world, Step::Synced)
+        {
             self.step(world, Input::Synced { ticket });
         }
     }
@@ -237,6 +356,10 @@ impl Agent {
         match effect {
             Effect::Checkpoint { ticket, records } => {
                 self.waiting.push_back((ticket, records));
+                if self.planted == Some(Planted::SyncsLate) {
+                    let report = AgentEvent::Report(life, Box::new(Input::Synced { ticket }));
+                    world.at(world.now_ms, Event::Agent(self.n, report));
+                }
                 world.soon(8, Event::Agent(self.n, AgentEvent::Sync(life, ticket)));
             }
             Effect::Send { stream, session, call } => {
@@ -256,36 +379,43 @@ impl Agent {
             }
             Effect::Start(start) => {
                 let launch = start.launch;
-                self.processes.insert(launch, Running { released: false, end: None });
+                let is_endless = *start.sealed == *b"endless";
+                self.processes.insert(launch, Running { released: false, end: None, is_endless });
                 let started = Input::Started { launch, process: process(launch) };
                 world.soon(5, Event::Agent(self.n, AgentEvent::Report(life, Box::new(started))));
             }
             Effect::Release { launch } => self.release(world, launch),
             Effect::Abandon { launch } => self.end(world, launch, End::NotReleased),
             Effect::Signal { launch, signal } => {
-                let deaf = signal == Signal::Term && world.dice.percent(30);
+                let deaf = signal == Signal::Term && self.dice.percent(30);
                 if !deaf && self.processes.get(&launch).is_some_and(|it| it.released) {
                     let number = if signal == Signal::Term { 15 } else { 9 };
                     self.end(world, launch, End::Signaled(number));
                 }
             }
             Effect::Remove { .. } => {}
-            Effect::Stop(why) => panic!("agent {} stopped at {} ms: {why}", self.n, world.now_ms),
+            Effect::Stop(why) => {
+                world.demand(false, Law::Served, || format!("agent {} stopped: {why}", self.n));
+            }
         }
     }
 
     fn release(&mut self, world: &mut World, launch: LaunchNumber) {
         let Some(it) = self.processes.get_mut(&launch).filter(|it| it.end.is_none()) else { return };
         it.released = true;
-        assert!(self.started.insert(launch), "launch {launch} was started twice on agent {}", self.n);
-        let running = self.processes.values().filter(|it| it.released && it.end.is_none()).count();
-        // Every task of the simulation takes one of the agent's four cpus.
-        assert!(running <= 4, "agent {} runs {running} tasks at {} ms", self.n, world.now_ms);
+        let is_endless = it.is_endless;
+        world.counts.started += 1;
+        let is_new = self.started.insert(launch);
+        world.demand(is_new, Law::Started, || format!("launch {launch} started twice on agent {}", self.n));
+        let running = self.processes.values().filter(|it| it.released && it.end.is_none()).count() as u64;
+        world.demand(running <= CPUS, Law::Room, || format!("agent {} runs {running} tasks", self.n));
         let released = Input::Released { launch };
         world.soon(3, Event::Agent(self.n, AgentEvent::Report(self.life, Box::new(released))));
-        let ms = world.dice.between(10, 8_000);
-        let status = i32::from(world.dice.percent(20));
-        world.at(world.now_ms + ms, Event::Agent(self.n, AgentEvent::End(launch, status)));
+        let ms = self.dice.between(10, 4_000);
+        let status = i32::from(self.dice.percent(20));
+        if !is_endless {
+            world.at(world.now_ms + ms, Event::Agent(self.n, AgentEvent::End(launch, status)));
+        }
     }
 
     fn end(&mut self, world: &mut World, launch: LaunchNumber, end: End) {
@@ -293,5 +423,13 @@ impl Agent {
         it.end = Some(end.clone());
         let ended = Input::Ended { launch, end };
         world.at(world.now_ms + 4, Event::Agent(self.n, AgentEvent::Report(self.life, Box::new(ended))));
+        self.struck(world, Step::Ended);
+    }
+
+    /// Nothing runs any more.
+    pub(crate) fn check_end(&self, world: &mut World) {
+        let left: Vec<_> =
+            self.processes.iter().filter(|(_, it)| it.released && it.end.is_none()).map(|it| *it.0).collect();
+        world.demand(left.is_empty(), Law::End, || format!("agent {} still runs {left:?}", self.n));
     }
 }

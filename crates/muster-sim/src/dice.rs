@@ -4,8 +4,12 @@
 pub(crate) struct Dice(u64);
 
 impl Dice {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
+    /// Dice of its own for each user: whoever rolls more often changes nobody else's luck.
+    pub(crate) fn of(seed: u64, user: &str, n: usize) -> Self {
+        let name = user.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        Self(Self(seed ^ name.wrapping_add(n as u64)).next())
     }
 
     fn next(&mut self) -> u64 {
@@ -17,11 +21,16 @@ impl Dice {
 
     /// A number from `from` up to and without `to`.
     pub(crate) fn between(&mut self, from: u64, to: u64) -> u64 {
-        from + self.next() % (to - from).max(1)
+        from + self.next() % to.saturating_sub(from).max(1)
     }
 
     /// Whether something of this many chances in a hundred happens.
     pub(crate) fn percent(&mut self, chances: u64) -> bool {
         self.next() % 100 < chances
+    }
+
+    /// One of these, if there are any.
+    pub(crate) fn one_of<T: Copy>(&mut self, all: &[T]) -> Option<T> {
+        all.get(self.between(0, all.len() as u64) as usize).copied()
     }
 }

@@ -1,37 +1,106 @@
-//! Many seeds of a whole cluster. `MUSTER_SIM_SEED=n` runs one seed; `MUSTER_SIM_SEEDS=n` that many.
+//! A slice of the seeds, steps and planted bugs; `examples/seeds.rs` runs as many as one likes.
 
-use muster_sim::Cluster;
+use muster_sim::{Counts, Fault, Law, Plan, Planted, Step, What, When, minimise, run, sweep};
 
-fn run(seed: u64) -> (u64, usize, (u64, usize, u64)) {
-    let shards = 1 + (seed % 3) as u32;
-    let mut cluster = Cluster::new(seed, 4, 3, shards);
-    cluster.run(120_000);
-    let launched = cluster.heal();
-    (cluster.trace(), launched, cluster.counts())
+/// Runs a plan in which every law must hold; the message is the line that replays it.
+fn lawful(plan: &Plan) -> Counts {
+    let run = run(plan);
+    assert_eq!(run.failure, None, "cargo run -p muster-sim --example seeds -- {plan}");
+    run.counts
 }
 
 #[test]
 fn everything_comes_to_its_end_whatever_goes_wrong() {
-    if let Some(seed) = std::env::var("MUSTER_SIM_SEED").ok().and_then(|text| text.parse().ok()) {
-        println!("seed {seed}: {:?}", run(seed));
-        return;
-    }
-    let seeds = std::env::var("MUSTER_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(12);
-    let (mut terms, mut launches, mut crashes) = (0, 0, 0);
-    for seed in 0..seeds {
-        println!("MUSTER_SIM_SEED={seed}"); // shown when the next lines panic
-        let (_, launched, (led, started, crashed)) = run(seed);
-        assert!(started <= launched, "seed {seed}: {started} of {launched} launches were started");
-        terms += led;
-        launches += launched;
-        crashes += crashed;
-    }
+    let seeds = 1..=60;
+    let mut counts = Counts::default();
+    seeds.clone().for_each(|seed| counts += lawful(&Plan::of(seed)));
     // A simulation in which nothing happens proves nothing.
-    assert!(terms > 10 * seeds && launches as u64 > 100 * seeds && crashes > 10 * seeds);
+    let seeds = seeds.count() as u64;
+    assert!(counts.terms > 5 * seeds && counts.crashes > 4 * seeds && counts.breaks > 4 * seeds, "{counts}");
+    assert!(counts.launches > 30 * seeds && counts.acknowledged > counts.launches, "{counts}");
+    assert!(counts.started <= counts.launches && counts.started > counts.launches * 9 / 10, "{counts}");
+    assert!(
+        counts.failovers > seeds / 2 && counts.removed > seeds / 4 && counts.forged > 4 * seeds,
+        "{counts}"
+    );
+}
+
+#[test]
+fn every_step_may_be_the_last() {
+    let swept = sweep(&Plan::calm(1), 8);
+    let failed: Vec<String> = swept.failed.iter().map(ToString::to_string).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    assert!(swept.runs > 8 * Step::ALL.len() as u64 / 2, "{}", swept.runs);
+    assert!(swept.counts.crashes > swept.runs / 4 && swept.counts.terms > swept.runs, "{}", swept.counts);
+}
+
+#[test]
+fn every_kind_of_step_is_made_and_every_fault_strikes() {
+    let runs: Vec<_> = (1..=12).map(|seed| run(&Plan::of(seed))).collect();
+    for step in Step::ALL {
+        assert!(runs.iter().any(|run| run.steps.contains_key(step)), "{}", step.name());
+    }
+    for what in What::ALL {
+        let struck = runs.iter().flat_map(|run| &run.struck).any(|fault| fault.what == *what);
+        assert!(struck, "{}", what.name());
+    }
 }
 
 #[test]
 fn a_seed_replays_to_the_last_event() {
-    assert_eq!(run(7), run(7));
-    assert_ne!(run(7).0, run(8).0);
+    let plan = Plan::of(7);
+    assert_eq!(run(&plan), run(&plan));
+    assert_ne!(run(&plan).trace, run(&Plan::of(8)).trace);
+}
+
+#[test]
+fn a_fault_left_out_leaves_the_rest_as_it_was_until_then() {
+    let mut plan = Plan { faults: Vec::new(), ..Plan::calm(3) };
+    let late = Fault { when: When::At(4_000), what: What::Cut, pick: 1 };
+    plan.faults.push(late);
+    let with = told_until(&plan, 3_999);
+    plan.faults.clear();
+    assert_eq!(with, told_until(&plan, 3_999));
+}
+
+fn told_until(plan: &Plan, ms: u64) -> Vec<String> {
+    let mut lines = Vec::new();
+    muster_sim::tell(plan, &mut |line| lines.push(line.to_owned()));
+    let at = |line: &String| line.trim_start().split(' ').next().and_then(|at| at.parse::<u64>().ok());
+    lines.retain(|line| at(line).is_some_and(|at| at <= ms));
+    assert!(lines.len() > 100);
+    lines
+}
+
+/// A planted bug is found by one of the first seeds, and shrunk to faults that it all needs.
+fn found_and_shrunk(planted: Planted, law: Law, what: What) {
+    let plans = (1..100).map(|seed| Plan { planted: Some(planted), ..Plan::of(seed) });
+    let fails = |plan: &Plan| run(plan).failure.is_some_and(|failure| failure.law == law);
+    let found = plans.into_iter().find(fails).expect("no seed found the planted bug");
+    let (least, last) = minimise(&found, 1_000).expect("it failed, and fails again");
+    assert_eq!(last.failure.map(|failure| failure.law), Some(law));
+    assert!(least.faults.len() < found.faults.len() / 4, "{least}");
+    assert!(least.faults.iter().any(|fault| fault.what == what), "{least}");
+    for n in 0..least.faults.len() {
+        let mut without = least.clone();
+        without.faults.remove(n);
+        assert!(!fails(&without), "{} is not needed: {least}", least.faults[n]);
+    }
+    // Its line replays it, to the last event.
+    let line = least.to_string();
+    let faults = line.rsplit_once("--faults ").expect("a plan names its faults").1;
+    let faults = faults.split(',').map(|text| text.parse().expect("faults round trip")).collect();
+    assert_eq!(run(&Plan { faults, ..least.clone() }).trace, last.trace);
+    // Without the bug nothing is wrong.
+    lawful(&Plan { planted: None, ..least });
+}
+
+#[test]
+fn a_shell_that_starts_a_repeated_order_again_is_found() {
+    found_and_shrunk(Planted::StartsTwice, Law::Started, What::Again);
+}
+
+#[test]
+fn a_shell_that_syncs_too_late_is_found() {
+    found_and_shrunk(Planted::SyncsLate, Law::Kept, What::Crash);
 }

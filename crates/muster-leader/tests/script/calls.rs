@@ -70,7 +70,7 @@ impl Script {
         };
         self.calls += 1;
         let id = words.number("id").unwrap_or(self.calls);
-        let conn = self.stream(name, words.has("anew"));
+        let conn = self.stream(name, words);
         self.step(Input::Call { conn, call: Call::Scheduler { id, call } });
     }
 
@@ -109,7 +109,7 @@ impl Script {
         };
         let session = self.agents.get(name).map_or(Session(0), |(_, session)| *session);
         let session = words.number("session").map_or(session, Session);
-        let conn = self.stream(name, words.has("anew"));
+        let conn = self.stream(name, words);
         self.step(Input::Call { conn, call: Call::Agent { session, call } });
     }
 

@@ -4,7 +4,7 @@
 //! `lead in-flight=N` (calls that may wait for the log) · `resign` · `hold` (nothing commits) · `commit` · `at MS` · `show` · `operator gone A1` · `operator teardown F1` ·
 //! `F1 subscribe|accept|decline|suppress|revive|kill|ack|reconcile|request|message|teardown|closes` ·
 //! `A1 hello|accepted|running|finished|killed|closes|mute|says`. Agents answer pings unless they are mute.
-//! `new` means without the id that it has by now, `anew` on a stream of its own.
+//! `new` means without the id that it has by now, `anew` on a stream of its own, `stream=N` on an older one.
 //! Ticks, pings and heartbeats are not shown, confirmations to agents only by `confirmed A1`.
 
 mod calls;
@@ -151,9 +151,13 @@ impl Script {
         self.clients.clear();
     }
 
-    fn stream(&mut self, client: &str, new: bool) -> ConnId {
+    fn stream(&mut self, client: &str, words: &Words<'_>) -> ConnId {
+        if let Some(conn) = words.number("stream") {
+            self.clients.insert(conn, client.into());
+            return conn;
+        }
         match self.stream_of.get(client) {
-            Some(conn) if !new => *conn,
+            Some(conn) if !words.has("anew") => *conn,
             _ => {
                 self.streams += 1;
                 self.stream_of.insert(client.into(), self.streams);
