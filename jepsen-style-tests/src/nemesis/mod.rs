@@ -105,11 +105,6 @@ impl Dice {
         self.rng.random_range(least..=most)
     }
 
-    /// Dice for something else.
-    pub fn seed(&mut self) -> u64 {
-        self.rng.random()
-    }
-
     /// So many of these.
     pub fn pick(&mut self, mut from: Vec<String>, count: usize) -> Vec<String> {
         let mut picked = Vec::new();
