@@ -7,6 +7,7 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)] // `about` says it, to people too
 pub enum Point {
+    Open,
     Append,
     AppendWritten,
     AppendDurable,
@@ -14,6 +15,7 @@ pub enum Point {
     LogSync,
     MarkWrite,
     MarkSync,
+    VoteMarked,
     Truncate,
     TruncateMarked,
     TruncateDeleted,
@@ -50,6 +52,7 @@ pub enum Point {
 impl Point {
     /// All of them, in the order of their declaration.
     pub const ALL: &[Self] = &[
+        Self::Open,
         Self::Append,
         Self::AppendWritten,
         Self::AppendDurable,
@@ -57,6 +60,7 @@ impl Point {
         Self::LogSync,
         Self::MarkWrite,
         Self::MarkSync,
+        Self::VoteMarked,
         Self::Truncate,
         Self::TruncateMarked,
         Self::TruncateDeleted,
@@ -93,6 +97,7 @@ impl Point {
     /// Its name, as it is set by.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Open => "store.open",
             Self::Append => "store.append",
             Self::AppendWritten => "store.append.written",
             Self::AppendDurable => "store.append.durable",
@@ -100,6 +105,7 @@ impl Point {
             Self::LogSync => "store.log.sync",
             Self::MarkWrite => "store.mark.write",
             Self::MarkSync => "store.mark.sync",
+            Self::VoteMarked => "store.mark.voted",
             Self::Truncate => "store.truncate",
             Self::TruncateMarked => "store.truncate.marked",
             Self::TruncateDeleted => "store.truncate.deleted",
@@ -137,6 +143,7 @@ impl Point {
     /// Where it is.
     pub const fn about(self) -> &'static str {
         match self {
+            Self::Open => "before a log is opened",
             Self::Append => "before entries are written to the log",
             Self::AppendWritten => "entries are written and not synced",
             Self::AppendDurable => "entries are synced, the mark does not say so yet",
@@ -146,6 +153,7 @@ impl Point {
                 "before the mark is written: a vote, the last entry, a membership of the cluster"
             }
             Self::MarkSync => "the mark is written and not synced",
+            Self::VoteMarked => "a vote is in one slot of the mark, not in both",
             Self::Truncate => "before a tail that a new leader replaces is dropped",
             Self::TruncateMarked => "the mark says that it is dropped, its rows are there",
             Self::TruncateDeleted => "its rows are deleted and not synced",

@@ -66,7 +66,7 @@ impl Disk {
     }
 
     fn open_sled(path: &Path, options: StoreOptions) -> io::Result<Self> {
-        options.step("open")?;
+        options.step(Point::Open)?;
         let config = sled::Config::new()
             .path(path)
             .segment_size(SEGMENT_BYTES)

@@ -364,7 +364,7 @@ async fn a_disk_that_does_not_let_the_log_be_opened_is_no_damage() {
         let words = refusal.to_string();
         let refusal = Mutex::new(Some(refusal));
         let hook: StepHook = Arc::new(move |step| match step {
-            "open" => lock(&refusal).take().map_or(Ok(()), Err),
+            Point::Open => lock(&refusal).take().map_or(Ok(()), Err),
             _ => Ok(()),
         });
         let options = StoreOptions { hook: Some(hook), ..StoreOptions::default() };

@@ -88,7 +88,7 @@ impl Writer {
                         // Into both slots: a slot that is damaged later is taken for torn, and the other one
                         // must know as much. Of appends the log tells, of a vote nothing else.
                         this.write_mark(mark.clone())?;
-                        this.options.step("vote: one slot durable")?;
+                        this.options.step(Point::VoteMarked)?;
                         this.write_mark(mark)
                     });
                     done.send(result).ok();

@@ -41,24 +41,31 @@ impl Registry {
                 agent.state = AgentState::Disconnected(disconnection.grace(to.now, grace));
             });
         }
-        if planted!(DropUpdates) || planted!(ForgetLaunches) {
-            self.forget_what_waits(to);
+        if planted!(DropUpdates) {
+            self.drop_updates(to);
+        }
+        if planted!(ForgetLaunches) {
+            self.forget_launches(to);
         }
         to.changes.push(Change::TermBegan);
         Outcome::Done
     }
 
-    /// What the planted bugs of a new term do.
-    fn forget_what_waits(&mut self, to: &mut Context<'_>) {
+    /// A planted bug.
+    fn drop_updates(&mut self, to: &mut Context<'_>) {
         let tasks: Vec<_> = self.tasks.values().map(|task| (**task).clone()).collect();
         for mut task in tasks {
-            if planted!(DropUpdates) {
-                task.updates.clear();
-                self.put_task(task, to);
-            } else if !task.accepted {
-                self.let_go(&mut task, to);
-                self.tasks.remove(&task.key);
-            }
+            task.updates.clear();
+            self.put_task(task, to);
+        }
+    }
+
+    /// A planted bug.
+    fn forget_launches(&mut self, to: &mut Context<'_>) {
+        let waiting = self.tasks.values().filter(|task| !task.accepted);
+        for mut task in waiting.map(|task| (**task).clone()).collect::<Vec<_>>() {
+            self.let_go(&mut task, to);
+            self.tasks.remove(&task.key);
         }
     }
 
