@@ -25,7 +25,7 @@ mod setting;
 pub use bug::Bug;
 pub use point::Point;
 #[cfg(feature = "enabled")]
-pub use set::{Standing, is_planted, pass, plant, reach, set, standing};
+pub use set::{Standing, advance, is_planted, pass, plant, reach, set, standing, take_advance};
 pub use setting::{Action, Setting, SettingError, settings};
 
 /// Whether a [`Bug`] was planted; `false` without the feature.
@@ -43,6 +43,24 @@ macro_rules! planted {
 macro_rules! planted {
     ($bug:ident) => {
         false
+    };
+}
+
+/// The ms of registry time that a test lets pass now; 0 without the feature.
+#[cfg(feature = "enabled")]
+#[macro_export]
+macro_rules! advanced_ms {
+    () => {
+        $crate::take_advance()
+    };
+}
+
+/// The ms of registry time that a test lets pass now; 0 without the feature.
+#[cfg(not(feature = "enabled"))]
+#[macro_export]
+macro_rules! advanced_ms {
+    () => {
+        0
     };
 }
 

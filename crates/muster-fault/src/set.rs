@@ -41,6 +41,19 @@ fn armed() -> MutexGuard<'static, BTreeMap<Point, Armed>> {
     ARMED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Registry time that is to pass at once with the next entry.
+static ADVANCED_MS: AtomicU64 = AtomicU64::new(0);
+
+/// Lets so many ms of registry time pass at once, with the next entry that this process writes as a leader.
+pub fn advance(ms: u64) {
+    ADVANCED_MS.fetch_add(ms, Ordering::Relaxed);
+}
+
+/// The ms that are to pass now; they pass once.
+pub fn take_advance() -> u64 {
+    ADVANCED_MS.swap(0, Ordering::Relaxed)
+}
+
 /// Makes this process have a bug, one at a time: what was planted before is well again.
 pub fn plant(bug: Bug) {
     PLANTED.store(bug as usize, Ordering::Relaxed);

@@ -2,6 +2,7 @@
 //! the monotonic clock, at most two seconds beyond the last one.
 
 use crate::store::lock;
+use muster_fault::advanced_ms;
 use muster_model::Timestamp;
 use std::{
     collections::VecDeque,
@@ -59,7 +60,7 @@ impl Clock {
             inner.stamps.pop_front();
         }
         inner.stamps.push_back(((term, first_ticket), now));
-        if begins { inner.clock } else { inner.at(now) }
+        if begins { inner.clock } else { inner.at(now).plus_ms(advanced_ms!()) }
     }
 
     /// An entry was applied; the registry's clock is now this.

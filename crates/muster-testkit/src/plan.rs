@@ -1,10 +1,14 @@
 //! What a cluster is made of.
 
-use std::path::Path;
+use crate::fail_points::{ADDRESS, PLANT};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 /// A cluster to start.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    /// The binary under test; else the one that `MUSTER_BIN` names or the one beside the test.
+    pub exe: Option<PathBuf>,
     /// How many masters, `m1` and on: 1, 3 or 5.
     pub masters: u16,
     /// How many agents, `a1` and on.
@@ -21,6 +25,11 @@ pub struct Plan {
     /// Whether members reach each other through proxies, one for each pair and direction of dialling, so that
     /// the network between them can be cut. It costs a copy of every byte, so it is off unless asked for.
     pub proxied: bool,
+    /// Whether each member has a debug endpoint, by which its fail points are set. Takes a binary that was built with
+    /// the feature `faults`; another one runs as it always does.
+    pub faults: bool,
+    /// A bug that all members are to have, by a binary with that feature; `docs/chaos.md` lists them.
+    pub planted: Option<String>,
     /// Whether each master has a disk of its own, a loop-mounted ext4 of 256 MiB, so that its power can be cut and
     /// it can fill up. Needs root; [`disks_missing`](crate::disks_missing) says what is not there.
     pub disks: bool,
@@ -33,6 +42,7 @@ pub struct Plan {
 impl Default for Plan {
     fn default() -> Self {
         Self {
+            exe: None,
             masters: 3,
             agents: 3,
             frameworks: 0,
@@ -40,6 +50,8 @@ impl Default for Plan {
             master_config: String::new(),
             log: "info".into(),
             proxied: false,
+            faults: false,
+            planted: None,
             disks: false,
             hosts: false,
         }
@@ -47,6 +59,14 @@ impl Default for Plan {
 }
 
 impl Plan {
+    /// What a member is started by for its faults.
+    pub(crate) fn faults(&self, debug: Option<&SocketAddr>) -> Vec<String> {
+        let debug = debug.map(|address| format!("{ADDRESS}={address}"));
+        let planted = self.planted.as_ref().map(|bug| format!("{PLANT}={bug}"));
+        let set: Vec<_> = debug.into_iter().chain(planted).collect();
+        if set.is_empty() { set } else { ["env".to_owned()].into_iter().chain(set).collect() }
+    }
+
     /// The arguments of a master; its configuration file must exist.
     pub(crate) fn master(&self, dir: &Path, name: &str, members: &str) -> Vec<String> {
         let path = |name: String| dir.join(name).to_string_lossy().into_owned();

@@ -5,6 +5,8 @@
 //! GET    /fail-points         every point: its name, where it is, what it is set to, how often it was reached and fired
 //! PUT    /fail-points/NAME    the body is a setting: error, delay=50, panic or crash, then ,chance= ,after= ,count= ,seed=
 //! DELETE /fail-points/NAME    it lets everybody pass again
+//! POST   /time/advance        the body is a number of ms, at most an hour: the next entry that this master writes as a
+//!                             leader is so much later, and what expires by then does
 //! GET    /bugs                every bug that can be planted, and whether it is
 //! ```
 
@@ -13,7 +15,7 @@ use axum::{
     Json, Router,
     extract::Path,
     http::StatusCode,
-    routing::{get, put},
+    routing::{get, post, put},
 };
 use muster_fault::{Bug, Point, Setting};
 use serde_json::{Value, json};
@@ -25,6 +27,9 @@ const PLANT: &str = "MUSTER_PLANT";
 const POINTS: &str = "MUSTER_FAIL_POINTS";
 /// Names the loopback address of the debug endpoint; without it there is none.
 const ADDRESS: &str = "MUSTER_DEBUG_ADDRESS";
+
+/// The furthest that time can be advanced at once.
+const ADVANCE_MS_MAX: u64 = 60 * 60 * 1_000;
 
 fn named(variable: &str) -> anyhow::Result<Option<String>> {
     match std::env::var(variable) {
@@ -77,6 +82,7 @@ fn router() -> Router {
     Router::new()
         .route("/fail-points", get(list))
         .route("/fail-points/{name}", put(set_named).delete(clear_named))
+        .route("/time/advance", post(advance))
         .route("/bugs", get(bugs))
 }
 
@@ -109,6 +115,16 @@ async fn set_named(Path(name): Path<String>, body: String) -> Answer {
 
 async fn clear_named(Path(name): Path<String>) -> Answer {
     set(point(&name)?, None);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn advance(body: String) -> Answer {
+    let ms = body.trim().parse().ok().filter(|ms| *ms <= ADVANCE_MS_MAX);
+    let help =
+        || (StatusCode::BAD_REQUEST, format!("{body:?}: write a number of ms, at most {ADVANCE_MS_MAX}\n"));
+    let ms = ms.ok_or_else(help)?;
+    tracing::warn!(ms, "time is advanced");
+    muster_fault::advance(ms);
     Ok(StatusCode::NO_CONTENT)
 }
 

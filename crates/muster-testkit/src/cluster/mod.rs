@@ -1,6 +1,7 @@
 //! The cluster: processes, what they say of themselves, and their end.
 
 mod disks;
+mod fail_points;
 mod members;
 mod network;
 
@@ -13,6 +14,7 @@ use crate::{LogEntry, Plan, ask, binary, leftovers, log};
 use anyhow::{Context, bail};
 use muster_proto::v1;
 use muster_sdk::OperatorClient;
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,6 +38,8 @@ pub struct TestCluster {
     frameworks: Vec<String>,
     network: Option<Between>,
     disks: Option<Disks>,
+    /// The members' debug endpoints.
+    debug: BTreeMap<String, SocketAddr>,
 }
 
 /// What lies between the members.
@@ -45,6 +49,11 @@ enum Between {
     Proxies(Network),
     /// A bridge between hosts of their own.
     Hosts(Arc<Hosts>),
+}
+
+/// Addresses of this machine that nobody has.
+fn loopback(count: usize) -> anyhow::Result<Vec<SocketAddr>> {
+    Ok(free_ports(count)?.into_iter().map(|port| (Ipv4Addr::LOCALHOST, port).into()).collect())
 }
 
 /// A replica's state at one index.
@@ -80,7 +89,7 @@ impl Between {
 impl TestCluster {
     /// Starts it and waits until a leader serves and all agents are registered.
     pub async fn start(plan: Plan) -> anyhow::Result<Self> {
-        let exe = binary::find()?;
+        let exe = plan.exe.clone().map_or_else(binary::find, Ok)?;
         let dir = tempfile::Builder::new().prefix("muster-test-").tempdir();
         let dir = dir.context("cannot make a temporary directory; set TMPDIR to one with room")?;
         let names = |letter: char, count: u16| (1..=count).map(move |i| format!("{letter}{i}"));
@@ -91,10 +100,14 @@ impl TestCluster {
         let listeners = [masters.as_slice(), &agents].concat();
         let addresses = match &hosts {
             Some(hosts) => hosts.listeners(&listeners)?,
-            None => free_ports(listeners.len())?
-                .into_iter()
-                .map(|port| (Ipv4Addr::LOCALHOST, port).into())
-                .collect(),
+            None => loopback(listeners.len())?,
+        };
+        let debug = match plan.faults {
+            true if plan.hosts => {
+                bail!("a debug endpoint cannot be reached on a host of its own: ask for one of both")
+            }
+            true => listeners.iter().cloned().zip(loopback(listeners.len())?).collect(),
+            false => BTreeMap::new(),
         };
         let mut masters: Vec<(String, SocketAddr)> = listeners.into_iter().zip(addresses).collect();
         let agents = masters.split_off(plan.masters.into());
@@ -118,7 +131,10 @@ impl TestCluster {
             let log = dir.path().join(format!("{name}.log"));
             let arguments = [arguments, vec!["--log".into(), plan.log.clone()]].concat();
             let before = hosts.as_ref().map(|hosts| hosts.before(name)).unwrap_or_default();
-            Process::new(name.into(), address.to_string(), log, arguments).started_by(before)
+            let faults = plan.faults(debug.get(name));
+            Process::new(name.into(), address.to_string(), log, arguments)
+                .started_by(before)
+                .started_by(faults)
         };
         let master = |(name, address): &(String, SocketAddr)| -> anyhow::Result<Process> {
             std::fs::write(dir.path().join(format!("{name}.toml")), &plan.master_config)?;
@@ -133,7 +149,7 @@ impl TestCluster {
         };
         let (masters, agents) =
             (masters.iter().map(master).collect::<anyhow::Result<_>>()?, agents.iter().map(agent).collect());
-        let cluster = Self { exe, dir, masters, agents, frameworks, network, disks };
+        let cluster = Self { exe, dir, masters, agents, frameworks, network, disks, debug };
         for process in cluster.processes() {
             process.start(&cluster.exe)?;
         }
