@@ -1,12 +1,18 @@
 //! What a scenario needs beside a cluster, and whether this machine has it.
 
-use muster_testkit::Plan;
+use muster_testkit::{Plan, cgroups_missing, clocks, hosts};
 
 /// Something that not every machine has, or not every cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// Members reach each other through proxies, for faults of the network without root.
     Proxies,
+    /// Members and frameworks are on hosts of their own, for faults of packets and cables: network namespaces.
+    Hosts,
+    /// Members' wall clocks can be set off: libfaketime.
+    Clocks,
+    /// Processor time can be shared out: cgroups of version 1, and root.
+    Cgroups,
 }
 
 impl Need {
@@ -14,6 +20,17 @@ impl Need {
     pub fn missing(self) -> Option<String> {
         match self {
             Self::Proxies => None,
+            Self::Hosts => hosts::missing(),
+            Self::Clocks => clocks::missing(),
+            Self::Cgroups => cgroups_missing(),
+        }
+    }
+
+    /// What the program must do for it before it does anything else: it may begin again.
+    pub fn prepare(self) -> anyhow::Result<()> {
+        match self {
+            Self::Hosts => hosts::enter(),
+            Self::Proxies | Self::Clocks | Self::Cgroups => Ok(()),
         }
     }
 
@@ -21,6 +38,9 @@ impl Need {
     pub fn add_to(self, plan: &mut Plan) {
         match self {
             Self::Proxies => plan.proxied = true,
+            Self::Hosts => plan.hosts = true,
+            Self::Clocks => plan.clocks = true,
+            Self::Cgroups => {}
         }
     }
 }

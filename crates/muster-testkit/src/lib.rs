@@ -37,10 +37,12 @@
 
 mod ask;
 mod binary;
+pub mod clocks;
 mod cluster;
 mod fault;
 pub mod hosts;
 mod leftovers;
+mod limits;
 mod network;
 mod plan;
 mod ports;
@@ -49,8 +51,10 @@ mod process;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
+pub use clocks::Skewed;
 pub use cluster::{ClusterEnd, Replica, TestCluster};
 pub use fault::{Cut, Delayed, Lossy, Throttled, Traffic, Unplugged};
+pub use limits::{FewFiles, Starved, cgroups_missing};
 pub use muster_proto::v1;
 pub use plan::Plan;
 pub use process::Paused;

@@ -18,6 +18,7 @@ pub(crate) struct Process {
     pub(crate) arguments: Vec<String>,
     /// A command that begins it, somewhere else for instance, and becomes it.
     before: Vec<String>,
+    environment: Vec<(String, String)>,
     running: Arc<Running>,
 }
 
@@ -59,12 +60,25 @@ impl Running {
 
 impl Process {
     pub(crate) fn new(name: String, address: String, log: PathBuf, arguments: Vec<String>) -> Self {
-        Self { name, address, log, arguments, before: Vec::new(), running: Arc::default() }
+        Self {
+            name,
+            address,
+            log,
+            arguments,
+            before: Vec::new(),
+            environment: Vec::new(),
+            running: Arc::default(),
+        }
     }
 
     /// Has this command begin it. It must become the process that it is given, under the same number.
     pub(crate) fn behind(self, before: Vec<String>) -> Self {
         Self { before, ..self }
+    }
+
+    /// Has it begin with these variables.
+    pub(crate) fn with(self, environment: Vec<(String, String)>) -> Self {
+        Self { environment, ..self }
     }
 
     pub(crate) fn start(&self, exe: &Path) -> anyhow::Result<()> {
@@ -84,6 +98,7 @@ impl Process {
         };
         command
             .args(&self.arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .arg(format!("--die-with={}", std::process::id()))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

@@ -7,7 +7,7 @@ use crate::hosts::Hosts;
 use crate::network::Network;
 use crate::ports::free_ports;
 use crate::process::Process;
-use crate::{Plan, ask, binary, leftovers};
+use crate::{Plan, ask, binary, clocks, leftovers};
 use anyhow::{Context, bail};
 use muster_proto::v1;
 use muster_sdk::OperatorClient;
@@ -109,24 +109,27 @@ impl TestCluster {
             let proxy = network.as_ref().and_then(|network| network.address(from, to));
             proxy.unwrap_or(*address).to_string()
         };
-        let process = |name: &str, address: &SocketAddr, arguments| {
+        let process = |name: &str, address: &SocketAddr, arguments| -> anyhow::Result<Process> {
             let log = dir.path().join(format!("{name}.log"));
             let arguments = [arguments, vec!["--log".into(), plan.log.clone()]].concat();
             let before = hosts.as_ref().map(|hosts| hosts.before(name)).unwrap_or_default();
-            Process::new(name.into(), address.to_string(), log, arguments).behind(before)
+            let clock = if plan.clocks { clocks::make(dir.path(), name)? } else { Vec::new() };
+            Ok(Process::new(name.into(), address.to_string(), log, arguments).behind(before).with(clock))
         };
         let master = |(name, address): &(String, SocketAddr)| -> anyhow::Result<Process> {
             std::fs::write(dir.path().join(format!("{name}.toml")), &plan.master_config)?;
             let member = |other: &(String, SocketAddr)| format!("{}={}", other.0, reached(name, other));
             let members = masters.iter().map(member).collect::<Vec<_>>().join(",");
-            Ok(process(name, address, plan.master(dir.path(), name, &members)))
+            process(name, address, plan.master(dir.path(), name, &members))
         };
         let agent = |(name, address): &(String, SocketAddr)| {
             let addresses = masters.iter().map(|master| reached(name, master)).collect::<Vec<_>>().join(",");
             process(name, address, plan.agent(dir.path(), name, address.port(), &addresses))
         };
-        let (masters, agents) =
-            (masters.iter().map(master).collect::<anyhow::Result<_>>()?, agents.iter().map(agent).collect());
+        let (masters, agents) = (
+            masters.iter().map(master).collect::<anyhow::Result<_>>()?,
+            agents.iter().map(agent).collect::<anyhow::Result<_>>()?,
+        );
         let cluster = Self { exe, dir, masters, agents, frameworks, network };
         for process in cluster.processes() {
             process.start(&cluster.exe)?;
