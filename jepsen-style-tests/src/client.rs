@@ -30,6 +30,8 @@ const ENDLESS_MS: u64 = 600_000;
 /// Offers kept that were used, and how often one is tried again.
 const SPENT_MAX: usize = 4;
 const SPENT_ONE_IN: u32 = 20;
+/// Tasks that are open for longer keep nobody from launching others: their agent may be out of reach.
+const OVERDUE: Duration = Duration::from_secs(5);
 /// Tasks that nobody launched are called so, with a number behind.
 const NOBODYS: &str = "nobodys-";
 
@@ -186,7 +188,9 @@ fn subscribe(
     }
     let framework = Framework::new(name).failover_timeout(failover_timeout);
     let scheduler = OneOfThem { number, shared: shared.clone() };
-    builder.start(framework, scheduler).with_context(|| format!("cannot start a scheduler of {name}"))
+    let start = || builder.start(framework, scheduler);
+    let started = if has_place { cluster.within(name, start)? } else { start() };
+    started.with_context(|| format!("cannot start a scheduler of {name}"))
 }
 
 impl Shared {
@@ -277,6 +281,7 @@ struct Churning {
 #[derive(Debug)]
 struct Open {
     epoch: u64,
+    launched: Instant,
     agent: String,
     /// Nothing was heard of it.
     undecided: bool,
@@ -340,7 +345,8 @@ impl Churning {
 
     fn may_launch(&self) -> bool {
         !self.load.is_stopping()
-            && self.tasks.len() < self.churn.open_max
+            && self.tasks.values().filter(|open| open.launched.elapsed() < OVERDUE).count()
+                < self.churn.open_max
             && self.launched < self.churn.tasks_max
             && self.churn.pace.saturating_mul(u32::try_from(self.launched).unwrap_or(u32::MAX))
                 <= self.begun.elapsed()
@@ -377,7 +383,8 @@ impl Churning {
             needs: amounts(&needs),
         });
         let (epoch, agent) = (self.load.epoch(), offer.hostname.to_string());
-        self.tasks.insert(id, Open { epoch, agent, undecided: true, kill, kill_asked: false });
+        let launched = Instant::now();
+        self.tasks.insert(id, Open { epoch, launched, agent, undecided: true, kill, kill_asked: false });
         Some(task)
     }
 

@@ -5,7 +5,7 @@ use crate::model::{KnownTask, Truth, read_marks};
 use anyhow::Context;
 use muster_testkit::{TestCluster, v1};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 
 /// Between two samples.
@@ -112,6 +112,21 @@ pub async fn tasks_end(cluster: &TestCluster, framework_id: Option<&str>) -> any
         if tasks.is_empty() { Ok(()) } else { Err(format!("{} are there", tasks.len())) }
     })
     .await
+}
+
+/// Waits until the leader shows a task that was launched so far off from now; how far, in seconds.
+pub async fn wall_is_off(cluster: &TestCluster, by: Duration) -> anyhow::Result<u64> {
+    let mut seen = 0;
+    wait("a launch by a wrong clock", async || {
+        let tasks = cluster.operator().tasks(None).await.map_err(|error| error.to_string())?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let off = |task: &v1::Task| Duration::from_millis(task.launched_wall_ms).abs_diff(now);
+        let most = tasks.iter().map(off).max().unwrap_or_default();
+        seen = most.as_secs();
+        if most >= by { Ok(()) } else { Err(format!("the clocks seem to be {seen} s off")) }
+    })
+    .await?;
+    Ok(seen)
 }
 
 /// Asks until it is so. Nobody may be there to answer for a while.

@@ -134,6 +134,9 @@ fn run_scenario(args: &RunArgs) -> anyhow::Result<Ending> {
         say(&format!("{} is skipped: {missing}\n", scenario.name))?;
         return Ok(Ending::Skipped);
     }
+    for need in scenario.needs {
+        need.prepare()?;
+    }
     let options = Options {
         seed: args.seed.unwrap_or_else(rand::random),
         length: args.time.map(Length::Time).or(args.rounds.map(Length::Rounds)),

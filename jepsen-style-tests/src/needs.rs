@@ -1,6 +1,6 @@
 //! What a scenario needs beside a cluster, and whether this machine has it.
 
-use muster_testkit::{Plan, disks_missing, tracing_missing};
+use muster_testkit::{Plan, cgroups_missing, clocks, disks_missing, hosts, tracing_missing};
 
 /// Something that not every machine has, or not every cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +11,12 @@ pub enum Need {
     Disks,
     /// strace, to interfere with the syncs of a live master.
     Tracing,
+    /// Members and frameworks are on hosts of their own, for faults of packets and cables: network namespaces.
+    Hosts,
+    /// Members' wall clocks can be set off: libfaketime.
+    Clocks,
+    /// Processor time can be shared out: cgroups of version 1, and root.
+    Cgroups,
 }
 
 impl Need {
@@ -20,6 +26,17 @@ impl Need {
             Self::Proxies => None,
             Self::Disks => disks_missing(),
             Self::Tracing => tracing_missing(),
+            Self::Hosts => hosts::missing(),
+            Self::Clocks => clocks::missing(),
+            Self::Cgroups => cgroups_missing(),
+        }
+    }
+
+    /// What the program must do for it before it does anything else: it may begin again.
+    pub fn prepare(self) -> anyhow::Result<()> {
+        match self {
+            Self::Hosts => hosts::enter(),
+            Self::Proxies | Self::Disks | Self::Tracing | Self::Clocks | Self::Cgroups => Ok(()),
         }
     }
 
@@ -28,7 +45,9 @@ impl Need {
         match self {
             Self::Proxies => plan.proxied = true,
             Self::Disks => plan.disks = true,
-            Self::Tracing => {}
+            Self::Hosts => plan.hosts = true,
+            Self::Clocks => plan.clocks = true,
+            Self::Tracing | Self::Cgroups => {}
         }
     }
 }

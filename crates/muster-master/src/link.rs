@@ -19,7 +19,7 @@ use std::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -34,7 +34,11 @@ const ITEMS_AT_ONCE: usize = 256;
 /// A message of a link that holds this much takes no further item: with its last frame it stays below the limit.
 const BYTES_AT_ONCE: usize = 64 << 10;
 /// How often a link is tried.
-const PING: Duration = Duration::from_millis(500);
+const PING: Duration = Duration::from_millis(250);
+/// A leader hears no more of a link on which nothing came for this long. What the network held back all the time may
+/// come from clients that have found another way since: their hello would be taken for their newest. So this and
+/// [`PING`] are less than [`SILENCE`] together, after which clients go elsewhere.
+const LATE: Duration = Duration::from_millis(1_500);
 /// A link without a completed round trip for this long tells its clients to dial another master.
 pub(crate) const SILENCE: Duration = Duration::from_secs(2);
 /// How long to wait between attempts to link to a leader that does not serve yet.
@@ -191,6 +195,12 @@ async fn link_up_task(
     loop {
         let Some(v1::LinkUp { client, item }) = items.next() else {
             let ups = tokio::select! {
+                biased;
+                // First: when this process stood still, what is there by now is late as well.
+                () = sleep(LATE) => {
+                    tracing::info!("nothing was heard on a link for 1.5 s: it ends");
+                    break;
+                }
                 ups = incoming.next() => ups,
                 // This master no longer leads: the link ends, and with it what it carried.
                 _ = routes.wait_for(|route| !matches!(route, Route::Local(local) if local.fence == fence)) => break,

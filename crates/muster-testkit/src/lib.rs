@@ -40,12 +40,14 @@
 
 mod ask;
 mod binary;
+pub mod clocks;
 mod cluster;
 mod disk;
 mod fail_points;
 mod fault;
 pub mod hosts;
 mod leftovers;
+mod limits;
 mod log;
 mod network;
 mod plan;
@@ -55,6 +57,7 @@ mod process;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
+pub use clocks::Skewed;
 pub use cluster::{ClusterEnd, Replica, TestCluster};
 pub use disk::damage::{Damage, Damaged};
 pub use disk::disks_missing;
@@ -62,6 +65,7 @@ pub use disk::fault::{FullDisk, ReadOnlyDisk};
 pub use disk::sync::{BadSyncs, SyncFault, tracing_missing};
 pub use fail_points::FailPoint;
 pub use fault::{Cut, Delayed, Lossy, Throttled, Traffic, Unplugged};
+pub use limits::{FewFiles, Starved, cgroups_missing};
 pub use log::LogEntry;
 pub use muster_proto::v1;
 pub use plan::Plan;

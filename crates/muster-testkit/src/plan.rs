@@ -37,6 +37,8 @@ pub struct Plan {
     /// namespace. Takes root, Linux's tools for it ([`crate::hosts::missing`]), and a process that has called
     /// [`crate::hosts::enter`].
     pub hosts: bool,
+    /// Whether each member's wall clock can be set off. Takes libfaketime ([`crate::clocks::missing`]).
+    pub clocks: bool,
 }
 
 impl Default for Plan {
@@ -54,6 +56,7 @@ impl Default for Plan {
             planted: None,
             disks: false,
             hosts: false,
+            clocks: false,
         }
     }
 }

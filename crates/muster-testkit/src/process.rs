@@ -18,6 +18,7 @@ pub(crate) struct Process {
     pub(crate) arguments: Vec<String>,
     /// What it is started by, which becomes it; nothing if it is started as it is.
     started_by: Vec<String>,
+    environment: Vec<(String, String)>,
     running: Arc<Running>,
 }
 
@@ -68,8 +69,8 @@ impl Running {
 
 impl Process {
     pub(crate) fn new(name: String, address: String, log: PathBuf, arguments: Vec<String>) -> Self {
-        let (started_by, running) = Default::default();
-        Self { name, address, log, arguments, started_by, running }
+        let (started_by, environment, running) = Default::default();
+        Self { name, address, log, arguments, started_by, environment, running }
     }
 
     /// To be started by these words, which end in running it in their place, under the same number: in another
@@ -77,6 +78,11 @@ impl Process {
     pub(crate) fn started_by(mut self, words: Vec<String>) -> Self {
         self.started_by.extend(words);
         self
+    }
+
+    /// Has it begin with these variables.
+    pub(crate) fn with(self, environment: Vec<(String, String)>) -> Self {
+        Self { environment, ..self }
     }
 
     pub(crate) fn start(&self, exe: &Path) -> anyhow::Result<()> {
@@ -89,6 +95,7 @@ impl Process {
         let mut command = self.command(exe);
         command
             .args(&self.arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .arg(format!("--die-with={}", std::process::id()))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

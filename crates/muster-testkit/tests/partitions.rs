@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-use muster_sdk::{Filters, Framework, Offer, Scheduler, SchedulerDriver, Task, TaskState, TaskUpdate};
+use muster_sdk::{
+    Filters, Framework, FrameworkId, Offer, Scheduler, SchedulerDriver, Task, TaskState, TaskUpdate,
+};
 use muster_testkit::{Plan, TestCluster};
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 async fn proxied(plan: Plan) -> TestCluster {
@@ -145,6 +147,67 @@ async fn agents_that_do_not_reach_the_leader_run_tasks_through_the_other_masters
     assert!(elsewhere.iter().any(|name| linked(name)), "a1 has found another way");
 
     drop(cuts);
+    ends_well(cluster).await;
+}
+
+/// Tells of each subscription and of being turned away.
+struct Told(mpsc::Sender<String>);
+
+impl Scheduler for Told {
+    fn registered(&mut self, _: &SchedulerDriver, framework_id: &FrameworkId, _: &str) {
+        self.0.blocking_send(framework_id.to_string()).unwrap();
+    }
+
+    fn error(&mut self, _: &SchedulerDriver, message: &str) {
+        self.0.blocking_send(message.into()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_was_said_over_a_link_that_was_cut_is_not_heard_late() {
+    let cluster = proxied(Plan { agents: 0, ..Plan::default() }).await;
+    let leader = cluster.leader().await.unwrap();
+    let follower = but(cluster.master_names(), &leader).remove(0);
+    let address = |name: &str| {
+        let place = cluster.master_names().iter().position(|other| other == name).unwrap();
+        vec![cluster.masters()[place].clone()]
+    };
+    let start = |masters: Vec<String>, id: Option<&str>| {
+        let (say, told) = mpsc::channel(16);
+        let framework = Framework::new("told").failover_timeout(Duration::from_secs(600));
+        let mut builder = SchedulerDriver::builder(masters);
+        if let Some(id) = id {
+            builder = builder.framework_id(FrameworkId::new(id));
+        }
+        (builder.start(framework, Told(say)).unwrap(), told)
+    };
+    let (lasting, mut lasting_told) = start(address(&leader), None);
+    let id = lasting_told.recv().await.unwrap();
+
+    // Another scheduler says hello over the follower's link just when that is cut, and is gone when it heals.
+    let cut = cluster.cut_both(&follower, &leader).unwrap();
+    let (gone, _gone_told) = start(address(&follower), Some(&id));
+    let hello = 200;
+    let until = Instant::now() + Duration::from_secs(30);
+    while cluster.traffic(&follower, &leader).unwrap().held < hello {
+        assert!(Instant::now() < until, "it never said hello");
+        tokio::task::yield_now().await;
+    }
+    let said = || std::fs::read_to_string(cluster.dir().join(format!("{follower}.log"))).unwrap();
+    while !said().contains("no way to a leader") {
+        assert!(Instant::now() < until, "the follower still waits for its leader");
+        tokio::task::yield_now().await;
+    }
+    gone.abort();
+    drop(cut);
+
+    // A third one gets through on the same way: whatever was before it has arrived.
+    let (other, mut other_told) = start(address(&follower), None);
+    assert_ne!(other_told.recv().await.unwrap(), id);
+    assert!(lasting_told.try_recv().is_err(), "the first one was turned away");
+    lasting.stop(true);
+    lasting.ended().await.unwrap();
+    other.abort();
     ends_well(cluster).await;
 }
 

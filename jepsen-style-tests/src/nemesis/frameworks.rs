@@ -1,6 +1,6 @@
 //! Faults of frameworks: their processes die, come twice, or do not read what they are told.
 
-use super::{BLOCK, DUPLICATE, Dice, EXPIRE, FAILOVER, Fault, PROGRESS_TIME, kill_leader};
+use super::{BLOCK, DUPLICATE, Dice, EXPIRE, FAILOVER, Fault, GONE_MAX, PROGRESS_TIME, kill_leader};
 use crate::client::{Client, Setting};
 use crate::cluster;
 use crate::model::MARKS;
@@ -13,8 +13,6 @@ use std::time::{Duration, Instant};
 
 /// Launches that count as progress of one framework, and of the others beside it.
 const OWN_TASKS: u64 = 5;
-/// The most that a framework is gone that comes back.
-const GONE_MAX: Duration = Duration::from_secs(3);
 /// Answers that a framework asks for and does not read: more than all buffers on their way hold. Those to one
 /// call fit into the buffers, else it would be given up again when it reads.
 const UNREAD: u32 = 20_000;

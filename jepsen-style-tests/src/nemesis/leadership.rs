@@ -19,7 +19,17 @@ pub async fn transfer_leadership(field: &Field, dice: &mut Dice) -> anyhow::Resu
         let (leader, term) = field.cluster.serving().await?;
         let next = dice.pick_one(&but(&masters, &leader))?;
         let asked = Instant::now();
-        let later = field.cluster.transfer_leadership(&next).await?;
+        let later = match field.cluster.transfer_leadership(&next).await {
+            Ok(later) => later,
+            // A leader that was about to lose its office hands nothing over.
+            Err(error) => match field.cluster.serving().await? {
+                (name, later) if later > term => {
+                    terms.push(format!("{name} in term {later} by itself"));
+                    continue;
+                }
+                _ => return Err(error),
+            },
+        };
         if later <= term {
             bail!("{leader} of term {term} handed over to {next}, which leads in term {later}");
         }
@@ -29,6 +39,9 @@ pub async fn transfer_leadership(field: &Field, dice: &mut Dice) -> anyhow::Resu
         if others.is_ok() || field.cluster.operator().replace_member(&present, true).await.is_ok() {
             bail!("{next} or {present} was let be replaced while it was there");
         }
+    }
+    if terms.iter().all(|one| one.ends_with("by itself")) {
+        bail!("nobody handed over: {}", terms.join(", "));
     }
     field.load.begin_epoch();
     field.load.progress(PROGRESS_TASKS, PROGRESS_TIME).await.context("after leadership was handed on")?;

@@ -4,7 +4,9 @@
 mod agents;
 mod disks;
 pub(crate) mod frameworks;
+mod hosts;
 mod leadership;
+mod limits;
 mod masters;
 mod members;
 mod mixed;
@@ -19,7 +21,9 @@ pub use disks::{
     sync_fails, sync_kills,
 };
 pub use frameworks::{block_framework, duplicate_framework, expire_framework, fail_over_framework};
+pub use hosts::{host_faults, lose_packets, pull_cable, throttle};
 pub use leadership::transfer_leadership;
+pub use limits::{exhaust_files, skew_clocks, starve};
 pub use masters::{hang_leader, kill_leader, kill_masters, pause_leader, pause_master};
 pub use members::{restart_all, restart_member};
 pub use mixed::mixed;
@@ -47,6 +51,18 @@ pub const CUT: &str = "cut";
 pub const RESET: &str = "reset";
 /// What a member sends and is sent is late.
 pub const DELAY: &str = "delay";
+/// Packets of a host are lost.
+pub const LOSS: &str = "loss";
+/// A host's cable is pulled.
+pub const CABLE: &str = "cable";
+/// A host is sent less than it is meant to be.
+pub const THROTTLE: &str = "throttle";
+/// Wall clocks are wrong.
+pub const CLOCKS: &str = "clocks";
+/// A member can open no more files.
+pub const FILES: &str = "files";
+/// A member gets hardly any processor time.
+pub const STARVE: &str = "starve";
 /// Leadership is handed on.
 pub const TRANSFER: &str = "transfer";
 /// A framework dies, and another process goes on with it.
@@ -81,6 +97,9 @@ pub const DISK_LOST: &str = "disk-lost";
 const PROGRESS_TASKS: u64 = 15;
 /// How long service may take to come back. An election takes less than a second; the machine may be busy.
 const PROGRESS_TIME: Duration = Duration::from_secs(30);
+
+/// The most that a framework is gone that comes back.
+const GONE_MAX: Duration = Duration::from_secs(3);
 
 /// What chance decides in a run: the same for the same seed.
 #[derive(Debug)]

@@ -163,16 +163,27 @@ pub async fn partition(field: &Field, shape: Shape, time: Duration, dice: &mut D
     Ok(())
 }
 
-/// Makes a master lead that an agent is connected to, so that the agents have something to lose.
+/// Makes a master lead that an agent is connected to, so that the agents have something to lose. Agents may move, and
+/// a leader that is about to lose its office hands nothing over, meanwhile.
 async fn lead_near_agents(field: &Field) -> anyhow::Result<()> {
-    let agents = field.cluster.agent_names();
-    for master in field.cluster.master_names() {
-        let connected = |agent: &String| field.cluster.traffic(agent, &master).is_ok_and(|it| it.live > 0);
-        if agents.iter().any(connected) {
-            return field.cluster.transfer_leadership(&master).await.map(drop);
+    let until = Instant::now() + PROGRESS_TIME;
+    loop {
+        let (leader, _) = field.cluster.serving().await?;
+        let agents = field.cluster.agent_names();
+        let near = |master: &String| {
+            agents.iter().any(|agent| field.cluster.traffic(agent, master).is_ok_and(|it| it.live > 0))
+        };
+        if near(&leader) {
+            return Ok(());
+        }
+        let masters = field.cluster.master_names();
+        let nearest =
+            masters.iter().find(|master| near(master)).context("no agent is connected to any master")?;
+        match field.cluster.transfer_leadership(nearest).await {
+            Err(error) if Instant::now() >= until => return Err(error),
+            _ => {}
         }
     }
-    bail!("no agent is connected to any master")
 }
 
 /// What must go on while the network is cut.

@@ -2,8 +2,8 @@
 
 use super::{END_TIME, LOOK, TestCluster};
 use crate::process::Process;
-use crate::{Paused, ask};
-use anyhow::bail;
+use crate::{FewFiles, Paused, Skewed, Starved, ask};
+use anyhow::{Context, bail};
 use std::process::ExitStatus;
 use std::time::Instant;
 
@@ -50,6 +50,31 @@ impl TestCluster {
     /// Makes a member stand still until the handle is dropped.
     pub fn pause(&self, name: &str) -> anyhow::Result<Paused> {
         self.process(name)?.pause()
+    }
+
+    /// Sets a member's wall clock off by so many seconds, its own and its tasks'; its monotonic clock stays true.
+    /// Takes [`Plan::clocks`](crate::Plan::clocks).
+    pub fn skew(&self, name: &str, seconds: i64) -> anyhow::Result<Skewed> {
+        self.process(name)?;
+        Skewed::new(self.dir(), name, seconds)
+    }
+
+    /// Leaves a running member no more than so many open files beyond those that it has; those that it has stay open.
+    pub fn few_files(&self, name: &str, spare: u64) -> anyhow::Result<FewFiles> {
+        FewFiles::new(self.process_id(name)?, spare)
+    }
+
+    /// Leaves a running master so many hundredths of one processor. Takes root and cgroups of version 1
+    /// ([`crate::cgroups_missing`]).
+    pub fn starve(&self, name: &str, percent: u32) -> anyhow::Result<Starved> {
+        if !self.masters.iter().any(|master| master.name == name) {
+            bail!("there is no master {name} in this cluster; an agent's tasks would be starved with it");
+        }
+        Starved::new(self.process_id(name)?, name, percent)
+    }
+
+    fn process_id(&self, name: &str) -> anyhow::Result<u32> {
+        self.pid(name)?.with_context(|| format!("{name} does not run"))
     }
 
     /// Starts a member again that was killed or stopped.

@@ -10,7 +10,7 @@ use crate::hosts::Hosts;
 use crate::network::Network;
 use crate::ports::free_ports;
 use crate::process::Process;
-use crate::{LogEntry, Plan, ask, binary, leftovers, log};
+use crate::{LogEntry, Plan, ask, binary, clocks, leftovers, log};
 use anyhow::{Context, bail};
 use muster_proto::v1;
 use muster_sdk::OperatorClient;
@@ -127,28 +127,33 @@ impl TestCluster {
             let proxy = network.as_ref().and_then(|network| network.address(from, to));
             proxy.unwrap_or(*address).to_string()
         };
-        let process = |name: &str, address: &SocketAddr, arguments| {
+        let process = |name: &str, address: &SocketAddr, arguments| -> anyhow::Result<Process> {
             let log = dir.path().join(format!("{name}.log"));
             let arguments = [arguments, vec!["--log".into(), plan.log.clone()]].concat();
             let before = hosts.as_ref().map(|hosts| hosts.before(name)).unwrap_or_default();
             let faults = plan.faults(debug.get(name));
-            Process::new(name.into(), address.to_string(), log, arguments)
+            let clock = if plan.clocks { clocks::make(dir.path(), name)? } else { Vec::new() };
+            let process = Process::new(name.into(), address.to_string(), log, arguments)
                 .started_by(before)
                 .started_by(faults)
+                .with(clock);
+            Ok(process)
         };
         let master = |(name, address): &(String, SocketAddr)| -> anyhow::Result<Process> {
             std::fs::write(dir.path().join(format!("{name}.toml")), &plan.master_config)?;
             let member = |other: &(String, SocketAddr)| format!("{}={}", other.0, reached(name, other));
             let members = masters.iter().map(member).collect::<Vec<_>>().join(",");
-            let master = process(name, address, plan.master(dir.path(), name, &members));
+            let master = process(name, address, plan.master(dir.path(), name, &members))?;
             Ok(master.started_by(disks.as_ref().map(Disks::enter).unwrap_or_default()))
         };
         let agent = |(name, address): &(String, SocketAddr)| {
             let addresses = masters.iter().map(|master| reached(name, master)).collect::<Vec<_>>().join(",");
             process(name, address, plan.agent(dir.path(), name, address.port(), &addresses))
         };
-        let (masters, agents) =
-            (masters.iter().map(master).collect::<anyhow::Result<_>>()?, agents.iter().map(agent).collect());
+        let (masters, agents) = (
+            masters.iter().map(master).collect::<anyhow::Result<_>>()?,
+            agents.iter().map(agent).collect::<anyhow::Result<_>>()?,
+        );
         let cluster = Self { exe, dir, masters, agents, frameworks, network, disks, debug };
         for process in cluster.processes() {
             process.start(&cluster.exe)?;

@@ -1,0 +1,122 @@
+//! Clocks that are wrong, and masters that are short of open files or of processor time.
+
+use super::{CLOCKS, Dice, FILES, Fault, GONE_MAX, PROGRESS_TASKS, PROGRESS_TIME, STARVE};
+use crate::cluster;
+use crate::run::Field;
+use anyhow::{Context, bail};
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+
+/// How far clocks are set off, in seconds: more than any timeout there is.
+const OFF: u64 = 7_200;
+/// How often they jump, and the time between two jumps.
+const JUMPS: u32 = 12;
+const BETWEEN: Duration = Duration::from_millis(250);
+/// Files that a master may open beyond those that it has, and connections that are dialled to use them up.
+const SPARE_FILES: u64 = 4;
+const DIALS: usize = 64;
+/// What is left of a processor, in hundredths.
+const PERCENT: u32 = 5;
+
+/// The wall clocks of all members jump about by hours. Launches go on, and a framework that dies meanwhile and has
+/// minutes to come back is not taken for gone.
+pub async fn skew_clocks(field: &Field, dice: &mut Dice) -> anyhow::Result<()> {
+    field.cluster.ready().await?;
+    let (leader, term) = field.cluster.serving().await?;
+    let names = [field.cluster.master_names(), field.cluster.agent_names()].concat();
+    let (name, client) = field.clients.first_key_value().context("no framework loads the cluster")?;
+    let fault = Fault::begins(field, CLOCKS, &names);
+    let skewed: Vec<_> = names.iter().map(|name| field.cluster.skew(name, 0)).collect::<Result<_, _>>()?;
+    let begun = Instant::now();
+    field.load.begin_epoch();
+    client.kill().await?;
+    for _ in 0..JUMPS {
+        for clock in &skewed {
+            let off = i64::try_from(dice.time(Duration::ZERO, Duration::from_secs(OFF)).as_secs())?;
+            clock.set(if dice.count(2) == 1 { off } else { -off })?;
+        }
+        tokio::time::sleep(BETWEEN).await;
+    }
+    for clock in &skewed {
+        clock.set(i64::try_from(OFF)?)?;
+    }
+    let seen = cluster::wall_is_off(&field.cluster, Duration::from_secs(OFF / 2)).await?;
+    client.start_another(&field.cluster)?;
+    for name in field.clients.keys() {
+        let progress = field.load.progress_of(name, 2, PROGRESS_TIME).await;
+        progress.context("while wall clocks are wrong")?;
+    }
+    let lasted = begun.elapsed();
+    drop(skewed);
+    field.load.begin_epoch();
+    field.load.progress(PROGRESS_TASKS, PROGRESS_TIME).await.context("after wall clocks were wrong")?;
+    let (new, later) = field.cluster.serving().await?;
+    fault.ends(format!(
+        "all wall clocks jumped {JUMPS} times by up to {OFF} s in {lasted:.2?}; the leader showed a launch {seen} s off; \
+         {name} died meanwhile and went on; {new} leads in term {later} (before: {leader} in {term})"
+    ));
+    Ok(())
+}
+
+/// The leader can open no more files, sockets among them, for so long; connections that it has stay. Then it can.
+pub async fn exhaust_files(field: &Field, time: Duration) -> anyhow::Result<()> {
+    field.cluster.ready().await?;
+    let (leader, term) = field.cluster.serving().await?;
+    let masters = field.cluster.master_names().into_iter().zip(field.cluster.masters());
+    let address = masters.into_iter().find(|(name, _)| *name == leader).map(|(_, address)| address);
+    let address = address.context("the leader has no address")?;
+    let fault = Fault::begins(field, FILES, std::slice::from_ref(&leader));
+    let few = field.cluster.few_files(&leader, SPARE_FILES)?;
+    let begun = Instant::now();
+    let mut held = Vec::new();
+    for _ in 0..DIALS {
+        held.push(tokio::time::timeout(GONE_MAX, TcpStream::connect(&address)).await);
+    }
+    while !few.is_short()? {
+        if begun.elapsed() >= PROGRESS_TIME {
+            bail!("{leader} may have {} files open, and has fewer after {DIALS} dials", few.limit());
+        }
+        tokio::time::sleep(BETWEEN).await;
+    }
+    tokio::time::sleep(time.saturating_sub(begun.elapsed())).await;
+    let lasted = begun.elapsed();
+    let limit = few.limit();
+    drop((few, held));
+    settle(field, &leader).await.context("after the leader could open no file")?;
+    let (new, later) = field.cluster.serving().await?;
+    fault.ends(format!(
+        "{leader} had all of {limit} files open for {lasted:.2?}; {new} leads in term {later} (before: {term}), all was \
+         well {:.2?} after it",
+        begun.elapsed().saturating_sub(lasted)
+    ));
+    Ok(())
+}
+
+/// The leader gets hardly any processor time for so long. Whether it goes on to lead is open; service must come back.
+pub async fn starve(field: &Field, time: Duration) -> anyhow::Result<()> {
+    field.cluster.ready().await?;
+    let (leader, term) = field.cluster.serving().await?;
+    let fault = Fault::begins(field, STARVE, std::slice::from_ref(&leader));
+    let starved = field.cluster.starve(&leader, PERCENT)?;
+    let begun = Instant::now();
+    tokio::time::sleep(time).await;
+    let waited = starved.waited()?;
+    if waited == 0 {
+        bail!("{leader} had enough with {PERCENT} hundredths of a processor");
+    }
+    drop(starved);
+    let lasted = begun.elapsed();
+    settle(field, &leader).await.context("after the leader was starved")?;
+    let (new, later) = field.cluster.serving().await?;
+    fault.ends(format!(
+        "{leader} had {PERCENT} hundredths of a processor for {lasted:.2?} and had to wait {waited} times; {new} leads in \
+         term {later} (before: {term}), all was well {:.2?} after it",
+        begun.elapsed().saturating_sub(lasted)
+    ));
+    Ok(())
+}
+
+async fn settle(field: &Field, name: &str) -> anyhow::Result<()> {
+    super::partitions::whole_again(field).await?;
+    field.cluster.caught_up(name).await
+}
