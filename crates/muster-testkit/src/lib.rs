@@ -56,6 +56,7 @@ pub use disk::damage::{Damage, Damaged};
 pub use disk::disks_missing;
 pub use disk::fault::{FullDisk, ReadOnlyDisk};
 pub use disk::sync::{BadSyncs, SyncFault, tracing_missing};
+pub use disk::thin::ThinDisk;
 pub use fault::{Cut, Delayed, Traffic};
 pub use muster_proto::v1;
 pub use plan::Plan;
