@@ -282,6 +282,19 @@ pub static ALL: &[Scenario] = &[
         },
     },
     Scenario {
+        name: "disk-dies",
+        about: "a master's disk has less room than it says: what is written gets lost on its way, and a sync says so once",
+        master_config: QUICK_SNAPSHOTS,
+        needs: &[Need::Disks],
+        rounds: 3,
+        round: |field, dice| {
+            Box::pin(async move {
+                let name = dice.pick_one(&field.cluster.master_names())?;
+                nemesis::disk_dies(field, &name).await
+            })
+        },
+    },
+    Scenario {
         name: "disk-lies",
         about: "the syncs of one master lie for a while, then its power is cut",
         master_config: QUICK_SNAPSHOTS,
@@ -325,7 +338,7 @@ pub static ALL: &[Scenario] = &[
         about: "all of these faults of disks, in an order that the seed decides; each once before any comes again",
         master_config: QUICK_SNAPSHOTS,
         needs: &[Need::Disks, Need::Tracing],
-        rounds: 10,
+        rounds: 11,
         round: |field, dice| Box::pin(nemesis::mixed_disks(field, dice)),
     },
     Scenario {
