@@ -38,7 +38,7 @@ const AGENT_PAUSE: Duration = Duration::from_secs(3);
 const CUT: Duration = Duration::from_secs(3);
 
 /// What is on a disk is more than a log: snapshots are taken every few seconds.
-const QUICK_SNAPSHOTS: &str = "[raft]\nsnapshot-entries = 200\n";
+const QUICK_SNAPSHOTS: &str = "[raft]\nsnapshot-entries = 50\n";
 /// How much later slow syncs are.
 const SLOW_SYNC: Duration = Duration::from_millis(50);
 /// The latest of a master's next syncs that may be its last.

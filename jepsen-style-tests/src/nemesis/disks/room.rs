@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use std::time::{Duration, Instant};
 
 /// How long a master may take to find out.
-const ANSWER_TIME: Duration = Duration::from_secs(60);
+const ANSWER_TIME: Duration = Duration::from_secs(90);
 /// What a master must say that ends: the kernel's own words. What is on its way to a device that fails meets another
 /// error than what comes later.
 const NO_ROOM: &[&str] = &["No space left on device"];
