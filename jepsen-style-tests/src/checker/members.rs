@@ -1,7 +1,7 @@
 //! Members: replicas, frameworks, logs, and whether anything was tested at all.
 
 use super::disks::Excuses;
-use crate::history::{Entry, Event};
+use crate::history::{Entry, Event, Phase};
 use crate::model::Truth;
 use crate::nemesis::RESTART;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,8 @@ pub fn tasks_left(_: &[Entry], truth: &Truth) -> Vec<String> {
     left.map(|task| format!("{} of {} is still there", task.task, task.framework_id)).collect()
 }
 
-/// Each framework got one id, once, and the registry knows it by that id and no other.
+/// Each framework got one id, once, and the registry knows it by that id. It may know an older one, too, that nobody was
+/// told of and that has no task: the answer to a first SUBSCRIBE was lost with its leader.
 pub fn framework_ids(history: &[Entry], truth: &Truth) -> Vec<String> {
     let mut ids: BTreeMap<&str, &str> = BTreeMap::new();
     let mut wrong = Vec::new();
@@ -34,21 +35,35 @@ pub fn framework_ids(history: &[Entry], truth: &Truth) -> Vec<String> {
         }
     }
     let had: BTreeMap<&str, &str> = ids.into_iter().map(|(name, id)| (id, name)).collect();
+    let told = |name: &str| had.iter().find(|(_, other)| **other == name).map(|(id, _)| *id);
+    let untold = |id: &str, name: &str| {
+        told(name).is_some_and(|told| id < told) && truth.tasks.iter().all(|task| task.framework_id != id)
+    };
     let have: BTreeMap<&str, &str> = truth.frameworks.iter().map(|(id, name)| (&**id, &**name)).collect();
+    let have: BTreeMap<&str, &str> = have.into_iter().filter(|(id, name)| !untold(id, name)).collect();
     if had != have {
         wrong.push(format!("frameworks were told {had:?}, the registry has {have:?}"));
     }
     wrong
 }
 
-/// An agent keeps its id.
+/// An agent keeps its id from its first task on. Before, it may have asked more than once: the answer to its first hello
+/// was lost with its leader.
 pub fn agent_ids(history: &[Entry], _: &Truth) -> Vec<String> {
     let mut ids: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut asked: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut worked: BTreeSet<&str> = BTreeSet::new();
     let mut wrong = Vec::new();
     for entry in history {
+        match &entry.event {
+            Event::Launch { phase: Phase::Invoked, task, agent, .. } => _ = asked.insert(&**task, &**agent),
+            Event::Launch { phase: Phase::Ok, task, .. } => worked.extend(asked.get(&**task).copied()),
+            _ => {}
+        }
         if let Event::AgentId { agent, agent_id } = &entry.event
             && let Some(former) = ids.insert(agent, agent_id)
             && former != agent_id
+            && worked.contains(&**agent)
         {
             wrong.push(format!("{agent} was {former} and became {agent_id}"));
         }
@@ -117,6 +132,7 @@ pub fn nemeses_bit(history: &[Entry], _: &Truth) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::checker::samples::{entry, good, known, refuses};
+    use crate::model::KnownTask;
 
     #[test]
     fn replicas_that_differ_are_seen() {
@@ -135,6 +151,17 @@ mod tests {
         let registered = |id: &str| entry("f1", Event::Registered { framework_id: id.into() });
         refuses(framework_ids, "became x-0002", |history, _| history.push(registered("x-0002")));
         refuses(framework_ids, "the registry has {}", |_, truth| truth.frameworks.clear());
+        let untold = |id: &str, name: &str| {
+            let (history, mut truth) = good();
+            truth.frameworks.insert(id.into(), name.into());
+            framework_ids(&history, &truth).len()
+        };
+        // Only one that is older, of a known name, and has no task.
+        assert_eq!([untold("x-0000", "f1"), untold("x-0000", "f2"), untold("x-0002", "f1")], [0, 1, 1]);
+        refuses(framework_ids, "x-0000", |_, truth| {
+            truth.frameworks.insert("x-0000".into(), "f1".into());
+            truth.tasks.push(KnownTask { framework_id: "x-0000".into(), ..known("t9", true) });
+        });
         refuses(framework_ids, "turned away", |history, _| {
             history.push(entry("f1", Event::Error { message: "removed".into() }));
         });
@@ -142,6 +169,10 @@ mod tests {
 
     #[test]
     fn an_agent_with_a_new_id_is_seen() {
+        // Before its first task it may have asked twice.
+        let (mut history, truth) = good();
+        history.insert(3, entry("sampler", Event::AgentId { agent: "a1".into(), agent_id: "x-S2".into() }));
+        assert_eq!(agent_ids(&history, &truth), Vec::<String>::new());
         refuses(agent_ids, "a1 was x-S1 and became x-S2", |history, _| {
             history.push(entry("sampler", Event::AgentId { agent: "a1".into(), agent_id: "x-S2".into() }));
         });
