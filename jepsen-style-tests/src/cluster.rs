@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 
+/// The state of an agent that another one of its machine has replaced.
+const GONE: &str = "gone";
 /// Between two samples.
 const SAMPLE: Duration = Duration::from_millis(100);
 /// More completed tasks than a run launches.
@@ -49,7 +51,8 @@ impl Seen {
     fn take(&self, agents: &[v1::Agent]) -> Vec<(String, String)> {
         let mut new = Vec::new();
         self.0.send_modify(|all| {
-            for agent in agents {
+            // One that is gone lost its answer with a leader, before it knew its id, or is another one now.
+            for agent in agents.iter().filter(|agent| agent.state != GONE) {
                 let (agent_id, registered) = (agent.agent_id.clone(), agent.state == "registered");
                 let before = all.insert(agent.hostname.clone(), SeenAgent { agent_id, registered });
                 if before.is_none_or(|before| before.agent_id != agent.agent_id) {

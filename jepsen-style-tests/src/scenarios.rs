@@ -44,7 +44,7 @@ const CUT: Duration = Duration::from_secs(3);
 const DELAYED: Duration = Duration::from_secs(4);
 
 /// What is on a disk is more than a log: snapshots are taken every few seconds.
-const QUICK_SNAPSHOTS: &str = "[raft]\nsnapshot-entries = 200\n";
+const QUICK_SNAPSHOTS: &str = "[raft]\nsnapshot-entries = 50\n";
 /// How much later slow syncs are.
 const SLOW_SYNC: Duration = Duration::from_millis(50);
 /// The latest of a master's next syncs that may be its last.
@@ -288,6 +288,19 @@ pub static ALL: &[Scenario] = &[
         },
     },
     Scenario {
+        name: "disk-dies",
+        about: "a master's disk has less room than it says: what is written gets lost on its way, and a sync says so once",
+        master_config: QUICK_SNAPSHOTS,
+        needs: &[Need::Disks],
+        rounds: 3,
+        round: |field, dice| {
+            Box::pin(async move {
+                let name = dice.pick_one(&field.cluster.master_names())?;
+                nemesis::disk_dies(field, &name).await
+            })
+        },
+    },
+    Scenario {
         name: "disk-lies",
         about: "the syncs of one master lie for a while, then its power is cut",
         master_config: QUICK_SNAPSHOTS,
@@ -331,7 +344,7 @@ pub static ALL: &[Scenario] = &[
         about: "all of these faults of disks, in an order that the seed decides; each once before any comes again",
         master_config: QUICK_SNAPSHOTS,
         needs: &[Need::Disks, Need::Tracing],
-        rounds: 10,
+        rounds: 11,
         round: |field, dice| Box::pin(nemesis::mixed_disks(field, dice)),
     },
     Scenario {

@@ -63,6 +63,7 @@ pub use disk::damage::{Damage, Damaged};
 pub use disk::disks_missing;
 pub use disk::fault::{FullDisk, ReadOnlyDisk};
 pub use disk::sync::{BadSyncs, SyncFault, tracing_missing};
+pub use disk::thin::ThinDisk;
 pub use fail_points::FailPoint;
 pub use fault::{Cut, Delayed, Lossy, Throttled, Traffic, Unplugged};
 pub use limits::{FewFiles, Starved, cgroups_missing};

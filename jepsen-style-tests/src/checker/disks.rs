@@ -1,7 +1,9 @@
 //! What masters may call an error because of their disks.
 
 use crate::history::{Entry, Event};
-use crate::nemesis::{DAMAGE, DISK_FULL, DISK_LOST, POWER_CUT, READ_ONLY, SYNC_FAILS, SYNC_KILLS, SYNC_LIES};
+use crate::nemesis::{
+    DAMAGE, DISK_DIES, DISK_FULL, DISK_LOST, POWER_CUT, READ_ONLY, SYNC_FAILS, SYNC_KILLS, SYNC_LIES,
+};
 use std::collections::BTreeMap;
 
 /// An ERROR line with one of these words; by fault, of the members that it hit.
@@ -14,6 +16,7 @@ const OF_TARGETS: &[(&str, &[&str])] = &[
     (POWER_CUT, &[FAILED, AT_THE_END]),
     (SYNC_KILLS, &[FAILED, AT_THE_END]),
     (SYNC_LIES, &[FAILED, AT_THE_END, SET_ASIDE, UNREADABLE]),
+    (DISK_DIES, &[FAILED, NO_ROOM, AT_THE_END, SET_ASIDE, UNREADABLE]),
     (DAMAGE, &[SET_ASIDE, UNREADABLE]),
 ];
 /// The kernel's words.
@@ -31,12 +34,12 @@ const ENDING: &[&str] = &[
     " ERROR openraft::core::raft_core: failed to report metrics, error: watch channel closed",
     " ERROR openraft::core::heartbeat::worker: HeartbeatWorker(",
 ];
-const ENDED: &[&str] = &[SYNC_FAILS, DISK_FULL, READ_ONLY, POWER_CUT, SYNC_KILLS, SYNC_LIES];
+const ENDED: &[&str] = &[SYNC_FAILS, DISK_DIES, DISK_FULL, READ_ONLY, POWER_CUT, SYNC_KILLS, SYNC_LIES];
 /// What openraft says when its leader had no quorum for a moment while it changed the members. It is tried again.
-const LATER: &str =
-    " ERROR openraft::raft::api::management: the second step error: has to forward request to: None";
+const LATER: &[&str] =
+    &[" ERROR openraft::raft::api::management: the ", " step error: has to forward request to: None"];
 /// Faults after which members change.
-const REPLACED: &[&str] = &[DAMAGE, DISK_LOST, SYNC_LIES];
+const REPLACED: &[&str] = &[DAMAGE, DISK_DIES, DISK_LOST, SYNC_LIES];
 
 /// Lines that the faults of disks explain, and how often each.
 #[derive(Debug)]
@@ -74,7 +77,7 @@ impl<'a> Excuses<'a> {
 
 /// Whether a fault that is on explains a line of a member that it hit, or of another one.
 fn explains(fault: &str, hit: bool, line: &str) -> bool {
-    if REPLACED.contains(&fault) && line.contains(LATER) {
+    if REPLACED.contains(&fault) && LATER.iter().all(|words| line.contains(words)) {
         return true;
     }
     let words = OF_TARGETS.iter().find(|(name, _)| *name == fault).map_or(&[] as &[_], |(_, words)| words);
@@ -157,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_leader_may_have_to_change_members_twice_while_one_is_replaced() {
-        let line = format!("t{LATER}, None");
+        let line = format!("t{}first{}, None", LATER[0], LATER[1]);
         let excused = |name: &str| {
             let events = vec![fault(name, "m1", true), said(name, "m2", &line), fault(name, "m1", false)];
             left(events, &[format!("m2: {line}")]) == 0

@@ -17,8 +17,8 @@ mod weather;
 
 pub use agents::{kill_agents, pause_agents};
 pub use disks::{
-    cut_power, damage_disk, disk_full, disk_read_only, lie_about_syncs, lose_disk, mixed_disks, slow_syncs,
-    sync_fails, sync_kills,
+    cut_power, damage_disk, disk_dies, disk_full, disk_read_only, lie_about_syncs, lose_disk, mixed_disks,
+    slow_syncs, sync_fails, sync_kills,
 };
 pub use frameworks::{block_framework, duplicate_framework, expire_framework, fail_over_framework};
 pub use hosts::{host_faults, lose_packets, pull_cable, throttle};
@@ -88,6 +88,8 @@ pub const SYNC_LIES: &str = "sync-lies";
 pub const DISK_FULL: &str = "disk-full";
 /// It takes no writes.
 pub const READ_ONLY: &str = "read-only";
+/// It has less room behind it than it says: what is written gets lost on its way.
+pub const DISK_DIES: &str = "disk-dies";
 /// What a stopped master has is damaged.
 pub const DAMAGE: &str = "damage";
 /// It is gone.

@@ -4,6 +4,7 @@ use super::TestCluster;
 use crate::disk::damage::{self, Damage, Damaged};
 use crate::disk::fault::{FullDisk, ReadOnlyDisk};
 use crate::disk::sync::{BadSyncs, SyncFault};
+use crate::disk::thin::ThinDisk;
 use crate::disk::{Disk, Disks};
 use anyhow::{Context, bail};
 use muster_proto::v1;
@@ -67,6 +68,14 @@ impl TestCluster {
         let process = self.process(name)?;
         process.may_end();
         ReadOnlyDisk::make(disk.clone(), process.running())
+    }
+
+    /// Moves what a stopped master has to a disk that fails when a few blocks more were written to it, until the
+    /// handle is dropped: a real error of writing back, which a sync tells of once. Start the master then; it may end
+    /// of it. Needs disks of their own.
+    pub fn thin_disk(&self, name: &str) -> anyhow::Result<ThinDisk> {
+        self.stopped(name)?;
+        ThinDisk::make(self.disk(name)?.clone(), self.process(name)?.running())
     }
 
     /// Interferes with the syncs of a running master until the handle is dropped; of some faults it may end. Needs

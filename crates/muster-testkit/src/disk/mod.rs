@@ -9,6 +9,7 @@ pub(crate) mod sync;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+pub(crate) mod thin;
 
 use anyhow::{Context, bail};
 use space::MountSpace;

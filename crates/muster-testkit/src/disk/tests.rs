@@ -1,8 +1,11 @@
 //! Each fault of a disk bites, and nothing is left of it.
 
+use super::thin::ThinDisk;
 use super::{Disks, disks_missing};
 use crate::{Damage, Plan, SyncFault, TestCluster, tracing_missing};
+use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Whether the test can be done here. Where all must be done it fails if it cannot.
@@ -102,6 +105,35 @@ async fn a_master_on_a_full_or_read_only_disk_comes_back_when_the_disk_is_well()
     cluster.caught_up(&name).await.unwrap();
     cluster.votes(&name).await.unwrap();
     cluster.end().await.unwrap();
+}
+
+#[test]
+fn a_thin_disk_says_once_that_it_lost_something() {
+    if !may_run(disks_missing()) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let disks = Disks::make(dir.path(), ["m1".into()].into_iter()).unwrap();
+    let disk = disks.of("m1").unwrap();
+    let file = || disk.seen().join("file");
+    std::fs::write(file(), "what was there").unwrap();
+    let thin = ThinDisk::make(disk.clone(), Arc::default()).unwrap();
+    assert_eq!(std::fs::read_to_string(file()).unwrap(), "what was there");
+    let more = std::fs::File::create(disk.seen().join("more")).unwrap();
+    (&more).write_all(&vec![1; 8 << 20]).unwrap();
+    let (mut syncs, mut failed) = (0, 0);
+    // The kernel tells of it once or twice, and then no more.
+    while syncs == failed && syncs < 10 {
+        syncs += 1;
+        failed += usize::from(more.sync_data().is_err());
+    }
+    assert!((1..10).contains(&failed), "{failed} of {syncs} syncs failed");
+    drop((more, thin));
+    assert_eq!(std::fs::read_to_string(file()).unwrap(), "what was there");
+    std::fs::write(disk.seen().join("again"), vec![1; 8 << 20]).unwrap();
+    std::fs::File::open(disk.seen().join("again")).unwrap().sync_all().unwrap();
+    drop(disks);
+    assert_eq!(loops_below(dir.path()), Vec::<String>::new());
 }
 
 #[tokio::test]

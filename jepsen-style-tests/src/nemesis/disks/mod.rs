@@ -7,7 +7,7 @@ mod syncs;
 
 pub use power::cut_power;
 pub use rest::{damage_disk, lose_disk};
-pub use room::{disk_full, disk_read_only};
+pub use room::{disk_dies, disk_full, disk_read_only};
 pub use syncs::{lie_about_syncs, slow_syncs, sync_fails, sync_kills};
 
 use super::{Dice, Fault, PROGRESS_TASKS, PROGRESS_TIME};
@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How long two masters may take to be seen at one index. Each applies a tick a second at least.
 const EQUAL_TIME: Duration = Duration::from_secs(30);
 /// Faults to deal.
-const CARDS: usize = 10;
+const CARDS: usize = 11;
 /// The latest of a master's next syncs that may be its last.
 const SYNCS: usize = 24;
 /// How much later slow syncs are.
@@ -46,6 +46,7 @@ pub async fn mixed_disks(field: &Field, dice: &mut Dice) -> anyhow::Result<()> {
         6 => disk_read_only(field, &one).await,
         7 => lie_about_syncs(field, &one).await,
         8 => damage_disk(field, dice, &one).await,
+        9 => disk_dies(field, &one).await,
         _ => lose_disk(field, &one).await,
     }
 }

@@ -1,17 +1,19 @@
 //! Disks that take no writes.
 
-use super::super::{DISK_FULL, Down, READ_ONLY};
+use super::super::{DISK_DIES, DISK_FULL, Down, READ_ONLY};
+use super::rest::back_somehow;
 use super::{DiskFault, LOOK, equal, progress, status};
 use crate::run::Field;
 use anyhow::{Context, bail};
 use std::time::{Duration, Instant};
 
 /// How long a master may take to find out.
-const ANSWER_TIME: Duration = Duration::from_secs(60);
+const ANSWER_TIME: Duration = Duration::from_secs(90);
 /// What a master must say that ends: the kernel's own words. What is on its way to a device that fails meets another
 /// error than what comes later.
 const NO_ROOM: &[&str] = &["No space left on device"];
 const NO_WRITES: &[&str] = &["Read-only file system", "Input/output error"];
+const NOT_WRITTEN: &[&str] = &[NO_ROOM[0], NO_WRITES[1]];
 /// What it notes that has room in its log still, and none for a snapshot.
 const NO_SNAPSHOT: &str = "no snapshot";
 
@@ -55,6 +57,27 @@ pub async fn disk_read_only(field: &Field, name: &str) -> anyhow::Result<()> {
     drop(read_only);
     let bit = format!("the disk took no writes; {first}, started again {again}");
     comes_back(field, fault, down, name, bit, began).await
+}
+
+/// The disk under a master has less room behind it than it says, so that some of what is written never gets there: at the
+/// first sync of its log that tells of it the master must end with a word that says why; while only snapshots meet it, it
+/// notes that. With what can be read of it on a sound disk it comes back, as the member that it was or as a new one. The
+/// others serve.
+pub async fn disk_dies(field: &Field, name: &str) -> anyhow::Result<()> {
+    let names = [name.to_owned()];
+    field.cluster.serving().await?;
+    let fault = DiskFault::begins(field, DISK_DIES, &names).await?;
+    let down = Down::kill(&field.cluster, &names)?;
+    let thin = field.cluster.thin_disk(name)?;
+    progress(field, "without a master that is down").await?;
+    field.cluster.restart(name)?;
+    let began = Instant::now();
+    let bit = answer(field, &fault, 0, NOT_WRITTEN, true).await?;
+    progress(field, "without a master whose disk died").await?;
+    drop(thin);
+    down.restart()?;
+    let how = back_somehow(field, &fault, name).await.context("after a disk that died")?;
+    fault.ends(format!("writes got lost on their way: {bit}; {how} after {:.2?}", began.elapsed()))
 }
 
 /// Waits until the master has ended and said why, beyond so many lines that it had said before, or goes on, if it may,
