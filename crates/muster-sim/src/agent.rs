@@ -159,6 +159,15 @@ impl Agent {
         world.at(at, Event::Agent(self.n, AgentEvent::Boot(self.life)));
     }
 
+    /// Comes back with an empty disk; whatever ran was ended before.
+    pub(crate) fn wipe(&mut self, world: &mut World, fault: Fault) {
+        self.crash(world, fault);
+        self.synced = Saved::default();
+        self.processes.values_mut().for_each(|it| {
+            it.end.get_or_insert(End::Unknown);
+        });
+    }
+
     /// Cut off from all masters for a while; its tasks go on.
     pub(crate) fn isolate(&mut self, world: &mut World, ms: u64) {
         if self.is_isolated {

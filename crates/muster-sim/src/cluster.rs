@@ -195,6 +195,7 @@ impl Cluster {
             What::Stick => world.sticks(stream, dice.between(500, 12_000)),
             What::Lag => world.lags(stream, dice.between(500, 8_000), dice.between(20, 1_500)),
             What::Crash => self.agents[agent].crash(world, fault),
+            What::Wipe => self.agents[agent].wipe(world, fault),
             What::Isolate => self.agents[agent].isolate(world, dice.between(1_000, 40_000)),
             What::Disk => self.agents[agent].stall(world, dice.between(20, 4_000)),
             What::Log => self.masters.stall(world, dice.between(20, 5_000)),
@@ -238,10 +239,11 @@ impl Cluster {
     /// Whether nothing is left to wait for.
     fn is_over(&self) -> bool {
         let registry = self.masters.registry();
+        let living: Vec<_> = self.frameworks.iter().filter_map(Framework::living_id).collect();
         registry.task_count() == 0
             && self.frameworks.iter().all(Framework::is_settled)
-            && registry.frameworks().count()
-                == self.frameworks.iter().filter_map(Framework::living_id).count()
+            && registry.frameworks().count() == living.len()
+            && living.iter().all(|id| registry.framework(id).is_some_and(|it| it.is_connected()))
             && registry.agents().filter(|agent| agent.is_connected()).count() == self.agents.len()
             && registry.agents().all(|agent| agent.strays.is_empty())
     }

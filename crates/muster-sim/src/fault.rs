@@ -89,13 +89,16 @@ words! {
         Lag = "lag",
         /// An agent is killed: what it had not synced is lost, or a part of it.
         Crash = "crash",
+        /// An agent's machine is set up anew: its disk is empty and nothing runs.
+        Wipe = "wipe",
         /// An agent is cut off from all masters, perhaps long enough to be unreachable.
         Isolate = "isolate",
         /// An agent's disk stalls.
         Disk = "disk",
         /// The log stalls: nothing commits.
         Log = "log",
-        /// A scheduler dies; another one goes on under its id, after the failover timeout or not at all.
+        /// A scheduler dies; another one goes on under its id, perhaps after the failover timeout or not at
+        /// all. Or it stops for good and tears its framework down.
         Away = "away",
         /// A client gets a frame of a deposed leader, of an older session or of a stream it gave up.
         Stale = "stale",
@@ -163,6 +166,7 @@ const SHARES: &[(What, u64)] = &[
     (What::Stick, 8),
     (What::Lag, 8),
     (What::Crash, 14),
+    (What::Wipe, 2),
     (What::Isolate, 5),
     (What::Disk, 5),
     (What::Log, 3),

@@ -29,6 +29,8 @@ pub(crate) enum FrameworkEvent {
     Kill(TaskId),
     /// Another scheduler goes on, if this life is still the newest.
     Return(u64),
+    /// It wants offers again.
+    Revive,
     /// It looks after what lives.
     Chore,
 }
@@ -59,8 +61,12 @@ pub(crate) struct Framework {
     heard_at: u64,
     /// Nobody will go on under its id.
     is_over: bool,
-    /// Nothing new is launched.
+    /// It tears itself down.
+    is_stopping: bool,
+    /// Nothing goes wrong any more: one more task, and then nothing new is launched.
     is_done: bool,
+    /// The last task, once there was an offer for it.
+    last: Option<TaskId>,
 }
 
 impl Framework {
@@ -83,7 +89,9 @@ impl Framework {
             is_subscribed: false,
             heard_at: 0,
             is_over: false,
+            is_stopping: false,
             is_done: false,
+            last: None,
         }
     }
 
@@ -118,6 +126,11 @@ impl Framework {
 
     /// The scheduler's process dies. Another one comes before long, late, or never.
     pub(crate) fn away(&mut self, world: &mut World, fault: Fault) {
+        let mut dice = fault.dice();
+        if dice.percent(10) {
+            self.is_stopping = true;
+            return self.step(world, Input::Stop { failover: false });
+        }
         if self.driver.take().is_none() {
             return;
         }
@@ -128,7 +141,6 @@ impl Framework {
         for stream in std::mem::take(&mut self.streams).into_values() {
             world.give_up(stream);
         }
-        let mut dice = fault.dice();
         let ms = match dice.between(0, 8) {
             0 => {
                 self.is_over = true;
@@ -141,10 +153,15 @@ impl Framework {
         world.at(world.now_ms + ms, Event::Framework(self.n, FrameworkEvent::Return(self.life)));
     }
 
-    /// Launches no more, and ends what lives.
+    /// Launches one more task, and ends what lives.
     pub(crate) fn wind_up(&mut self, world: &mut World) {
         self.is_done = true;
+        self.revive(world);
         self.chore(world);
+    }
+
+    fn revive(&mut self, world: &mut World) {
+        self.step(world, Input::Call(SchedulerCall::Revive { roles: Vec::new() }));
     }
 
     fn chore(&mut self, world: &mut World) {
@@ -176,6 +193,7 @@ impl Framework {
             FrameworkEvent::Kill(_) => {}
             FrameworkEvent::Return(life) if life == self.life && self.driver.is_none() => self.start(world),
             FrameworkEvent::Return(_) => {}
+            FrameworkEvent::Revive => self.revive(world),
             FrameworkEvent::Chore => self.chore(world),
         }
     }
@@ -301,7 +319,9 @@ impl Framework {
     /// The masters want no more of it: right only if it stayed away for too long.
     fn over(&mut self, world: &mut World, error: Option<String>) {
         let removed = error.as_deref().is_some_and(|why| why.contains("has been removed"));
-        world.demand(removed, Law::Served, || format!("framework {} was turned away: {error:?}", self.n));
+        world.demand(removed || self.is_stopping, Law::Served, || {
+            format!("framework {} was turned away: {error:?}", self.n)
+        });
         self.driver = None;
         self.life += 1;
         self.is_over = true;
@@ -387,17 +407,25 @@ impl Framework {
     fn offer(&mut self, world: &mut World, offer: OfferWithAgent) {
         let offer_id = offer.offer.offer_id;
         let refuse_ms = self.dice.between(0, 3_000);
-        if self.is_done || self.dice.percent(20) {
+        if self.last.is_some() || !self.is_done && self.dice.percent(20) {
             let call = SchedulerCall::Decline { offer_ids: vec![offer_id], refuse_ms };
             return self.step(world, Input::Call(call));
         }
-        if self.dice.percent(10) {
+        if !self.is_done && self.dice.percent(10) {
             return self.offers.push(offer_id); // kept until it is rescinded
+        }
+        if !self.is_done && self.dice.percent(5) {
+            self.step(world, Input::Call(SchedulerCall::Suppress { roles: Vec::new() }));
+            let at = world.now_ms + self.dice.between(10, 3_000);
+            world.at(at, Event::Framework(self.n, FrameworkEvent::Revive));
         }
         let cpus = offer.offer.resources.scalar("cpus") / 1_000;
         // Sometimes one task more than there is room for.
-        let count = self.dice.between(1, cpus.max(1) + 2);
+        let count = if self.is_done { 1 } else { self.dice.between(1, cpus.max(1) + 2) };
         let tasks: Vec<TaskSpec> = (0..count).map(|_| self.task(world)).collect();
+        if self.is_done {
+            self.last = tasks.first().map(|task| task.task_id.clone());
+        }
         self.living.extend(tasks.iter().map(|task| task.task_id.clone()));
         let (offer_ids, agent_ids, bad) = (vec![offer_id], Vec::new(), Vec::new());
         let call = SchedulerCall::Accept { offer_ids, tasks, agent_ids, bad, refuse_ms };
@@ -430,14 +458,15 @@ impl Framework {
     /// A framework of this id was torn down.
     pub(crate) fn check_removed(&self, world: &mut World) {
         let away_ms = world.now_ms.saturating_sub(self.heard_at);
-        world.demand(away_ms + HEARS_LATE_MS >= self.failover_ms(), Law::Failover, || {
+        let may_be = self.is_stopping || away_ms + HEARS_LATE_MS >= self.failover_ms();
+        world.demand(may_be, Law::Failover, || {
             format!("framework {} was torn down after {away_ms} ms of {}", self.n, self.failover_ms())
         });
     }
 
-    /// Whether no task is known to live.
+    /// Whether its last task was launched, and none is known to live.
     pub(crate) fn is_settled(&self) -> bool {
-        self.is_over || (self.living.is_empty() && self.is_subscribed)
+        self.is_over || (self.living.is_empty() && self.is_subscribed && self.last.is_some())
     }
 
     /// The id under which it goes on.
@@ -450,6 +479,7 @@ impl Framework {
         if self.is_over {
             return;
         }
+        world.demand(self.last.is_some(), Law::End, || format!("framework {} gets no offers", self.n));
         for key in launched.values().filter(|key| self.id.as_ref() == Some(&key.framework_id)) {
             world.demand(self.ended.contains_key(&key.task_id), Law::End, || {
                 format!("framework {} saw no end of {key}", self.n)

@@ -11,7 +11,7 @@ fn lawful(plan: &Plan) -> Counts {
 
 #[test]
 fn everything_comes_to_its_end_whatever_goes_wrong() {
-    let seeds = 1..=60;
+    let seeds = 1..=40;
     let mut counts = Counts::default();
     seeds.clone().for_each(|seed| counts += lawful(&Plan::of(seed)));
     // A simulation in which nothing happens proves nothing.
@@ -27,16 +27,16 @@ fn everything_comes_to_its_end_whatever_goes_wrong() {
 
 #[test]
 fn every_step_may_be_the_last() {
-    let swept = sweep(&Plan::calm(1), 8);
+    let swept = sweep(&Plan::calm(1), 6);
     let failed: Vec<String> = swept.failed.iter().map(ToString::to_string).collect();
     assert!(failed.is_empty(), "{failed:?}");
-    assert!(swept.runs > 8 * Step::ALL.len() as u64 / 2, "{}", swept.runs);
+    assert!(swept.runs > 6 * Step::ALL.len() as u64 / 2, "{}", swept.runs);
     assert!(swept.counts.crashes > swept.runs / 4 && swept.counts.terms > swept.runs, "{}", swept.counts);
 }
 
 #[test]
 fn every_kind_of_step_is_made_and_every_fault_strikes() {
-    let runs: Vec<_> = (1..=12).map(|seed| run(&Plan::of(seed))).collect();
+    let runs: Vec<_> = (1..=20).map(|seed| run(&Plan::of(seed))).collect();
     for step in Step::ALL {
         assert!(runs.iter().any(|run| run.steps.contains_key(step)), "{}", step.name());
     }
@@ -73,14 +73,15 @@ fn told_until(plan: &Plan, ms: u64) -> Vec<String> {
 }
 
 /// A planted bug is found by one of the first seeds, and shrunk to faults that it all needs.
-fn found_and_shrunk(planted: Planted, law: Law, what: What) {
-    let plans = (1..100).map(|seed| Plan { planted: Some(planted), ..Plan::of(seed) });
+fn found_and_shrunk(planted: Planted, law: Law, by: &[What]) {
+    let small = |seed| Plan { agents: 1, frameworks: 1, ms: 8_000, planted: Some(planted), ..Plan::of(seed) };
+    let plans = (1..100).map(small);
     let fails = |plan: &Plan| run(plan).failure.is_some_and(|failure| failure.law == law);
     let found = plans.into_iter().find(fails).expect("no seed found the planted bug");
     let (least, last) = minimise(&found, 1_000).expect("it failed, and fails again");
     assert_eq!(last.failure.map(|failure| failure.law), Some(law));
     assert!(least.faults.len() < found.faults.len() / 4, "{least}");
-    assert!(least.faults.iter().any(|fault| fault.what == what), "{least}");
+    assert!(least.faults.iter().any(|fault| by.contains(&fault.what)), "{least}");
     for n in 0..least.faults.len() {
         let mut without = least.clone();
         without.faults.remove(n);
@@ -97,10 +98,10 @@ fn found_and_shrunk(planted: Planted, law: Law, what: What) {
 
 #[test]
 fn a_shell_that_starts_a_repeated_order_again_is_found() {
-    found_and_shrunk(Planted::StartsTwice, Law::Started, What::Again);
+    found_and_shrunk(Planted::StartsTwice, Law::Started, &[What::Again, What::Stale]);
 }
 
 #[test]
 fn a_shell_that_syncs_too_late_is_found() {
-    found_and_shrunk(Planted::SyncsLate, Law::Kept, What::Crash);
+    found_and_shrunk(Planted::SyncsLate, Law::Kept, &[What::Crash]);
 }

@@ -103,7 +103,6 @@ pub fn nemeses_bit(history: &[Entry], _: &Truth) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::checker::samples::{entry, good, known, refuses};
-    use crate::model::KnownTask;
 
     #[test]
     fn replicas_that_differ_are_seen() {
