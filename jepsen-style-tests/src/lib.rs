@@ -18,6 +18,7 @@
 //! - Nothing here looks into a master's memory or disk.
 
 pub mod checker;
+pub mod child;
 pub mod client;
 pub mod cluster;
 pub mod edn;
@@ -25,10 +26,12 @@ pub mod history;
 pub mod model;
 pub mod needs;
 pub mod nemesis;
+pub mod planted;
 pub mod recording;
 pub mod register;
 pub mod report;
 pub mod run;
 pub mod scenarios;
 pub mod shrink;
+pub mod soak;
 pub mod workload;

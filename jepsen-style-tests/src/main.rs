@@ -4,7 +4,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use jepsen_style_tests::recording::Recording;
 use jepsen_style_tests::run::{Length, Options, run};
-use jepsen_style_tests::{report, scenarios};
+use jepsen_style_tests::{planted, report, scenarios, soak};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -40,6 +40,38 @@ enum Verb {
     ///
     /// The binary under test is the one that MUSTER_BIN names, else the `muster` beside this program.
     Run(RunArgs),
+    /// Run every scenario over three and five masters until the time is over, and show what all of it found.
+    ///
+    /// Takes a release build and nothing else on the machine: `scripts/soak`.
+    Soak {
+        /// For how long; parts of an hour, too. The last run is finished.
+        #[arg(long, value_name = "H")]
+        hours: f64,
+        /// Throw the same dice as another soak; by chance when not given.
+        #[arg(long, value_name = "S")]
+        seed: Option<u64>,
+        /// Where what it finds is added.
+        #[arg(long, value_name = "DIR", default_value = "target/soak")]
+        out: PathBuf,
+    },
+    /// Show what all soaks in a directory found.
+    Table {
+        /// The directory.
+        #[arg(value_name = "DIR", default_value = "target/soak")]
+        out: PathBuf,
+    },
+    /// Plant bugs in a binary made for it, and say whether they are found: `scripts/planted`.
+    Planted {
+        /// Only this one; may be given again.
+        #[arg(long = "bug", value_name = "NAME")]
+        bugs: Vec<String>,
+        /// The dice of the runs.
+        #[arg(long, value_name = "S", default_value_t = 1)]
+        seed: u64,
+        /// Where the runs are kept.
+        #[arg(long, value_name = "DIR", default_value = "target/planted")]
+        out: PathBuf,
+    },
     /// Give the verdict on a recorded run again.
     Check {
         /// A run's directory, or its history.jsonl with truth.json beside it.
@@ -119,6 +151,22 @@ fn obey(cli: Cli) -> anyhow::Result<Ending> {
             Ok(Ending::Kept)
         }
         Verb::Run(args) => run_scenario(&args),
+        Verb::Soak { hours, seed, out } => {
+            find_binary()?;
+            let time = Duration::try_from_secs_f64(hours * 3600.0).context("--hours is no time")?;
+            Ok(Ending::of(soak::soak(time, seed.unwrap_or_else(rand::random), &out, say)?))
+        }
+        Verb::Table { out } => {
+            say(&soak::table(&soak::read(&out.join(soak::FOUND))?))?;
+            Ok(Ending::Kept)
+        }
+        Verb::Planted { bugs, seed, out } => {
+            let bugs: Vec<_> = match bugs.as_slice() {
+                [] => planted::ALL.iter().collect(),
+                some => some.iter().map(|bug| planted::named(bug)).collect::<anyhow::Result<_>>()?,
+            };
+            Ok(Ending::of(planted::try_all(&bugs, seed, &out, say)?))
+        }
         Verb::Check { recording } => {
             let recording = Recording::read(&recording)?;
             say(&report::text(&recording))?;

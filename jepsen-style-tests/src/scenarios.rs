@@ -45,6 +45,8 @@ const DELAYED: Duration = Duration::from_secs(4);
 
 /// What is on a disk is more than a log: snapshots are taken every few seconds.
 const QUICK_SNAPSHOTS: &str = "[raft]\nsnapshot-entries = 50\n";
+/// Snapshots are taken often, and no log is kept behind them.
+const NO_TAIL: &str = "[raft]\nsnapshot-entries = 60\nlog-tail-mib = 0\n";
 /// How much later slow syncs are.
 const SLOW_SYNC: Duration = Duration::from_millis(50);
 /// The latest of a master's next syncs that may be its last.
@@ -118,6 +120,21 @@ pub static ALL: &[Scenario] = &[
             Box::pin(async move {
                 let name = dice.pick_one(&field.cluster.master_names())?;
                 nemesis::pause_master(field, &name, PAUSE).await
+            })
+        },
+    },
+    Scenario {
+        name: "snapshots",
+        about: "a follower is dead until only a snapshot brings it back",
+        master_config: NO_TAIL,
+        needs: &[],
+        rounds: 3,
+        round: |field, dice| {
+            Box::pin(async move {
+                let leader = field.cluster.leader().await?;
+                let mut followers = field.cluster.master_names();
+                followers.retain(|name| *name != leader);
+                nemesis::fall_behind(field, &dice.pick_one(&followers)?).await
             })
         },
     },

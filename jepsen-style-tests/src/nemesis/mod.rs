@@ -2,6 +2,7 @@
 //! undoes the trouble, and records its end with what shows that it bit.
 
 mod agents;
+mod behind;
 mod disks;
 pub(crate) mod frameworks;
 mod hosts;
@@ -16,6 +17,7 @@ mod process;
 mod weather;
 
 pub use agents::{kill_agents, pause_agents};
+pub use behind::{BEHIND, fall_behind};
 pub use disks::{
     cut_power, damage_disk, disk_dies, disk_full, disk_read_only, lie_about_syncs, lose_disk, mixed_disks,
     slow_syncs, sync_fails, sync_kills,
