@@ -240,7 +240,8 @@ impl Cluster {
     fn is_over(&self) -> bool {
         let registry = self.masters.registry();
         let living: Vec<_> = self.frameworks.iter().filter_map(Framework::living_id).collect();
-        registry.task_count() == 0
+        self.masters.is_led()
+            && registry.task_count() == 0
             && self.frameworks.iter().all(Framework::is_settled)
             && registry.frameworks().count() == living.len()
             && living.iter().all(|id| registry.framework(id).is_some_and(|it| it.is_connected()))

@@ -141,6 +141,12 @@ impl Masters {
         }
     }
 
+    /// Whether a leader serves that has applied all that is committed.
+    pub(crate) fn is_led(&self) -> bool {
+        let leader = self.reigns.iter().find(|reign| !reign.deposed && reign.serving);
+        leader.is_some_and(|reign| reign.registry.applied().0 == self.entries())
+    }
+
     pub(crate) fn stall(&mut self, world: &World, ms: u64) {
         self.stall_until = self.stall_until.max(world.now_ms + ms);
     }
@@ -566,6 +572,7 @@ impl Masters {
         for n in 0..self.replicas.len() {
             self.follow(world, n);
         }
+        world.demand(self.is_led(), Law::End, || "no leader serves".into());
         let registry = self.registry();
         let lawful = registry.check_laws();
         let hash = registry.state_hash();
