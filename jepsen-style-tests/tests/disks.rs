@@ -38,5 +38,5 @@ async fn a_disk_that_lied_harms_nobody_else() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn damage_is_noticed_or_does_no_harm() -> anyhow::Result<()> {
-    slice("disk-damaged", 4).await
+    slice("disk-damaged", 3).await
 }
