@@ -3,9 +3,11 @@
 use crate::{
     Committed, ConnId, Effect, Leader,
     leader::{AgentSession, FrameworkSession, Peer, Waiting, answer, tell},
+    recital::Left,
 };
 use muster_model::{
-    AgentEvent, AgentId, CallOutcome, Event, FrameworkId, Role, SchedulerEvent, Session, TaskKey, Timestamp,
+    AgentEvent, AgentId, CallOutcome, Event, FrameworkId, Role, SchedulerEvent, Session, TaskId, TaskKey,
+    Timestamp,
 };
 use muster_registry::{Change, Command, Outcome, Refusal, Registry};
 use std::collections::BTreeSet;
@@ -54,6 +56,7 @@ impl Leader {
             Waiting::Tick => self.timers.tick_waits = false,
             Waiting::Subscribe { conn, call, suppressed } => {
                 self.subscribed(registry, conn, call, suppressed, outcome, effects);
+                self.recite(now, registry, conn, Left::Updates(TaskId::new("")), effects);
             }
             Waiting::Hello { conn } => self.admitted(conn, outcome, effects),
             Waiting::Accept(accepting) => {
@@ -81,12 +84,17 @@ impl Leader {
             Waiting::Kill { conn, call, task_id } => match outcome {
                 // A kill of a task that is not known is answered like a question after it (Mesos v1).
                 Outcome::Refused(Refusal::UnknownTask) => {
-                    self.reconciled(registry, conn, call, vec![(task_id, None)], effects);
+                    let asked = vec![(task_id, None)].into_iter();
+                    self.recite(now, registry, conn, Left::Asked(asked, call), effects);
                 }
                 _ => answer(conn, call, CallOutcome::Done, effects),
             },
             Waiting::Reconcile { conn, call, tasks } => {
-                self.reconciled(registry, conn, call, tasks, effects);
+                let left = match tasks.is_empty() {
+                    true => Left::All(TaskId::new(""), call),
+                    false => Left::Asked(tasks.into_iter(), call),
+                };
+                self.recite(now, registry, conn, left, effects);
             }
             Waiting::Operator { id } => {
                 let answer = match outcome {
@@ -152,11 +160,6 @@ impl Leader {
         let event = SchedulerEvent::Subscribed { framework_id: framework_id.clone(), session, heartbeat_ms };
         tell(conn, event, effects);
         answer(conn, call, CallOutcome::Done, effects);
-        for task in registry.tasks_of_framework(&framework_id) {
-            if let Some(head) = task.updates.first() {
-                tell_update(&it, &task.key, &task.agent_id, head.uuid, head.status.clone(), effects);
-            }
-        }
         self.frameworks.insert(framework_id.clone(), it);
         self.wish(&framework_id);
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     Config, ConnId, Effect, Input, OperatorCall, late::Newest, linger::Lingering, offer::Offers,
-    shards::Shards,
+    recital::Recitals, shards::Shards,
 };
 use muster_model::{
     AgentId, Call, CallOutcome, Event, FrameworkId, LaunchNumber, Offer, Resources, Role, SchedulerEvent,
@@ -24,6 +24,7 @@ pub struct Leader {
     pub(crate) confirms_due: VecDeque<(Timestamp, AgentId)>,
     pub(crate) offers: Offers,
     pub(crate) lingering: Lingering,
+    pub(crate) recitals: Recitals,
     pub(crate) newest: Newest,
     pub(crate) shards: Shards,
     tickets: u64,
@@ -133,6 +134,7 @@ impl Leader {
             confirms_due: VecDeque::new(),
             offers: Offers::default(),
             lingering: Lingering::default(),
+            recitals: Recitals::default(),
             newest: Newest::default(),
             tickets: 0,
             waiting: BTreeMap::new(),
@@ -166,6 +168,9 @@ impl Leader {
 
     /// Leadership ended: whoever waits is told that the outcome is unknown.
     pub fn resign(self, effects: &mut Vec<Effect>) {
+        for (conn, call) in self.recitals.unanswered() {
+            answer(conn, call, CallOutcome::Unknown, effects);
+        }
         for waiting in self.waiting.into_values() {
             match waiting {
                 Waiting::Subscribe { conn, call, .. }

@@ -22,6 +22,7 @@ mod late;
 mod leader;
 mod linger;
 mod offer;
+mod recital;
 mod scheduler;
 mod shards;
 mod time;

@@ -10,10 +10,10 @@ use muster_allocator::{Refused, Wishes};
 use muster_fault::planted;
 use muster_model::{
     AcceptOutcome, AgentEvent, AgentId, BadTask, CallOutcome, Event, FrameworkId, OfferId, Reason, Resources,
-    Role, SchedulerCall, SchedulerEvent, Sealed, Source, Status, TaskId, TaskKey, TaskOutcome, TaskSpec,
-    TaskState, Timestamp, WallTime,
+    Role, SchedulerCall, SchedulerEvent, Sealed, Source, Status, TaskKey, TaskOutcome, TaskSpec, TaskState,
+    Timestamp, WallTime,
 };
-use muster_registry::{AgentState, Command, Launch, Registry, Subscribe};
+use muster_registry::{Command, Launch, Registry, Subscribe};
 use std::collections::BTreeSet;
 
 impl Leader {
@@ -99,6 +99,9 @@ impl Leader {
             SchedulerCall::Acknowledge { task_id, uuid } => {
                 let task = TaskKey { framework_id, task_id };
                 self.propose(Command::Acknowledge { task, uuid }, Waiting::Call { conn, call: id }, effects);
+            }
+            SchedulerCall::Reconcile { .. } if self.is_told_much(conn) => {
+                answer(conn, id, CallOutcome::Busy, effects);
             }
             SchedulerCall::Reconcile { tasks } => {
                 // Answered from a registry that has applied an entry of now: so the answer is current.
@@ -336,48 +339,6 @@ impl Leader {
             }
         }
     }
-
-    /// Answers a reconciliation from the registry, at once.
-    pub(crate) fn reconciled(
-        &self,
-        registry: &Registry,
-        conn: ConnId,
-        call: u64,
-        tasks: Vec<(TaskId, Option<AgentId>)>,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(Peer::Framework(framework_id, _)) = self.conns.get(&conn) else { return };
-        let Some(session) = self.frameworks.get(framework_id) else { return };
-        let mut say = |task_id: TaskId, agent_id: Option<AgentId>, state: TaskState, message: &str| {
-            let status = session.shown(master_status(state, Reason::Reconciliation, message));
-            tell(conn, SchedulerEvent::Update { task_id, agent_id, status, uuid: None }, effects);
-        };
-        if tasks.is_empty() {
-            for task in registry.tasks_of_framework(framework_id) {
-                let message = "Reconciliation: Latest task state";
-                say(task.key.task_id.clone(), Some(task.agent_id.clone()), task.state, message);
-            }
-        }
-        for (task_id, agent_id) in tasks {
-            let key = TaskKey { framework_id: framework_id.clone(), task_id: task_id.clone() };
-            if let Some(task) = registry.task(&key) {
-                let message = "Reconciliation: Latest task state";
-                say(task_id, Some(task.agent_id.clone()), task.state, message);
-                continue;
-            }
-            let agent = agent_id.as_ref().and_then(|id| registry.agent(id));
-            let (state, message) = match agent.map(|agent| agent.state) {
-                Some(AgentState::Unreachable { .. }) => {
-                    (TaskState::Unreachable, "Reconciliation: Task is unreachable")
-                }
-                Some(AgentState::Gone { .. }) => (TaskState::GoneByOperator, "Reconciliation: Task is gone"),
-                Some(_) => (TaskState::Gone, "Reconciliation: Task is gone"),
-                None => (TaskState::Unknown, "Reconciliation: Task is unknown"),
-            };
-            say(task_id, agent_id, state, message);
-        }
-        answer(conn, call, CallOutcome::Done, effects);
-    }
 }
 
 /// The tasks that an ACCEPT asks for.
@@ -429,7 +390,7 @@ fn refused(now: Timestamp, resources: Resources, refuse_ms: u64) -> Option<Refus
     (refuse_ms > 0).then(|| Refused { resources, until: now.plus_ms(refuse_ms) })
 }
 
-fn master_status(state: TaskState, reason: Reason, message: &str) -> Status {
+pub(crate) fn master_status(state: TaskState, reason: Reason, message: &str) -> Status {
     Status {
         state,
         source: Source::Master,

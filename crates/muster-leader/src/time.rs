@@ -33,8 +33,10 @@ impl Leader {
         let timers = &self.timers;
         let tick = (!timers.tick_waits).then(|| timers.applied_at.plus_ms(TICK_MS));
         let fixed = [timers.next_heartbeat, timers.next_ping, timers.next_look].into_iter();
-        let fixed =
-            fixed.chain(self.confirms_due.front().map(|(due, _)| *due)).chain(self.lingering.next_due());
+        let fixed = fixed
+            .chain(self.confirms_due.front().map(|(due, _)| *due))
+            .chain(self.lingering.next_due())
+            .chain(self.recitals.next_due());
         let all = fixed.chain(tick).chain(self.offers.next_deadline()).chain(self.shards.next_wake());
         if self.serving { all.min() } else { None }
     }
@@ -63,6 +65,7 @@ impl Leader {
         }
         self.tell_due_confirms(now, effects);
         self.send_due_offers(now, effects);
+        self.tell_due_parts(now, registry, effects);
         while let Some(outstanding) = self.offers.take_due(now) {
             self.tell_rescinded(&outstanding.offer, effects);
             self.shards.returned(&outstanding, None);

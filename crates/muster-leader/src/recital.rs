@@ -1,0 +1,197 @@
+//! Long answers, told in parts.
+//!
+//! A scheduler may ask for the state of every task it has, and may come back to as many updates that wait for it. A
+//! stream's queue is bounded, and whoever lets it fill is cut off as one that does not read: so nobody is told more at
+//! once than a part of what a queue holds, and the next part a little later, as tasks stand by then.
+
+use crate::{
+    ConnId, Effect, Leader,
+    leader::{Peer, answer, tell},
+    scheduler::master_status,
+};
+use muster_model::{
+    AgentId, CallOutcome, FrameworkId, Reason, SchedulerEvent, Session, TaskId, TaskKey, TaskState, Timestamp,
+};
+use muster_registry::{AgentState, Registry, Task};
+use std::{collections::VecDeque, vec};
+
+/// How many events one stream is told in a part: far less than its queue holds.
+const PART: usize = 1_000;
+/// Between two parts.
+const PAUSE_MS: u64 = 20;
+/// Answers that may be on their way to one stream.
+const RECITALS_MAX: usize = 4;
+
+const LATEST: &str = "Reconciliation: Latest task state";
+
+/// An answer that is being told.
+#[derive(Debug)]
+pub(crate) struct Recital {
+    conn: ConnId,
+    framework_id: FrameworkId,
+    session: Session,
+    left: Left,
+}
+
+/// What of it is left.
+#[derive(Debug)]
+pub(crate) enum Left {
+    /// The update that waits, of each task after this one.
+    Updates(TaskId),
+    /// The state of each task after this one; then the call is answered.
+    All(TaskId, u64),
+    /// The state of these; then the call is answered.
+    Asked(vec::IntoIter<(TaskId, Option<AgentId>)>, u64),
+}
+
+/// All answers that are being told, in their order.
+#[derive(Debug, Default)]
+pub(crate) struct Recitals {
+    open: VecDeque<Recital>,
+    due: Option<Timestamp>,
+}
+
+impl Recitals {
+    /// What is not told to its end: the streams and calls that wait for it.
+    pub(crate) fn unanswered(self) -> impl Iterator<Item = (ConnId, u64)> {
+        self.open.into_iter().filter_map(|it| match it.left {
+            Left::Updates(_) => None,
+            Left::All(_, call) | Left::Asked(_, call) => Some((it.conn, call)),
+        })
+    }
+
+    /// When the next parts are due.
+    pub(crate) fn next_due(&self) -> Option<Timestamp> {
+        self.due
+    }
+}
+
+impl Leader {
+    /// Whether a stream has as many answers on their way as it may.
+    pub(crate) fn is_told_much(&self, conn: ConnId) -> bool {
+        self.recitals.open.iter().filter(|it| it.conn == conn).count() >= RECITALS_MAX
+    }
+
+    /// Begins to tell a framework's stream something long: its first part at once, unless another one is being told.
+    pub(crate) fn recite(
+        &mut self,
+        now: Timestamp,
+        registry: &Registry,
+        conn: ConnId,
+        left: Left,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(Peer::Framework(framework_id, session)) = self.conns.get(&conn).cloned() else { return };
+        let is_first = self.recitals.open.iter().all(|it| it.conn != conn);
+        let mut recital = Recital { conn, framework_id, session, left };
+        if is_first && self.tell_part(registry, &mut recital, effects) {
+            return;
+        }
+        self.recitals.open.push_back(recital);
+        self.recitals.due.get_or_insert(now.plus_ms(PAUSE_MS));
+    }
+
+    /// Tells the next parts, one to each stream.
+    pub(crate) fn tell_due_parts(&mut self, now: Timestamp, registry: &Registry, effects: &mut Vec<Effect>) {
+        if self.recitals.due.is_none_or(|due| due > now) {
+            return;
+        }
+        let mut told: Vec<ConnId> = Vec::new();
+        let mut left = VecDeque::new();
+        for mut recital in std::mem::take(&mut self.recitals.open) {
+            let is_next = !told.contains(&recital.conn);
+            if is_next {
+                told.push(recital.conn);
+            }
+            if !is_next || !self.tell_part(registry, &mut recital, effects) {
+                left.push_back(recital);
+            }
+        }
+        self.recitals.due = (!left.is_empty()).then(|| now.plus_ms(PAUSE_MS));
+        self.recitals.open = left;
+    }
+
+    /// Tells a part; whether that was the last one. Nothing is left to be told to a session that has ended.
+    fn tell_part(&self, registry: &Registry, recital: &mut Recital, effects: &mut Vec<Effect>) -> bool {
+        let Recital { conn, framework_id, session, left } = recital;
+        let Some(session) = self.frameworks.get(framework_id).filter(|it| it.session == *session) else {
+            return true;
+        };
+        let told = |task_id: TaskId, agent_id: Option<AgentId>, state: TaskState, message: &str| {
+            let status = session.shown(master_status(state, Reason::Reconciliation, message));
+            SchedulerEvent::Update { task_id, agent_id, status, uuid: None }
+        };
+        match left {
+            Left::Updates(after) => {
+                let mut waiting =
+                    tasks_after(registry, framework_id, after).filter(|task| !task.updates.is_empty());
+                for task in waiting.by_ref().take(PART) {
+                    if let Some(head) = task.updates.first() {
+                        let (task_id, agent_id) = (task.key.task_id.clone(), Some(task.agent_id.clone()));
+                        let status = session.shown(head.status.clone());
+                        let event =
+                            SchedulerEvent::Update { task_id, agent_id, status, uuid: Some(head.uuid) };
+                        tell(*conn, event, effects);
+                    }
+                    *after = task.key.task_id.clone();
+                }
+                waiting.next().is_none()
+            }
+            Left::All(after, call) => {
+                let mut tasks = tasks_after(registry, framework_id, after);
+                for task in tasks.by_ref().take(PART) {
+                    let (task_id, agent_id) = (task.key.task_id.clone(), Some(task.agent_id.clone()));
+                    tell(*conn, told(task_id, agent_id, task.state, LATEST), effects);
+                    *after = task.key.task_id.clone();
+                }
+                let is_last = tasks.next().is_none();
+                if is_last {
+                    answer(*conn, *call, CallOutcome::Done, effects);
+                }
+                is_last
+            }
+            Left::Asked(tasks, call) => {
+                for (task_id, agent_id) in tasks.by_ref().take(PART) {
+                    let key = TaskKey { framework_id: framework_id.clone(), task_id: task_id.clone() };
+                    let event = match registry.task(&key) {
+                        Some(task) => told(task_id, Some(task.agent_id.clone()), task.state, LATEST),
+                        None => {
+                            let (state, message) = unknown(registry, agent_id.as_ref());
+                            told(task_id, agent_id, state, message)
+                        }
+                    };
+                    tell(*conn, event, effects);
+                }
+                let is_last = tasks.len() == 0;
+                if is_last {
+                    answer(*conn, *call, CallOutcome::Done, effects);
+                }
+                is_last
+            }
+        }
+    }
+}
+
+/// A framework's tasks after this one.
+fn tasks_after<'a>(
+    registry: &'a Registry,
+    framework_id: &'a FrameworkId,
+    after: &TaskId,
+) -> impl Iterator<Item = &'a Task> + use<'a> {
+    let (start, after) =
+        (TaskKey { framework_id: framework_id.clone(), task_id: after.clone() }, after.clone());
+    let own = registry.tasks_from(start).take_while(move |task| task.key.framework_id == *framework_id);
+    own.filter(move |task| task.key.task_id != after)
+}
+
+/// What is said of a task that the registry does not have.
+fn unknown(registry: &Registry, agent_id: Option<&AgentId>) -> (TaskState, &'static str) {
+    match agent_id.and_then(|id| registry.agent(id)).map(|agent| agent.state) {
+        Some(AgentState::Unreachable { .. }) => {
+            (TaskState::Unreachable, "Reconciliation: Task is unreachable")
+        }
+        Some(AgentState::Gone { .. }) => (TaskState::GoneByOperator, "Reconciliation: Task is gone"),
+        Some(_) => (TaskState::Gone, "Reconciliation: Task is gone"),
+        None => (TaskState::Unknown, "Reconciliation: Task is unknown"),
+    }
+}

@@ -1,0 +1,162 @@
+//! A framework that asks for the state of many tasks is told it in parts, so that no stream's queue fills up at once.
+
+#![allow(clippy::unwrap_used)]
+
+use muster_leader::{Committed, Config, Effect, Input, Leader};
+use muster_model::{
+    Call, CallOutcome, ClusterId, Event, FrameworkInfo, Index, Role, SchedulerCall, SchedulerEvent, TaskId,
+    Term, Timestamp, WallTime,
+};
+use muster_registry::{Command, Entry, Registry};
+use std::sync::Arc;
+
+const ASKED: usize = 2_500;
+
+/// The least of a shell: what is proposed is committed at once.
+struct Shell {
+    leader: Leader,
+    registry: Registry,
+    proposed: Vec<Command>,
+    index: u64,
+    tickets: u64,
+    now: Timestamp,
+    told: Vec<SchedulerEvent>,
+}
+
+impl Shell {
+    fn new() -> Self {
+        let mut effects = Vec::new();
+        let config = Config { shards: 1, ..Config::default() };
+        let leader = Leader::new(config, Term(1), &mut effects);
+        let registry = Registry::new(ClusterId::new("c"), 1);
+        let mut shell = Self {
+            leader,
+            registry,
+            proposed: Vec::new(),
+            index: 0,
+            tickets: 1,
+            now: Timestamp(0),
+            told: Vec::new(),
+        };
+        shell.take(effects);
+        shell
+    }
+
+    fn step(&mut self, input: Input) {
+        let mut effects = Vec::new();
+        self.leader.step(self.now, &self.registry, input, &mut effects);
+        self.take(effects);
+    }
+
+    fn take(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Propose(command) => self.proposed.push(command),
+                Effect::Send(1, Event::Scheduler(event)) => self.told.push(event),
+                _ => {}
+            }
+        }
+        let commands = std::mem::take(&mut self.proposed);
+        if commands.is_empty() {
+            return;
+        }
+        self.index += 1;
+        let first_ticket = self.tickets;
+        self.tickets += commands.len() as u64;
+        let entry = Entry { term: Term(1), at: self.now, wall: WallTime(0), first_ticket, commands };
+        let applied = self.registry.apply(Index(self.index), Term(1), &entry);
+        self.step(Input::Applied(vec![Committed {
+            index: Index(self.index),
+            first_ticket: Some(first_ticket),
+            outcomes: applied.outcomes,
+            changes: Arc::new(applied.changes),
+        }]));
+    }
+
+    fn call(&mut self, id: u64, call: SchedulerCall) {
+        self.step(Input::Call { conn: 1, call: Call::Scheduler { id, call } });
+    }
+
+    fn subscribe(&mut self) {
+        let info = FrameworkInfo {
+            name: "f".into(),
+            user: "u".into(),
+            principal: None,
+            roles: vec![Role::any()],
+            failover_timeout_ms: 1_000,
+            capabilities: Default::default(),
+            sealed: Default::default(),
+        };
+        self.call(1, SchedulerCall::Subscribe { framework_id: None, info, suppressed_roles: Vec::new() });
+    }
+
+    /// What is told when the machine is woken next; and how long it waited for that.
+    fn wake(&mut self) -> (u64, Vec<SchedulerEvent>) {
+        let due = self.leader.wake_at().unwrap();
+        let waited = due.since_ms(self.now);
+        self.now = due;
+        self.step(Input::Wake);
+        (waited, std::mem::take(&mut self.told))
+    }
+}
+
+fn updates(events: &[SchedulerEvent]) -> usize {
+    events.iter().filter(|event| matches!(event, SchedulerEvent::Update { .. })).count()
+}
+
+fn is_done(event: &SchedulerEvent, call: u64) -> bool {
+    matches!(event, SchedulerEvent::Outcome { id, outcome: CallOutcome::Done } if *id == call)
+}
+
+#[test]
+fn the_state_of_many_tasks_is_told_in_parts_and_then_answered() {
+    let mut shell = Shell::new();
+    shell.subscribe();
+    assert!(shell.told.iter().any(|event| is_done(event, 1)), "{:?}", shell.told);
+    shell.told.clear();
+
+    let tasks: Vec<_> = (0..ASKED).map(|n| (TaskId::new(format!("t{n}")), None)).collect();
+    shell.call(2, SchedulerCall::Reconcile { tasks: tasks.clone() });
+    assert_eq!(updates(&shell.told), 1_000);
+    assert!(!shell.told.iter().any(|event| is_done(event, 2)));
+    shell.told.clear();
+    // A second question waits for its turn, a fifth one is too many.
+    for call in 3..=5 {
+        shell.call(call, SchedulerCall::Reconcile { tasks: tasks[..1].to_vec() });
+    }
+    assert_eq!(shell.told, []);
+    shell.call(6, SchedulerCall::Reconcile { tasks: tasks[..1].to_vec() });
+    let busy = SchedulerEvent::Outcome { id: 6, outcome: CallOutcome::Busy };
+    assert_eq!(std::mem::take(&mut shell.told), [busy]);
+
+    let (waited, told) = shell.wake();
+    assert!(waited <= 20 && updates(&told) == 1_000, "{waited} {}", updates(&told));
+    let (_, told) = shell.wake();
+    assert_eq!(updates(&told), 500);
+    assert!(is_done(told.last().unwrap(), 2), "{:?}", told.last());
+    for call in 3..=5 {
+        let (_, told) = shell.wake();
+        assert_eq!(updates(&told), 1);
+        assert!(is_done(told.last().unwrap(), call), "{told:?}");
+    }
+}
+
+#[test]
+fn whoever_waits_for_the_rest_of_an_answer_is_told_when_leadership_ends() {
+    let mut shell = Shell::new();
+    shell.subscribe();
+    let tasks: Vec<_> = (0..ASKED).map(|n| (TaskId::new(format!("t{n}")), None)).collect();
+    shell.call(2, SchedulerCall::Reconcile { tasks });
+    let mut effects = Vec::new();
+    shell.leader.resign(&mut effects);
+    let unknown = |effect: &Effect| {
+        matches!(
+            effect,
+            Effect::Send(
+                1,
+                Event::Scheduler(SchedulerEvent::Outcome { id: 2, outcome: CallOutcome::Unknown })
+            )
+        )
+    };
+    assert_eq!(effects.iter().filter(|effect| unknown(effect)).count(), 1);
+}
