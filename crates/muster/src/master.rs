@@ -5,6 +5,7 @@ use crate::signals::Stop;
 use anyhow::bail;
 use clap::Args;
 use muster_master::MasterConfig;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -35,9 +36,19 @@ pub(crate) async fn run(args: MasterArgs) -> anyhow::Result<ExitCode> {
         Some(path) => from_file(&args, path)?,
         None => merge(&args, MasterConfig::default())?,
     };
+    raise_open_files();
     let mut stop = Stop::listen()?;
     muster_master::run(config, async move { stop.asked().await }).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Raises this process's limit of open files to what it may have: each client is one, and a master without any left ends.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, limit = limit.current, "cannot raise the limit of open files");
+    }
 }
 
 /// The file with the flags over it. An error names the file, unless the flags alone are to blame.
