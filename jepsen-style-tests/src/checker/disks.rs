@@ -38,6 +38,8 @@ const ENDED: &[&str] = &[SYNC_FAILS, DISK_DIES, DISK_FULL, READ_ONLY, POWER_CUT,
 /// What openraft says when its leader had no quorum for a moment while it changed the members. It is tried again.
 const LATER: &[&str] =
     &[" ERROR openraft::raft::api::management: the ", " step error: has to forward request to: None"];
+/// What a leader says of a member whose disk forgot what it had synced.
+const FORGOT: &str = " ERROR muster_raft::peer::client: a master has lost what it had acknowledged";
 /// Faults after which members change.
 const REPLACED: &[&str] = &[DAMAGE, DISK_DIES, DISK_LOST, SYNC_LIES];
 
@@ -77,6 +79,9 @@ impl<'a> Excuses<'a> {
 
 /// Whether a fault that is on explains a line of a member that it hit, or of another one.
 fn explains(fault: &str, hit: bool, line: &str) -> bool {
+    if fault == SYNC_LIES && line.contains(FORGOT) {
+        return true;
+    }
     if REPLACED.contains(&fault) && LATER.iter().all(|words| line.contains(words)) {
         return true;
     }
@@ -156,6 +161,19 @@ mod tests {
         assert!(excused(POWER_CUT, &at_the_end) && !excused(DAMAGE, &at_the_end));
         assert!(excused(DISK_FULL, "muster: its data cannot be stored: No space left on device"));
         assert!(!excused(DISK_FULL, "t ERROR sled::tree: Read-only file system"));
+    }
+
+    #[test]
+    fn a_leader_may_say_that_a_disk_forgot_while_one_lies() {
+        let line = format!("t{FORGOT} and is sent it again");
+        let excused = |name: &str| {
+            let events = vec![fault(name, "m1", true), said(name, "m2", &line), fault(name, "m1", false)];
+            left(events, &[format!("m2: {line}")]) == 0
+        };
+        assert!(excused(SYNC_LIES));
+        for name in [POWER_CUT, SYNC_FAILS, SYNC_KILLS, DISK_FULL, DISK_DIES, DAMAGE, DISK_LOST] {
+            assert!(!excused(name), "{name}");
+        }
     }
 
     #[test]

@@ -100,6 +100,8 @@ struct Peer {
     setup: Duration,
     idle: Duration,
     heard: Arc<Heard>,
+    /// The last index that it said to hold to a leader of this term.
+    holds: Mutex<(u64, u64)>,
 }
 
 impl Network {
@@ -124,6 +126,7 @@ impl Network {
             setup: CONNECT.max(election),
             idle: (election * 4).max(Duration::from_secs(1)),
             heard: self.heard.clone(),
+            holds: Mutex::default(),
         })
     }
 }
@@ -150,6 +153,30 @@ impl Peer {
     fn client(&self) -> Result<PeerServiceClient<Channel>, Unreachable<TypeConfig>> {
         let channel = self.channel.clone().ok_or_else(|| self.unreachable("not an address"))?;
         Ok(client(channel))
+    }
+
+    /// It holds the log up to there, as it says to the leader of this term.
+    fn holds(&self, term: u64, id: Option<LogId>) {
+        let Some(index) = id.map(|id| id.index) else { return };
+        let mut holds = lock(&self.holds);
+        *holds = if holds.0 == term { (term, index.max(holds.1)) } else { (term, index) };
+    }
+
+    /// It does not hold this entry. In one term nobody but its leader takes any away.
+    fn lacks(&self, term: u64, id: LogId) {
+        let mut holds = lock(&self.holds);
+        if holds.0 == term && id.index <= holds.1 {
+            tracing::error!(
+                address = %self.address,
+                node_id = self.target.to_node,
+                acknowledged = holds.1,
+                lacks = id.index,
+                "a master has lost what it had acknowledged and is sent it again: its disk does not keep what it \
+                 synced; replace that disk"
+            );
+            // Said once.
+            *holds = Default::default();
+        }
     }
 
     /// The open stream, or a new one.
@@ -198,7 +225,7 @@ struct Lane<S> {
     /// The stream that carries what waits, and its end.
     link: Option<(Arc<Link>, futures::future::BoxFuture<'static, String>)>,
     input: Option<S>,
-    waiting: VecDeque<(Option<LogId>, Option<LogId>)>,
+    waiting: VecDeque<(u64, Option<LogId>, Option<LogId>)>,
     answer: mpsc::Sender<AppendResponse>,
     answers: mpsc::Receiver<AppendResponse>,
     over: bool,
@@ -213,7 +240,7 @@ impl<S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Lane<S> {
     }
 
     fn send(&mut self, request: AppendEntriesRequest<TypeConfig>) -> Result<(), String> {
-        let previous = request.prev_log_id;
+        let (term, previous) = (request.vote.leader_id.term, request.prev_log_id);
         let last = request.entries.last().map(|entry| entry.log_id).or(previous);
         let request =
             wire::to_append(self.peer.target.clone(), request).map_err(|error| error.to_string())?;
@@ -227,7 +254,7 @@ impl<S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Lane<S> {
                 link
             }
         };
-        self.waiting.push_back((previous, last));
+        self.waiting.push_back((term, previous, last));
         if link.send(Item { request, answer: self.answer.clone() }) {
             Ok(())
         } else {
@@ -237,10 +264,14 @@ impl<S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Lane<S> {
 
     fn answered(&mut self, response: AppendResponse) -> LaneItem {
         self.peer.heard.hear(self.peer.target.to_node);
-        let (previous, last) = self.waiting.pop_front().unwrap_or_default();
+        let (term, previous, last) = self.waiting.pop_front().unwrap_or_default();
         match wire::from_append_response(response) {
-            Ok(AppendEntriesResponse::Success) => Ok(Ok(last)),
+            Ok(AppendEntriesResponse::Success) => {
+                self.peer.holds(term, last);
+                Ok(Ok(last))
+            }
             Ok(AppendEntriesResponse::PartialSuccess(matched)) => {
+                self.peer.holds(term, matched);
                 self.over = matched != last;
                 Ok(Ok(matched))
             }
@@ -251,7 +282,10 @@ impl<S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Lane<S> {
             Ok(AppendEntriesResponse::Conflict) => {
                 self.over = true;
                 match previous {
-                    Some(previous) => Ok(Err(StreamAppendError::Conflict(previous))),
+                    Some(previous) => {
+                        self.peer.lacks(term, previous);
+                        Ok(Err(StreamAppendError::Conflict(previous)))
+                    }
                     None => Err(self.peer.unreachable("a conflict before the first entry").into()),
                 }
             }
