@@ -34,9 +34,9 @@ pub async fn restart_member(field: &Field, name: &str) -> anyhow::Result<()> {
         field.load.progress(PROGRESS_TASKS, PROGRESS_TIME).await.context("after a restarted master")?;
     }
     fault.ends(format!(
-        "process {} ended in order after {ended:.2?}, process {:?} was back after {:.2?}",
+        "process {} ended in order after {ended:.2?}, process {} was back after {:.2?}",
         process.pid(),
-        field.cluster.pid(name)?,
+        field.cluster.pid(name)?.unwrap_or_default(),
         asked.elapsed()
     ));
     Ok(())
