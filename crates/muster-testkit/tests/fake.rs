@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-use muster_model::event::CallOutcome;
-use muster_model::{SchedulerCall, SchedulerEvent};
 use muster_sdk::{
     AgentId, Filters, Framework, FrameworkId, Offer, OfferId, Resources, Scheduler, SchedulerDriver, Task,
     TaskId, TaskState, TaskUpdate,
 };
-use muster_testkit::fake::{FakeMaster, FakeSession, OfferSpec};
+use muster_testkit::fake::{CallOutcome, FakeMaster, FakeSession, OfferSpec, SchedulerCall, SchedulerEvent};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -123,34 +121,57 @@ async fn offers_become_tasks_updates_are_acknowledged_and_a_stop_tears_down() {
 }
 
 #[tokio::test]
-async fn after_a_leader_change_it_subscribes_under_the_same_id_and_updates_come_again() {
+async fn after_a_leader_change_it_subscribes_and_acknowledges_under_the_same_id() {
     let master = FakeMaster::start().await.unwrap();
-    let (driver, mut told, session) = launched(&master).await;
-    let first = session.framework_id().clone();
-    let update = session.update(&task("on-h1"), TaskState::Running).unwrap();
+    let (driver, mut told, first) = launched(&master).await;
+    let update = first.update(&task("on-h1"), TaskState::Running).unwrap();
     assert_eq!(told.next().await, "on-h1 TASK_RUNNING");
-
-    for crash in [false, true] {
-        if crash {
-            master.crash()
-        } else {
+    let (framework_id, mut session) = (first.framework_id().clone(), first);
+    for term in [2, 3] {
+        // The acknowledgement is on its way: the update is told no second time.
+        let asked = session.next_unanswered().await.unwrap();
+        assert!(matches!(asked.call, SchedulerCall::Acknowledge { uuid, .. } if uuid == update.uuid));
+        // Once the stream stays, once it breaks.
+        if term == 2 {
             master.fail_over()
+        } else {
+            master.crash()
         }
-        let again = master.subscribed().await.unwrap();
-        assert_eq!(again.asked_id(), Some(&first));
-        assert_eq!(again.term().0, if crash { 3 } else { 2 });
+        let ended = session.offer(one_offer()).unwrap_err();
+        assert!(ended.to_string().contains("has ended: take the next one"), "{ended}");
+        session = master.subscribed().await.unwrap();
+        assert_eq!((session.asked_id(), session.term().0), (Some(&framework_id), term));
         assert_eq!(told.next().await, "disconnected");
         assert_eq!(told.next().await, format!("reregistered at {}", master.address()));
-        if crash {
-            // Nobody read the acknowledgement: it comes in the new term, for the update of before.
-            let mut again = again;
-            again.acknowledged(&update).await.unwrap();
-        }
     }
-    let ended = session.offer(one_offer()).unwrap_err();
-    assert!(ended.to_string().contains("the session of term 1 has ended"), "{ended}");
+    session.acknowledged(&update).await.unwrap();
+    nothing_else(&session, &mut told).await;
     driver.abort();
     driver.ended().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_update_without_acknowledgement_comes_again_after_a_leader_change() {
+    let master = FakeMaster::start().await.unwrap();
+    let (out, told) = mpsc::channel(1000);
+    let builder = SchedulerDriver::builder([master.address()]).explicit_acknowledgements();
+    let driver = builder.start(Framework::new("test"), Recorder(out)).unwrap();
+    let mut told = Told(told);
+    let mut session = master.subscribed().await.unwrap();
+    session.offer(one_offer()).unwrap();
+    session.accepted().await.unwrap();
+    let update = session.update(&task("on-h1"), TaskState::Running).unwrap();
+    assert_eq!([told.next().await, told.next().await][1], "on-h1 TASK_RUNNING");
+    master.fail_over();
+    let mut session = master.subscribed().await.unwrap();
+    assert_eq!([told.next().await, told.next().await, told.next().await][2], "on-h1 TASK_RUNNING");
+    driver.acknowledge_update(&update.task_id, Some(update.uuid)).unwrap();
+    session.acknowledged(&update).await.unwrap();
+    master.fail_over();
+    let session = master.subscribed().await.unwrap();
+    assert_eq!(told.next().await, "disconnected");
+    assert_eq!(told.next().await, format!("reregistered at {}", master.address()));
+    nothing_else(&session, &mut told).await;
 }
 
 #[tokio::test]

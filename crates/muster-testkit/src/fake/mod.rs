@@ -36,11 +36,11 @@ mod grpc;
 mod session;
 
 pub use self::core::FakeCall;
+pub use muster_model::{CallOutcome, SchedulerCall, SchedulerEvent};
 pub use session::{FakeSession, FakeUpdate, OfferSpec};
 
 use self::core::Shared;
 use anyhow::Context;
-use muster_model::event::CallOutcome;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
