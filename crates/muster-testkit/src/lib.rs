@@ -1,6 +1,7 @@
 //! Real clusters for tests: masters and agents as processes of the shipped binary on loopback, with handles
 //! to kill, stop, pause and restart each of them, to cut and delay the network between them, and to break disks.
-//! `docs/chaos.md` is for those who write tests with it.
+//! `docs/chaos.md` is for those who write tests with it. Who writes a framework needs no cluster for most of its tests:
+//! see [`fake`].
 //!
 //! ```no_run
 //! # async fn chaos() -> anyhow::Result<()> {
@@ -44,6 +45,7 @@ pub mod clocks;
 mod cluster;
 mod disk;
 mod fail_points;
+pub mod fake;
 mod fault;
 pub mod hosts;
 mod leftovers;
