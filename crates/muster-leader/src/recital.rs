@@ -13,7 +13,10 @@ use muster_model::{
     AgentId, CallOutcome, FrameworkId, Reason, SchedulerEvent, Session, TaskId, TaskKey, TaskState, Timestamp,
 };
 use muster_registry::{AgentState, Registry, Task};
-use std::{collections::VecDeque, vec};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    vec,
+};
 
 /// How many events one stream is told in a part: far less than its queue holds.
 const PART: usize = 1_000;
@@ -84,26 +87,26 @@ impl Leader {
         let Some(Peer::Framework(framework_id, session)) = self.conns.get(&conn).cloned() else { return };
         let is_first = self.recitals.open.iter().all(|it| it.conn != conn);
         let mut recital = Recital { conn, framework_id, session, left };
-        if is_first && self.tell_part(registry, &mut recital, effects) {
+        let mut room = PART;
+        if is_first && self.tell_part(registry, &mut recital, &mut room, effects) {
             return;
         }
         self.recitals.open.push_back(recital);
         self.recitals.due.get_or_insert(now.plus_ms(PAUSE_MS));
     }
 
-    /// Tells the next parts, one to each stream.
+    /// Tells each stream what fits into a part, one answer after the other.
     pub(crate) fn tell_due_parts(&mut self, now: Timestamp, registry: &Registry, effects: &mut Vec<Effect>) {
         if self.recitals.due.is_none_or(|due| due > now) {
             return;
         }
-        let mut told: Vec<ConnId> = Vec::new();
+        let mut rooms: BTreeMap<ConnId, usize> = BTreeMap::new();
         let mut left = VecDeque::new();
         for mut recital in std::mem::take(&mut self.recitals.open) {
-            let is_next = !told.contains(&recital.conn);
-            if is_next {
-                told.push(recital.conn);
-            }
-            if !is_next || !self.tell_part(registry, &mut recital, effects) {
+            let room = rooms.entry(recital.conn).or_insert(PART);
+            if *room == 0 || !self.tell_part(registry, &mut recital, room, effects) {
+                // What follows for this stream waits behind it.
+                *room = 0;
                 left.push_back(recital);
             }
         }
@@ -111,8 +114,15 @@ impl Leader {
         self.recitals.open = left;
     }
 
-    /// Tells a part; whether that was the last one. Nothing is left to be told to a session that has ended.
-    fn tell_part(&self, registry: &Registry, recital: &mut Recital, effects: &mut Vec<Effect>) -> bool {
+    /// Tells what there is room for; whether that was the last of it. Nothing is left for a session that has ended.
+    fn tell_part(
+        &self,
+        registry: &Registry,
+        recital: &mut Recital,
+        room: &mut usize,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let before = effects.len();
         let Recital { conn, framework_id, session, left } = recital;
         let Some(session) = self.frameworks.get(framework_id).filter(|it| it.session == *session) else {
             return true;
@@ -121,11 +131,11 @@ impl Leader {
             let status = session.shown(master_status(state, Reason::Reconciliation, message));
             SchedulerEvent::Update { task_id, agent_id, status, uuid: None }
         };
-        match left {
+        let is_last = match left {
             Left::Updates(after) => {
                 let mut waiting =
                     tasks_after(registry, framework_id, after).filter(|task| !task.updates.is_empty());
-                for task in waiting.by_ref().take(PART) {
+                for task in waiting.by_ref().take(*room) {
                     if let Some(head) = task.updates.first() {
                         let (task_id, agent_id) = (task.key.task_id.clone(), Some(task.agent_id.clone()));
                         let status = session.shown(head.status.clone());
@@ -139,7 +149,7 @@ impl Leader {
             }
             Left::All(after, call) => {
                 let mut tasks = tasks_after(registry, framework_id, after);
-                for task in tasks.by_ref().take(PART) {
+                for task in tasks.by_ref().take(*room) {
                     let (task_id, agent_id) = (task.key.task_id.clone(), Some(task.agent_id.clone()));
                     tell(*conn, told(task_id, agent_id, task.state, LATEST), effects);
                     *after = task.key.task_id.clone();
@@ -151,7 +161,7 @@ impl Leader {
                 is_last
             }
             Left::Asked(tasks, call) => {
-                for (task_id, agent_id) in tasks.by_ref().take(PART) {
+                for (task_id, agent_id) in tasks.by_ref().take(*room) {
                     let key = TaskKey { framework_id: framework_id.clone(), task_id: task_id.clone() };
                     let event = match registry.task(&key) {
                         Some(task) => told(task_id, Some(task.agent_id.clone()), task.state, LATEST),
@@ -168,7 +178,9 @@ impl Leader {
                 }
                 is_last
             }
-        }
+        };
+        *room = room.saturating_sub(effects.len() - before);
+        is_last
     }
 }
 
