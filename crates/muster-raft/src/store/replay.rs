@@ -95,12 +95,16 @@ pub fn replay(dir: &Path) -> Result<Replay, OpenError> {
     let cluster_id = mark.cluster_id.as_deref().unwrap_or("unfounded");
     let mut registry = Registry::new(ClusterId::new(cluster_id), mark.incarnation);
     let mut base = 0;
-    if mark.purged.is_some() {
-        let readable = scan.snapshots.iter().find_map(|&(index, term, length, crc)| {
+    if let Some(purged) = mark.purged {
+        // Behind the purge point entries are missing: an older snapshot leads to no entry that is there.
+        let fit = scan.snapshots.iter().filter(|(index, ..)| *index >= purged.index);
+        let readable = fit.into_iter().find_map(|&(index, term, length, crc)| {
             let path = dir.join(SNAPSHOTS).join(snapshot::file_name(&crate::types::log_id(term, index)));
             verify(&path, length, crc).ok().map(|(_, registry)| (index, registry))
         });
-        let (index, oldest) = readable.ok_or_else(|| corrupted("no snapshot can be read".into()))?;
+        let (index, oldest) = readable.ok_or_else(|| {
+            corrupted(format!("no readable snapshot covers the log up to {}", purged.index))
+        })?;
         (base, registry) = (index, oldest);
     }
     let committed = scan.committed.map_or(base, |id| id.index.max(base));

@@ -37,7 +37,10 @@ async fn entries_of(store: &Arc<Store>) -> Vec<LogEntry> {
 }
 
 async fn take_snapshot(store: &Arc<Store>, term: u64, index: u64) {
-    let mut registry = Registry::new(ClusterId::new("c1"), 1);
+    take_snapshot_of(store, term, index, Registry::new(ClusterId::new("c1"), 1)).await;
+}
+
+async fn take_snapshot_of(store: &Arc<Store>, term: u64, index: u64, mut registry: Registry) {
     registry.skip(Index(index));
     let meta =
         SnapshotMeta { last_log_id: Some(log_id(term, index)), last_membership: StoredMembership::default() };
@@ -443,6 +446,37 @@ async fn a_purged_log_without_its_snapshot_is_damage_and_an_older_one_that_cover
         let covered = opened.snapshot.and_then(|(meta, _)| meta.last_log_id);
         assert_eq!(covered, (!both).then(|| log_id(1, 5)));
         opened.store.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_is_replayed_from_the_snapshot_that_its_first_entry_follows() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_here(dir.path()).store;
+    let mut log = store.log_store();
+    log.save_vote(&Vote::new(1, 7)).await.unwrap();
+    append(&mut log, (0..13).map(|n| entry(1, n, 100)).collect()).await.unwrap();
+    let registry = |index: u64| Registry::new(ClusterId::new(format!("as-of-{index}")), 1);
+    for index in [5, 9] {
+        take_snapshot_of(&store, 1, index, registry(index)).await;
+    }
+    log.purge(log_id(1, 9)).await.unwrap();
+    let in_use = replay::replay(dir.path()).err().unwrap();
+    assert!(matches!(in_use, OpenError::InUse { .. }), "{in_use}");
+    store.close().await;
+    let untouched = contents(dir.path());
+    let replayed: Vec<_> = replay::replay(dir.path()).unwrap().map(Result::unwrap).collect();
+    assert!(contents(dir.path()) == untouched);
+    assert_eq!(replayed.iter().map(|it| it.index.0).collect::<Vec<_>>(), [10, 11, 12]);
+    // Not from the older one, from which entries are missing.
+    let mut expected = registry(9);
+    for (one, index) in replayed.iter().zip(10..) {
+        let said = match &one.content {
+            replay::Content::Commands(said) => said,
+            other => panic!("{other:?}"),
+        };
+        let outcomes = expected.apply(Index(index), Term(1), said).outcomes;
+        assert_eq!(one.applied, Some((outcomes, expected.state_hash())));
     }
 }
 
