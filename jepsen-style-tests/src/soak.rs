@@ -34,7 +34,8 @@ pub fn soak(
             scenario: scenario.name.into(),
             seed: dice.seed() >> 32,
             masters,
-            rounds: None,
+            // Said, so that the load is one that lasts: as fast as it can be, it may be over before the faults are.
+            rounds: Some(scenario.rounds),
             environment: Vec::new(),
             out: out.into(),
         };
