@@ -29,8 +29,6 @@ const ROUND_TIME: Duration = Duration::from_secs(240);
 const ROUND_USUAL: Duration = Duration::from_secs(15);
 /// How long it may take until every task has ended after the last fault.
 const REST_TIME: Duration = Duration::from_secs(30);
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(100);
 /// Frameworks that load the cluster.
 const FRAMEWORKS: u16 = 3;
 
@@ -189,12 +187,6 @@ async fn load_and_break(
     // The last acknowledgements may be on their way. If tasks are left all the same, the verdict says so.
     let _ = cluster::tasks_end(&field.cluster, None).await;
     let mut truth = cluster::truth(&field.cluster).await?;
-    // The acknowledgement of the last update may be on its way.
-    let begun = Instant::now();
-    while truth.tasks.iter().any(|task| !task.ended) && begun.elapsed() < REST_TIME {
-        tokio::time::sleep(LOOK).await;
-        truth = cluster::truth(&field.cluster).await?;
-    }
     let replicas = field.cluster.replicas().await?;
     truth.replicas = replicas.into_iter().map(|one| (one.name, one.applied, one.state_hash)).collect();
     Ok(truth)
