@@ -433,7 +433,7 @@ pub static ALL: &[Scenario] = &[
     },
     Scenario {
         name: "few-files",
-        about: "the leader can open no more files or sockets for 4 s",
+        about: "clients dial a leader that may open few files more for 4 s: it keeps those for itself",
         master_config: QUICK_PINGS,
         needs: &[],
         rounds: 3,
@@ -498,7 +498,7 @@ pub static ALL: &[Scenario] = &[
         about: "all of these faults, in an order that the seed decides; each once before any comes again",
         master_config: QUICK,
         needs: &[Need::Proxies],
-        rounds: 17,
+        rounds: 18,
         round: |field, dice| Box::pin(nemesis::mixed(field, dice)),
     },
 ];

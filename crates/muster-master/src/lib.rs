@@ -1,6 +1,6 @@
 //! A master: serves gRPC, drives the leader's machine while it leads, carries clients to the leader while not.
 //!
-//! A client's stream ends at a [`door`]; its frames go along the current [`route`]: to the leader's loop in
+//! Connections come in as far as there are files for them ([`accept`]). A client's stream ends at a [`door`]; its frames go along the current [`route`]: to the leader's loop in
 //! this process, or over one [`link`] stream to the master that leads. [`lead`] runs the machine of
 //! `muster-leader` on a thread of its own; each allocator shard has one too.
 //!
@@ -12,6 +12,7 @@
 //! # Nevers
 //! - Nothing is decided here. Nothing blocks an async thread. No lock is held across an await.
 
+mod accept;
 pub mod config;
 mod door;
 mod error;

@@ -2,6 +2,7 @@
 
 use crate::{
     MasterConfig, MasterError,
+    accept::connections,
     door::Door,
     lead::lead,
     link::{Heard, LinkDoor, SILENCE, follow},
@@ -20,7 +21,7 @@ use tokio::{
     sync::{mpsc, watch},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::transport::Server;
 
 /// How much of a stream may be on its way unread: many entries, or a link's bursts.
 const WINDOW: u32 = 8 << 20;
@@ -61,7 +62,6 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
         .build_v1()
         .map_err(|error| MasterError::Config(format!("the built-in descriptors are broken: {error}")))?;
     let server = Server::builder()
-        .tcp_nodelay(true)
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
@@ -77,7 +77,7 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
         .add_service(OperatorServiceServer::new(operator))
         .add_service(health_service)
         .add_service(reflection);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = connections(listener);
     let server = tokio::spawn(server.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned()));
     let leading = tokio::spawn(follow_leadership(raft.clone(), config, publish, redial_out, stop.clone()));
     tracing::info!(%address, "serving");

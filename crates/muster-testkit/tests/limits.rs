@@ -6,6 +6,7 @@
 use muster_testkit::{Plan, TestCluster, cgroups_missing, clocks};
 use std::fs;
 use std::time::{Duration, Instant};
+use tokio::io::AsyncReadExt;
 
 /// Whether the machine lacks something.
 fn lacks(missing: Option<String>) -> bool {
@@ -65,6 +66,23 @@ async fn a_limit_of_open_files_is_lowered_and_raised_again() {
     assert!(few.limit() >= 500 && !few.is_short().unwrap());
     drop(few);
     assert_eq!(limit(), before);
+}
+
+#[tokio::test]
+async fn a_master_keeps_its_last_files_for_itself() {
+    let cluster = small(Plan::default()).await;
+    let address = cluster.masters().remove(0);
+    let few = cluster.few_files("m1", 8).unwrap();
+    for _ in 0..32 {
+        // Neither taken nor left waiting.
+        let mut turned_away = tokio::net::TcpStream::connect(&address).await.unwrap();
+        let read = turned_away.read(&mut [0; 64]).await;
+        assert!(matches!(&read, Ok(0)) || read.is_err(), "{read:?}");
+        assert!(!few.is_short().unwrap());
+    }
+    drop(few);
+    // A client that nobody knows yet is let in again.
+    cluster.serving().await.unwrap();
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use crate::cluster;
 use crate::run::Field;
 use anyhow::{Context, bail};
 use std::time::{Duration, Instant};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 /// How far clocks are set off, in seconds: more than any timeout there is.
@@ -12,9 +13,11 @@ const OFF: u64 = 7_200;
 /// How often they jump, and the time between two jumps.
 const JUMPS: u32 = 12;
 const BETWEEN: Duration = Duration::from_millis(250);
-/// Files that a master may open beyond those that it has, and connections that are dialled to use them up.
-const SPARE_FILES: u64 = 4;
-const DIALS: usize = 64;
+/// Files that a master may open beyond those that it has: fewer than it keeps for itself.
+const SPARE_FILES: u64 = 16;
+/// How often it is dialled then at least, and the time between two dials.
+const DIALS: u32 = 64;
+const BEAT: Duration = Duration::from_millis(20);
 /// What is left of a processor, in hundredths.
 const PERCENT: u32 = 5;
 
@@ -58,7 +61,8 @@ pub async fn skew_clocks(field: &Field, dice: &mut Dice) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The leader can open no more files, sockets among them, for so long; connections that it has stay. Then it can.
+/// Clients dial the leader when it may open a few files more, and no longer: it keeps those for itself, turns the
+/// clients away and goes on to lead. Then it takes them again.
 pub async fn exhaust_files(field: &Field, time: Duration) -> anyhow::Result<()> {
     field.cluster.ready().await?;
     let (leader, term) = field.cluster.serving().await?;
@@ -68,28 +72,45 @@ pub async fn exhaust_files(field: &Field, time: Duration) -> anyhow::Result<()> 
     let fault = Fault::begins(field, FILES, std::slice::from_ref(&leader));
     let few = field.cluster.few_files(&leader, SPARE_FILES)?;
     let begun = Instant::now();
-    let mut held = Vec::new();
-    for _ in 0..DIALS {
-        held.push(tokio::time::timeout(GONE_MAX, TcpStream::connect(&address)).await);
+    field.load.begin_epoch();
+    let mut dials = 0;
+    while dials < DIALS || begun.elapsed() < time {
+        tokio::time::timeout(GONE_MAX, turned_away(&address))
+            .await
+            .context("a client was not turned away")??;
+        dials += 1;
+        tokio::time::sleep(BEAT).await;
     }
-    while !few.is_short()? {
-        if begun.elapsed() >= PROGRESS_TIME {
-            bail!("{leader} may have {} files open, and has fewer after {DIALS} dials", few.limit());
-        }
-        tokio::time::sleep(BETWEEN).await;
-    }
-    tokio::time::sleep(time.saturating_sub(begun.elapsed())).await;
+    field
+        .load
+        .progress(PROGRESS_TASKS, PROGRESS_TIME)
+        .await
+        .context("while the leader may open few files")?;
     let lasted = begun.elapsed();
     let limit = few.limit();
-    drop((few, held));
-    settle(field, &leader).await.context("after the leader could open no file")?;
+    drop(few);
+    settle(field, &leader).await.context("after the leader could open few files")?;
     let (new, later) = field.cluster.serving().await?;
+    if (&new, later) != (&leader, term) {
+        bail!(
+            "{leader} led in term {term}; after clients had dialled it {dials} times, {new} leads in {later}"
+        );
+    }
     fault.ends(format!(
-        "{leader} had all of {limit} files open for {lasted:.2?}; {new} leads in term {later} (before: {term}), all was \
-         well {:.2?} after it",
-        begun.elapsed().saturating_sub(lasted)
+        "{leader} could open {SPARE_FILES} files more than it had, {limit} in all, for {lasted:.2?}; it turned {dials} \
+         clients away, and leads on in term {term}"
     ));
     Ok(())
+}
+
+/// Dials a master until it ends the connection without a word.
+async fn turned_away(address: &str) -> anyhow::Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    match stream.read(&mut [0; 64]).await {
+        Ok(0) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(()),
+        other => bail!("{address} answered a client that said nothing: {other:?}"),
+    }
 }
 
 /// The leader gets hardly any processor time for so long. Whether it goes on to lead is open; service must come back.

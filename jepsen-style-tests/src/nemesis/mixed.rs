@@ -1,15 +1,15 @@
 //! All faults there are, in an order that the dice decide.
 
 use super::{
-    Dice, SHAPES, block_framework, delay_leader, duplicate_framework, expire_framework, fail_over_framework,
-    kill_agents, kill_leader, kill_masters, partition, pause_agents, pause_leader, pause_master,
-    reset_connections, restart_member, transfer_leadership,
+    Dice, SHAPES, block_framework, delay_leader, duplicate_framework, exhaust_files, expire_framework,
+    fail_over_framework, kill_agents, kill_leader, kill_masters, partition, pause_agents, pause_leader,
+    pause_master, reset_connections, restart_member, transfer_leadership,
 };
 use crate::run::Field;
 use std::time::Duration;
 
 /// Faults to deal.
-const CARDS: usize = 17;
+const CARDS: usize = 18;
 /// How long members stand still, are dead or are cut off: longer than an election takes, and than agents may be
 /// silent.
 const LEAST: Duration = Duration::from_millis(500);
@@ -54,6 +54,7 @@ pub async fn mixed(field: &Field, dice: &mut Dice) -> anyhow::Result<()> {
             duplicate_framework(field, dice).await?;
             block_framework(field, dice).await
         }
+        16 => exhaust_files(field, time).await,
         _ => expire_framework(field, dice, false).await,
     }
 }

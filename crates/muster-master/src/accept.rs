@@ -1,0 +1,194 @@
+//! Connections that come in: as many as leave this master files enough to do its own work.
+
+use futures::{Stream, stream};
+use rustix::process::{Resource, getrlimit};
+use std::{
+    io,
+    os::fd::AsRawFd,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    time::{Instant, Sleep, sleep},
+};
+use tonic::transport::server::Connected;
+
+/// Files that are never a client's: the log's and the snapshots', connections to the other masters, look-ups of names.
+/// A master that cannot open those ends. (etcd keeps 150 for itself, and ends its clients' at the rest.)
+const KEPT: u64 = 64;
+
+/// What every client sends before anything else: HTTP/2's preface (RFC 9113, section 3.4). Until it is there nobody
+/// asks whether the client lives.
+const PREFACE_BYTES: usize = 24;
+/// How long that may take.
+const PREFACE_TIME: Duration = Duration::from_secs(10);
+
+/// How long nothing is accepted after the system refused to.
+const REFUSED: Duration = Duration::from_millis(100);
+/// Clients that are turned away are told of in the log this often.
+const SAID: Duration = Duration::from_secs(10);
+
+/// Accepts connections for ever. One that would take a file of those that are kept is ended at once, so that its
+/// client dials another master.
+pub(crate) fn connections(listener: TcpListener) -> impl Stream<Item = io::Result<Connection>> {
+    stream::unfold((listener, TurnedAway::default()), |(listener, mut turned_away)| async move {
+        loop {
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // A client that is gone already, or no file left at all.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    sleep(REFUSED).await;
+                    continue;
+                }
+            };
+            if takes_what_is_kept(&stream) {
+                turned_away.another();
+                continue;
+            }
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "a connection ended before it began");
+                continue;
+            }
+            return Some((Ok(Connection::new(stream)), (listener, turned_away)));
+        }
+    })
+}
+
+/// A new file has the lowest number that is free: with one this high, hardly any others are.
+fn takes_what_is_kept(stream: &TcpStream) -> bool {
+    let number = u64::try_from(stream.as_raw_fd()).unwrap_or(u64::MAX);
+    // Asked each time: a limit may be changed from outside.
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    number >= limit.saturating_sub(KEPT)
+}
+
+/// Clients that were turned away and not told of yet.
+#[derive(Default)]
+struct TurnedAway {
+    count: u64,
+    said: Option<Instant>,
+}
+
+impl TurnedAway {
+    fn another(&mut self) {
+        self.count += 1;
+        if self.said.is_some_and(|said| said.elapsed() < SAID) {
+            return;
+        }
+        tracing::warn!(
+            count = self.count,
+            "connections were turned away: they would take the last files that this master may open; raise its limit \
+             of open files"
+        );
+        *self = Self { count: 0, said: Some(Instant::now()) };
+    }
+}
+
+/// A connection of which something must be heard soon.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    /// Until the preface is there: what of it is missing, and when it is too late.
+    preface: Option<(usize, Pin<Box<Sleep>>)>,
+}
+
+impl Connection {
+    fn new(stream: TcpStream) -> Self {
+        Self { stream, preface: Some((PREFACE_BYTES, Box::pin(sleep(PREFACE_TIME)))) }
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = <TcpStream as Connected>::ConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let Some((missing, late)) = &mut self.preface else { return read };
+        if read.is_pending() {
+            ready!(late.as_mut().poll(cx));
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "nothing was heard of the client",
+            )));
+        }
+        *missing = missing.saturating_sub(buffer.filled().len() - before);
+        if *missing == 0 {
+            self.preface = None;
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use futures::StreamExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    async fn pair() -> (TcpStream, Connection) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let connection = Box::pin(connections(listener)).next().await.unwrap().unwrap();
+        (client, connection)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_a_preface_is_ended_however_slowly_it_talks() {
+        let (mut client, mut connection) = pair().await;
+        client.write_all(&[0; PREFACE_BYTES - 1]).await.unwrap();
+        let mut all = Vec::new();
+        let error = connection.read_to_end(&mut all).await.unwrap_err();
+        assert_eq!((error.kind(), all.len()), (io::ErrorKind::TimedOut, PREFACE_BYTES - 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_with_a_preface_may_be_silent() {
+        let (mut client, mut connection) = pair().await;
+        client.write_all(&[0; PREFACE_BYTES]).await.unwrap();
+        connection.read_exact(&mut [0; PREFACE_BYTES]).await.unwrap();
+        let silence = tokio::time::timeout(10 * PREFACE_TIME, connection.read_u8()).await;
+        assert!(silence.is_err(), "{silence:?}");
+    }
+}
