@@ -344,16 +344,17 @@ impl Node {
         let _entering = self.entering.lock().await;
         self.shared.end(u64::MAX);
         let core = self.core.write().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(core) = core {
-            core.shutdown().await.ok();
-        }
+        // Whoever waits for openraft goes first: it calls a call that it cannot answer any more an error.
+        self.leadership.send_replace(Leadership::Outside { note: "stopped".into() });
         let tasks: Vec<_> = lock(&self.tasks).drain(..).collect();
         for task in tasks {
             task.abort();
             task.await.ok();
         }
+        if let Some(core) = core {
+            core.shutdown().await.ok();
+        }
         self.shared.end(u64::MAX);
-        self.leadership.send_replace(Leadership::Outside { note: "stopped".into() });
         self.store.close().await;
     }
 }

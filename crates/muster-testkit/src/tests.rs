@@ -74,3 +74,15 @@ async fn members_are_killed_paused_and_restarted_and_all_end_in_order() {
     let end = cluster.end().await.unwrap();
     assert!(end.killed.is_empty() && end.left.is_empty(), "{end:?}");
 }
+
+#[tokio::test]
+async fn a_master_that_is_asked_to_end_calls_nothing_an_error() {
+    let cluster = TestCluster::start(Plan { agents: 1, ..Plan::default() }).await.unwrap();
+    for name in [cluster.master_names(), cluster.master_names()].concat() {
+        cluster.serving().await.unwrap();
+        assert!(cluster.stop(&name).await.unwrap().success());
+        cluster.restart(&name).unwrap();
+        cluster.caught_up(&name).await.unwrap();
+    }
+    assert_eq!(cluster.error_lines(), Vec::<String>::new());
+}

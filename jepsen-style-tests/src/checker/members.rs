@@ -3,7 +3,6 @@
 use super::disks::Excuses;
 use crate::history::{Entry, Event, Phase};
 use crate::model::Truth;
-use crate::nemesis::RESTART;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All replicas have the same state hash at the same index.
@@ -54,27 +53,10 @@ pub fn two_leaders(history: &[Entry], _: &Truth) -> Vec<String> {
     wrong
 }
 
-/// What openraft logs as an error when it is asked something while it is being stopped.
-const STOPPED: [&str; 2] = ["error: raft stopped", "failed to receive from RaftCore: None"];
-
-/// No log tells of an error, and no process was left. Only a member that was asked to end may have said that it did,
-/// and one whose disk was at fault may have named that.
+/// No log tells of an error, and no process was left. Only a member whose disk was at fault may have named that.
 pub fn logs_and_leftovers(history: &[Entry], truth: &Truth) -> Vec<String> {
-    let restarted: BTreeSet<&str> = history
-        .iter()
-        .filter_map(|entry| match &entry.event {
-            Event::Nemesis { fault, target, .. } if fault == RESTART => Some(&**target),
-            _ => None,
-        })
-        .collect();
-    let explained = |line: &str| {
-        let member = line.split_once(": ").map(|(member, _)| member);
-        member.is_some_and(|member| restarted.contains(member))
-            && line.contains(" ERROR openraft")
-            && STOPPED.iter().any(|words| line.contains(words))
-    };
     let mut excuses = Excuses::of(history);
-    let errors = truth.error_lines.iter().filter(|line| !explained(line) && !excuses.take(line)).cloned();
+    let errors = truth.error_lines.iter().filter(|line| !excuses.take(line)).cloned();
     let errors: Vec<_> = errors.collect();
     errors.into_iter().chain(truth.left.iter().map(|command| format!("left over: {command}"))).collect()
 }
@@ -138,27 +120,6 @@ mod tests {
     fn an_error_line_or_a_process_left_over_is_seen() {
         refuses(logs_and_leftovers, "ERROR", |_, truth| truth.error_lines.push("m1: ERROR x".into()));
         refuses(logs_and_leftovers, "sleep", |_, truth| truth.left.push("sleep 9".into()));
-    }
-
-    #[test]
-    fn only_a_member_that_was_asked_to_end_may_say_that_it_did() {
-        const LINE: &str = "t ERROR openraft::raft::raft_inner: recv_msg: error: raft stopped";
-        let restarts = |target: &str| {
-            let (fault, target) = (RESTART.into(), target.into());
-            entry("nemesis", Event::Nemesis { fault, target, begins: true, bit: None })
-        };
-        let (mut history, mut truth) = good();
-        truth.error_lines.push(format!("m1: {LINE}"));
-        history.push(restarts("m1"));
-        assert_eq!(logs_and_leftovers(&history, &truth), Vec::<String>::new());
-        refuses(logs_and_leftovers, "m1: t ERROR", |history, truth| {
-            truth.error_lines.push(format!("m1: {LINE}"));
-            history.push(restarts("m2"));
-        });
-        refuses(logs_and_leftovers, "m1: t ERROR", |history, truth| {
-            truth.error_lines.push("m1: t ERROR openraft::raft: storage error".into());
-            history.push(restarts("m1"));
-        });
     }
 
     #[test]
