@@ -3,25 +3,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
+use common::{eventually, lacks};
 use muster_testkit::{Plan, TestCluster, cgroups_missing, clocks};
 use std::fs;
-use std::time::{Duration, Instant};
-
-/// Whether the machine lacks something.
-fn lacks(missing: Option<String>) -> bool {
-    let Some(missing) = missing else { return false };
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "skipped under CI: {missing}");
-    eprintln!("skipped: {missing}");
-    true
-}
-
-async fn eventually(mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(30);
-    while !holds() {
-        assert!(Instant::now() < until, "never");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
 
 async fn small(plan: Plan) -> TestCluster {
     TestCluster::start(Plan { masters: 1, agents: 1, ..plan }).await.unwrap()
