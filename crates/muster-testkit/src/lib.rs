@@ -68,7 +68,7 @@ pub use disk::sync::{BadSyncs, SyncFault, tracing_missing};
 pub use disk::thin::ThinDisk;
 pub use fail_points::FailPoint;
 pub use fault::{Cut, Delayed, Lossy, Throttled, Traffic, Unplugged};
-pub use limits::{FewFiles, Starved, cgroups_missing};
+pub use limits::{FewFiles, LittleMemory, Starved, cgroups_missing};
 pub use log::LogEntry;
 pub use muster_proto::v1;
 pub use plan::Plan;
