@@ -13,9 +13,11 @@ pub enum Need {
     Tracing,
     /// Members and frameworks are on hosts of their own, for faults of packets and cables: network namespaces.
     Hosts,
+    /// Packets into hosts can be late: iptables.
+    Weather,
     /// Members' wall clocks can be set off: libfaketime.
     Clocks,
-    /// Processor time can be shared out: cgroups of version 1, and root.
+    /// Processor time and memory can be shared out: cgroups of version 1, and root.
     Cgroups,
 }
 
@@ -27,6 +29,7 @@ impl Need {
             Self::Disks => disks_missing(),
             Self::Tracing => tracing_missing(),
             Self::Hosts => hosts::missing(),
+            Self::Weather => hosts::weather_missing(),
             Self::Clocks => clocks::missing(),
             Self::Cgroups => cgroups_missing(),
         }
@@ -36,7 +39,9 @@ impl Need {
     pub fn prepare(self) -> anyhow::Result<()> {
         match self {
             Self::Hosts => hosts::enter(),
-            Self::Proxies | Self::Disks | Self::Tracing | Self::Clocks | Self::Cgroups => Ok(()),
+            Self::Proxies | Self::Disks | Self::Tracing | Self::Weather | Self::Clocks | Self::Cgroups => {
+                Ok(())
+            }
         }
     }
 
@@ -47,7 +52,7 @@ impl Need {
             Self::Disks => plan.disks = true,
             Self::Hosts => plan.hosts = true,
             Self::Clocks => plan.clocks = true,
-            Self::Tracing | Self::Cgroups => {}
+            Self::Tracing | Self::Weather | Self::Cgroups => {}
         }
     }
 }

@@ -424,6 +424,14 @@ pub static ALL: &[Scenario] = &[
         round: |field, dice| Box::pin(nemesis::host_faults(field, dice, DELAYED)),
     },
     Scenario {
+        name: "host-weather",
+        about: "packets into one host or two are late, overtake each other and get lost for 4 s (root)",
+        master_config: QUICK_PINGS,
+        needs: &[Need::Hosts, Need::Weather],
+        rounds: 4,
+        round: |field, dice| Box::pin(nemesis::storms(field, dice, DELAYED)),
+    },
+    Scenario {
         name: "clocks",
         about: "all wall clocks jump about by up to two hours; a framework dies meanwhile and comes back",
         master_config: "",
@@ -446,6 +454,14 @@ pub static ALL: &[Scenario] = &[
         needs: &[Need::Cgroups],
         rounds: 3,
         round: |field, _| Box::pin(nemesis::starve(field, DELAYED)),
+    },
+    Scenario {
+        name: "little-memory",
+        about: "a master takes more memory than it may, at work or as it begins, and the kernel kills it (root)",
+        master_config: QUICK_PINGS,
+        needs: &[Need::Cgroups],
+        rounds: 3,
+        round: |field, dice| Box::pin(nemesis::little_memory(field, dice)),
     },
     Scenario {
         name: "transfers",

@@ -38,6 +38,11 @@ fn packets_are_lost_cables_pulled_and_lines_too_thin() {
 }
 
 #[test]
+fn packets_are_late_and_out_of_order() {
+    keeps("host-weather", 1, 2);
+}
+
+#[test]
 fn wall_clocks_jump_about() {
     keeps("clocks", 1, 1);
 }
@@ -45,4 +50,9 @@ fn wall_clocks_jump_about() {
 #[test]
 fn the_leader_gets_hardly_any_processor_time() {
     keeps("starved-leader", 1, 1);
+}
+
+#[test]
+fn the_kernel_kills_masters_for_their_memory() {
+    keeps("little-memory", 1, 3);
 }

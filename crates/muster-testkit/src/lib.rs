@@ -25,7 +25,7 @@
 //! - When a [`TestCluster`] is dropped none of its processes is left, nor any task of its agents: not after a
 //!   panic either. When the test's process dies, masters and agents die with it.
 //! - A fault ends with its handle: a [`Paused`] process goes on, a [`Cut`] heals and what was [`Delayed`] is
-//!   in time again when the handle is dropped.
+//!   in time again when the handle is dropped; one with [`LittleMemory`] that lives on has as much as all others.
 //! - A fault that a member may end of says so to [`TestCluster::check`], which otherwise fails when one ends.
 //! - Disks of masters are mounted in a mount namespace of their own: nobody else sees them, and they go with the
 //!   last process that does.
@@ -68,7 +68,7 @@ pub use disk::sync::{BadSyncs, SyncFault, tracing_missing};
 pub use disk::thin::ThinDisk;
 pub use fail_points::FailPoint;
 pub use fault::{Cut, Delayed, Lossy, Throttled, Traffic, Unplugged};
-pub use limits::{FewFiles, Starved, cgroups_missing};
+pub use limits::{FewFiles, LittleMemory, Starved, cgroups_missing};
 pub use log::LogEntry;
 pub use muster_proto::v1;
 pub use plan::Plan;

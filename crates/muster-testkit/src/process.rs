@@ -86,13 +86,18 @@ impl Process {
     }
 
     pub(crate) fn start(&self, exe: &Path) -> anyhow::Result<()> {
+        self.start_by(&[], exe)
+    }
+
+    /// Starts it by these words this once, outside of all that it is always started by.
+    pub(crate) fn start_by(&self, words: &[String], exe: &Path) -> anyhow::Result<()> {
         let mut life = self.running.lock();
         if life.child.is_some() {
             bail!("{} runs already; kill it first", self.name);
         }
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("cannot write the log {}", self.log.display()))?;
-        let mut command = self.command(exe);
+        let mut command = self.command_by(words, exe);
         command
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
@@ -108,7 +113,11 @@ impl Process {
 
     /// The program, to be started where it sees what this process sees.
     pub(crate) fn command(&self, exe: &Path) -> Command {
-        match self.started_by.split_first() {
+        self.command_by(&[], exe)
+    }
+
+    fn command_by(&self, words: &[String], exe: &Path) -> Command {
+        match [words, &self.started_by].concat().split_first() {
             Some((program, arguments)) => {
                 let mut command = Command::new(program);
                 command.args(arguments).arg(exe);

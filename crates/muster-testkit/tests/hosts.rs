@@ -5,7 +5,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
+use common::{eventually, lacks};
+use muster_testkit::hosts::Weather;
 use muster_testkit::{Plan, TestCluster, hosts};
+use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -18,9 +23,7 @@ fn inside(test: &str) -> bool {
         hosts::enter().unwrap();
         return true;
     }
-    if let Some(missing) = hosts::missing() {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "skipped under CI: {missing}");
-        eprintln!("skipped: {missing}");
+    if lacks(hosts::missing()) {
         return false;
     }
     let exe = std::env::current_exe().unwrap();
@@ -28,14 +31,6 @@ fn inside(test: &str) -> bool {
     let status = Command::new(exe).args(arguments).env(INSIDE, "1").status().unwrap();
     assert!(status.success(), "{status}");
     false
-}
-
-async fn eventually(mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(30);
-    while !holds() {
-        assert!(Instant::now() < until, "never");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -108,6 +103,85 @@ async fn packets_are_dropped_one_way_and_lost_and_cables_pulled() {
     }
     let replicas = cluster.replicas().await.unwrap();
     assert!(replicas.iter().all(|one| one.state_hash == replicas[0].state_hash), "{replicas:?}");
+    assert_eq!(cluster.error_lines(), Vec::<String>::new());
+    let end = cluster.end().await.unwrap();
+    assert!(end.killed.is_empty() && end.left.is_empty(), "{end:?}");
+}
+
+/// Numbered datagrams, less than the kernel keeps for one who does not read.
+const DATAGRAMS: u32 = 150;
+
+/// Sends them, and gives those that arrive, in the order in which they do: all when so many are awaited, else those that
+/// are there before a pause.
+fn exchange(from: &UdpSocket, to: &UdpSocket, awaited: u32) -> Vec<u32> {
+    for number in 0..DATAGRAMS {
+        from.send(&number.to_be_bytes()).unwrap();
+    }
+    let mut arrived = Vec::new();
+    let mut bytes = [0; 4];
+    while arrived.len() < awaited as usize && to.recv(&mut bytes).is_ok() {
+        arrived.push(u32::from_be_bytes(bytes));
+    }
+    arrived
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packets_are_late_and_overtake_each_other_and_are_lost() {
+    if !inside("packets_are_late_and_overtake_each_other_and_are_lost") || lacks(hosts::weather_missing()) {
+        return;
+    }
+    let cluster =
+        TestCluster::start(Plan { agents: 1, frameworks: 1, hosts: true, ..Plan::default() }).await.unwrap();
+    let address: SocketAddr = cluster.masters_of("f1").unwrap()[0].parse().unwrap();
+    let socket = |name, ip| cluster.within(name, || UdpSocket::bind((ip, 0))).unwrap().unwrap();
+    let (from, to) = (socket("f1", "0.0.0.0".into()), socket("m1", address.ip().to_string()));
+    from.connect(to.local_addr().unwrap()).unwrap();
+    to.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let in_order: Vec<_> = (0..DATAGRAMS).collect();
+    assert_eq!(exchange(&from, &to, DATAGRAMS), in_order);
+
+    let weather =
+        Weather { latency: Duration::from_millis(5), jitter: Duration::from_millis(30), lost: 0, seed: 1 };
+    let storm = cluster.storm("m1", weather).unwrap();
+    let begun = Instant::now();
+    let mut arrived = exchange(&from, &to, DATAGRAMS);
+    assert!(begun.elapsed() >= weather.latency);
+    assert_ne!(arrived, in_order);
+    arrived.sort_unstable();
+    assert_eq!(arrived, in_order);
+    let packets = storm.packets().unwrap();
+    assert!(packets.overtook > 0 && packets.passed >= DATAGRAMS.into(), "{packets:?}");
+    assert_eq!((packets.lost, packets.crowded_out), (0, 0), "{packets:?}");
+    // It is one at a time, and not every weather is one.
+    assert!(cluster.storm("m1", weather).is_err());
+    assert!(cluster.storm("m2", Weather { lost: 100, ..weather }).is_err());
+    assert!(cluster.storm("m2", Weather { latency: Duration::from_secs(60), ..weather }).is_err());
+    assert!(cluster.storm("m9", weather).is_err());
+    // TCP mends all of it.
+    cluster.serving().await.unwrap();
+    drop(storm);
+    assert_eq!(exchange(&from, &to, DATAGRAMS), in_order);
+
+    let storm = cluster.storm("m1", Weather { lost: 50, ..weather }).unwrap();
+    to.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let arrived = exchange(&from, &to, DATAGRAMS).len() as u64;
+    let packets = storm.packets().unwrap();
+    assert!(arrived < DATAGRAMS.into() && packets.lost >= u64::from(DATAGRAMS) - arrived, "{packets:?}");
+    drop(storm);
+
+    // What waits when it ends goes on.
+    let late = Weather { latency: Duration::from_secs(10), jitter: Duration::ZERO, ..weather };
+    let storm = cluster.storm("m1", late).unwrap();
+    assert_eq!(exchange(&from, &to, 0), Vec::<u32>::new());
+    eventually(|| storm.packets().unwrap().held >= DATAGRAMS.into()).await;
+    drop(storm);
+    to.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut bytes = [0; 4];
+    for number in in_order {
+        to.recv(&mut bytes).unwrap();
+        assert_eq!(u32::from_be_bytes(bytes), number);
+    }
+    cluster.ready().await.unwrap();
     assert_eq!(cluster.error_lines(), Vec::<String>::new());
     let end = cluster.end().await.unwrap();
     assert!(end.killed.is_empty() && end.left.is_empty(), "{end:?}");

@@ -3,26 +3,22 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
+use common::{eventually, lacks};
 use muster_testkit::{Plan, TestCluster, cgroups_missing, clocks};
 use std::fs;
+<<<<<<< HEAD
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
+=======
+use std::os::unix::process::ExitStatusExt;
+>>>>>>> h-a
 
-/// Whether the machine lacks something.
-fn lacks(missing: Option<String>) -> bool {
-    let Some(missing) = missing else { return false };
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "skipped under CI: {missing}");
-    eprintln!("skipped: {missing}");
-    true
-}
-
-async fn eventually(mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(30);
-    while !holds() {
-        assert!(Instant::now() < until, "never");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
+/// More memory than a master takes, and less than one takes to begin, in bytes.
+const AMPLE: u64 = 4 << 30;
+const SCARCE: u64 = 4 << 20;
+const SIGKILL: i32 = 9;
 
 async fn small(plan: Plan) -> TestCluster {
     TestCluster::start(Plan { masters: 1, agents: 1, ..plan }).await.unwrap()
@@ -101,4 +97,34 @@ async fn a_starved_master_waits_and_is_let_go() {
     assert_eq!(group(), before);
     assert!(cluster.starve("a1", 1).is_err() && cluster.starve("m1", 0).is_err());
     cluster.serving().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_master_that_takes_more_memory_than_it_may_is_killed_and_comes_back() {
+    if lacks(cgroups_missing()) {
+        return;
+    }
+    let cluster = small(Plan::default()).await;
+    assert!(cluster.little_memory("m1", AMPLE).unwrap_err().to_string().contains("kill it first"));
+    cluster.kill("m1").unwrap();
+    assert!(cluster.little_memory("a1", AMPLE).is_err());
+    // Enough: it lives, and lives on when the limit is gone.
+    let little = cluster.little_memory("m1", AMPLE).unwrap();
+    cluster.ready().await.unwrap();
+    let pid = cluster.pid("m1").unwrap().unwrap();
+    let group = || fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let limited = group();
+    assert!(little.used().unwrap() > SCARCE && little.killed().unwrap() == 0);
+    drop(little);
+    assert_ne!(group(), limited);
+    cluster.ready().await.unwrap();
+    // Less than it takes to begin.
+    cluster.kill("m1").unwrap();
+    let little = cluster.little_memory("m1", SCARCE).unwrap();
+    assert_eq!(cluster.ends("m1").await.unwrap().signal(), Some(SIGKILL));
+    assert_eq!(little.killed().unwrap(), 1);
+    drop(little);
+    cluster.restart("m1").unwrap();
+    cluster.ready().await.unwrap();
+    assert_eq!(cluster.error_lines(), Vec::<String>::new());
 }

@@ -1,9 +1,11 @@
-//! Clocks that are wrong, and masters that are short of open files or of processor time.
+//! Clocks that are wrong, and masters that are short of open files, of processor time or of memory.
 
-use super::{CLOCKS, Dice, FILES, Fault, GONE_MAX, PROGRESS_TASKS, PROGRESS_TIME, STARVE};
+use super::{CLOCKS, Dice, Down, FILES, Fault, GONE_MAX, MEMORY, PROGRESS_TASKS, PROGRESS_TIME, STARVE};
 use crate::cluster;
 use crate::run::Field;
 use anyhow::{Context, bail};
+use muster_testkit::LittleMemory;
+use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -20,6 +22,13 @@ const DIALS: u32 = 64;
 const BEAT: Duration = Duration::from_millis(20);
 /// What is left of a processor, in hundredths.
 const PERCENT: u32 = 5;
+/// More memory than a master takes, and too little for one to begin, in bytes.
+const AMPLE: u64 = 4 << 30;
+const SCARCE_MIB: usize = 32;
+/// Between two looks at what it has taken.
+const PRESS: Duration = Duration::from_millis(25);
+/// What the kernel ends one with that takes more.
+const SIGKILL: i32 = 9;
 
 /// The wall clocks of all members jump about by hours. Launches go on, and a framework that dies meanwhile and has
 /// minutes to come back is not taken for gone.
@@ -66,10 +75,9 @@ pub async fn skew_clocks(field: &Field, dice: &mut Dice) -> anyhow::Result<()> {
 pub async fn exhaust_files(field: &Field, time: Duration) -> anyhow::Result<()> {
     field.cluster.ready().await?;
     let (leader, term) = field.cluster.serving().await?;
-    let masters = field.cluster.master_names().into_iter().zip(field.cluster.masters());
-    let address = masters.into_iter().find(|(name, _)| *name == leader).map(|(_, address)| address);
-    let address = address.context("the leader has no address")?;
+    let address = address_of(field, &leader)?;
     let fault = Fault::begins(field, FILES, std::slice::from_ref(&leader));
+    let process = field.cluster.pid(&leader)?;
     let few = field.cluster.few_files(&leader, SPARE_FILES)?;
     let begun = Instant::now();
     field.load.begin_epoch();
@@ -90,15 +98,13 @@ pub async fn exhaust_files(field: &Field, time: Duration) -> anyhow::Result<()> 
     let limit = few.limit();
     drop(few);
     settle(field, &leader).await.context("after the leader could open few files")?;
-    let (new, later) = field.cluster.serving().await?;
-    if (&new, later) != (&leader, term) {
-        bail!(
-            "{leader} led in term {term}; after clients had dialled it {dials} times, {new} leads in {later}"
-        );
+    if field.cluster.pid(&leader)? != process {
+        bail!("{leader} ended when clients dialled it {dials} times");
     }
+    let (new, later) = field.cluster.serving().await?;
     fault.ends(format!(
         "{leader} could open {SPARE_FILES} files more than it had, {limit} in all, for {lasted:.2?}; it turned {dials} \
-         clients away, and leads on in term {term}"
+         clients away and lived; {new} leads in term {later} (before: {term})"
     ));
     Ok(())
 }
@@ -135,6 +141,88 @@ pub async fn starve(field: &Field, time: Duration) -> anyhow::Result<()> {
         begun.elapsed().saturating_sub(lasted)
     ));
     Ok(())
+}
+
+/// A master is killed by the kernel because it takes more memory than it may: the leader or a follower in the midst of
+/// its work, or one that begins; each once before any comes again. The others serve, and it comes back without a limit.
+pub async fn little_memory(field: &Field, dice: &mut Dice) -> anyhow::Result<()> {
+    field.cluster.ready().await?;
+    let name = dice.pick_one(&field.cluster.master_names())?;
+    let (leads, begins) = match dice.deal(3) {
+        0 => (true, false),
+        1 => (false, false),
+        _ => (false, true),
+    };
+    let bytes = if begins { u64::try_from(dice.count(SCARCE_MIB))? << 20 } else { AMPLE };
+    let fault = Fault::begins(field, MEMORY, std::slice::from_ref(&name));
+    let down = Down::kill(&field.cluster, std::slice::from_ref(&name))?;
+    let mut begun = Instant::now();
+    let little = field.cluster.little_memory(&name, bytes)?;
+    let (mut ended, mut limit) = (None, bytes);
+    tokio::select! {
+        status = field.cluster.ends(&name) => ended = Some(status?),
+        back = field.cluster.caught_up(&name) => back?,
+    }
+    if leads && ended.is_none() {
+        field.cluster.transfer_leadership(&name).await?;
+    }
+    let (leader, term) = field.cluster.serving().await?;
+    let status = match ended {
+        Some(status) => status,
+        None => {
+            begun = Instant::now();
+            let address = address_of(field, &name)?;
+            tokio::select! {
+                status = field.cluster.ends(&name) => status.context("it takes no more memory")?,
+                error = press(&little, &address, &mut limit) => error?,
+            }
+        }
+    };
+    let lasted = begun.elapsed();
+    let killed = little.killed()?;
+    if status.signal() != Some(SIGKILL) || killed == 0 {
+        let words = field.cluster.last_words(&name)?;
+        bail!("{name} ended with {status}, and the kernel killed {killed} for their memory: {words}");
+    }
+    let (new, later) = match leader == name {
+        true => field.cluster.serving_after(term).await?,
+        false => field.cluster.serving().await?,
+    };
+    field.load.begin_epoch();
+    let progress = field.load.progress(PROGRESS_TASKS, PROGRESS_TIME).await;
+    progress.context("while a master is dead of too little memory")?;
+    drop(little);
+    down.restart()?;
+    settle(field, &name).await.context("after a master had too little memory")?;
+    fault.ends(format!(
+        "the kernel killed {name} ({killed} killed) with {} KiB after {lasted:.2?}, {leader} led in term {term}; {new} \
+         served in term {later}, all was well {:.2?} after it",
+        limit >> 10,
+        begun.elapsed().saturating_sub(lasted)
+    ));
+    Ok(())
+}
+
+/// Leaves a master no more memory than it has at any moment, and has it take more by connections that stay. Ends only
+/// when that cannot be done.
+async fn press<T>(little: &LittleMemory, address: &str, limit: &mut u64) -> anyhow::Result<T> {
+    let mut held = Vec::new();
+    loop {
+        let left = little.squeeze()?;
+        if little.killed()? == 0 {
+            *limit = left;
+        }
+        if held.len() < DIALS {
+            held.push(tokio::time::timeout(GONE_MAX, TcpStream::connect(address)).await);
+        }
+        tokio::time::sleep(PRESS).await;
+    }
+}
+
+fn address_of(field: &Field, name: &str) -> anyhow::Result<String> {
+    let masters = field.cluster.master_names().into_iter().zip(field.cluster.masters());
+    let address = masters.into_iter().find(|(other, _)| other == name).map(|(_, address)| address);
+    address.with_context(|| format!("{name} has no address"))
 }
 
 async fn settle(field: &Field, name: &str) -> anyhow::Result<()> {

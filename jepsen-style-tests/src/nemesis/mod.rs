@@ -23,9 +23,9 @@ pub use disks::{
     slow_syncs, sync_fails, sync_kills,
 };
 pub use frameworks::{block_framework, duplicate_framework, expire_framework, fail_over_framework};
-pub use hosts::{host_faults, lose_packets, pull_cable, throttle};
+pub use hosts::{host_faults, lose_packets, pull_cable, storms, throttle};
 pub use leadership::transfer_leadership;
-pub use limits::{exhaust_files, skew_clocks, starve};
+pub use limits::{exhaust_files, little_memory, skew_clocks, starve};
 pub use masters::{hang_leader, kill_leader, kill_masters, pause_leader, pause_master};
 pub use members::{restart_all, restart_member};
 pub use mixed::mixed;
@@ -55,6 +55,8 @@ pub const RESET: &str = "reset";
 pub const DELAY: &str = "delay";
 /// Packets of a host are lost.
 pub const LOSS: &str = "loss";
+/// Packets are late, overtake each other and are lost.
+pub const WEATHER: &str = "weather";
 /// A host's cable is pulled.
 pub const CABLE: &str = "cable";
 /// A host is sent less than it is meant to be.
@@ -65,6 +67,8 @@ pub const CLOCKS: &str = "clocks";
 pub const FILES: &str = "files";
 /// A member gets hardly any processor time.
 pub const STARVE: &str = "starve";
+/// A member takes more memory than it may, and the kernel kills it.
+pub const MEMORY: &str = "memory";
 /// Leadership is handed on.
 pub const TRANSFER: &str = "transfer";
 /// A framework dies, and another process goes on with it.

@@ -2,7 +2,7 @@
 
 use super::{END_TIME, LOOK, TestCluster};
 use crate::process::Process;
-use crate::{FewFiles, Paused, Skewed, Starved, ask};
+use crate::{FewFiles, LittleMemory, Paused, Skewed, Starved, ask};
 use anyhow::{Context, bail};
 use std::process::ExitStatus;
 use std::time::Instant;
@@ -67,10 +67,30 @@ impl TestCluster {
     /// Leaves a running master so many hundredths of one processor. Takes root and cgroups of version 1
     /// ([`crate::cgroups_missing`]).
     pub fn starve(&self, name: &str, percent: u32) -> anyhow::Result<Starved> {
-        if !self.masters.iter().any(|master| master.name == name) {
-            bail!("there is no master {name} in this cluster; an agent's tasks would be starved with it");
-        }
+        self.only_a_master(name)?;
         Starved::new(self.process_id(name)?, name, percent)
+    }
+
+    /// Starts a master that was killed or stopped with a limit to the memory that it may take; the kernel kills it when
+    /// it takes more ([`Self::ends`]). Takes root and cgroups of version 1 ([`crate::cgroups_missing`]).
+    pub fn little_memory(&self, name: &str, bytes: u64) -> anyhow::Result<LittleMemory> {
+        self.only_a_master(name)?;
+        let process = self.process(name)?;
+        if process.pid().is_some() {
+            bail!("{name} runs: what it has taken already could not be counted; kill it first");
+        }
+        let little = LittleMemory::new(name, bytes)?;
+        process.start_by(&little.words(), &self.exe)?;
+        process.may_end();
+        Ok(little)
+    }
+
+    /// Limits for a whole group of processes are for masters alone.
+    fn only_a_master(&self, name: &str) -> anyhow::Result<()> {
+        if !self.masters.iter().any(|master| master.name == name) {
+            bail!("there is no master {name} in this cluster; an agent's tasks would be limited with it");
+        }
+        Ok(())
     }
 
     fn process_id(&self, name: &str) -> anyhow::Result<u32> {

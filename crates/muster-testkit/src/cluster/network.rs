@@ -1,7 +1,7 @@
 //! What the test does to the network between the members.
 
 use super::{Between, TestCluster};
-use crate::hosts::Hosts;
+use crate::hosts::{Hosts, Storm, Weather};
 use crate::network::{Network, shape, shape::Pair, way::Way};
 use crate::{Cut, Delayed, Lossy, Throttled, Traffic, Unplugged};
 use anyhow::{Context, bail};
@@ -21,7 +21,9 @@ impl TestCluster {
     fn proxies(&self) -> anyhow::Result<&Network> {
         match self.network()? {
             Between::Proxies(network) => Ok(network),
-            Between::Hosts(_) => bail!("hosts are never late: start it with Plan::proxied"),
+            Between::Hosts(_) => {
+                bail!("bytes between hosts are never late, packets are: use TestCluster::storm")
+            }
         }
     }
 
@@ -137,6 +139,14 @@ impl TestCluster {
     pub fn lose(&self, name: &str, percent: u8) -> anyhow::Result<Lossy> {
         self.member(name)?;
         Lossy::new(self.hosts()?, name, percent)
+    }
+
+    /// Has the packets that come into a host be late, overtake each other and get lost, as the dice of that weather
+    /// decide; one storm at a host at a time, and since it takes this machine's own time, at two hosts at most. Takes
+    /// [`Plan::hosts`](crate::Plan::hosts) and iptables ([`crate::hosts::weather_missing`]).
+    pub fn storm(&self, name: &str, weather: Weather) -> anyhow::Result<Storm> {
+        self.member(name)?;
+        Storm::new(self.hosts()?, name, weather)
     }
 
     /// Pulls a host's cable. Not even the kit reaches it any more. Takes [`Plan::hosts`](crate::Plan::hosts).

@@ -4,6 +4,7 @@
 //! is never touched, and all of it goes away with the last process in them.
 
 mod switchboard;
+mod weather;
 
 use crate::ports::free_ports;
 use anyhow::{Context, bail};
@@ -19,6 +20,7 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
 pub(crate) use switchboard::{Link, Switchboard};
+pub use weather::{Packets, Storm, Weather, weather_missing};
 
 /// The network namespace that this program came from.
 const OUTSIDE: &str = "MUSTER_OUTSIDE_NAMESPACE";
