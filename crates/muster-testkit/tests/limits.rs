@@ -8,12 +8,8 @@ mod common;
 use common::{eventually, lacks};
 use muster_testkit::{Plan, TestCluster, cgroups_missing, clocks};
 use std::fs;
-<<<<<<< HEAD
-use std::time::{Duration, Instant};
-use tokio::io::AsyncReadExt;
-=======
 use std::os::unix::process::ExitStatusExt;
->>>>>>> h-a
+use tokio::io::AsyncReadExt;
 
 /// More memory than a master takes, and less than one takes to begin, in bytes.
 const AMPLE: u64 = 4 << 30;

@@ -20,6 +20,8 @@ const SPARE_FILES: u64 = 16;
 /// How often it is dialled then at least, and the time between two dials.
 const DIALS: u32 = 64;
 const BEAT: Duration = Duration::from_millis(20);
+/// Connections that a master with little memory must keep at most.
+const HELD: usize = 64;
 /// What is left of a processor, in hundredths.
 const PERCENT: u32 = 5;
 /// More memory than a master takes, and too little for one to begin, in bytes.
@@ -212,7 +214,7 @@ async fn press<T>(little: &LittleMemory, address: &str, limit: &mut u64) -> anyh
         if little.killed()? == 0 {
             *limit = left;
         }
-        if held.len() < DIALS {
+        if held.len() < HELD {
             held.push(tokio::time::timeout(GONE_MAX, TcpStream::connect(address)).await);
         }
         tokio::time::sleep(PRESS).await;
