@@ -169,6 +169,7 @@ fn subscribe(framework_id: &str, value: u64) -> v1::SchedulerFrame {
         framework_info: info.encode_to_vec().into(),
         // It launches nothing.
         suppressed_roles: vec!["*".into()],
+        ..Default::default()
     };
     v1::SchedulerFrame { id: 1, call: Some(v1::scheduler_frame::Call::Subscribe(subscribe)) }
 }

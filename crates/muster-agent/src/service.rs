@@ -9,7 +9,7 @@ use crate::{
     supervisors::{Launcher, Order, Supervisors},
 };
 use muster_fault::{Point, point_async};
-use muster_model::{AgentInfo, Sealed, TaskState};
+use muster_model::{AgentInfo, Sealed, TaskState, Token};
 use muster_node::{Effect, Input, Node, NodeConfig, Record, Saved};
 use std::{
     collections::VecDeque,
@@ -123,6 +123,7 @@ impl Agent {
         let node_config = NodeConfig {
             info: ground.info,
             sealed: ground.sealed,
+            token: Token(rand::random()),
             grace_ms: config.kill_grace_ms,
             repeat_ms: config.repeat_ms,
             repeat_ms_max: config.repeat_ms_max,

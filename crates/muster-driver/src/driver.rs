@@ -5,7 +5,7 @@ use crate::masters::Masters;
 use muster_model::event::{CallOutcome, OfferWithAgent};
 use muster_model::{
     AgentId, ExecutorId, Fence, FrameworkId, FrameworkInfo, OfferId, Reason, Resources, Role, SchedulerCall,
-    SchedulerEvent, Sealed, Source, Status, TaskId, TaskOutcome, TaskSpec, TaskState, Uuid, WallTime,
+    SchedulerEvent, Sealed, Source, Status, TaskId, TaskOutcome, TaskSpec, TaskState, Token, Uuid, WallTime,
 };
 use std::collections::BTreeSet;
 
@@ -18,6 +18,8 @@ pub struct Config {
     pub info: FrameworkInfo,
     /// The id it had before, when it fails over to this process.
     pub framework_id: Option<FrameworkId>,
+    /// Drawn for this driver alone: by it a framework without an id is known again when it repeats its SUBSCRIBE.
+    pub token: Option<Token>,
     /// Acknowledge each update as soon as its callback has returned.
     pub auto_acknowledge: bool,
     /// Where back-off jitter comes from.
@@ -43,6 +45,7 @@ impl Config {
             masters,
             info,
             framework_id: None,
+            token: None,
             auto_acknowledge: true,
             seed: 0,
             dial_ms_max: 2_000,
@@ -441,6 +444,7 @@ impl Driver {
         let id = self.calls.next_id();
         let call = SchedulerCall::Subscribe {
             framework_id: self.framework_id.clone(),
+            token: self.config.token.filter(|_| self.framework_id.is_none()),
             info: self.config.info.clone(),
             suppressed_roles: self.suppressed.iter().cloned().collect(),
         };

@@ -33,7 +33,7 @@ impl Leader {
         call: AgentCall,
         effects: &mut Vec<Effect>,
     ) {
-        if let AgentCall::Hello(hello) = call {
+        if let AgentCall::Hello(hello, token) = call {
             match self.conns.get(&conn) {
                 Some(Peer::Arriving) => return, // one hello is on its way already
                 // A new agent that heard of two leaders in a row answers both. Its first hello was carried out and the
@@ -51,7 +51,11 @@ impl Leader {
                 return effects.push(Effect::Close(conn));
             }
             self.conns.insert(conn, Peer::Arriving);
-            return self.propose(Command::AdmitAgent(Box::new(hello)), Waiting::Hello { conn }, effects);
+            let command = match token.filter(|_| hello.agent_id.is_none()) {
+                Some(token) => Command::FirstHello(token, Box::new(hello)),
+                None => Command::AdmitAgent(Box::new(hello)),
+            };
+            return self.propose(command, Waiting::Hello { conn }, effects);
         }
         let Some(Peer::Agent(agent_id, current)) = self.conns.get(&conn).cloned() else { return };
         if session != current || self.agents.get(&agent_id).is_none_or(|it| it.session != session) {
@@ -63,7 +67,7 @@ impl Leader {
             return;
         }
         match call {
-            AgentCall::Hello(_) => {}
+            AgentCall::Hello(..) => {}
             AgentCall::Accepted(launches) => {
                 self.propose(Command::Accepted { agent_id, launches }, Waiting::Nobody, effects);
             }

@@ -29,7 +29,7 @@ impl Leader {
         if self.is_busy() {
             return answer(conn, id, CallOutcome::Busy, effects);
         }
-        if let SchedulerCall::Subscribe { framework_id, info, suppressed_roles } = call {
+        if let SchedulerCall::Subscribe { framework_id, token, info, suppressed_roles } = call {
             if matches!(self.conns.get(&conn), Some(Peer::Arriving)) {
                 // A client that heard of two leaders in a row answers both: the first SUBSCRIBE to arrive is
                 // carried out, and what it leads to answers the second as well.
@@ -47,8 +47,11 @@ impl Leader {
             self.conns.insert(conn, Peer::Arriving);
             let suppressed = suppressed_roles.iter().cloned().collect();
             let subscribe = Subscribe { framework_id, info, suppressed_roles };
-            let waiting = Waiting::Subscribe { conn, call: id, suppressed };
-            return self.propose(Command::Subscribe(subscribe), waiting, effects);
+            let command = match token.filter(|_| subscribe.framework_id.is_none()) {
+                Some(token) => Command::FirstSubscribe(token, subscribe),
+                None => Command::Subscribe(subscribe),
+            };
+            return self.propose(command, Waiting::Subscribe { conn, call: id, suppressed }, effects);
         }
         let framework_id = match self.conns.get(&conn) {
             Some(Peer::Framework(framework_id, _)) => framework_id.clone(),

@@ -87,7 +87,10 @@ impl Shell {
             capabilities: Default::default(),
             sealed: Default::default(),
         };
-        self.call(1, SchedulerCall::Subscribe { framework_id: None, info, suppressed_roles: Vec::new() });
+        self.call(
+            1,
+            SchedulerCall::Subscribe { framework_id: None, token: None, info, suppressed_roles: Vec::new() },
+        );
     }
 
     /// What is told when the machine is woken next; and how long it waited for that.

@@ -2,7 +2,7 @@
 
 use crate::{
     AgentId, BadTask, ExecutorId, FrameworkId, FrameworkInfo, Hello, LaunchNumber, OfferId, Resources, Role,
-    Session, StatusUpdate, TaskId, TaskSpec, Uuid,
+    Session, StatusUpdate, TaskId, TaskSpec, Token, Uuid,
 };
 
 /// A call of any client that holds a stream.
@@ -31,6 +31,9 @@ pub enum SchedulerCall {
     Subscribe {
         /// None for a new framework.
         framework_id: Option<FrameworkId>,
+        /// Drawn by a new framework, and repeated with its SUBSCRIBE until that is answered: it becomes one framework,
+        /// however often it asks. Without one, as over the Mesos API, each time that it asks it becomes another.
+        token: Option<Token>,
         /// Its description.
         info: FrameworkInfo,
         /// Roles it wants no offers for as yet.
@@ -108,8 +111,9 @@ pub enum SchedulerCall {
 /// What an agent may say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AgentCall {
-    /// Who it is and what it knows.
-    Hello(Hello),
+    /// Who it is and what it knows; one that has no id yet adds a token that it drew, and becomes one agent however
+    /// often it says so.
+    Hello(Hello, Option<Token>),
     /// These orders are on its disk and will be answered by updates.
     Accepted(Vec<LaunchNumber>),
     /// A task's status.

@@ -78,6 +78,11 @@ impl std::str::FromStr for LaunchNumber {
     }
 }
 
+/// Drawn by a client before it has an id, so that its first SUBSCRIBE or hello is known again when it is repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Token(pub [u8; 16]);
+
 /// Names one status update; 16 bytes on the Mesos wire.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

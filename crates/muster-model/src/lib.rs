@@ -30,7 +30,7 @@ pub use framework::{Capabilities, FrameworkInfo};
 pub use id::{
     AgentId, ClusterId, ExecutorId, FrameworkId, IdError, MachineId, OfferId, Role, TaskId, TaskKey,
 };
-pub use launch::{Fence, Index, LaunchNumber, Session, Term, Uuid};
+pub use launch::{Fence, Index, LaunchNumber, Session, Term, Token, Uuid};
 pub use offer::Offer;
 pub use resource::{Resources, Value};
 pub use sealed::Sealed;

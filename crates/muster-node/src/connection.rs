@@ -182,7 +182,8 @@ impl Node {
             tasks,
             sealed: self.config.sealed.clone(),
         };
-        effects.push(Effect::Send { stream, session: Session(0), call: AgentCall::Hello(hello) });
+        let token = hello.agent_id.is_none().then_some(self.config.token);
+        effects.push(Effect::Send { stream, session: Session(0), call: AgentCall::Hello(hello, token) });
     }
 
     /// On a long connection nothing else would prune the list of answered orders. What the hello leaves out is

@@ -7,7 +7,7 @@ use crate::{
     record::{Record, Saved},
     task::{Phase, Run},
 };
-use muster_model::{AgentCall, AgentInfo, LaunchNumber, Sealed, TaskState};
+use muster_model::{AgentCall, AgentInfo, LaunchNumber, Sealed, TaskState, Token};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What an agent is told once, at its start.
@@ -17,6 +17,8 @@ pub struct NodeConfig {
     pub info: AgentInfo,
     /// The whole `mesos.v1.AgentInfo`.
     pub sealed: Sealed,
+    /// Drawn for this run: by it an agent that has no id yet is known again when it repeats its hello.
+    pub token: Token,
     /// Kill grace where neither the kill nor the task names one, in ms.
     pub grace_ms: u64,
     /// An unconfirmed update is first repeated after this long, then after twice as long each time, in ms.

@@ -2,8 +2,8 @@
 
 use crate::error::{Within, bounded, id, id_or_none, required, short};
 use crate::task::{
-    launch_number, launch_numbers, status_update, task_key, task_state, wire_launch_number, wire_state,
-    wire_status_update,
+    launch_number, launch_numbers, status_update, task_key, task_state, token, wire_launch_number,
+    wire_state, wire_status_update, wire_token,
 };
 use crate::{WireError, attributes, limits, mesos, resources, v1, wire_resources};
 use bytes::Bytes;
@@ -56,7 +56,10 @@ fn port(number: i64) -> Result<u16, WireError> {
 /// Reads a frame of an agent.
 pub fn agent_call(frame: v1::AgentFrame) -> Result<(Session, AgentCall), WireError> {
     let call = match required("frame", frame.frame)? {
-        Up::Hello(wire) => AgentCall::Hello(hello(wire).within("hello")?),
+        Up::Hello(wire) => {
+            let token = token("hello.token", &wire.token)?;
+            AgentCall::Hello(hello(wire).within("hello")?, token)
+        }
         Up::Accepted(wire) => AgentCall::Accepted(launch_numbers("accepted", &wire.launches)?),
         Up::Status(wire) => AgentCall::Status(status_update(wire).within("status")?),
         Up::Ended(wire) => AgentCall::Ended(launch_number(wire)),
@@ -100,11 +103,12 @@ fn known_task(wire: v1::KnownTask) -> Result<KnownTask, WireError> {
 /// Writes a frame of an agent.
 pub fn agent_frame(session: Session, call: &AgentCall) -> v1::AgentFrame {
     let frame = match call {
-        AgentCall::Hello(hello) => Up::Hello(v1::Hello {
+        AgentCall::Hello(hello, token) => Up::Hello(v1::Hello {
             agent_id: hello.agent_id.as_ref().map(ToString::to_string).unwrap_or_default(),
             machine_id: hello.info.machine_id.to_string(),
             agent_info: Bytes::copy_from_slice(&hello.sealed),
             tasks: hello.tasks.iter().map(wire_known_task).collect(),
+            token: wire_token(*token),
         }),
         AgentCall::Accepted(launches) => {
             Up::Accepted(v1::LaunchNumbers { launches: wire_launches(launches) })

@@ -5,8 +5,8 @@ use crate::error::{Within, bounded, id, id_or_none, required, short};
 use crate::framework::roles;
 use crate::offer::{offers, wire_offer};
 use crate::task::{
-    asked_task, launch_number, reason, status, task_state, uuid, wire_launch_number, wire_reason, wire_state,
-    wire_status,
+    asked_task, launch_number, reason, status, task_state, token, uuid, wire_launch_number, wire_reason,
+    wire_state, wire_status, wire_token,
 };
 use crate::{WireError, framework_info, limits, resources, v1, wire_resources};
 use bytes::Bytes;
@@ -44,6 +44,7 @@ pub fn scheduler_call(frame: v1::SchedulerFrame) -> Result<(u64, SchedulerCall),
         Up::Subscribe(wire) => SchedulerCall::Subscribe {
             framework_id: id_or_none!(FrameworkId, "subscribe.framework_id", wire.framework_id)?,
             info: framework_info(&wire.framework_info).within("subscribe")?,
+            token: token("subscribe.token", &wire.token)?,
             suppressed_roles: roles("subscribe.suppressed_roles", &wire.suppressed_roles)?,
         },
         Up::Accept(wire) => accept(wire).within("accept")?,
@@ -126,11 +127,14 @@ pub fn scheduler_frame(id: u64, call: &SchedulerCall) -> v1::SchedulerFrame {
         agent_id.as_ref().map(ToString::to_string).unwrap_or_default()
     };
     let call = match call {
-        SchedulerCall::Subscribe { framework_id, info, suppressed_roles } => Up::Subscribe(v1::Subscribe {
-            framework_id: framework_id.as_ref().map(ToString::to_string).unwrap_or_default(),
-            framework_info: Bytes::copy_from_slice(&info.sealed),
-            suppressed_roles: texts(suppressed_roles),
-        }),
+        SchedulerCall::Subscribe { framework_id, token, info, suppressed_roles } => {
+            Up::Subscribe(v1::Subscribe {
+                framework_id: framework_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+                framework_info: Bytes::copy_from_slice(&info.sealed),
+                suppressed_roles: texts(suppressed_roles),
+                token: wire_token(*token),
+            })
+        }
         SchedulerCall::Accept { offer_ids, tasks, refuse_ms, .. } => Up::Accept(v1::Accept {
             offer_ids: ids(offer_ids),
             task_infos: tasks.iter().map(|task| Bytes::copy_from_slice(&task.sealed)).collect(),

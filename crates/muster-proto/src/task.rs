@@ -7,7 +7,7 @@ use mesos::task_status::{Reason as WireReason, Source as WireSource};
 use muster_model::task::{ExecutorSpec, STATUS_BYTES_MAX};
 use muster_model::{
     AgentId, Index, LaunchNumber, Reason, Sealed, Source, Status, StatusUpdate, TaskId, TaskKey, TaskSpec,
-    TaskState, Uuid, WallTime,
+    TaskState, Token, Uuid, WallTime,
 };
 use prost::Message;
 
@@ -242,6 +242,18 @@ pub(crate) fn launch_numbers(field: &str, list: &[v1::LaunchNumber]) -> Result<V
 pub(crate) fn uuid(bytes: &[u8]) -> Result<Uuid, WireError> {
     let bytes = bytes.try_into();
     bytes.map(Uuid).map_err(|_| WireError::new("uuid", "must have 16 bytes; send back the update's own"))
+}
+
+/// What a new client drew; nothing if it drew nothing.
+pub(crate) fn token(field: &str, bytes: &[u8]) -> Result<Option<Token>, WireError> {
+    let read = |bytes: &[u8]| bytes.try_into().map(Token);
+    (!bytes.is_empty()).then(|| read(bytes)).transpose().map_err(|_| {
+        WireError::new(field, format!("has {} bytes, must have 16, drawn at random, or none", bytes.len()))
+    })
+}
+
+pub(crate) fn wire_token(token: Option<Token>) -> Bytes {
+    token.map(|token| Bytes::copy_from_slice(&token.0)).unwrap_or_default()
 }
 
 pub(crate) fn task_key(framework_id: &str, task_id: &str) -> Result<TaskKey, WireError> {

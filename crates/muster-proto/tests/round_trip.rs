@@ -147,9 +147,13 @@ fn any_hello() -> impl Strategy<Value = Hello> {
     })
 }
 
+fn any_token() -> impl Strategy<Value = Option<Token>> {
+    option::of(any::<[u8; 16]>().prop_map(Token))
+}
+
 fn any_agent_call() -> impl Strategy<Value = AgentCall> {
     prop_oneof![
-        any_hello().prop_map(AgentCall::Hello),
+        (any_hello(), any_token()).prop_map(|(hello, token)| AgentCall::Hello(hello, token)),
         vec(any_launch(), 0..5).prop_map(AgentCall::Accepted),
         any_update().prop_map(AgentCall::Status),
         any_launch().prop_map(AgentCall::Ended),
@@ -236,9 +240,12 @@ fn any_scheduler_call() -> impl Strategy<Value = SchedulerCall> {
     let some_roles = || vec(text().prop_map(|role| Role::parse(&role).unwrap()), 0..3);
     let agent = || option::of(text().prop_map(AgentId::new));
     prop_oneof![
-        (option::of(text()), any_framework_info(), some_roles()).prop_map(|(id, info, suppressed_roles)| {
-            SchedulerCall::Subscribe { framework_id: id.map(FrameworkId::new), info, suppressed_roles }
-        }),
+        (option::of(text()), any_token(), any_framework_info(), some_roles()).prop_map(
+            |(id, token, info, suppressed_roles)| {
+                let framework_id = id.map(FrameworkId::new);
+                SchedulerCall::Subscribe { framework_id, token, info, suppressed_roles }
+            }
+        ),
         (offer_ids(), vec(any_spec(), 0..3), any::<u64>()).prop_map(|(offer_ids, tasks, refuse_ms)| {
             // As a master reads it: with the agents that the tasks name.
             let agent_ids = tasks.iter().map(|_| AgentId::new("S1")).collect();

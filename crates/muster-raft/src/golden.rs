@@ -121,6 +121,11 @@ fn launch(names: &[&str], executor: bool) -> Launch {
     }
 }
 
+fn first_subscribe() -> Command {
+    let subscribe = Subscribe { framework_id: None, info: framework(), suppressed_roles: Vec::new() };
+    Command::FirstSubscribe(Token([5; 16]), subscribe)
+}
+
 /// One of each.
 fn commands() -> Vec<(&'static str, Command)> {
     let (framework_id, agent_id) = (framework_id(), agent_id());
@@ -168,6 +173,8 @@ fn commands() -> Vec<(&'static str, Command)> {
                 vec![task::BadTask { at: 1, task_id: TaskId::new("t2"), why: "no command".into() }],
             ),
         ),
+        ("first-subscribe", first_subscribe()),
+        ("first-hello", Command::FirstHello(Token([6; 16]), Box::new(Hello { agent_id: None, ..hello() }))),
     ]
 }
 
@@ -191,7 +198,9 @@ fn is_sampled(command: &Command) {
         | Command::Acknowledge { .. }
         | Command::Kill { .. }
         | Command::Configure(_)
-        | Command::LaunchSome(..) => {}
+        | Command::LaunchSome(..)
+        | Command::FirstSubscribe(..)
+        | Command::FirstHello(..) => {}
     }
 }
 
@@ -223,7 +232,7 @@ fn blanks_and_memberships_keep_their_bytes() {
     check("membership", &codec::encode_payload(&LogPayload::Membership(membership)).unwrap());
 }
 
-/// A registry that holds a record of every kind.
+/// A registry that holds a record of every kind, but of clients with a token.
 fn registry() -> Registry {
     let mut registry = Registry::new(ClusterId::new("c1"), 1);
     let mut index = 0;
@@ -252,6 +261,18 @@ fn registry() -> Registry {
 }
 
 #[test]
+fn the_record_of_a_newcomer_keeps_its_bytes() {
+    let mut registry = Registry::new(ClusterId::new("c1"), 1);
+    let entry =
+        Entry { term: Term(1), at: Timestamp(9), commands: vec![first_subscribe()], ..Entry::default() };
+    registry.apply(Index(1), Term(1), &entry);
+    let records: Vec<_> = registry.records().map(|record| codec::encode(&record).unwrap()).collect();
+    let again = records.iter().map(|bytes| codec::decode::<Record>(bytes).unwrap());
+    assert_eq!(Registry::restore(again).unwrap(), registry);
+    check("record-newcomer", records.last().unwrap());
+}
+
+#[test]
 fn snapshot_records_keep_their_bytes() {
     let registry = registry();
     let mut kinds = std::collections::BTreeMap::new();
@@ -267,6 +288,7 @@ fn snapshot_records_keep_their_bytes() {
             Record::CompletedFramework(..) => "completed-framework",
             Record::RemovedFramework(..) => "removed-framework",
             Record::Spent(..) => "spent",
+            Record::Newcomer(..) => "newcomer",
         };
         let bytes = codec::encode(&record).unwrap();
         again.push(codec::decode::<Record>(&bytes).unwrap());

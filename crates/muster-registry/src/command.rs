@@ -2,7 +2,7 @@
 
 use muster_model::{
     AgentId, BadTask, FrameworkId, FrameworkInfo, Hello, Index, LaunchNumber, OfferId, Role, Session,
-    StatusUpdate, TaskId, TaskKey, TaskSpec, Term, Timestamp, Uuid, WallTime,
+    StatusUpdate, TaskId, TaskKey, TaskSpec, Term, Timestamp, Token, Uuid, WallTime,
 };
 use serde::{Deserialize, Serialize};
 
@@ -111,6 +111,10 @@ pub enum Command {
     Configure(Limits),
     /// Launch those tasks of an ACCEPT that are described well; the others are refused, and remembered so.
     LaunchSome(Launch, Vec<BadTask>),
+    /// The first SUBSCRIBE of a framework without an id, which has drawn a token: asked again, it is the same framework.
+    FirstSubscribe(Token, Subscribe),
+    /// The first hello of an agent without an id, likewise.
+    FirstHello(Token, Box<Hello>),
 }
 
 /// The first command of a leader.

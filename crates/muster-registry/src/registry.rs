@@ -7,7 +7,7 @@ use crate::{
 use imbl::{OrdMap, OrdSet};
 use muster_model::{
     AcceptOutcome, AgentId, ClusterId, ExecutorId, FrameworkId, Index, MachineId, OfferId, Resources, Role,
-    TaskKey, Term, Timestamp,
+    TaskKey, Term, Timestamp, Token,
 };
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,8 @@ pub struct Registry {
     pub(crate) removed_frameworks: Table<FrameworkId, Timestamp>,
     /// Spent offers by the order in which they were spent.
     pub(crate) spent: Table<u64, Spent>,
+    /// Clients that came with a token, by the order in which they came.
+    pub(crate) newcomers: Table<u64, Newcomer>,
     pub(crate) index: Indexes,
 }
 
@@ -40,6 +42,7 @@ pub(crate) struct Indexes {
     pub(crate) spent_of_framework: OrdMap<FrameworkId, OrdSet<u64>>,
     pub(crate) completed_of_framework: OrdMap<FrameworkId, OrdSet<u64>>,
     pub(crate) lost_agents: OrdSet<(Timestamp, AgentId)>,
+    pub(crate) newcomers: OrdMap<Token, u64>,
 }
 
 /// An executor's full name.
@@ -71,6 +74,27 @@ pub struct Spent {
     pub outcome: AcceptOutcome,
     /// When.
     pub at: Timestamp,
+}
+
+/// A client that came without an id and with a token. By the token it is known again when it comes without an id once
+/// more, since the answer did not reach it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Newcomer {
+    /// Its token.
+    pub token: Token,
+    /// What it became.
+    pub client: Client,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A framework or an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Client {
+    /// A framework.
+    Framework(FrameworkId),
+    /// An agent.
+    Agent(AgentId),
 }
 
 /// On whose account resources are held: a framework, in one of its roles.
@@ -118,6 +142,7 @@ impl Registry {
             completed_frameworks: Table::default(),
             removed_frameworks: Table::default(),
             spent: Table::default(),
+            newcomers: Table::default(),
             index: Indexes::default(),
         }
     }
@@ -166,6 +191,8 @@ impl Registry {
                 Command::Acknowledge { task, uuid } => self.acknowledge(task, *uuid, to),
                 Command::Kill { task, grace_ms } => self.kill(task, *grace_ms, to),
                 Command::Configure(limits) => self.configure(*limits),
+                Command::FirstSubscribe(token, subscribe) => self.first_subscribe(*token, subscribe, to),
+                Command::FirstHello(token, hello) => self.first_hello(*token, hello, to),
             };
             applied.outcomes.push(outcome);
         }
@@ -224,6 +251,7 @@ impl Registry {
             self.completed_frameworks.hash(),
             self.removed_frameworks.hash(),
             self.spent.hash(),
+            self.newcomers.hash(),
         ]
         .into_iter()
         .fold(0, u64::wrapping_add)
@@ -328,6 +356,7 @@ impl PartialEq for Registry {
             && self.completed_tasks == other.completed_tasks
             && self.completed_frameworks == other.completed_frameworks
             && self.removed_frameworks == other.removed_frameworks
+            && self.newcomers == other.newcomers
             && self.spent == other.spent
             && self.index == other.index
     }

@@ -1,7 +1,7 @@
 //! The registry as a sequence of records, and back.
 
 use crate::{
-    Agent, CompletedFramework, Framework, Limits, Registry, Spent, Task,
+    Agent, CompletedFramework, Framework, Limits, Newcomer, Registry, Spent, Task,
     registry::{Executor, Indexes},
 };
 use muster_model::{ClusterId, FrameworkId, Index, Term, Timestamp, WallTime};
@@ -81,6 +81,8 @@ pub enum Record {
     RemovedFramework(FrameworkId, Timestamp),
     /// A spent ACCEPT and its place in the order.
     Spent(u64, Box<Spent>),
+    /// A client that came with a token, and its place in the order.
+    Newcomer(u64, Box<Newcomer>),
 }
 
 /// Why records do not make a registry.
@@ -118,6 +120,7 @@ impl Registry {
             )
             .chain(self.removed_frameworks.iter().map(|(id, at)| Record::RemovedFramework(id.clone(), **at)))
             .chain(self.spent.iter().map(|(seq, it)| Record::Spent(*seq, Box::new((**it).clone()))))
+            .chain(self.newcomers.iter().map(|(seq, it)| Record::Newcomer(*seq, Box::new((**it).clone()))))
     }
 
     /// The registry that these records were taken of.
@@ -137,6 +140,7 @@ impl Registry {
                 Record::CompletedFramework(seq, it) => drop(all.completed_frameworks.put(seq, *it)),
                 Record::RemovedFramework(id, at) => drop(all.removed_frameworks.put(id, at)),
                 Record::Spent(seq, it) => drop(all.spent.put(seq, *it)),
+                Record::Newcomer(seq, it) => drop(all.newcomers.put(seq, *it)),
             }
         }
         all.index = Indexes::of(&all);
@@ -171,6 +175,7 @@ impl Indexes {
         for (seq, task) in all.completed_tasks.iter() {
             index.completed_of_framework.entry(task.key.framework_id.clone()).or_default().insert(*seq);
         }
+        index.newcomers = all.newcomers.iter().map(|(seq, newcomer)| (newcomer.token, *seq)).collect();
         index
     }
 }

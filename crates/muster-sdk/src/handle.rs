@@ -3,7 +3,7 @@
 use crate::service::Service;
 use crate::{Filters, Framework, Offer, Scheduler, SdkError, Task, TaskUpdate};
 use muster_driver::{Callback, Config, Driver};
-use muster_model::{AgentId, ExecutorId, FrameworkId, Resources, Role, SchedulerCall, TaskId, Uuid};
+use muster_model::{AgentId, ExecutorId, FrameworkId, Resources, Role, SchedulerCall, TaskId, Token, Uuid};
 use muster_proto::limits;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
@@ -52,6 +52,7 @@ impl Builder {
         config.framework_id = self.framework_id;
         config.auto_acknowledge = self.auto_acknowledge;
         config.seed = rand::random();
+        config.token = Some(Token(rand::random()));
         SchedulerDriver::spawn(config, scheduler)
     }
 }

@@ -1,7 +1,7 @@
 //! An agent: the real node machine over an imitated disk and imitated processes.
 
 use crate::{
-    dice::Dice,
+    dice::{Dice, token},
     fault::{Fault, Step, What},
     forge::{Heard, Present},
     plan::{Law, Plan, Planted},
@@ -67,7 +67,7 @@ pub(crate) struct Agent {
     wake_at: Option<u64>,
 }
 
-fn config(n: usize) -> NodeConfig {
+fn config(n: usize, life: u64) -> NodeConfig {
     NodeConfig {
         info: AgentInfo {
             machine_id: MachineId::new(format!("machine-{n}")),
@@ -77,6 +77,7 @@ fn config(n: usize) -> NodeConfig {
             attributes: Vec::new(),
         },
         sealed: Sealed::default(),
+        token: token(0, n, life),
         grace_ms: 1_000,
         repeat_ms: 3_000,
         repeat_ms_max: 20_000,
@@ -116,7 +117,7 @@ impl Agent {
 
     /// Starts from what is on the disk.
     pub(crate) fn boot(&mut self, world: &mut World) {
-        let node = Node::recover(config(self.n), self.synced.clone());
+        let node = Node::recover(config(self.n, self.life), self.synced.clone());
         let recorded: Vec<LaunchNumber> = node.processes().map(|(launch, _)| launch).collect();
         self.node = Some(node);
         let life = self.life;

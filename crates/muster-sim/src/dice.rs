@@ -1,5 +1,7 @@
 //! Chance from a seed: SplitMix64 (Steele, Lea, Flood 2014), the same on every machine and version.
 
+use muster_model::Token;
+
 #[derive(Debug, Clone)]
 pub(crate) struct Dice(u64);
 
@@ -33,4 +35,12 @@ impl Dice {
     pub(crate) fn one_of<T: Copy>(&mut self, all: &[T]) -> Option<T> {
         all.get(self.between(0, all.len() as u64) as usize).copied()
     }
+}
+
+/// What a client draws when it starts: never the same twice.
+pub(crate) fn token(kind: u8, n: usize, life: u64) -> Token {
+    let mut bytes = [kind; 16];
+    bytes[..8].copy_from_slice(&life.to_be_bytes());
+    bytes[8] = n as u8;
+    Token(bytes)
 }

@@ -168,7 +168,7 @@ impl Spoken for Call {
     /// A stream is in order: what begins its session does not come again after what follows.
     fn begins_a_session(&self) -> bool {
         match self {
-            Call::Agent { call, .. } => matches!(call, AgentCall::Hello(_)),
+            Call::Agent { call, .. } => matches!(call, AgentCall::Hello(..)),
             Call::Scheduler { call, .. } => matches!(call, SchedulerCall::Subscribe { .. }),
         }
     }

@@ -2,7 +2,7 @@
 //! knows of its tasks outlives its process.
 
 use crate::{
-    dice::Dice,
+    dice::{Dice, token},
     fault::{Fault, Step, What},
     forge::{Heard, Present},
     plan::{Law, Plan},
@@ -108,6 +108,7 @@ impl Framework {
         };
         let mut config = Config::new(vec!["m1:1".into(), "m2:1".into(), "m3:1".into()], info);
         config.seed = self.seed ^ self.n as u64;
+        config.token = Some(token(1, self.n, self.life));
         config.framework_id = self.id.clone();
         config.answer_ms_max = 4_000;
         config

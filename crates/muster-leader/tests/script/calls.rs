@@ -17,6 +17,7 @@ impl Script {
                 }
                 SchedulerCall::Subscribe {
                     framework_id: known,
+                    token: words.number("token").map(token),
                     info: FrameworkInfo {
                         name: name.into(),
                         user: "u".into(),
@@ -94,7 +95,7 @@ impl Script {
         let call = match words.0[1] {
             "hello" => {
                 self.mute.remove(name);
-                AgentCall::Hello(self.hello(name, words))
+                AgentCall::Hello(self.hello(name, words), words.number("token").map(token))
             }
             "accepted" => AgentCall::Accepted(words.0[2..].iter().map(|task| self.launches[*task]).collect()),
             "running" => AgentCall::Status(self.update(words.0[2], TaskState::Running, 1)),
@@ -183,4 +184,11 @@ fn task(word: &str) -> Option<TaskSpec> {
         grace_ms: None,
         sealed: Sealed::default(),
     })
+}
+
+/// What a client draws.
+fn token(n: u64) -> Token {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&n.to_be_bytes());
+    Token(bytes)
 }

@@ -47,6 +47,12 @@ pub(crate) fn shown_command(command: &Command) -> String {
             Some(id) => format!("admit {id}"),
             None => format!("admit a new agent on {}", hello.info.hostname),
         },
+        Command::FirstSubscribe(_, it) => {
+            format!("subscribe a new framework {}, which drew a token", it.info.name)
+        }
+        Command::FirstHello(_, hello) => {
+            format!("admit a new agent on {}, which drew a token", hello.info.hostname)
+        }
         Command::DisconnectAgent { agent_id, session } => format!("disconnect {agent_id} session {session}"),
         Command::MarkUnreachable { agent_id, disconnected } => {
             format!("mark {agent_id} unreachable, disconnected at #{disconnected}")

@@ -214,8 +214,13 @@ impl Scheduler {
         };
         let framework_info = info.encode_to_vec().into();
         let framework_id = self.framework_id.clone();
-        self.call(Up::Subscribe(v1::Subscribe { framework_id, framework_info, suppressed_roles: vec![] }))
-            .await;
+        self.call(Up::Subscribe(v1::Subscribe {
+            framework_id,
+            framework_info,
+            suppressed_roles: vec![],
+            ..Default::default()
+        }))
+        .await;
         self.stash.retain(|event| matches!(event, Down::Leader(_))); // of the former session
         self.framework_id = self
             .until(|event| match event {

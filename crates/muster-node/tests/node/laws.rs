@@ -145,7 +145,7 @@ impl Sim {
             Effect::Send { stream, session, call } => {
                 assert_eq!(stream, self.stream);
                 match call {
-                    AgentCall::Hello(hello) => self.hello(&hello),
+                    AgentCall::Hello(hello, _) => self.hello(&hello),
                     call => {
                         assert_eq!(session, self.session);
                         self.hear(call);
@@ -207,7 +207,7 @@ impl Sim {
             AgentCall::Ended(launch) => {
                 assert!(self.registry[&launch].terminal, "{launch} ended without a word")
             }
-            AgentCall::Pong(_) | AgentCall::Hello(_) | AgentCall::Message { .. } => {}
+            AgentCall::Pong(_) | AgentCall::Hello(..) | AgentCall::Message { .. } => {}
         }
     }
 

@@ -16,6 +16,7 @@ pub(crate) fn config() -> NodeConfig {
             attributes: Vec::new(),
         },
         sealed: Sealed::default(),
+        token: Token([7; 16]),
         grace_ms: 5_000,
         repeat_ms: 10_000,
         repeat_ms_max: 30_000,
@@ -236,7 +237,7 @@ fn update_name(update: &StatusUpdate) -> String {
 
 fn call_name(call: &AgentCall) -> String {
     match call {
-        AgentCall::Hello(hello) => {
+        AgentCall::Hello(hello, _) => {
             let tasks: Vec<String> = hello
                 .tasks
                 .iter()

@@ -3,6 +3,7 @@
 mod agent;
 mod framework;
 mod launch;
+mod newcomer;
 mod prune;
 mod task;
 

@@ -5,10 +5,15 @@ use muster_model::{FrameworkId, Reason, TaskState};
 
 /// The most that one entry forgets of each kind, so that no entry takes long to apply.
 const AT_ONCE: usize = 64;
+/// How long the token of a client that came without an id is remembered, in ms: much longer than it takes to ask again.
+const NEWCOMERS_MS: u64 = 3_600_000;
+/// How many are remembered at most.
+const NEWCOMERS_MAX: usize = 65_536;
 
 impl Registry {
     pub(crate) fn prune(&mut self, to: &mut Context<'_>) {
         self.prune_spent(to);
+        self.prune_newcomers(to);
         self.prune_completed_frameworks(to);
         self.prune_agents(to);
     }
@@ -33,6 +38,17 @@ impl Registry {
             if mine.is_empty() {
                 self.index.spent_of_framework.remove(&spent.framework_id);
             }
+        }
+    }
+
+    fn prune_newcomers(&mut self, to: &Context<'_>) {
+        for _ in 0..AT_ONCE {
+            let Some((&seq, newcomer)) = self.newcomers.first() else { return };
+            let too_old = to.now.since_ms(newcomer.at) >= NEWCOMERS_MS;
+            if !too_old && self.newcomers.len() <= NEWCOMERS_MAX {
+                return;
+            }
+            self.forget_newcomer(seq);
         }
     }
 

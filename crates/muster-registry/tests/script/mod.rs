@@ -85,8 +85,12 @@ impl Script {
                 let name = arg(1);
                 let roles = words.list("roles");
                 let roles = if roles.is_empty() { vec!["*"] } else { roles };
-                Command::Subscribe(Subscribe {
-                    framework_id: self.frameworks.get(name).cloned(),
+                let subscribe = Subscribe {
+                    framework_id: self
+                        .frameworks
+                        .get(name)
+                        .cloned()
+                        .filter(|_| words.value("token").is_none()),
                     info: FrameworkInfo {
                         name: name.into(),
                         user: words.value("user").unwrap_or("u").into(),
@@ -97,7 +101,11 @@ impl Script {
                         sealed: Sealed::default(),
                     },
                     suppressed_roles: Vec::new(),
-                })
+                };
+                match words.number("token") {
+                    Some(n) => Command::FirstSubscribe(token(n), subscribe),
+                    None => Command::Subscribe(subscribe),
+                }
             }
             "disconnect" => {
                 let framework_id = self.frameworks[arg(1)].clone();
@@ -113,7 +121,13 @@ impl Script {
                 Command::ExpireFramework { framework_id, disconnected }
             }
             "teardown" => Command::Teardown { framework_id: self.frameworks[arg(1)].clone() },
-            "hello" => Command::AdmitAgent(Box::new(self.hello(arg(1), arg(2), &words))),
+            "hello" => {
+                let hello = Box::new(self.hello(arg(1), arg(2), &words));
+                match words.number("token") {
+                    Some(n) => Command::FirstHello(token(n), Box::new(Hello { agent_id: None, ..*hello })),
+                    None => Command::AdmitAgent(hello),
+                }
+            }
             "lose" => {
                 let agent_id = self.agents[arg(1)].clone();
                 let session = self.registry.agent(&agent_id).map_or(Session(0), |it| it.session);
@@ -379,4 +393,11 @@ impl fmt::Display for Shown<&Change> {
             Change::TaskCompleted(key) => write!(f, "{key} completed"),
         }
     }
+}
+
+/// What a client draws.
+fn token(n: u64) -> Token {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&n.to_be_bytes());
+    Token(bytes)
 }

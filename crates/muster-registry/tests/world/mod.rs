@@ -77,7 +77,16 @@ impl World {
         let command = match (what % 16, framework, agent) {
             (0, framework, _) if c > 60 => subscribe(framework.filter(|_| c.is_multiple_of(2)), a),
             (0, ..) => Command::BeginTerm(BeginTerm { reconnect_grace_ms: 5_000 }),
-            (1, framework, _) => subscribe(framework.filter(|_| !c.is_multiple_of(3)), a),
+            (1, framework, _) => match (subscribe(framework.filter(|_| !c.is_multiple_of(3)), a), b % 4) {
+                (Command::Subscribe(subscribe), 0) => {
+                    Command::FirstSubscribe(token(c), Subscribe { framework_id: None, ..subscribe })
+                }
+                (command, _) => command,
+            },
+            (2, _, agent) if a.is_multiple_of(4) => {
+                let hello = self.hello(agent, b, c);
+                Command::FirstHello(token(b), Box::new(Hello { agent_id: None, ..hello }))
+            }
             (2 | 3, _, agent) => {
                 Command::AdmitAgent(Box::new(self.hello(agent.filter(|_| !b.is_multiple_of(4)), b, c)))
             }
@@ -179,6 +188,11 @@ impl World {
             agent_id,
         }
     }
+}
+
+/// One of few, so that they come again.
+fn token(luck: u8) -> Token {
+    Token([luck % 8; 16])
 }
 
 fn subscribe(framework_id: Option<FrameworkId>, a: u8) -> Command {

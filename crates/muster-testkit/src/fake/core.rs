@@ -256,7 +256,7 @@ impl Core {
     }
 
     fn call(&mut self, stream: u64, asked: FakeCall) {
-        let SchedulerCall::Subscribe { framework_id, info, suppressed_roles } = asked.call else {
+        let SchedulerCall::Subscribe { framework_id, info, suppressed_roles, .. } = asked.call else {
             let Some(open) = self.streams.get(&stream) else { return };
             let Some(subscription) = &open.subscription else {
                 let _ = self.answer(stream, asked.id, CallOutcome::Refused("subscribe first".into()));

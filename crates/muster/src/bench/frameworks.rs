@@ -175,7 +175,7 @@ impl Framework {
         let info: FrameworkInfo =
             muster_proto::framework_info(&bytes).map_err(|error| StreamError::Damaged(error.to_string()))?;
         let framework_id = self.framework_id.clone();
-        let call = SchedulerCall::Subscribe { framework_id, info, suppressed_roles: vec![] };
+        let call = SchedulerCall::Subscribe { framework_id, token: None, info, suppressed_roles: vec![] };
         send(up, 0, &call)
     }
 
