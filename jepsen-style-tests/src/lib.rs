@@ -19,6 +19,7 @@
 
 pub mod checker;
 pub mod child;
+mod churn;
 pub mod client;
 pub mod cluster;
 pub mod edn;
@@ -27,11 +28,13 @@ pub mod model;
 pub mod needs;
 pub mod nemesis;
 pub mod planted;
+mod questions;
 pub mod recording;
 pub mod register;
 pub mod report;
 pub mod run;
 pub mod scenarios;
+mod set;
 pub mod shrink;
 pub mod soak;
 pub mod workload;
