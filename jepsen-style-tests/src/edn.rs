@@ -94,6 +94,22 @@ fn operation(entry: &Entry, processes: &mut Processes) -> Option<Operation> {
             f: "read",
             value: value.map_or_else(|| "nil".into(), |value| value.to_string()),
         },
+        Event::Operate { phase, target, .. } => Operation {
+            process: keyword(&entry.process),
+            kind: phase.jepsen(),
+            f: "teardown",
+            value: string(target),
+        },
+        Event::Look { phase, target, there } => Operation {
+            process: keyword(&entry.process),
+            kind: phase.jepsen(),
+            f: "look",
+            value: format!(
+                "[{} {}]",
+                string(target),
+                there.map_or_else(|| "nil".into(), |there| there.to_string())
+            ),
+        },
         Event::Asks { tasks } => info("reconcile", format!("[{}]", strings(tasks))),
         Event::Keeps { slots } => info("keeps", slots.to_string()),
         Event::Census { alive, listed } => {

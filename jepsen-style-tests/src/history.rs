@@ -102,6 +102,31 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         value: Option<u64>,
     },
+    /// An operator's call, of one master.
+    Operate {
+        /// Where it stands.
+        phase: Phase,
+        /// Which, `teardown`.
+        call: String,
+        /// The framework that it is about.
+        framework: String,
+        /// Its id.
+        target: String,
+        /// Refused because it was done before.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        already: bool,
+    },
+    /// An operator asks one master whether a framework is there, which claims to be current. Refused by one that does
+    /// not lead.
+    Look {
+        /// Where it stands.
+        phase: Phase,
+        /// The framework's id.
+        target: String,
+        /// Whether it is; where it is done.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        there: Option<bool>,
+    },
     /// A fault begins or ends.
     Nemesis {
         /// Which.

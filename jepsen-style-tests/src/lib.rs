@@ -27,6 +27,7 @@ pub mod history;
 pub mod model;
 pub mod needs;
 pub mod nemesis;
+pub mod operators;
 pub mod planted;
 mod questions;
 pub mod recording;

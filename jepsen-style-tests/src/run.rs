@@ -5,6 +5,7 @@ use crate::cluster::{self, Seen};
 use crate::history::{Entry, Event, Phase, Recorder};
 use crate::model::{MARKS, Truth};
 use crate::nemesis::Dice;
+use crate::operators::Operators;
 use crate::recording::{self, Recording};
 use crate::register::Register;
 use crate::report::Report;
@@ -180,6 +181,8 @@ async fn load_and_break(
 ) -> anyhow::Result<Truth> {
     let sampled = cluster::sample(&field.cluster, &field.recorder, &field.seen);
     let registered = register.keep_busy(&field.cluster, &field.recorder);
+    let operators = Operators::default();
+    let operated = operators.keep_busy(&field.cluster, &field.recorder, options.seed);
     let broken = async {
         field.load.progress(WARM_TASKS, WARM_TIME).await.context("before any fault")?;
         rounds(scenario, options, field).await
@@ -187,6 +190,7 @@ async fn load_and_break(
     tokio::select! {
         () = sampled => {}
         () = registered => {}
+        () = operated => {}
         broken = broken => broken?,
     }
     field.load.stop();
@@ -198,6 +202,7 @@ async fn load_and_break(
         field.recorder.record(&process, Event::Launch { phase: Phase::Unknown, task, agent, needs });
     }
     field.cluster.ready().await?;
+    operators.finish(&field.cluster, &field.recorder).await?;
     // What is never answered is in the verdict.
     field.load.all_answered(REST_TIME).await;
     count_set(field).await?;

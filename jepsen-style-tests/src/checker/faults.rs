@@ -59,5 +59,9 @@ pub(super) fn targets<'a>(history: &'a [Entry], wanted: &'a str) -> impl Iterato
 
 /// The frameworks that are torn down on purpose.
 pub(super) fn ended_frameworks(history: &[Entry]) -> BTreeSet<&str> {
-    targets(history, EXPIRE).collect()
+    let operated = history.iter().filter_map(|entry| match &entry.event {
+        Event::Operate { framework, .. } => Some(&**framework),
+        _ => None,
+    });
+    targets(history, EXPIRE).chain(operated).collect()
 }

@@ -1,10 +1,10 @@
 //! Frameworks: their ids, who speaks for them, and their end.
 
-use super::faults::targets;
+use super::faults::{ended_frameworks, targets};
 use crate::history::{Entry, Event};
 use crate::model::Truth;
+use crate::nemesis::DUPLICATE;
 use crate::nemesis::frameworks::{FAILED_OVER, REMOVED};
-use crate::nemesis::{DUPLICATE, EXPIRE};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The ids that frameworks were told, by name; the first that each was told.
@@ -23,11 +23,12 @@ fn told(history: &[Entry]) -> BTreeMap<&str, &str> {
 /// scheduler is turned away only when another one of its framework came, and one of a framework that was torn down.
 pub fn framework_ids(history: &[Entry], truth: &Truth) -> Vec<String> {
     let ids = told(history);
-    let expired: BTreeSet<&str> = targets(history, EXPIRE).collect();
+    let expired = ended_frameworks(history);
     // How many more words of each kind are explained.
     let mut explained: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    for (fault, words) in [(DUPLICATE, FAILED_OVER), (EXPIRE, REMOVED)] {
-        targets(history, fault).for_each(|name| *explained.entry((name, words)).or_default() += 1);
+    let duplicated = targets(history, DUPLICATE).map(|name| (name, FAILED_OVER));
+    for word in duplicated.chain(expired.iter().map(|name| (*name, REMOVED))) {
+        *explained.entry(word).or_default() += 1;
     }
     let mut wrong = Vec::new();
     for entry in history {
@@ -60,17 +61,17 @@ pub fn framework_ids(history: &[Entry], truth: &Truth) -> Vec<String> {
     wrong
 }
 
-/// Frameworks that were gone for longer than they may be were torn down, each once, with all their tasks, and no
+/// Frameworks that were gone for longer than they may be, or that operators ended, were torn down, each once, with all their tasks, and no
 /// others were. Nobody is registered under such an id again.
 pub fn torn_down_once(history: &[Entry], truth: &Truth) -> Vec<String> {
     let ids = told(history);
-    let expired: BTreeSet<&str> = targets(history, EXPIRE).collect();
+    let expired = ended_frameworks(history);
     let mut wrong = Vec::new();
     let mut times: BTreeMap<&str, usize> = BTreeMap::new();
     for (id, name) in &truth.removed {
         *times.entry(id).or_default() += 1;
         if !expired.contains(&**name) {
-            wrong.push(format!("{name} ({id}) was torn down, and nobody let it expire"));
+            wrong.push(format!("{name} ({id}) was torn down, and nobody meant it to be"));
         }
     }
     for name in expired {
@@ -109,6 +110,7 @@ mod tests {
     use super::*;
     use crate::checker::samples::{entry, good, known, launch, mark, refuses};
     use crate::history::Phase;
+    use crate::nemesis::EXPIRE;
 
     fn fault(fault: &str, target: &str, begins: bool) -> Entry {
         let bit = (!begins).then(|| "yes".to_owned());

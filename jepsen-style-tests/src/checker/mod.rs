@@ -7,6 +7,7 @@ mod frameworks;
 mod launches;
 mod logs;
 mod members;
+mod operators;
 mod reads;
 mod resources;
 #[cfg(test)]
@@ -19,6 +20,7 @@ pub use frameworks::{framework_ids, torn_down_once};
 pub use launches::{ended_otherwise, lost_launches, phantom_starts, started_twice, wrong_agent};
 pub use logs::{launches_as_logged, logs_agree, offers_once, removed_once, terms_ascend};
 pub use members::{agent_ids, logs_and_leftovers, nemeses_bit, replicas_equal, tasks_left, two_leaders};
+pub use operators::operators_obeyed;
 pub use reads::reads_current;
 pub use resources::{overcommitted_by_marks, overcommitted_by_samples};
 pub use sets::{one_in_a_slot, runs_on, slots_filled};
@@ -55,6 +57,7 @@ pub const ALL: &[(&str, Checker)] = &[
     ("agent ids survive", agent_ids),
     ("a term has one leader", two_leaders),
     ("reads that claim to be current are", reads_current),
+    ("operators' calls are done once, for all to see", operators_obeyed),
     ("the replicas are equal", replicas_equal),
     ("the replicas' logs agree, and did the same", logs_agree),
     ("an offer is used once, in its own term", offers_once),
