@@ -170,12 +170,9 @@ pub async fn census(cluster: &TestCluster, framework: &str, id: &str) -> anyhow:
         }
     });
     let listed = listed.collect();
-    let lines = cluster.command_lines();
-    let marks = read_marks_in_order(cluster.dir())?;
-    let own = |task: &String| slot_of(task).is_some_and(|(set, _)| set == framework);
-    let started: BTreeSet<String> = marks.into_iter().map(|(_, mark)| mark.task).filter(own).collect();
-    let alive = started.into_iter().filter(|task| lines.iter().any(|line| is_command_of(line, task)));
-    Ok(Event::Census { alive: alive.collect(), listed })
+    let mut alive = alive(cluster)?;
+    alive.retain(|task| slot_of(task).is_some_and(|(set, _)| set == framework));
+    Ok(Event::Census { alive, listed })
 }
 
 /// What the masters hold, and what the tasks wrote. For a cluster that is at rest.
@@ -193,6 +190,7 @@ pub async fn truth(cluster: &TestCluster) -> anyhow::Result<Truth> {
     Ok(Truth {
         marks: read_marks(cluster.dir())?,
         slots: slot_marks(cluster)?,
+        alive: alive(cluster)?,
         totals,
         tasks,
         frameworks: frameworks
@@ -208,4 +206,12 @@ pub async fn truth(cluster: &TestCluster) -> anyhow::Result<Truth> {
 pub fn slot_marks(cluster: &TestCluster) -> anyhow::Result<Vec<Mark>> {
     let marks = read_marks_in_order(cluster.dir())?;
     Ok(marks.into_iter().map(|(_, mark)| mark).filter(|mark| slot_of(&mark.task).is_some()).collect())
+}
+
+/// The tasks of sets that have a process.
+fn alive(cluster: &TestCluster) -> anyhow::Result<Vec<String>> {
+    let lines = cluster.command_lines();
+    let started: BTreeSet<String> = slot_marks(cluster)?.into_iter().map(|mark| mark.task).collect();
+    let alive = started.into_iter().filter(|task| lines.iter().any(|line| is_command_of(line, task)));
+    Ok(alive.collect())
 }

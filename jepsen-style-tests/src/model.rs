@@ -15,6 +15,9 @@ pub struct Truth {
     /// What the tasks of sets wrote, in order over all agents.
     #[serde(default)]
     pub slots: Vec<Mark>,
+    /// Those of them that have a process when all is over.
+    #[serde(default)]
+    pub alive: Vec<String>,
     /// What each agent has.
     pub totals: BTreeMap<String, Amounts>,
     /// All tasks that the registry knows, ended ones too.

@@ -118,6 +118,10 @@ pub async fn run(scenario: &Scenario, options: &Options) -> anyhow::Result<Repor
     let (seen, expired) = (Seen::default(), AtomicU64::new(0));
     let field = Field { cluster, load, clients, set, recorder, seen, expired };
     let done = load_and_break(scenario, options, &field, &register).await;
+    if done.is_err() {
+        // It may say what is wrong, and there may be nobody to answer.
+        let _ = count_set(&field).await;
+    }
     let error_lines = field.cluster.error_lines();
     keep_logs(&field.cluster, &dir);
     let history = field.recorder.entries();
@@ -205,6 +209,7 @@ async fn load_and_break(
     operators.finish(&field.cluster, &field.recorder).await?;
     // What is never answered is in the verdict.
     field.load.all_answered(REST_TIME).await;
+    field.set.reconcile(REST_TIME).await.context("in the end")?;
     count_set(field).await?;
     // The last acknowledgements may be on their way. If tasks are left all the same, the verdict says so.
     let _ = cluster::tasks_end(&field.cluster, None).await;
@@ -218,7 +223,6 @@ async fn load_and_break(
 /// verdict.
 async fn count_set(field: &Field) -> anyhow::Result<()> {
     field.set.settle(REST_TIME).await;
-    field.set.reconcile(REST_TIME).await?;
     let id = field.set.framework_id().context("the set was never registered")?;
     field.recorder.record(SET, cluster::census(&field.cluster, SET, &id).await?);
     field.set.wind_up(REST_TIME).await;

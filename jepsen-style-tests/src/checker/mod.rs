@@ -50,7 +50,7 @@ pub const ALL: &[(&str, Checker)] = &[
     ("every question is answered", questions_answered),
     ("answers agree with what is known", answers_agree),
     ("a set has one task in each slot in the end", slots_filled),
-    ("a task that nobody ends runs on", runs_on),
+    ("a task that nobody ends runs on, one that is ended does not", runs_on),
     ("a slot never has two tasks at once", one_in_a_slot),
     ("framework ids survive", framework_ids),
     ("a framework is torn down once, when its time is over", torn_down_once),
@@ -73,6 +73,7 @@ pub const ALL: &[(&str, Checker)] = &[
 pub const ANY_TIME: &[(&str, Checker)] = &[
     ("no task is started twice", started_twice),
     ("answers agree with what is known", answers_agree),
+    ("a task that nobody ends runs on, one that is ended does not", runs_on),
     ("a slot never has two tasks at once", one_in_a_slot),
     ("a term has one leader", two_leaders),
     ("agent ids survive", agent_ids),
