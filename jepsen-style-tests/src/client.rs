@@ -1,39 +1,128 @@
 //! Frameworks that do what a workload asks, and write down what they are told. A framework outlives its
 //! schedulers: each has the streams of one process, and another one may take over what it knew.
 
+use crate::churn::Churning;
 use crate::history::{Amounts, Event, Phase, Recorder};
-use crate::model::marking_command;
-use crate::workload::{Churn, Load};
+use crate::set::Keeping;
+use crate::workload::{Load, Workload};
 use anyhow::{Context, bail};
 use muster_model::Value;
 use muster_sdk::{
-    Filters, Framework, FrameworkId, Offer, Reason, Resources, Scheduler, SchedulerDriver, SdkError, Task,
-    TaskId, TaskState, TaskUpdate,
+    Framework, FrameworkId, Offer, Reason, Resources, Scheduler, SchedulerDriver, SdkError, TaskId,
+    TaskState, TaskUpdate,
 };
 use muster_testkit::TestCluster;
+use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use rand::{RngExt, SeedableRng};
-use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// What a task needs at least; offers with less are declined.
-const TASK_CPUS_MILLI: u64 = 100;
-const TASK_MEM_MB: u64 = 16;
 /// How long the masters keep a framework that is gone: longer than any fault of it.
 const FAILOVER_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long a scheduler may take to end that was told to.
 const END_TIME: Duration = Duration::from_secs(20);
-/// How long tasks run that are to be killed: longer than a run waits for them.
-const ENDLESS_MS: u64 = 600_000;
-/// Offers kept that were used, and how often one is tried again.
-const SPENT_MAX: usize = 4;
-const SPENT_ONE_IN: u32 = 20;
-/// Tasks that are open for longer keep nobody from launching others: their agent may be out of reach.
-const OVERDUE: Duration = Duration::from_secs(5);
 /// Tasks that nobody launched are called so, with a number behind.
 const NOBODYS: &str = "nobodys-";
+
+/// What a framework does. Its callbacks come one at a time, of its present scheduler alone, and what it is told has
+/// been recorded before.
+pub(crate) trait Work: fmt::Debug + Send {
+    /// Another scheduler goes on with it, or the first one begins. What a former one asked may never have been said.
+    fn registered(&mut self, driver: &SchedulerDriver);
+
+    /// Another leader.
+    fn reregistered(&mut self, _: &SchedulerDriver) {}
+
+    /// Resources.
+    fn offers(&mut self, driver: &SchedulerDriver, offers: &[Offer]);
+
+    /// What became of a task.
+    fn update(&mut self, driver: &SchedulerDriver, task: &str, told: Told);
+
+    /// Asks what became of all the tasks that it holds for running, now.
+    fn ask(&mut self, driver: &SchedulerDriver);
+
+    /// No more changes of its own: it waits until all is as it is meant to be.
+    fn settle(&mut self) {}
+
+    /// Ends all its tasks.
+    fn wind_up(&mut self, _: &SchedulerDriver) {}
+}
+
+/// What a framework is told of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) state: TaskState,
+    /// It waits for an acknowledgement.
+    pub(crate) durable: bool,
+    /// It answers a question.
+    pub(crate) answer: bool,
+}
+
+impl Told {
+    /// Whether it says that a task of which nothing was known is launched: a task that the registry has was.
+    pub(crate) fn is_launched(self) -> bool {
+        self.durable || (self.answer && self.state != TaskState::Unknown)
+    }
+}
+
+/// Who a framework is, and where it writes.
+#[derive(Debug, Clone)]
+pub(crate) struct Desk {
+    pub(crate) name: String,
+    pub(crate) marks: PathBuf,
+    pub(crate) load: Arc<Load>,
+    recorder: Recorder,
+}
+
+impl Desk {
+    pub(crate) fn record(&self, event: Event) {
+        self.recorder.record(&self.name, event);
+    }
+
+    /// A launch is decided.
+    pub(crate) fn decided(&self, task: &str, is_launched: bool) {
+        let (agent, needs) = (String::new(), Amounts::new());
+        let phase = if is_launched { Phase::Ok } else { Phase::Refused };
+        self.record(Event::Launch { phase, task: task.into(), agent, needs });
+    }
+
+    /// A launch is asked for.
+    pub(crate) fn launches(&self, task: &str, offer: &Offer, needs: &Resources) {
+        let (task, agent) = (task.to_owned(), offer.hostname.to_string());
+        self.record(Event::Launch { phase: Phase::Invoked, task, agent, needs: amounts(needs) });
+    }
+
+    /// A kill is asked for. Whether it was: a full queue is no fault, it is tried again.
+    pub(crate) fn kill(&self, driver: &SchedulerDriver, task: &str) -> bool {
+        self.record(Event::Kill { task: task.into() });
+        driver.kill(&TaskId::new(task)).is_ok()
+    }
+
+    /// A scheduler that was killed asks nothing more, and the next one asks what became of it.
+    pub(crate) fn asked(&self, done: Result<(), SdkError>) {
+        match done {
+            Ok(()) | Err(SdkError::Stopped) => {}
+            Err(error) => self.record(Event::Error { message: error.to_string() }),
+        }
+    }
+
+    fn updated(&self, update: &TaskUpdate) -> Told {
+        let (state, durable) = (update.status.state, update.uuid.is_some());
+        let reason = update.status.reason.map_or("", |reason| reason.name());
+        let message = &update.status.message;
+        self.record(Event::Update {
+            task: update.task_id.to_string(),
+            state: state.name().into(),
+            terminal: state.is_terminal(),
+            durable,
+            reason: if reason.is_empty() { message.to_string() } else { format!("{reason} {message}") },
+        });
+        Told { state, durable, answer: !durable && update.status.reason == Some(Reason::Reconciliation) }
+    }
+}
 
 /// What all frameworks of a run have in common.
 #[derive(Debug, Clone)]
@@ -41,7 +130,7 @@ pub struct Setting {
     /// The file that tasks write to.
     pub marks: PathBuf,
     /// What they do.
-    pub churn: Churn,
+    pub workload: Workload,
     /// How far they are.
     pub load: Arc<Load>,
     /// Where they write what they are told.
@@ -52,15 +141,15 @@ pub struct Setting {
 
 impl Setting {
     /// For frameworks that load the cluster to the end.
-    pub fn lasting(marks: PathBuf, churn: Churn, load: Arc<Load>, recorder: Recorder) -> Self {
-        Self { marks, churn, load, recorder, failover_timeout: FAILOVER_TIMEOUT }
+    pub fn lasting(marks: PathBuf, workload: Workload, load: Arc<Load>, recorder: Recorder) -> Self {
+        Self { marks, workload, load, recorder, failover_timeout: FAILOVER_TIMEOUT }
     }
 }
 
 /// A framework. Its connections break when this is dropped.
 #[derive(Debug)]
 pub struct Client {
-    name: String,
+    desk: Desk,
     failover_timeout: Duration,
     shared: Arc<Shared>,
     /// The newest of its schedulers.
@@ -70,7 +159,7 @@ pub struct Client {
 /// What the schedulers of one framework share.
 #[derive(Debug)]
 struct Shared {
-    churning: Mutex<Churning>,
+    known: Mutex<Known>,
     /// Whether callbacks wait.
     shut: Mutex<bool>,
     opened: Condvar,
@@ -80,29 +169,23 @@ impl Client {
     /// Subscribes, and loads the cluster until the load is stopped. A name that has a place in the network is
     /// dialled from there.
     pub fn start(name: &str, cluster: &TestCluster, setting: Setting, seed: u64) -> anyhow::Result<Self> {
-        let Setting { marks, churn, load, recorder, failover_timeout } = setting;
-        let churning = Churning {
-            name: name.into(),
-            marks,
-            churn,
-            load,
-            recorder,
-            rng: SmallRng::seed_from_u64(seed),
-            begun: Instant::now(),
-            launched: 0,
-            tasks: BTreeMap::new(),
-            spent: VecDeque::new(),
-            framework_id: None,
-            schedulers: 0,
-            current: 0,
+        let Setting { marks, workload, load, recorder, failover_timeout } = setting;
+        let desk = Desk { name: name.into(), marks, load, recorder };
+        let rng = SmallRng::seed_from_u64(seed);
+        let work: Box<dyn Work> = match workload {
+            Workload::Churn(churn) => Box::new(Churning::new(desk.clone(), churn, rng)),
+            Workload::Set(set) => Box::new(Keeping::new(desk.clone(), set, rng)),
         };
-        let shared = Arc::new(Shared {
-            churning: Mutex::new(churning),
-            shut: Mutex::new(false),
-            opened: Condvar::new(),
-        });
+        let known = Known { desk: desk.clone(), work, framework_id: None, schedulers: 0, current: 0 };
+        let shared =
+            Arc::new(Shared { known: Mutex::new(known), shut: Mutex::new(false), opened: Condvar::new() });
         let driver = Mutex::new(subscribe(name, failover_timeout, &shared, cluster)?);
-        Ok(Self { name: name.into(), failover_timeout, shared, driver })
+        Ok(Self { desk, failover_timeout, shared, driver })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.desk.name
     }
 
     /// Its id, once it has one.
@@ -120,7 +203,7 @@ impl Client {
 
     /// Starts another scheduler under the same id, whether or not there is one; the former if there is.
     pub fn start_another(&self, cluster: &TestCluster) -> anyhow::Result<SchedulerDriver> {
-        let driver = subscribe(&self.name, self.failover_timeout, &self.shared, cluster)?;
+        let driver = subscribe(&self.desk.name, self.failover_timeout, &self.shared, cluster)?;
         let mut newest = self.driver.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(std::mem::replace(&mut *newest, driver))
     }
@@ -129,13 +212,43 @@ impl Client {
     pub async fn ended(&self, driver: &SchedulerDriver) -> anyhow::Result<Option<SdkError>> {
         match tokio::time::timeout(END_TIME, driver.ended()).await {
             Ok(ended) => Ok(ended.err()),
-            Err(_) => bail!("a scheduler of {} did not end within {} s", self.name, END_TIME.as_secs()),
+            Err(_) => bail!("a scheduler of {} did not end within {} s", self.desk.name, END_TIME.as_secs()),
         }
     }
 
     /// The newest of its schedulers.
     pub fn newest(&self) -> SchedulerDriver {
         self.driver.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks what became of all tasks that it holds for running, and waits until it was told of each.
+    pub async fn reconcile(&self, within: Duration) -> anyhow::Result<()> {
+        for again in [true, false] {
+            if !self.desk.load.answered(&self.desk.name, within).await {
+                bail!(
+                    "{} was not told within {} s what became of its tasks",
+                    self.desk.name,
+                    within.as_secs()
+                );
+            }
+            if again {
+                self.shared.lock().work.ask(&self.newest());
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes nothing more, and waits until all is as it is meant to be. What is not yet.
+    pub async fn settle(&self, within: Duration) -> Vec<String> {
+        self.shared.lock().work.settle();
+        self.desk.load.idle(within).await
+    }
+
+    /// Ends all its tasks. Those that did not end.
+    pub async fn wind_up(&self, within: Duration) -> Vec<String> {
+        self.desk.load.stop();
+        self.shared.lock().work.wind_up(&self.newest());
+        self.desk.load.idle(within).await
     }
 
     /// Makes its callbacks wait until the handle is dropped, so that it stops reading once its buffers are full.
@@ -176,9 +289,9 @@ fn subscribe(
     cluster: &TestCluster,
 ) -> anyhow::Result<SchedulerDriver> {
     let (framework_id, number) = {
-        let mut churning = shared.lock();
-        churning.schedulers += 1;
-        (churning.framework_id.clone(), churning.schedulers)
+        let mut known = shared.lock();
+        known.schedulers += 1;
+        (known.framework_id.clone(), known.schedulers)
     };
     let has_place = cluster.framework_names().iter().any(|framework| framework == name);
     let masters = if has_place { cluster.masters_of(name)? } else { cluster.masters() };
@@ -194,8 +307,8 @@ fn subscribe(
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Churning> {
-        self.churning.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shut(&self, shut: bool) {
@@ -217,244 +330,64 @@ struct OneOfThem {
 
 impl OneOfThem {
     /// What the framework knows; nothing once a later scheduler has taken over.
-    fn now(&self) -> Option<MutexGuard<'_, Churning>> {
+    fn now(&self) -> Option<MutexGuard<'_, Known>> {
         self.shared.pass();
-        let churning = self.shared.lock();
-        (churning.current == self.number).then_some(churning)
+        let known = self.shared.lock();
+        (known.current == self.number).then_some(known)
     }
 }
 
 impl Scheduler for OneOfThem {
     fn registered(&mut self, driver: &SchedulerDriver, framework_id: &FrameworkId, _: &str) {
         self.shared.pass();
-        let mut churning = self.shared.lock();
-        if churning.current > self.number {
+        let mut known = self.shared.lock();
+        if known.current > self.number {
             return;
         }
-        churning.current = self.number;
-        churning.registered(driver, framework_id);
+        known.current = self.number;
+        known.desk.record(Event::Registered { framework_id: framework_id.to_string() });
+        known.framework_id = Some(framework_id.clone());
+        known.work.registered(driver);
     }
 
     fn reregistered(&mut self, driver: &SchedulerDriver, _: &str) {
-        self.now().into_iter().for_each(|mut churning| churning.reregistered(driver));
+        if let Some(mut known) = self.now() {
+            known.desk.record(Event::Reregistered);
+            known.work.reregistered(driver);
+        }
     }
 
     fn disconnected(&mut self, _: &SchedulerDriver) {
-        self.now().into_iter().for_each(|churning| churning.record(Event::Disconnected));
+        self.now().into_iter().for_each(|known| known.desk.record(Event::Disconnected));
     }
 
     fn resource_offers(&mut self, driver: &SchedulerDriver, offers: Vec<Offer>) {
-        self.now().into_iter().for_each(|mut churning| churning.resource_offers(driver, &offers));
+        self.now().into_iter().for_each(|mut known| known.work.offers(driver, &offers));
     }
 
     fn status_update(&mut self, driver: &SchedulerDriver, update: TaskUpdate) {
-        self.now().into_iter().for_each(|mut churning| churning.status_update(driver, &update));
+        let Some(mut known) = self.now() else { return };
+        if !update.task_id.as_str().starts_with(NOBODYS) {
+            let told = known.desk.updated(&update);
+            known.work.update(driver, update.task_id.as_str(), told);
+        }
     }
 
     fn error(&mut self, _: &SchedulerDriver, message: &str) {
         // Also of one that was taken over from.
-        self.shared.lock().record(Event::Error { message: message.into() });
+        self.shared.lock().desk.record(Event::Error { message: message.into() });
     }
 }
 
-/// What a framework knows.
+/// What a framework knows, whichever scheduler speaks for it.
 #[derive(Debug)]
-struct Churning {
-    name: String,
-    marks: PathBuf,
-    churn: Churn,
-    load: Arc<Load>,
-    recorder: Recorder,
-    rng: SmallRng,
-    begun: Instant,
-    launched: u64,
-    /// Those that have not ended.
-    tasks: BTreeMap<String, Open>,
-    /// Offers that were used, or that a former leader made. Nothing must come of them any more.
-    spent: VecDeque<Offer>,
+struct Known {
+    desk: Desk,
+    work: Box<dyn Work>,
     framework_id: Option<FrameworkId>,
     /// How many schedulers it has had, and the newest that was registered.
     schedulers: u64,
     current: u64,
-}
-
-#[derive(Debug)]
-struct Open {
-    epoch: u64,
-    launched: Instant,
-    agent: String,
-    /// Nothing was heard of it.
-    undecided: bool,
-    /// It never ends by itself.
-    kill: bool,
-    /// The present scheduler has asked for its kill.
-    kill_asked: bool,
-}
-
-impl Churning {
-    fn record(&self, event: Event) {
-        self.recorder.record(&self.name, event);
-    }
-
-    fn launch_phase(&self, task: &str, phase: Phase) {
-        let (agent, needs) = (String::new(), Amounts::new());
-        self.record(Event::Launch { phase, task: task.into(), agent, needs });
-    }
-
-    /// What a former scheduler launched may have come to nothing, so a later one asks.
-    fn registered(&mut self, driver: &SchedulerDriver, framework_id: &FrameworkId) {
-        self.record(Event::Registered { framework_id: framework_id.to_string() });
-        self.framework_id = Some(framework_id.clone());
-        // The former scheduler may have been killed with its calls unsaid.
-        self.tasks.values_mut().for_each(|open| open.kill_asked = false);
-        if self.tasks.is_empty() {
-            return;
-        }
-        self.asked(driver.reconcile(self.tasks.keys().map(|task| (TaskId::new(task.as_str()), None))));
-    }
-
-    /// Another leader: offers of the former one are tried once more.
-    fn reregistered(&mut self, driver: &SchedulerDriver) {
-        self.record(Event::Reregistered);
-        self.try_spent(driver);
-    }
-
-    /// Launches a task on an offer that must not be taken.
-    fn try_spent(&mut self, driver: &SchedulerDriver) {
-        let Some(offer) = self.spent.pop_front().filter(|_| self.may_launch()) else { return };
-        if let Some(task) = self.task_for(&offer, &mut offer.resources.clone()) {
-            self.asked(driver.accept([&offer], [task], Filters::refuse(Duration::ZERO)));
-        }
-    }
-
-    /// Keeps an offer that was used.
-    fn keep_spent(&mut self, offer: &Offer) {
-        self.spent.push_back(offer.clone());
-        if self.spent.len() > SPENT_MAX {
-            self.spent.pop_front();
-        }
-    }
-
-    /// A scheduler that was killed asks nothing more, and the next one asks what became of it.
-    fn asked(&self, done: Result<(), SdkError>) {
-        match done {
-            Ok(()) | Err(SdkError::Stopped) => {}
-            Err(error) => self.record(Event::Error { message: error.to_string() }),
-        }
-    }
-
-    fn may_launch(&self) -> bool {
-        !self.load.is_stopping()
-            && self.tasks.values().filter(|open| open.launched.elapsed() < OVERDUE).count()
-                < self.churn.open_max
-            && self.launched < self.churn.tasks_max
-            && self.churn.pace.saturating_mul(u32::try_from(self.launched).unwrap_or(u32::MAX))
-                <= self.begun.elapsed()
-    }
-
-    /// Asks for a task's kill, once. A full queue is no fault: it is tried again.
-    fn kill(&mut self, driver: &SchedulerDriver, task: &str) {
-        self.record(Event::Kill { task: task.into() });
-        let asked = driver.kill(&TaskId::new(task)).is_ok();
-        if let Some(open) = self.tasks.get_mut(task) {
-            open.kill_asked = asked;
-        }
-    }
-
-    /// A task for what is left of an offer, if it has room.
-    fn task_for(&mut self, offer: &Offer, left: &mut Resources) -> Option<Task> {
-        let most = left.scalar("cpus").min(600);
-        if most < TASK_CPUS_MILLI || !left.contains(&Resources::of(TASK_CPUS_MILLI, TASK_MEM_MB)) {
-            return None;
-        }
-        let needs = Resources::of(self.rng.random_range(TASK_CPUS_MILLI..=most), TASK_MEM_MB);
-        left.subtract(&needs);
-        self.launched += 1;
-        let id = format!("{}-{}", self.name, self.launched);
-        let kill = self.rng.random_ratio(1, self.churn.kill_one_in);
-        let (shortest, longest) = self.churn.run_ms;
-        let ms = if kill { ENDLESS_MS } else { self.rng.random_range(shortest..=longest) };
-        let task = Task::command(&id, marking_command(&self.marks, &id, ms)).resources(&needs);
-        self.load.opened(&id);
-        self.record(Event::Launch {
-            phase: Phase::Invoked,
-            task: id.clone(),
-            agent: offer.hostname.to_string(),
-            needs: amounts(&needs),
-        });
-        let (epoch, agent) = (self.load.epoch(), offer.hostname.to_string());
-        let launched = Instant::now();
-        self.tasks.insert(id, Open { epoch, launched, agent, undecided: true, kill, kill_asked: false });
-        Some(task)
-    }
-
-    fn resource_offers(&mut self, driver: &SchedulerDriver, offers: &[Offer]) {
-        for offer in offers {
-            let mut left = offer.resources.clone();
-            let mut tasks = Vec::new();
-            while self.may_launch() {
-                match self.task_for(offer, &mut left) {
-                    Some(task) => tasks.push(task),
-                    None => break,
-                }
-            }
-            let refuse = self.rng.random_range(0..=self.churn.refuse_ms_max);
-            let filters = Filters::refuse(Duration::from_millis(refuse));
-            if tasks.is_empty() {
-                // A declined offer comes back by itself when it times out.
-                let _ = driver.decline([offer], Filters::refuse(Duration::from_millis(50 + refuse)));
-                continue;
-            }
-            self.asked(driver.accept([offer], tasks, filters));
-            self.keep_spent(offer);
-            if self.rng.random_ratio(1, SPENT_ONE_IN) {
-                self.try_spent(driver);
-            }
-        }
-        let to_kill = self.tasks.iter().filter(|(_, open)| open.kill && !open.kill_asked);
-        for id in to_kill.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
-            // Some are killed before anything is heard of them.
-            let undecided = self.tasks.get(&id).is_some_and(|open| open.undecided);
-            if !undecided || self.rng.random_ratio(1, 4) {
-                self.kill(driver, &id);
-            }
-        }
-    }
-
-    fn status_update(&mut self, driver: &SchedulerDriver, update: &TaskUpdate) {
-        let task = update.task_id.to_string();
-        if task.starts_with(NOBODYS) {
-            return;
-        }
-        let (state, durable) = (update.status.state, update.uuid.is_some());
-        let reason = update.status.reason.map_or("", |reason| reason.name());
-        let message = &update.status.message;
-        self.record(Event::Update {
-            task: task.clone(),
-            state: state.name().into(),
-            terminal: state.is_terminal(),
-            durable,
-            reason: if reason.is_empty() { message.to_string() } else { format!("{reason} {message}") },
-        });
-        let Some(open) = self.tasks.get_mut(&task) else { return };
-        // The answer to what a later scheduler asked: a task that the registry has was launched.
-        let answer = !durable && update.status.reason == Some(Reason::Reconciliation);
-        let launched = durable || (answer && state != TaskState::Unknown);
-        let was_undecided = std::mem::replace(&mut open.undecided, false);
-        let kill = open.kill;
-        if was_undecided {
-            if durable {
-                self.load.launched(open.epoch, &self.name, &open.agent);
-            }
-            self.launch_phase(&task, if launched { Phase::Ok } else { Phase::Refused });
-        }
-        if (durable && state.is_terminal()) || (was_undecided && !launched) {
-            self.tasks.remove(&task);
-            self.load.closed(&task);
-        } else if kill && !answer {
-            self.kill(driver, &task);
-        }
-    }
 }
 
 /// The scalars of resources, in thousandths.

@@ -1,8 +1,10 @@
 //! The cluster under test: what it holds by its own word.
 
-use crate::history::{Event, Recorder, Usage};
-use crate::model::{KnownTask, Truth, read_marks};
+use crate::history::{Event, Listed, Recorder, Usage};
+use crate::model::{KnownTask, Mark, Truth, is_command_of, read_marks, read_marks_in_order, slot_of};
 use anyhow::Context;
+use muster_model::TaskState;
+use muster_proto::task::task_state;
 use muster_testkit::{TestCluster, v1};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
@@ -154,6 +156,25 @@ fn usage(agent: &v1::Agent) -> Usage {
     Usage { total: amounts(&agent.total), used: amounts(&agent.used) }
 }
 
+/// What there is of a framework's tasks: by the machine's word and by the leader's.
+pub async fn census(cluster: &TestCluster, framework: &str, id: &str) -> anyhow::Result<Event> {
+    let mut operator = cluster.operator();
+    let agents = operator.agents().await?;
+    let listed = operator.tasks(Some(id)).await?.into_iter().map(|task| {
+        let agent = agents.iter().find(|agent| agent.agent_id == task.agent_id);
+        Listed {
+            state: task_state(task.state).unwrap_or(TaskState::Unknown).name().into(),
+            task: task.task_id,
+            agent: agent.map(|agent| agent.hostname.clone()).unwrap_or_default(),
+            agent_state: agent.map(|agent| agent.state.clone()).unwrap_or_default(),
+        }
+    });
+    let listed = listed.collect();
+    let mut alive = alive(cluster)?;
+    alive.retain(|task| slot_of(task).is_some_and(|(set, _)| set == framework));
+    Ok(Event::Census { alive, listed })
+}
+
 /// What the masters hold, and what the tasks wrote. For a cluster that is at rest.
 pub async fn truth(cluster: &TestCluster) -> anyhow::Result<Truth> {
     let mut operator = cluster.operator();
@@ -168,6 +189,8 @@ pub async fn truth(cluster: &TestCluster) -> anyhow::Result<Truth> {
     let removed = operator.frameworks(true).await?;
     Ok(Truth {
         marks: read_marks(cluster.dir())?,
+        slots: slot_marks(cluster)?,
+        alive: alive(cluster)?,
         totals,
         tasks,
         frameworks: frameworks
@@ -177,4 +200,18 @@ pub async fn truth(cluster: &TestCluster) -> anyhow::Result<Truth> {
         removed: removed.into_iter().map(|one| (one.framework_id, one.name)).collect(),
         ..Default::default()
     })
+}
+
+/// What the tasks of sets wrote, in order.
+pub fn slot_marks(cluster: &TestCluster) -> anyhow::Result<Vec<Mark>> {
+    let marks = read_marks_in_order(cluster.dir())?;
+    Ok(marks.into_iter().map(|(_, mark)| mark).filter(|mark| slot_of(&mark.task).is_some()).collect())
+}
+
+/// The tasks of sets that have a process.
+fn alive(cluster: &TestCluster) -> anyhow::Result<Vec<String>> {
+    let lines = cluster.command_lines();
+    let started: BTreeSet<String> = slot_marks(cluster)?.into_iter().map(|mark| mark.task).collect();
+    let alive = started.into_iter().filter(|task| lines.iter().any(|line| is_command_of(line, task)));
+    Ok(alive.collect())
 }

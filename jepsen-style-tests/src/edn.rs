@@ -94,6 +94,28 @@ fn operation(entry: &Entry, processes: &mut Processes) -> Option<Operation> {
             f: "read",
             value: value.map_or_else(|| "nil".into(), |value| value.to_string()),
         },
+        Event::Operate { phase, target, .. } => Operation {
+            process: keyword(&entry.process),
+            kind: phase.jepsen(),
+            f: "teardown",
+            value: string(target),
+        },
+        Event::Look { phase, target, there } => Operation {
+            process: keyword(&entry.process),
+            kind: phase.jepsen(),
+            f: "look",
+            value: format!(
+                "[{} {}]",
+                string(target),
+                there.map_or_else(|| "nil".into(), |there| there.to_string())
+            ),
+        },
+        Event::Asks { tasks } => info("reconcile", format!("[{}]", strings(tasks))),
+        Event::Keeps { slots } => info("keeps", slots.to_string()),
+        Event::Census { alive, listed } => {
+            let listed: Vec<_> = listed.iter().map(|one| one.task.clone()).collect();
+            info("census", format!("{{:alive [{}], :listed [{}]}}", strings(alive), strings(&listed)))
+        }
         Event::Kill { task } => info("kill-task", format!("{{:task {}}}", string(task))),
         Event::Update { task, state, terminal, durable, reason } => info(
             "update",
@@ -134,6 +156,10 @@ fn operation(entry: &Entry, processes: &mut Processes) -> Option<Operation> {
 fn keyword(name: &str) -> String {
     let allowed = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
     format!(":{}", name.chars().map(allowed).collect::<String>())
+}
+
+fn strings(texts: &[String]) -> String {
+    texts.iter().map(|text| string(text)).collect::<Vec<_>>().join(" ")
 }
 
 fn string(text: &str) -> String {

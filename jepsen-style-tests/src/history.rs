@@ -70,6 +70,23 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A framework asks what became of these tasks, or of all when none is named (RECONCILE). The answers are updates.
+    Asks {
+        /// The tasks.
+        tasks: Vec<String>,
+    },
+    /// A framework is a set of so many slots, each with one task that is to run on.
+    Keeps {
+        /// How many.
+        slots: u32,
+    },
+    /// What there is of a set's tasks, when all of it is to run.
+    Census {
+        /// Those that have a process.
+        alive: Vec<String>,
+        /// Those that the leader lists.
+        listed: Vec<Listed>,
+    },
     /// A write of the register.
     Write {
         /// Where it stands.
@@ -84,6 +101,31 @@ pub enum Event {
         /// What was read; where it is done.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         value: Option<u64>,
+    },
+    /// An operator's call, of one master.
+    Operate {
+        /// Where it stands.
+        phase: Phase,
+        /// Which, `teardown`.
+        call: String,
+        /// The framework that it is about.
+        framework: String,
+        /// Its id.
+        target: String,
+        /// Refused because it was done before.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        already: bool,
+    },
+    /// An operator asks one master whether a framework is there, which claims to be current. Refused by one that does
+    /// not lead.
+    Look {
+        /// Where it stands.
+        phase: Phase,
+        /// The framework's id.
+        target: String,
+        /// Whether it is; where it is done.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        there: Option<bool>,
     },
     /// A fault begins or ends.
     Nemesis {
@@ -125,6 +167,19 @@ pub enum Event {
         /// By host name.
         agents: BTreeMap<String, Usage>,
     },
+}
+
+/// A task as the leader lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// The task.
+    pub task: String,
+    /// Its state, `TASK_RUNNING`.
+    pub state: String,
+    /// Its agent, by host name.
+    pub agent: String,
+    /// That agent's state, `registered`.
+    pub agent_state: String,
 }
 
 /// Where an operation stands.

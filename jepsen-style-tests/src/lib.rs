@@ -19,6 +19,7 @@
 
 pub mod checker;
 pub mod child;
+mod churn;
 pub mod client;
 pub mod cluster;
 pub mod edn;
@@ -26,12 +27,15 @@ pub mod history;
 pub mod model;
 pub mod needs;
 pub mod nemesis;
+pub mod operators;
 pub mod planted;
+mod questions;
 pub mod recording;
 pub mod register;
 pub mod report;
 pub mod run;
 pub mod scenarios;
+mod set;
 pub mod shrink;
 pub mod soak;
 pub mod workload;

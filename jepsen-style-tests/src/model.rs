@@ -12,6 +12,12 @@ use std::path::Path;
 pub struct Truth {
     /// What tasks wrote about themselves, in order, by the agent that ran them.
     pub marks: BTreeMap<String, Vec<Mark>>,
+    /// What the tasks of sets wrote, in order over all agents.
+    #[serde(default)]
+    pub slots: Vec<Mark>,
+    /// Those of them that have a process when all is over.
+    #[serde(default)]
+    pub alive: Vec<String>,
     /// What each agent has.
     pub totals: BTreeMap<String, Amounts>,
     /// All tasks that the registry knows, ended ones too.
@@ -66,14 +72,35 @@ pub fn marking_command(marks: &Path, task: &str, ms: u64) -> String {
     )
 }
 
+/// Whether a process with this command line is that task's.
+pub fn is_command_of(line: &str, task: &str) -> bool {
+    line.starts_with("sh -c ") && line.contains(&format!("\"start {task} $PWD\""))
+}
+
+/// A set's tasks are called `SET-SLOT.N`: the set, and the slot.
+pub fn slot_of(task: &str) -> Option<(&str, u32)> {
+    let (set, rest) = task.rsplit_once('-')?;
+    let (slot, _) = rest.split_once('.')?;
+    Some((set, slot.parse().ok()?))
+}
+
 /// Reads what tasks wrote. The agent is the one in whose directory the task ran, whatever anybody meant.
 pub fn read_marks(dir: &Path) -> anyhow::Result<BTreeMap<String, Vec<Mark>>> {
+    let mut marks: BTreeMap<String, Vec<Mark>> = BTreeMap::new();
+    for (agent, mark) in read_marks_in_order(dir)? {
+        marks.entry(agent).or_default().push(mark);
+    }
+    Ok(marks)
+}
+
+/// The same, in the order in which it was written, with its agent.
+pub fn read_marks_in_order(dir: &Path) -> anyhow::Result<Vec<(String, Mark)>> {
     let text = match std::fs::read_to_string(dir.join(MARKS)) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(error.into()),
     };
-    let mut marks: BTreeMap<String, Vec<Mark>> = BTreeMap::new();
+    let mut marks = Vec::new();
     for line in text.lines() {
         let mut words = line.splitn(3, ' ');
         let (word, task, cwd) = (words.next(), words.next(), words.next());
@@ -84,7 +111,21 @@ pub fn read_marks(dir: &Path) -> anyhow::Result<BTreeMap<String, Vec<Mark>>> {
         let inside = inside.with_context(|| format!("a task ran outside of the cluster: {line:?}"))?;
         let agent = inside.iter().next().map(|part| part.to_string_lossy().into_owned());
         let mark = Mark { task: task.into(), starts: word == "start" };
-        marks.entry(agent.unwrap_or_default()).or_default().push(mark);
+        marks.push((agent.unwrap_or_default(), mark));
     }
     Ok(marks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_is_known_by_its_name_and_its_command() {
+        assert_eq!(slot_of("s1-3.12"), Some(("s1", 3)));
+        assert_eq!([slot_of("f1-3"), slot_of("s1-a.1"), slot_of("nobody")], [None, None, None]);
+        let line = format!("sh -c {}", marking_command(Path::new("/tmp/x/marks"), "s1-3.12", 5));
+        assert!(is_command_of(&line, "s1-3.12"));
+        assert!(!is_command_of(&line, "s1-3.1") && !is_command_of("sleep 5", "s1-3.12"));
+    }
 }

@@ -5,11 +5,12 @@ use crate::cluster::{self, Seen};
 use crate::history::{Entry, Event, Phase, Recorder};
 use crate::model::{MARKS, Truth};
 use crate::nemesis::Dice;
+use crate::operators::Operators;
 use crate::recording::{self, Recording};
 use crate::register::Register;
 use crate::report::Report;
 use crate::scenarios::Scenario;
-use crate::workload::{Churn, Load};
+use crate::workload::{Churn, Load, Set, Workload};
 use anyhow::{Context, bail};
 use muster_testkit::{LogEntry, Plan, TestCluster};
 use std::collections::BTreeMap;
@@ -31,6 +32,8 @@ const ROUND_USUAL: Duration = Duration::from_secs(15);
 const REST_TIME: Duration = Duration::from_secs(30);
 /// Frameworks that load the cluster.
 const FRAMEWORKS: u16 = 3;
+/// The one that holds a set.
+const SET: &str = "s1";
 
 /// What is said of a run beside its scenario.
 #[derive(Debug, Clone)]
@@ -81,6 +84,8 @@ pub struct Field {
     pub load: Arc<Load>,
     /// The frameworks that make it, by name.
     pub clients: BTreeMap<String, Client>,
+    /// The framework with tasks that are to run on, which has no place in the network.
+    pub set: Client,
     /// The history.
     pub recorder: Recorder,
     /// What the leader said of the agents when it was last asked.
@@ -108,21 +113,28 @@ pub async fn run(scenario: &Scenario, options: &Options) -> anyhow::Result<Repor
     let recorder = Recorder::create(&dir.join(crate::recording::HISTORY))?;
     let load = Arc::<Load>::default();
     let clients = start_clients(options, &cluster, &load, &recorder)?;
+    let set = start_set(options, &cluster, &recorder)?;
     let register = Register::create(&cluster, &recorder).await?;
-    let field = Field { cluster, load, clients, recorder, seen: Seen::default(), expired: AtomicU64::new(0) };
+    let (seen, expired) = (Seen::default(), AtomicU64::new(0));
+    let field = Field { cluster, load, clients, set, recorder, seen, expired };
     let done = load_and_break(scenario, options, &field, &register).await;
+    if done.is_err() {
+        // It may say what is wrong, and there may be nobody to answer.
+        let _ = count_set(&field).await;
+    }
     let error_lines = field.cluster.error_lines();
     keep_logs(&field.cluster, &dir);
     let history = field.recorder.entries();
     let title = format!("{}, seed {seed}, {} masters", scenario.name, options.masters);
-    let Field { cluster, clients, .. } = field;
-    drop(clients);
+    let Field { cluster, clients, set, .. } = field;
+    drop((clients, set));
     let mut truth = match done {
         Ok(truth) => truth,
         Err(error) => {
             let marks = crate::model::read_marks(cluster.dir()).unwrap_or_default();
             cluster.kill_all(cluster.master_names())?;
-            let known = Truth { marks, error_lines, logs: logs(&cluster, &dir), ..Default::default() };
+            let slots = cluster::slot_marks(&cluster).unwrap_or_default();
+            let known = Truth { marks, slots, error_lines, logs: logs(&cluster, &dir), ..Default::default() };
             let broken = Recording::broken_off(history, &format!("{error:#}"), &known);
             return Report::write(&title, begun.elapsed(), &broken, dir);
         }
@@ -150,12 +162,19 @@ fn start_clients(
     recorder: &Recorder,
 ) -> anyhow::Result<BTreeMap<String, Client>> {
     let churn = options.length.map_or_else(Churn::default, |length| Churn::lasting(length.time()));
+    let churn = Workload::Churn(churn);
     let setting = Setting::lasting(cluster.dir().join(MARKS), churn, load.clone(), recorder.clone());
     let start = |(i, name): (u64, String)| {
         let client = Client::start(&name, cluster, setting.clone(), options.seed.wrapping_add(i))?;
         Ok((name, client))
     };
     (1..).zip(cluster.framework_names()).map(start).collect()
+}
+
+fn start_set(options: &Options, cluster: &TestCluster, recorder: &Recorder) -> anyhow::Result<Client> {
+    let (marks, load) = (cluster.dir().join(MARKS), Arc::<Load>::default());
+    let setting = Setting::lasting(marks, Workload::Set(Set::default()), load, recorder.clone());
+    Client::start(SET, cluster, setting, options.seed)
 }
 
 async fn load_and_break(
@@ -166,6 +185,8 @@ async fn load_and_break(
 ) -> anyhow::Result<Truth> {
     let sampled = cluster::sample(&field.cluster, &field.recorder, &field.seen);
     let registered = register.keep_busy(&field.cluster, &field.recorder);
+    let operators = Operators::default();
+    let operated = operators.keep_busy(&field.cluster, &field.recorder, options.seed);
     let broken = async {
         field.load.progress(WARM_TASKS, WARM_TIME).await.context("before any fault")?;
         rounds(scenario, options, field).await
@@ -173,6 +194,7 @@ async fn load_and_break(
     tokio::select! {
         () = sampled => {}
         () = registered => {}
+        () = operated => {}
         broken = broken => broken?,
     }
     field.load.stop();
@@ -184,12 +206,27 @@ async fn load_and_break(
         field.recorder.record(&process, Event::Launch { phase: Phase::Unknown, task, agent, needs });
     }
     field.cluster.ready().await?;
+    operators.finish(&field.cluster, &field.recorder).await?;
+    // What is never answered is in the verdict.
+    field.load.all_answered(REST_TIME).await;
+    field.set.reconcile(REST_TIME).await.context("in the end")?;
+    count_set(field).await?;
     // The last acknowledgements may be on their way. If tasks are left all the same, the verdict says so.
     let _ = cluster::tasks_end(&field.cluster, None).await;
     let mut truth = cluster::truth(&field.cluster).await?;
     let replicas = field.cluster.replicas().await?;
     truth.replicas = replicas.into_iter().map(|one| (one.name, one.applied, one.state_hash)).collect();
     Ok(truth)
+}
+
+/// Waits until each slot of the set is as it is meant to be, counts what there is, and ends it. What is amiss is in the
+/// verdict.
+async fn count_set(field: &Field) -> anyhow::Result<()> {
+    field.set.settle(REST_TIME).await;
+    let id = field.set.framework_id().context("the set was never registered")?;
+    field.recorder.record(SET, cluster::census(&field.cluster, SET, &id).await?);
+    field.set.wind_up(REST_TIME).await;
+    Ok(())
 }
 
 /// One round of faults after the other, each with a time limit.
@@ -207,6 +244,7 @@ async fn rounds(scenario: &Scenario, options: &Options, field: &Field) -> anyhow
             Ok(round) => round?,
             Err(_) => bail!("a round of faults was not over after {} s", ROUND_TIME.as_secs()),
         }
+        field.set.reconcile(REST_TIME).await.context("after a round of faults")?;
         done += 1;
     }
     Ok(())

@@ -5,6 +5,32 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
+/// What a framework does. Another workload is a variant here, and a [`Work`](crate::client) that does it.
+#[derive(Debug, Clone)]
+pub enum Workload {
+    /// Launch and finish.
+    Churn(Churn),
+    /// A set of tasks that run on and on.
+    Set(Set),
+}
+
+/// A long-running set: so many slots, and in each one task that runs until it is killed.
+#[derive(Debug, Clone)]
+pub struct Set {
+    /// How many slots.
+    pub slots: u32,
+    /// The tasks of how many of them are killed and replaced now and then; the others are to outlast all faults.
+    pub killed: u32,
+    /// The shortest time between two kills.
+    pub kill_pause: Duration,
+}
+
+impl Default for Set {
+    fn default() -> Self {
+        Self { slots: 4, killed: 2, kill_pause: Duration::from_millis(1_500) }
+    }
+}
+
 /// Launch and finish: short tasks without end, some of them killed.
 #[derive(Debug, Clone)]
 pub struct Churn {
@@ -62,6 +88,8 @@ pub struct Load {
     epoch: AtomicU64,
     running_in_epoch: watch::Sender<BTreeMap<Launch, u64>>,
     open: watch::Sender<BTreeSet<String>>,
+    /// Frameworks whose question is not answered.
+    asking: watch::Sender<BTreeSet<String>>,
 }
 
 impl Load {
@@ -119,7 +147,31 @@ impl Load {
             .map_err(|_| anyhow::anyhow!("fewer than {tasks} launches{whose} within {} s", within.as_secs()))
     }
 
-    /// Waits until no task is open: each was refused or has ended. Gives back those that still are.
+    /// Waits until no question of a framework is open; whether none is.
+    pub async fn answered(&self, framework: &str, within: Duration) -> bool {
+        let mut asking = self.asking.subscribe();
+        let waited =
+            tokio::time::timeout(within, asking.wait_for(|asking| !asking.contains(framework))).await;
+        waited.is_ok()
+    }
+
+    /// Waits until no question of any framework is open.
+    pub async fn all_answered(&self, within: Duration) {
+        let mut asking = self.asking.subscribe();
+        // What is open is in the history.
+        let _ = tokio::time::timeout(within, asking.wait_for(BTreeSet::is_empty)).await;
+    }
+
+    pub(crate) fn asks(&self, framework: &str) {
+        self.asking.send_modify(|asking| _ = asking.insert(framework.into()));
+    }
+
+    pub(crate) fn is_answered(&self, framework: &str) {
+        self.asking.send_modify(|asking| _ = asking.remove(framework));
+    }
+
+    /// Waits until nothing is open: each task was refused or has ended, each slot of a set is as it is meant to be.
+    /// Gives back what still is.
     pub async fn idle(&self, within: Duration) -> Vec<String> {
         let mut open = self.open.subscribe();
         // The answer is what is open.

@@ -1,7 +1,8 @@
 //! Which members were down, and when, by the nemesis's own word.
 
 use crate::history::{Entry, Event};
-use crate::nemesis::{KILL, RESTART};
+use crate::nemesis::{EXPIRE, KILL, RESTART};
+use std::collections::BTreeSet;
 
 /// Faults that end a process. Whoever stands still or is cut off loses nothing by it.
 const ENDS: [&str; 2] = [KILL, RESTART];
@@ -54,4 +55,13 @@ pub(super) fn targets<'a>(history: &'a [Entry], wanted: &'a str) -> impl Iterato
         Event::Nemesis { fault, target, begins: true, .. } if fault == wanted => Some(&**target),
         _ => None,
     })
+}
+
+/// The frameworks that are torn down on purpose.
+pub(super) fn ended_frameworks(history: &[Entry]) -> BTreeSet<&str> {
+    let operated = history.iter().filter_map(|entry| match &entry.event {
+        Event::Operate { framework, .. } => Some(&**framework),
+        _ => None,
+    });
+    targets(history, EXPIRE).chain(operated).collect()
 }

@@ -1,10 +1,10 @@
 //! Frameworks: their ids, who speaks for them, and their end.
 
-use super::faults::targets;
+use super::faults::{ended_frameworks, targets};
 use crate::history::{Entry, Event};
-use crate::model::Truth;
+use crate::model::{Truth, slot_of};
+use crate::nemesis::DUPLICATE;
 use crate::nemesis::frameworks::{FAILED_OVER, REMOVED};
-use crate::nemesis::{DUPLICATE, EXPIRE};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The ids that frameworks were told, by name; the first that each was told.
@@ -23,11 +23,12 @@ fn told(history: &[Entry]) -> BTreeMap<&str, &str> {
 /// scheduler is turned away only when another one of its framework came, and one of a framework that was torn down.
 pub fn framework_ids(history: &[Entry], truth: &Truth) -> Vec<String> {
     let ids = told(history);
-    let expired: BTreeSet<&str> = targets(history, EXPIRE).collect();
+    let expired = ended_frameworks(history);
     // How many more words of each kind are explained.
     let mut explained: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    for (fault, words) in [(DUPLICATE, FAILED_OVER), (EXPIRE, REMOVED)] {
-        targets(history, fault).for_each(|name| *explained.entry((name, words)).or_default() += 1);
+    let duplicated = targets(history, DUPLICATE).map(|name| (name, FAILED_OVER));
+    for word in duplicated.chain(expired.iter().map(|name| (*name, REMOVED))) {
+        *explained.entry(word).or_default() += 1;
     }
     let mut wrong = Vec::new();
     for entry in history {
@@ -46,11 +47,10 @@ pub fn framework_ids(history: &[Entry], truth: &Truth) -> Vec<String> {
             _ => {}
         }
     }
-    let lasting = ids.into_iter().filter(|(name, _)| !expired.contains(name));
-    let had: BTreeMap<&str, &str> = lasting.map(|(name, id)| (id, name)).collect();
-    let told = |name: &str| had.iter().find(|(_, other)| **other == name).map(|(id, _)| *id);
+    let lasting = ids.iter().filter(|(name, _)| !expired.contains(*name));
+    let had: BTreeMap<&str, &str> = lasting.map(|(name, id)| (*id, *name)).collect();
     let untold = |id: &str, name: &str| {
-        told(name).is_some_and(|told| id < told) && truth.tasks.iter().all(|task| task.framework_id != id)
+        ids.get(name).is_some_and(|told| id < *told) && truth.tasks.iter().all(|task| task.framework_id != id)
     };
     let have = truth.frameworks.iter().map(|(id, name)| (&**id, &**name));
     let have: BTreeMap<&str, &str> = have.filter(|(id, name)| !untold(id, name)).collect();
@@ -60,17 +60,17 @@ pub fn framework_ids(history: &[Entry], truth: &Truth) -> Vec<String> {
     wrong
 }
 
-/// Frameworks that were gone for longer than they may be were torn down, each once, with all their tasks, and no
+/// Frameworks that were gone for longer than they may be, or that operators ended, were torn down, each once, with all their tasks, and no
 /// others were. Nobody is registered under such an id again.
 pub fn torn_down_once(history: &[Entry], truth: &Truth) -> Vec<String> {
     let ids = told(history);
-    let expired: BTreeSet<&str> = targets(history, EXPIRE).collect();
+    let expired = ended_frameworks(history);
     let mut wrong = Vec::new();
     let mut times: BTreeMap<&str, usize> = BTreeMap::new();
     for (id, name) in &truth.removed {
         *times.entry(id).or_default() += 1;
         if !expired.contains(&**name) {
-            wrong.push(format!("{name} ({id}) was torn down, and nobody let it expire"));
+            wrong.push(format!("{name} ({id}) was torn down, and nobody meant it to be"));
         }
     }
     for name in expired {
@@ -86,9 +86,11 @@ pub fn torn_down_once(history: &[Entry], truth: &Truth) -> Vec<String> {
         for task in truth.tasks.iter().filter(|task| task.framework_id == *id && !task.ended) {
             wrong.push(format!("{} of {name}, which was torn down, is still there", task.task));
         }
-        wrong.extend(
-            running(truth, name).map(|task| format!("{task} of {name}, which was torn down, runs on")),
-        );
+        // Those of sets are known by their processes: one that is killed as it begins may have no last line.
+        let own = |task: &&str| slot_of(task).is_some_and(|(set, _)| set == name);
+        let alive = truth.alive.iter().map(|task| &**task).filter(own);
+        let running = running(truth, name).filter(|task| slot_of(task).is_none()).chain(alive);
+        wrong.extend(running.map(|task| format!("{task} of {name}, which was torn down, runs on")));
     }
     wrong
 }
@@ -109,6 +111,7 @@ mod tests {
     use super::*;
     use crate::checker::samples::{entry, good, known, launch, mark, refuses};
     use crate::history::Phase;
+    use crate::nemesis::EXPIRE;
 
     fn fault(fault: &str, target: &str, begins: bool) -> Entry {
         let bit = (!begins).then(|| "yes".to_owned());
@@ -149,6 +152,11 @@ mod tests {
         };
         // Only one that is older, of a known name, and has no task.
         assert_eq!([untold("x-0000", "f1"), untold("x-0000", "f2"), untold("x-0002", "f1")], [0, 1, 1]);
+        // Also of one that was torn down since.
+        let (mut history, mut truth) = good();
+        expires(&mut history, &mut truth);
+        truth.frameworks.insert("x-0001b".into(), "e1".into());
+        assert_eq!(framework_ids(&history, &truth), Vec::<String>::new());
         refuses(framework_ids, "x-0000", |_, truth| {
             truth.frameworks.insert("x-0000".into(), "f1".into());
             truth.tasks.push(crate::model::KnownTask { framework_id: "x-0000".into(), ..known("t9", true) });
@@ -194,6 +202,7 @@ mod tests {
         spoils("e1-1 of e1, which was torn down, runs on", |_, truth| {
             truth.marks.get_mut("a1").unwrap().pop();
         });
+        spoils("e1-1.1 of e1, which was torn down, runs on", |_, truth| truth.alive.push("e1-1.1".into()));
         spoils("e1-1 of e1, which was torn down, is still there", |_, truth| {
             truth.tasks.iter_mut().filter(|task| task.task == "e1-1").for_each(|task| task.ended = false);
         });

@@ -7,12 +7,12 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The entries that a master knew to be committed.
-fn committed(log: &[LogEntry]) -> impl Iterator<Item = &LogEntry> {
+pub(super) fn committed(log: &[LogEntry]) -> impl Iterator<Item = &LogEntry> {
     log.iter().filter(|entry| entry.committed)
 }
 
 /// The log that knows most of what was committed; empty if none was read.
-fn longest(truth: &Truth) -> &[LogEntry] {
+pub(super) fn longest(truth: &Truth) -> &[LogEntry] {
     let length = |log: &&Vec<LogEntry>| committed(log).last().map(|entry| entry.index);
     truth.logs.values().max_by_key(length).map_or(&[], Vec::as_slice)
 }

@@ -1,23 +1,29 @@
 //! What must hold. Each checker says what is wrong, nothing if nothing is.
 
+mod answers;
 mod disks;
 mod faults;
 mod frameworks;
 mod launches;
 mod logs;
 mod members;
+mod operators;
 mod reads;
 mod resources;
 #[cfg(test)]
 pub(crate) mod samples;
+mod sets;
 mod updates;
 
+pub use answers::{answers_agree, questions_answered};
 pub use frameworks::{framework_ids, torn_down_once};
 pub use launches::{ended_otherwise, lost_launches, phantom_starts, started_twice, wrong_agent};
 pub use logs::{launches_as_logged, logs_agree, offers_once, removed_once, terms_ascend};
 pub use members::{agent_ids, logs_and_leftovers, nemeses_bit, replicas_equal, tasks_left, two_leaders};
+pub use operators::operators_obeyed;
 pub use reads::reads_current;
 pub use resources::{overcommitted_by_marks, overcommitted_by_samples};
+pub use sets::{one_in_a_slot, runs_on, slots_filled};
 pub use updates::{missing_terminals, out_of_order, undecided};
 
 use crate::history::Entry;
@@ -41,11 +47,17 @@ pub const ALL: &[(&str, Checker)] = &[
     ("every terminal update reaches its framework", missing_terminals),
     ("updates of a task come in order", out_of_order),
     ("every launch is decided in the end", undecided),
+    ("every question is answered", questions_answered),
+    ("answers agree with what is known", answers_agree),
+    ("a set has one task in each slot in the end", slots_filled),
+    ("a task that nobody ends runs on, one that is ended does not", runs_on),
+    ("a slot never has two tasks at once", one_in_a_slot),
     ("framework ids survive", framework_ids),
     ("a framework is torn down once, when its time is over", torn_down_once),
     ("agent ids survive", agent_ids),
     ("a term has one leader", two_leaders),
     ("reads that claim to be current are", reads_current),
+    ("operators' calls are done once, for all to see", operators_obeyed),
     ("the replicas are equal", replicas_equal),
     ("the replicas' logs agree, and did the same", logs_agree),
     ("an offer is used once, in its own term", offers_once),
@@ -60,6 +72,9 @@ pub const ALL: &[(&str, Checker)] = &[
 /// Those that need not know how a run ended, by name: what a run that broke off is judged by.
 pub const ANY_TIME: &[(&str, Checker)] = &[
     ("no task is started twice", started_twice),
+    ("answers agree with what is known", answers_agree),
+    ("a task that nobody ends runs on, one that is ended does not", runs_on),
+    ("a slot never has two tasks at once", one_in_a_slot),
     ("a term has one leader", two_leaders),
     ("agent ids survive", agent_ids),
     ("reads that claim to be current are", reads_current),

@@ -1,15 +1,14 @@
 //! Updates: every end is told, in order, and every launch has an outcome.
 
-use super::faults::targets;
+use super::faults::ended_frameworks;
 use crate::history::{Entry, Event, Phase};
 use crate::model::Truth;
-use crate::nemesis::EXPIRE;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The end of each task that the registry knows as ended, or that its framework knew as launched, was told; but for
 /// those of frameworks that were torn down, to whom nobody can tell anything.
 pub fn missing_terminals(history: &[Entry], truth: &Truth) -> Vec<String> {
-    let expired: BTreeSet<_> = targets(history, EXPIRE).collect();
+    let expired = ended_frameworks(history);
     let gone: BTreeSet<&str> =
         truth.removed.iter().filter(|(_, name)| expired.contains(&**name)).map(|(id, _)| &**id).collect();
     let told_of = truth.tasks.iter().filter(|task| task.ended && !gone.contains(&*task.framework_id));

@@ -5,7 +5,7 @@ use crate::client::{Client, Setting};
 use crate::cluster;
 use crate::model::MARKS;
 use crate::run::Field;
-use crate::workload::{Churn, Load};
+use crate::workload::{Churn, Load, Workload};
 use anyhow::{Context, bail};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -33,11 +33,29 @@ fn one_of<'a>(field: &'a Field, dice: &mut Dice) -> anyhow::Result<(&'a str, &'a
     Ok((name, client, id))
 }
 
+/// The same, or the set.
+fn any<'a>(field: &'a Field, dice: &mut Dice) -> anyhow::Result<(&'a str, &'a Client, String)> {
+    if dice.count(field.clients.len() + 1) > 1 {
+        return one_of(field, dice);
+    }
+    let id = field.set.framework_id().context("the set was never registered")?;
+    Ok((field.set.name(), &field.set, id))
+}
+
+/// Waits until a framework launches again; a set, which has nothing to launch, until it was told of all that it has.
+async fn goes_on(field: &Field, name: &str) -> anyhow::Result<()> {
+    if name == field.set.name() {
+        return field.set.reconcile(PROGRESS_TIME).await;
+    }
+    field.load.begin_epoch();
+    field.load.progress_of(name, OWN_TASKS, PROGRESS_TIME).await
+}
+
 /// A framework's process dies without a word; another one goes on in its place after a while, under the same id.
 /// Its tasks go on meanwhile. If wanted, the leader dies as well.
 pub async fn fail_over_framework(field: &Field, dice: &mut Dice, leader_dies: bool) -> anyhow::Result<()> {
     field.cluster.ready().await?;
-    let (name, client, id) = one_of(field, dice)?;
+    let (name, client, id) = any(field, dice)?;
     let gone = dice.time(Duration::ZERO, GONE_MAX);
     let fault = Fault::begins(field, FAILOVER, &[name.to_owned()]);
     client.kill().await?;
@@ -54,10 +72,9 @@ pub async fn fail_over_framework(field: &Field, dice: &mut Dice, leader_dies: bo
     };
     let (_, _) = tokio::try_join!(leads_on, away)?;
     let back = killed.elapsed();
-    field.load.begin_epoch();
-    field.load.progress_of(name, OWN_TASKS, PROGRESS_TIME).await.context("after a framework failed over")?;
+    goes_on(field, name).await.context("after a framework failed over")?;
     fault.ends(format!(
-        "{name} ({id}) died, the leader knew {noticed}; another scheduler subscribed after {back:.2?} and launched \
+        "{name} ({id}) died, the leader knew {noticed}; another scheduler subscribed after {back:.2?} and went on \
          after {:.2?}",
         killed.elapsed()
     ));
@@ -67,7 +84,7 @@ pub async fn fail_over_framework(field: &Field, dice: &mut Dice, leader_dies: bo
 /// A second scheduler subscribes under a framework's id while the first one is there: the first is told, and ends.
 pub async fn duplicate_framework(field: &Field, dice: &mut Dice) -> anyhow::Result<()> {
     field.cluster.ready().await?;
-    let (name, client, id) = one_of(field, dice)?;
+    let (name, client, id) = any(field, dice)?;
     let fault = Fault::begins(field, DUPLICATE, &[name.to_owned()]);
     let begun = Instant::now();
     let former = client.start_another(&field.cluster)?;
@@ -77,10 +94,9 @@ pub async fn duplicate_framework(field: &Field, dice: &mut Dice) -> anyhow::Resu
         bail!("the former scheduler of {name} was told {told}");
     }
     let ended = begun.elapsed();
-    field.load.begin_epoch();
-    field.load.progress_of(name, OWN_TASKS, PROGRESS_TIME).await.context("after a framework came twice")?;
+    goes_on(field, name).await.context("after a framework came twice")?;
     fault.ends(format!(
-        "the former scheduler of {name} ({id}) was told {:?} after {ended:.2?}, the new one launched after {:.2?}",
+        "the former scheduler of {name} ({id}) was told {:?} after {ended:.2?}, the new one went on after {:.2?}",
         told.to_string(),
         begun.elapsed()
     ));
@@ -134,7 +150,12 @@ pub async fn expire_framework(field: &Field, dice: &mut Dice, leader_dies: bool)
     };
     let setting = Setting {
         failover_timeout: EXPIRES,
-        ..Setting::lasting(field.cluster.dir().join(MARKS), churn, load.clone(), field.recorder.clone())
+        ..Setting::lasting(
+            field.cluster.dir().join(MARKS),
+            Workload::Churn(churn),
+            load.clone(),
+            field.recorder.clone(),
+        )
     };
     let client = Client::start(&name, &field.cluster, setting, dice.seed())?;
     load.progress(2, PROGRESS_TIME).await.with_context(|| format!("of {name}"))?;

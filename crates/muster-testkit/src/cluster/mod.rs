@@ -396,6 +396,11 @@ impl TestCluster {
         log::read(master.command(&self.exe), &self.dir().join(name))
     }
 
+    /// The command lines of all processes that run in this cluster's directory: members, supervisors, tasks.
+    pub fn command_lines(&self) -> Vec<String> {
+        leftovers::of(self.dir()).into_iter().map(|process| process.command).collect()
+    }
+
     /// Ends it in order: frameworks are torn down, tasks end, then agents and masters. Says what did not.
     pub async fn end(self) -> anyhow::Result<ClusterEnd> {
         self.rest().await
