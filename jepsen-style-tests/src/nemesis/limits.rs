@@ -166,7 +166,14 @@ pub async fn little_memory(field: &Field, dice: &mut Dice) -> anyhow::Result<()>
         back = field.cluster.caught_up(&name) => back?,
     }
     if leads && ended.is_none() {
-        field.cluster.transfer_leadership(&name).await?;
+        let (_, term) = field.cluster.serving().await?;
+        if let Err(error) = field.cluster.transfer_leadership(&name).await {
+            // A leader that was about to lose its office hands nothing over; then whoever leads now does.
+            let (_, later) = field.cluster.serving().await?;
+            if later <= term {
+                return Err(error);
+            }
+        }
     }
     let (leader, term) = field.cluster.serving().await?;
     let status = match ended {
