@@ -191,6 +191,31 @@ async fn an_offer_becomes_a_task_an_update_is_acknowledged_a_stop_tears_down() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_framework_whose_first_answer_was_lost_is_known_by_its_token() {
+    let (address, mut clients) = master().await;
+    let (_driver, mut told) = start(&[&address]);
+    let mut tokens = Vec::new();
+    for term in 1..=3 {
+        let mut client = next(&mut clients).await;
+        client.lead(term).await;
+        let (_, SchedulerCall::Subscribe { framework_id: None, token, .. }) = client.call().await else {
+            panic!("not the SUBSCRIBE of a new framework")
+        };
+        tokens.push(token);
+    }
+    assert!(tokens[0].is_some() && tokens.iter().all(|token| *token == tokens[0]), "{tokens:?}");
+    let mut client = next(&mut clients).await;
+    client.lead(4).await;
+    client.subscribe().await;
+    assert_eq!(next(&mut told).await, "registered F1");
+    let (_other, _told) = start(&[&address]);
+    let mut client = next(&mut clients).await;
+    client.lead(4).await;
+    let (_, SchedulerCall::Subscribe { token, .. }) = client.call().await else { panic!("not a SUBSCRIBE") };
+    assert_ne!(token, tokens[0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_master_is_left_for_another_and_the_accept_is_repeated_there() {
     let (first, mut at_first) = master().await;
     let (second, mut at_second) = master().await;

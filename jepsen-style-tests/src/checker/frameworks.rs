@@ -18,9 +18,8 @@ fn told(history: &[Entry]) -> BTreeMap<&str, &str> {
     ids
 }
 
-/// Each framework got one id, whichever scheduler speaks for it, and the registry knows it by that id. It may know an
-/// older one, too, that nobody was told of and that has no task: the answer to a first SUBSCRIBE was lost with its leader. A
-/// scheduler is turned away only when another one of its framework came, and one of a framework that was torn down.
+/// Each framework got one id, whichever scheduler speaks for it, and the registry knows it by that id and by no other.
+/// A scheduler is turned away only when another one of its framework came, and one of a framework that was torn down.
 pub fn framework_ids(history: &[Entry], truth: &Truth) -> Vec<String> {
     let ids = told(history);
     let expired = ended_frameworks(history);
@@ -49,11 +48,7 @@ pub fn framework_ids(history: &[Entry], truth: &Truth) -> Vec<String> {
     }
     let lasting = ids.iter().filter(|(name, _)| !expired.contains(*name));
     let had: BTreeMap<&str, &str> = lasting.map(|(name, id)| (*id, *name)).collect();
-    let untold = |id: &str, name: &str| {
-        ids.get(name).is_some_and(|told| id < *told) && truth.tasks.iter().all(|task| task.framework_id != id)
-    };
-    let have = truth.frameworks.iter().map(|(id, name)| (&**id, &**name));
-    let have: BTreeMap<&str, &str> = have.filter(|(id, name)| !untold(id, name)).collect();
+    let have: BTreeMap<&str, &str> = truth.frameworks.iter().map(|(id, name)| (&**id, &**name)).collect();
     if had != have {
         wrong.push(format!("frameworks were told {had:?}, the registry has {have:?}"));
     }
@@ -145,21 +140,8 @@ mod tests {
             history.push(registered("f1", "x-0002"));
         });
         refuses(framework_ids, "the registry has {}", |_, truth| truth.frameworks.clear());
-        let untold = |id: &str, name: &str| {
-            let (history, mut truth) = good();
-            truth.frameworks.insert(id.into(), name.into());
-            framework_ids(&history, &truth).len()
-        };
-        // Only one that is older, of a known name, and has no task.
-        assert_eq!([untold("x-0000", "f1"), untold("x-0000", "f2"), untold("x-0002", "f1")], [0, 1, 1]);
-        // Also of one that was torn down since.
-        let (mut history, mut truth) = good();
-        expires(&mut history, &mut truth);
-        truth.frameworks.insert("x-0001b".into(), "e1".into());
-        assert_eq!(framework_ids(&history, &truth), Vec::<String>::new());
-        refuses(framework_ids, "x-0000", |_, truth| {
+        refuses(framework_ids, "the registry has", |_, truth| {
             truth.frameworks.insert("x-0000".into(), "f1".into());
-            truth.tasks.push(crate::model::KnownTask { framework_id: "x-0000".into(), ..known("t9", true) });
         });
     }
 

@@ -1,7 +1,7 @@
 //! Members: replicas, agents, logs, and whether anything was tested at all.
 
 use super::disks::Excuses;
-use crate::history::{Entry, Event, Phase};
+use crate::history::{Entry, Event};
 use crate::model::Truth;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,23 +17,14 @@ pub fn tasks_left(_: &[Entry], truth: &Truth) -> Vec<String> {
     left.map(|task| format!("{} of {} is still there", task.task, task.framework_id)).collect()
 }
 
-/// An agent keeps its id from its first task on. Before, it may have asked more than once: the answer to its first hello
-/// was lost with its leader.
+/// An agent keeps its id, whoever leads.
 pub fn agent_ids(history: &[Entry], _: &Truth) -> Vec<String> {
     let mut ids: BTreeMap<&str, &str> = BTreeMap::new();
-    let mut asked: BTreeMap<&str, &str> = BTreeMap::new();
-    let mut worked: BTreeSet<&str> = BTreeSet::new();
     let mut wrong = Vec::new();
     for entry in history {
-        match &entry.event {
-            Event::Launch { phase: Phase::Invoked, task, agent, .. } => _ = asked.insert(&**task, &**agent),
-            Event::Launch { phase: Phase::Ok, task, .. } => worked.extend(asked.get(&**task).copied()),
-            _ => {}
-        }
         if let Event::AgentId { agent, agent_id } = &entry.event
             && let Some(former) = ids.insert(agent, agent_id)
             && former != agent_id
-            && worked.contains(&**agent)
         {
             wrong.push(format!("{agent} was {former} and became {agent_id}"));
         }
@@ -84,7 +75,7 @@ pub fn nemeses_bit(history: &[Entry], _: &Truth) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checker::samples::{entry, good, known, refuses};
+    use crate::checker::samples::{entry, known, refuses};
 
     #[test]
     fn replicas_that_differ_are_seen() {
@@ -100,10 +91,6 @@ mod tests {
 
     #[test]
     fn an_agent_with_a_new_id_is_seen() {
-        // Before its first task it may have asked twice.
-        let (mut history, truth) = good();
-        history.insert(3, entry("sampler", Event::AgentId { agent: "a1".into(), agent_id: "x-S2".into() }));
-        assert_eq!(agent_ids(&history, &truth), Vec::<String>::new());
         refuses(agent_ids, "a1 was x-S1 and became x-S2", |history, _| {
             history.push(entry("sampler", Event::AgentId { agent: "a1".into(), agent_id: "x-S2".into() }));
         });

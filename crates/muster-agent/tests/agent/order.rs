@@ -18,6 +18,7 @@ cases!(
     a_redial_leads_to_another_master,
     a_closed_stream_is_dialled_again,
     a_refused_stream_is_dialled_again,
+    a_new_agent_whose_welcome_was_lost_is_known_by_its_token,
     a_rejected_agent_stops_and_says_why,
 );
 
@@ -111,6 +112,26 @@ async fn a_refused_stream_is_dialled_again(mut world: World) {
     world.master.refusals.store(3, Ordering::SeqCst);
     world.join().await;
     assert_eq!(world.master.refusals.load(Ordering::SeqCst), 0);
+}
+
+async fn a_new_agent_whose_welcome_was_lost_is_known_by_its_token(mut world: World) {
+    world.start();
+    let mut tokens = Vec::new();
+    for term in 1..=3 {
+        let mut stream = world.master.stream().await;
+        stream.leader(term).await;
+        let Some((_, AgentCall::Hello(hello, token))) = stream.hear().await else { panic!("no hello") };
+        assert_eq!(hello.agent_id, None);
+        tokens.push(token);
+    }
+    assert!(tokens[0].is_some() && tokens.iter().all(|token| *token == tokens[0]), "{tokens:?}");
+    let (stream, _) = world.welcome(4).await;
+    drop(stream);
+    // Its id says it from now on.
+    let mut stream = world.master.stream().await;
+    stream.leader(5).await;
+    let Some((_, AgentCall::Hello(hello, token))) = stream.hear().await else { panic!("no hello") };
+    assert!(hello.agent_id.is_some() && token.is_none());
 }
 
 async fn a_closed_stream_is_dialled_again(mut world: World) {

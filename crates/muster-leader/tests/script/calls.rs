@@ -135,19 +135,20 @@ impl Script {
 
     /// `A1 hello cpus:4;mem:100 t1 t2!` lists t1 running and t2 finished, with its report.
     fn hello(&self, name: &str, words: &Words<'_>) -> Hello {
-        let tasks = words.0[3..].iter().filter(|word| word.starts_with('t')).map(|word| {
-            let ended = word.ends_with('!');
-            let state = if ended { TaskState::Finished } else { TaskState::Running };
-            let update = self.update(word.trim_end_matches('!'), state, 2);
-            KnownTask {
-                launch: update.launch,
-                task: update.task.clone(),
-                state,
-                alive: !ended,
-                resources: Resources::parse("cpus:1").unwrap(),
-                updates: if ended { vec![update] } else { Vec::new() },
-            }
-        });
+        let tasks =
+            words.0[3..].iter().filter(|word| word.starts_with('t') && !word.contains('=')).map(|word| {
+                let ended = word.ends_with('!');
+                let state = if ended { TaskState::Finished } else { TaskState::Running };
+                let update = self.update(word.trim_end_matches('!'), state, 2);
+                KnownTask {
+                    launch: update.launch,
+                    task: update.task.clone(),
+                    state,
+                    alive: !ended,
+                    resources: Resources::parse("cpus:1").unwrap(),
+                    updates: if ended { vec![update] } else { Vec::new() },
+                }
+            });
         Hello {
             agent_id: self.agents.get(name).filter(|_| !words.has("new")).map(|(id, _)| id.clone()),
             info: AgentInfo {

@@ -357,6 +357,7 @@ pub fn hello(agent_id: &str, machine: &str, tasks: Vec<v1::KnownTask>) -> v1::He
         machine_id: machine.into(),
         agent_info: info.encode_to_vec().into(),
         tasks,
+        ..Default::default()
     }
 }
 

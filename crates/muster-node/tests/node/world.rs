@@ -16,7 +16,7 @@ pub(crate) fn config() -> NodeConfig {
             attributes: Vec::new(),
         },
         sealed: Sealed::default(),
-        token: Token([7; 16]),
+        token: muster_model::Token([7; 16]),
         grace_ms: 5_000,
         repeat_ms: 10_000,
         repeat_ms_max: 30_000,
