@@ -2,14 +2,14 @@
 
 use crate::{
     dice::{Dice, token},
-    fault::{Fault, Step, What},
+    fault::{Fault, Step, What, When},
     forge::{Heard, Present},
     plan::{Law, Plan, Planted},
     world::{Client, DownFrame, Event, World},
 };
 use muster_model::{
-    AgentEvent as Word, AgentInfo, Call, Event as Frame, Fence, LaunchNumber, MachineId, Resources, Sealed,
-    Session,
+    AgentEvent as Word, AgentId, AgentInfo, Call, Event as Frame, Fence, LaunchNumber, MachineId, Resources,
+    Sealed, Session,
 };
 use muster_node::{Down, Effect, End, Input, Node, NodeConfig, Process, Record, Saved, Signal};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -65,6 +65,8 @@ pub(crate) struct Agent {
     is_isolated: bool,
     wants_stream: bool,
     wake_at: Option<u64>,
+    /// Operators asked that it be marked gone.
+    is_condemned: bool,
 }
 
 fn config(n: usize, life: u64) -> NodeConfig {
@@ -112,6 +114,7 @@ impl Agent {
             is_isolated: false,
             wants_stream: false,
             wake_at: None,
+            is_condemned: false,
         }
     }
 
@@ -167,6 +170,13 @@ impl Agent {
         self.processes.values_mut().for_each(|it| {
             it.end.get_or_insert(End::Unknown);
         });
+    }
+
+    /// Operators say that it never comes back, if it has an id; that.
+    pub(crate) fn condemn(&mut self) -> Option<AgentId> {
+        let id = self.node.as_ref()?.saved().agent_id.clone()?;
+        self.is_condemned = true;
+        Some(id)
     }
 
     /// Cut off from all masters for a while; its tasks go on.
@@ -404,6 +414,11 @@ impl Agent {
                 }
             }
             Effect::Remove { .. } => {}
+            Effect::Stop(_) if self.is_condemned => {
+                self.is_condemned = false;
+                let when = When::At(world.now_ms);
+                self.wipe(world, Fault { when, what: What::Wipe, pick: self.life });
+            }
             Effect::Stop(why) => {
                 world.demand(false, Law::Served, || format!("agent {} stopped: {why}", self.n));
             }

@@ -9,6 +9,7 @@ use crate::{
     plan::{Failure, Law, Plan, Run},
     world::{Client, Event, World},
 };
+use muster_leader::OperatorCall;
 use std::{
     collections::BTreeSet,
     fmt::Write,
@@ -200,6 +201,16 @@ impl Cluster {
             What::Disk => self.agents[agent].stall(world, dice.between(20, 4_000)),
             What::Log => self.masters.stall(world, dice.between(20, 5_000)),
             What::Away => self.frameworks[framework].away(world, fault),
+            What::Teardown => {
+                if let Some(id) = self.frameworks[framework].condemn() {
+                    self.masters.operate(world, &OperatorCall::Teardown(id), &mut dice);
+                }
+            }
+            What::Gone => {
+                if let Some(id) = self.agents[agent].condemn() {
+                    self.masters.operate(world, &OperatorCall::MarkGone(id), &mut dice);
+                }
+            }
             What::Stale | What::Again | What::Late | What::Twice => self.forge(fault),
         }
     }
@@ -260,7 +271,7 @@ impl Cluster {
             let held = registry.held_on(&agent.id);
             world.demand(held.is_empty(), Law::End, || format!("{} still holds {held}", agent.id));
         }
-        // One whose first welcome was lost became another one; the former is gone.
+        // One that was set up anew became another one; the former is gone.
         let agents: Vec<_> = registry.agents().map(|agent| (agent.id.clone(), agent.state)).collect();
         let connected = registry.agents().filter(|agent| agent.is_connected()).count();
         let lawful = registry.agents().all(|it| it.is_connected() || it.state_name() == "gone");

@@ -100,6 +100,10 @@ words! {
         /// A scheduler dies; another one goes on under its id, perhaps after the failover timeout or not at
         /// all. Or it stops for good and tears its framework down.
         Away = "away",
+        /// Operators tear a framework down: one or two of them, by way of leaders that may be deposed.
+        Teardown = "teardown",
+        /// Operators mark an agent gone, likewise. It is set up anew when it hears of it.
+        Gone = "gone",
         /// A client gets a frame of a deposed leader, of an older session or of a stream it gave up.
         Stale = "stale",
         /// A client gets a frame of its present session again.
@@ -171,6 +175,8 @@ const SHARES: &[(What, u64)] = &[
     (What::Disk, 5),
     (What::Log, 3),
     (What::Away, 4),
+    (What::Teardown, 2),
+    (What::Gone, 2),
     (What::Stale, 10),
     (What::Again, 8),
     (What::Late, 8),

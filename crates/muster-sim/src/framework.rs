@@ -63,6 +63,8 @@ pub(crate) struct Framework {
     is_over: bool,
     /// It tears itself down.
     is_stopping: bool,
+    /// Operators asked that it be torn down.
+    is_condemned: bool,
     /// Nothing goes wrong any more: one more task, and then nothing new is launched.
     is_done: bool,
     /// The last task, once there was an offer for it.
@@ -90,6 +92,7 @@ impl Framework {
             heard_at: 0,
             is_over: false,
             is_stopping: false,
+            is_condemned: false,
             is_done: false,
             last: None,
         }
@@ -152,6 +155,13 @@ impl Framework {
             _ => dice.between(1, 3_000),
         };
         world.at(world.now_ms + ms, Event::Framework(self.n, FrameworkEvent::Return(self.life)));
+    }
+
+    /// Operators ask that it be torn down, if it lives; its id.
+    pub(crate) fn condemn(&mut self) -> Option<FrameworkId> {
+        let id = self.living_id().cloned()?;
+        self.is_condemned = true;
+        Some(id)
     }
 
     /// Launches one more task, and ends what lives.
@@ -459,7 +469,7 @@ impl Framework {
     /// A framework of this id was torn down.
     pub(crate) fn check_removed(&self, world: &mut World) {
         let away_ms = world.now_ms.saturating_sub(self.heard_at);
-        let may_be = self.is_stopping || away_ms + HEARS_LATE_MS >= self.failover_ms();
+        let may_be = self.is_stopping || self.is_condemned || away_ms + HEARS_LATE_MS >= self.failover_ms();
         world.demand(may_be, Law::Failover, || {
             format!("framework {} was torn down after {away_ms} ms of {}", self.n, self.failover_ms())
         });

@@ -9,7 +9,7 @@ use crate::{
     world::{Client, DownFrame, Event, World},
 };
 use muster_allocator::{Policy, Shard, ShardId, ShardInput, ShardOutput, View};
-use muster_leader::{Committed, Config, Effect, Input, Leader};
+use muster_leader::{Committed, Config, Effect, Input, Leader, OperatorCall};
 use muster_model::{
     Call, CallOutcome, ClusterId, Event as Frame, Fence, FrameworkId, Index, LaunchNumber, OfferId, Reason,
     Resources, SchedulerEvent, TaskKey, TaskOutcome, TaskState, Term, Timestamp, Uuid, WallTime,
@@ -102,6 +102,9 @@ pub(crate) struct Masters {
     /// Frameworks that were torn down, not looked at yet.
     pub(crate) removed: Vec<FrameworkId>,
     all_removed: BTreeSet<FrameworkId>,
+    /// What operators asked, by number, and were not answered.
+    asked: BTreeMap<u64, OperatorCall>,
+    asked_count: u64,
 }
 
 impl Masters {
@@ -122,6 +125,8 @@ impl Masters {
             acknowledged: BTreeMap::new(),
             removed: Vec::new(),
             all_removed: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            asked_count: 0,
         }
     }
 
@@ -213,6 +218,37 @@ impl Masters {
         self.perform(world, self.terms, effects);
     }
 
+    /// Operators ask for something: one or two of them, each by way of a leader that may be deposed.
+    pub(crate) fn operate(&mut self, world: &mut World, call: &OperatorCall, dice: &mut Dice) {
+        for _ in 0..dice.between(1, 3) {
+            let terms: Vec<u64> = self.reigns.iter().map(|reign| reign.term).collect();
+            let Some(term) = dice.one_of(&terms) else { return };
+            self.asked_count += 1;
+            let id = self.asked_count;
+            self.asked.insert(id, call.clone());
+            self.step(world, term, Input::Operator { id, call: call.clone() });
+        }
+    }
+
+    /// What an operator is told is so in the log that is committed.
+    fn answered(&mut self, world: &mut World, term: u64, id: u64, answer: &Result<(), String>) {
+        let Some(call) = self.asked.remove(&id) else {
+            return world
+                .demand(false, Law::Acknowledged, || format!("an operator is answered twice: {answer:?}"));
+        };
+        let Some(registry) = self.reign(term).map(|reign| &reign.registry) else { return };
+        let is_done = match &call {
+            OperatorCall::Teardown(id) => registry.is_removed(id),
+            OperatorCall::MarkGone(id) => {
+                registry.agent(id).is_some_and(|agent| agent.state_name() == "gone")
+            }
+        };
+        world.counts.operated += u64::from(answer.is_ok());
+        world.demand(is_done || answer.is_err(), Law::Acknowledged, || {
+            format!("term {term}: {call:?} is told to be done, and is not")
+        });
+    }
+
     fn reign(&mut self, term: u64) -> Option<&mut Reign> {
         self.reigns.iter_mut().find(|reign| reign.term == term)
     }
@@ -278,7 +314,10 @@ impl Masters {
                     world.soon(2, Event::Masters(MasterEvent::Allocated(term, shard, Box::new(output))));
                     false
                 }
-                Effect::Answer { .. } => false,
+                Effect::Answer { id, answer } => {
+                    self.answered(world, term, id, &answer);
+                    false
+                }
                 Effect::Serve => {
                     reign.serving = true;
                     self.serve(world, term);

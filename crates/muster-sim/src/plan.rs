@@ -157,6 +157,8 @@ pub struct Counts {
     pub forged: u64,
     /// Updates acknowledged.
     pub acknowledged: u64,
+    /// Operators' calls that were answered as done.
+    pub operated: u64,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -173,6 +175,7 @@ impl std::ops::AddAssign for Counts {
         self.removed += other.removed;
         self.forged += other.forged;
         self.acknowledged += other.acknowledged;
+        self.operated += other.operated;
     }
 }
 
@@ -182,7 +185,7 @@ impl fmt::Display for Counts {
             f,
             "{} s of virtual time, {} events, {} entries, {} leaders, {} launches, {} started, {} updates \
              acknowledged, {} agent crashes, {} broken streams, {} scheduler failovers, {} frameworks removed, {} \
-             forged frames",
+             forged frames, {} operators' calls done",
             self.virtual_ms / 1_000,
             self.events,
             self.entries,
@@ -195,6 +198,7 @@ impl fmt::Display for Counts {
             self.failovers,
             self.removed,
             self.forged,
+            self.operated,
         )
     }
 }

@@ -20,7 +20,10 @@ fn everything_comes_to_its_end_whatever_goes_wrong() {
     assert!(counts.launches > 30 * seeds && counts.acknowledged > counts.launches, "{counts}");
     assert!(counts.started <= counts.launches && counts.started > counts.launches * 9 / 10, "{counts}");
     assert!(
-        counts.failovers > seeds / 2 && counts.removed > seeds / 4 && counts.forged > 4 * seeds,
+        counts.failovers > seeds / 2
+            && counts.removed > seeds / 4
+            && counts.forged > 4 * seeds
+            && counts.operated > seeds / 2,
         "{counts}"
     );
 }
