@@ -171,5 +171,9 @@ fn subscribe(framework_id: &str, value: u64) -> v1::SchedulerFrame {
         suppressed_roles: vec!["*".into()],
         ..Default::default()
     };
-    v1::SchedulerFrame { id: 1, call: Some(v1::scheduler_frame::Call::Subscribe(subscribe)) }
+    v1::SchedulerFrame {
+        id: 1,
+        call: Some(v1::scheduler_frame::Call::Subscribe(subscribe)),
+        ..Default::default()
+    }
 }

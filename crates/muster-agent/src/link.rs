@@ -2,12 +2,14 @@
 
 use crate::AgentConfig;
 use futures::stream;
-use muster_model::{AgentCall, Session};
+use muster_model::{AgentCall, Fence, Session};
 use muster_node::{Down as Said, Input};
 use muster_proto::{
-    AgentDown, agent_event, agent_frame,
+    AgentDown,
+    agent::wire_fence,
+    agent_event, agent_frame,
     limits::FRAME_BYTES_MAX,
-    v1::{AgentDownFrame, agent_service_client::AgentServiceClient},
+    v1::{AgentDownFrame, AgentFrame, agent_service_client::AgentServiceClient},
 };
 use rand::{RngExt, seq::SliceRandom};
 use std::{
@@ -35,7 +37,7 @@ pub(crate) struct Link {
     config: Arc<AgentConfig>,
     inputs: mpsc::Sender<Input>,
     stream: u64,
-    calls: Option<mpsc::Sender<(Session, AgentCall)>>,
+    calls: Option<mpsc::Sender<(Fence, Session, AgentCall)>>,
     dialling: Option<JoinHandle<()>>,
     /// Tries in a row that led to no good stream.
     tries: u32,
@@ -68,12 +70,12 @@ impl Link {
         self.dialling = Some(tokio::spawn(dialler.serve(self.tries, waiting)));
     }
 
-    /// Queues a call; false when the stream has to be taken for closed.
-    pub(crate) fn send(&mut self, stream: u64, session: Session, call: AgentCall) -> bool {
+    /// Queues a call for a leader; false when the stream has to be taken for closed.
+    pub(crate) fn send(&mut self, stream: u64, leader: Fence, session: Session, call: AgentCall) -> bool {
         if stream != self.stream {
             return true; // of a stream that was dropped meanwhile
         }
-        let sent = self.calls.as_ref().is_some_and(|calls| calls.try_send((session, call)).is_ok());
+        let sent = self.calls.as_ref().is_some_and(|calls| calls.try_send((leader, session, call)).is_ok());
         if !sent {
             self.close();
         }
@@ -104,11 +106,11 @@ struct Dialler {
 type Client = AgentServiceClient<Channel>;
 type Down = Streaming<AgentDownFrame>;
 /// What waits for the network; an attempt that came to nothing gives it back.
-type Waiting = Arc<tokio::sync::Mutex<mpsc::Receiver<(Session, AgentCall)>>>;
+type Waiting = Arc<tokio::sync::Mutex<mpsc::Receiver<(Fence, Session, AgentCall)>>>;
 
 impl Dialler {
     /// Tries until a stream is open, then serves it to its end.
-    async fn serve(self, mut tries: u32, waiting: mpsc::Receiver<(Session, AgentCall)>) {
+    async fn serve(self, mut tries: u32, waiting: mpsc::Receiver<(Fence, Session, AgentCall)>) {
         let waiting = Arc::new(tokio::sync::Mutex::new(waiting));
         let down = loop {
             if tries > 0 {
@@ -190,8 +192,9 @@ impl Dialler {
 async fn open(mut client: Client, waiting: Waiting) -> Result<Down, Status> {
     let waiting = waiting.lock_owned().await;
     let frames = stream::unfold(waiting, async |mut waiting| {
-        let (session, call) = waiting.recv().await?;
-        Some((agent_frame(session, &call), waiting))
+        let (leader, session, call) = waiting.recv().await?;
+        let frame = AgentFrame { fence: Some(wire_fence(leader)), ..agent_frame(session, &call) };
+        Some((frame, waiting))
     });
     Ok(client.session(frames).await?.into_inner())
 }

@@ -185,7 +185,7 @@ impl Agent {
                 self.writer.checkpoint(ticket, records).await;
             }
             Effect::Send { stream, session, call } => {
-                if !self.link.send(stream, session, call) {
+                if !self.link.send(stream, self.node.saved().fence, session, call) {
                     self.queue.push_back(Input::StreamClosed { stream });
                 }
             }

@@ -297,6 +297,11 @@ impl Driver {
         self.framework_id.as_ref()
     }
 
+    /// The leader that it heard of last, and speaks to.
+    pub fn fence(&self) -> Fence {
+        self.fence
+    }
+
     /// Whether one more call can be kept.
     pub fn has_room(&self) -> bool {
         self.calls.count() < self.config.calls_max

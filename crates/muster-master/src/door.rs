@@ -6,6 +6,7 @@ use futures::{Stream, StreamExt};
 use muster_model::{AgentEvent, Call, Event, Fence, SchedulerEvent, Session};
 use muster_proto::{
     WireError,
+    agent::wire_fence,
     raw::{agent_service_server, scheduler_service_server},
     v1,
 };
@@ -40,17 +41,25 @@ pub(crate) fn encode(kind: Kind, fence: Fence, event: Event) -> Option<Bytes> {
     Some(frame.into())
 }
 
-/// Decodes a client's frame.
-pub(crate) fn decode(kind: Kind, frame: Bytes) -> Result<Call, WireError> {
+/// Decodes a client's frame; none when it is meant for another leader than that of `fence`. Such a one comes late: the
+/// network held it back while leaders changed, and a hello of then does not know what came since.
+pub(crate) fn decode(kind: Kind, fence: Fence, frame: Bytes) -> Result<Option<Call>, WireError> {
     let wrong = |error: prost::DecodeError| WireError::new("frame", error);
+    let is_for_another = |meant: &Option<v1::Fence>| meant.is_some_and(|meant| meant != wire_fence(fence));
     match kind {
         Kind::Agent => {
             let frame = v1::AgentFrame::decode(frame).map_err(wrong)?;
-            muster_proto::agent_call(frame).map(|(session, call)| Call::Agent { session, call })
+            if is_for_another(&frame.fence) {
+                return Ok(None);
+            }
+            muster_proto::agent_call(frame).map(|(session, call)| Some(Call::Agent { session, call }))
         }
         Kind::Scheduler => {
             let frame = v1::SchedulerFrame::decode(frame).map_err(wrong)?;
-            muster_proto::scheduler_call(frame).map(|(id, call)| Call::Scheduler { id, call })
+            if is_for_another(&frame.fence) {
+                return Ok(None);
+            }
+            muster_proto::scheduler_call(frame).map(|(id, call)| Some(Call::Scheduler { id, call }))
         }
     }
 }
@@ -221,8 +230,9 @@ async fn enter(
 async fn carry(place: &Place, kind: Kind, id: u64, frame: Bytes, down: &mpsc::Sender<Down>) -> bool {
     match place {
         Place::Nowhere => true, // between leaders a link holds no frames: it drops them
-        Place::Local(fence, inputs) => match decode(kind, frame) {
-            Ok(call) => {
+        Place::Local(fence, inputs) => match decode(kind, *fence, frame) {
+            Ok(None) => true,
+            Ok(Some(call)) => {
                 // A loop that ended has dropped its clients: the next leader hears their hello.
                 let _ = inputs.send(ToLeader::Call(id, call)).await;
                 true

@@ -229,8 +229,9 @@ async fn link_up_task(
             }
             link_up::Item::Frame(bytes) => match find(&clients, client) {
                 None => true,
-                Some(known) => match decode(known.kind, bytes) {
-                    Ok(call) => inputs.send(ToLeader::Call(known.conn, call)).await.is_ok(),
+                Some(known) => match decode(known.kind, fence, bytes) {
+                    Ok(None) => true,
+                    Ok(Some(call)) => inputs.send(ToLeader::Call(known.conn, call)).await.is_ok(),
                     Err(error) => {
                         let event = Box::new(refusal(known.kind, error.to_string()));
                         known.queued.fetch_add(1, Ordering::Relaxed);

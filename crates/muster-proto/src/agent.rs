@@ -100,7 +100,7 @@ fn known_task(wire: v1::KnownTask) -> Result<KnownTask, WireError> {
     })
 }
 
-/// Writes a frame of an agent.
+/// Writes a frame of an agent, for whichever leader gets it; say in `fence` for which alone it is.
 pub fn agent_frame(session: Session, call: &AgentCall) -> v1::AgentFrame {
     let frame = match call {
         AgentCall::Hello(hello, token) => Up::Hello(v1::Hello {
@@ -123,7 +123,7 @@ pub fn agent_frame(session: Session, call: &AgentCall) -> v1::AgentFrame {
             data: Bytes::copy_from_slice(data),
         }),
     };
-    v1::AgentFrame { session: session.0, frame: Some(frame) }
+    v1::AgentFrame { session: session.0, frame: Some(frame), fence: None }
 }
 
 fn wire_launches(launches: &[LaunchNumber]) -> Vec<v1::LaunchNumber> {

@@ -119,7 +119,7 @@ fn offer_ids(texts: &[String]) -> Result<Vec<OfferId>, WireError> {
     texts.iter().map(|text| id!(OfferId, "offer_ids", text)).collect()
 }
 
-/// Writes a frame of a scheduler.
+/// Writes a frame of a scheduler, for whichever leader gets it; say in `fence` for which alone it is.
 pub fn scheduler_frame(id: u64, call: &SchedulerCall) -> v1::SchedulerFrame {
     let texts = |roles: &[Role]| roles.iter().map(ToString::to_string).collect();
     let ids = |ids: &[OfferId]| ids.iter().map(ToString::to_string).collect();
@@ -173,7 +173,7 @@ pub fn scheduler_frame(id: u64, call: &SchedulerCall) -> v1::SchedulerFrame {
         }),
         SchedulerCall::Teardown => Up::Teardown(v1::Teardown {}),
     };
-    v1::SchedulerFrame { id, call: Some(call) }
+    v1::SchedulerFrame { id, call: Some(call), fence: None }
 }
 
 /// Reads a frame to a scheduler: from which leader, what.

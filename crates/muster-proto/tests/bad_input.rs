@@ -171,7 +171,7 @@ fn failover_timeouts_are_times() {
 
 #[test]
 fn calls_are_bounded_and_frames_complete() {
-    let call = |call| scheduler_call(v1::SchedulerFrame { id: 1, call: Some(call) });
+    let call = |call| scheduler_call(v1::SchedulerFrame { id: 1, call: Some(call), ..Default::default() });
     use v1::scheduler_frame::Call;
     refused(scheduler_call(v1::SchedulerFrame::default()), "call", "missing");
     refused(agent_call(v1::AgentFrame::default()), "frame", "missing");
@@ -205,7 +205,7 @@ fn a_bad_task_of_an_accept_leaves_the_others_be() {
         refuse_ms: None,
     };
     let call = Some(v1::scheduler_frame::Call::Accept(accept));
-    let (_, call) = scheduler_call(v1::SchedulerFrame { id: 1, call }).unwrap();
+    let (_, call) = scheduler_call(v1::SchedulerFrame { id: 1, call, ..Default::default() }).unwrap();
     let muster_model::SchedulerCall::Accept { tasks, agent_ids, bad, .. } = call else { panic!("{call:?}") };
     let ids: Vec<_> = tasks.iter().map(|task| task.task_id.as_str()).collect();
     assert_eq!(ids, ["t1", "t3"]);

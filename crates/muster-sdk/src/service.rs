@@ -3,8 +3,8 @@
 use crate::handle::StopWord;
 use crate::stream::{Stream, inbound};
 use muster_driver::{Callback, Driver, Effect, Input};
-use muster_model::{SchedulerCall, TaskId, Uuid};
-use muster_proto::{scheduler_frame, v1};
+use muster_model::{Fence, SchedulerCall, TaskId, Uuid};
+use muster_proto::{agent::wire_fence, scheduler_frame, v1};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -41,7 +41,7 @@ impl Service {
         loop {
             self.driver.step(now_ms(), input, &mut effects);
             for effect in effects.drain(..) {
-                waiting.take(effect, &to_us);
+                waiting.take(effect, self.driver.fence(), &to_us);
             }
             if let Some(ended) = waiting.ended.take() {
                 // Nobody is to wait for us who we wait for.
@@ -112,7 +112,7 @@ async fn reserve(
 }
 
 impl Waiting {
-    fn take(&mut self, effect: Effect, to_us: &mpsc::Sender<Input>) {
+    fn take(&mut self, effect: Effect, leader: Fence, to_us: &mpsc::Sender<Input>) {
         match effect {
             Effect::Dial { dial, address } => {
                 tracing::debug!(address, "dialling");
@@ -125,7 +125,10 @@ impl Waiting {
                     self.out.clear();
                 }
             }
-            Effect::Send { id, call } => self.out.push_back(scheduler_frame(id, &call)),
+            Effect::Send { id, call } => {
+                let fence = Some(wire_fence(leader));
+                self.out.push_back(v1::SchedulerFrame { fence, ..scheduler_frame(id, &call) });
+            }
             Effect::Callback(callback) => self.callbacks.push_back(callback),
             Effect::Refused { call, why } => tracing::warn!(call, why, "call not carried out"),
             Effect::Ended { error } => self.ended = Some(error.map_or(Ok(()), Err)),

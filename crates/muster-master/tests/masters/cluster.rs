@@ -72,7 +72,7 @@ async fn bad_frames_and_calls_are_refused_by_name() {
         v1::outcome::Outcome::Refused(why) => assert!(why.contains("subscribe first"), "{why}"),
         other => panic!("{other:?}"),
     }
-    scheduler.up.send(v1::SchedulerFrame { id: 9, call: None }).await.unwrap();
+    scheduler.up.send(v1::SchedulerFrame { id: 9, call: None, ..Default::default() }).await.unwrap();
     let error =
         scheduler.until(|event| if let Down::Error(error) = event { Some(error) } else { None }).await;
     assert!(error.contains("call"), "{error}");
@@ -85,6 +85,48 @@ async fn bad_frames_and_calls_are_refused_by_name() {
     assert_eq!(error.code(), Code::FailedPrecondition);
     assert!(error.message().contains("nope"), "{error}");
     masters.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_meant_for_another_leader_is_not_heard() {
+    let masters = Masters::start(3).await;
+    let (leader, follower) = (masters.leader().await, masters.followers().await.remove(0));
+    // By the leader itself, and by way of a link to it.
+    for address in [masters.address(&leader), follower] {
+        let mut scheduler = Scheduler::connect(&address).await;
+        let first =
+            timeout(PATIENCE, scheduler.down.message()).await.expect("a frame in time").unwrap().unwrap();
+        let (now, event) = (first.fence.unwrap(), first.event.unwrap());
+        assert!(matches!(event, Down::Leader(_)), "{event:?}");
+        scheduler.stash.push(event);
+        let subscribe = |name: &str, framework_id: &str, fence| {
+            let info = mesos::FrameworkInfo { user: "root".into(), name: name.into(), ..Default::default() };
+            let call = Up::Subscribe(v1::Subscribe {
+                framework_id: framework_id.into(),
+                framework_info: info.encode_to_vec().into(),
+                ..Default::default()
+            });
+            v1::SchedulerFrame { id: 0, call: Some(call), fence: Some(fence) }
+        };
+        // Frames of one stream are heard in order: carried out, either would be before the one that is answered.
+        for term in [now.term - 1, now.term + 1] {
+            scheduler.up.send(subscribe("late", "", v1::Fence { term, ..now })).await.unwrap();
+        }
+        scheduler.subscribe().await;
+        assert_eq!(names(&masters.address(&leader)).await, ["test"]);
+        scheduler.up.send(subscribe("now", &scheduler.framework_id, now)).await.unwrap();
+        scheduler.until(|event| matches!(event, Down::Subscribed(_)).then_some(())).await;
+        assert_eq!(names(&masters.address(&leader)).await, ["now"]);
+        scheduler.call(Up::Teardown(v1::Teardown {})).await;
+        while scheduler.down.message().await.is_ok_and(|frame| frame.is_some()) {}
+    }
+    masters.stop().await;
+}
+
+/// The names of all frameworks, by this master.
+async fn names(address: &str) -> Vec<String> {
+    let all = operator(address).await.list_frameworks(v1::ListFrameworksRequest::default()).await.unwrap();
+    all.into_inner().frameworks.into_iter().map(|it| it.name).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

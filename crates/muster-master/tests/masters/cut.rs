@@ -168,7 +168,7 @@ async fn who_does_not_read_is_cut_off(masters: &Masters, address: &str) {
         let decline = Up::Decline(v1::Decline { offer_ids: vec!["x".repeat(200)], refuse_ms: None });
         loop {
             let id = counted.fetch_add(1, Ordering::Relaxed) + 1;
-            if up.send(v1::SchedulerFrame { id, call: Some(decline.clone()) }).await.is_err() {
+            if up.send(v1::SchedulerFrame { id, call: Some(decline.clone()), ..Default::default() }).await.is_err() {
                 return;
             }
         }

@@ -162,7 +162,10 @@ impl Scheduler {
 
     pub async fn call(&mut self, call: Up) -> u64 {
         self.calls += 1;
-        self.up.send(v1::SchedulerFrame { id: self.calls, call: Some(call) }).await.unwrap();
+        self.up
+            .send(v1::SchedulerFrame { id: self.calls, call: Some(call), ..Default::default() })
+            .await
+            .unwrap();
         self.calls
     }
 
@@ -303,7 +306,7 @@ impl Agent {
             let (mut agent_id, mut tasks) = (String::new(), Vec::<v1::KnownTask>::new());
             while let Ok(Some(frame)) = down.message().await {
                 let session = frame.session;
-                let up = |frame| v1::AgentFrame { session, frame: Some(frame) };
+                let up = |frame| v1::AgentFrame { session, frame: Some(frame), ..Default::default() };
                 match frame.frame.unwrap() {
                     AgentDown::Leader(_) => {
                         let hello = hello(&agent_id, &machine, tasks.clone());
@@ -377,7 +380,7 @@ pub fn status(order: &v1::RunOrder, session: u64, state: mesos::TaskState, seq: 
         uuid: uuid.to_vec().into(),
         status: Some(status),
     };
-    v1::AgentFrame { session, frame: Some(AgentUp::Status(update)) }
+    v1::AgentFrame { session, frame: Some(AgentUp::Status(update)), ..Default::default() }
 }
 
 pub const RUNNING: i32 = mesos::TaskState::TaskRunning as i32;
