@@ -16,7 +16,7 @@ use muster_proto::raft::{
 };
 use openraft::raft::TransferLeaderRequest;
 use std::{path::PathBuf, sync::Arc};
-use tokio::{io::AsyncWriteExt, sync::mpsc};
+use tokio::{io::AsyncWriteExt, sync::mpsc, task::unconstrained};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -242,8 +242,7 @@ async fn append_all(
     let mut waiting = FuturesOrdered::new();
     let end = loop {
         tokio::select! {
-            // openraft takes a request in when it is first polled, so they enter in order.
-            Some((sequence, answer)) = waiting.next(), if !waiting.is_empty() => {
+            Some((sequence, answer)) = next_in_order(&mut waiting), if !waiting.is_empty() => {
                 let answer = match answer {
                     Ok(answer) => Ok(wire::to_append_response(sequence, answer)),
                     Err(error) => break stopped(error),
@@ -282,4 +281,31 @@ async fn append_all(
         }
     };
     answers.send(Err(end)).await.ok();
+}
+
+/// The next answer. openraft takes a request in when it is first polled, and they are polled in their order, unless tokio
+/// makes some wait because their task has had its turn: others would overtake those.
+async fn next_in_order<F: Future>(waiting: &mut FuturesOrdered<F>) -> Option<F::Output> {
+    unconstrained(waiting.next()).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn requests_enter_in_their_order_however_many_come_at_once() {
+        const COUNT: usize = 1_000;
+        let (enter, mut entered) = mpsc::channel(COUNT);
+        let mut waiting = FuturesOrdered::new();
+        for n in 0..COUNT {
+            let enter = enter.clone();
+            waiting.push_back(async move { enter.send(n).await });
+        }
+        while next_in_order(&mut waiting).await.is_some() {}
+        drop(enter);
+        for n in 0..COUNT {
+            assert_eq!(entered.recv().await, Some(n));
+        }
+    }
 }
