@@ -1,6 +1,6 @@
 //! Launches: none lost, none doubled, none invented.
 
-use super::faults::Outages;
+use super::faults::{Outages, ended_frameworks};
 use crate::history::{Entry, Event, Phase};
 use crate::model::Truth;
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,15 +43,26 @@ fn launches(history: &[Entry]) -> BTreeMap<&str, (usize, &str)> {
     asked.collect()
 }
 
-/// A launch that its framework was told of ran, or was killed before it did. Only one whose agent was ended
-/// meanwhile may have been dropped, and only if it did not run.
+/// The tasks of frameworks that were torn down that ended by the registry's word: nobody is told of those.
+fn ended_untold<'a>(history: &'a [Entry], truth: &Truth) -> BTreeSet<&'a str> {
+    let torn_down = ended_frameworks(history);
+    let ended: BTreeSet<&str> =
+        truth.tasks.iter().filter(|task| task.ended).map(|task| &*task.task).collect();
+    let own = history.iter().filter(|entry| torn_down.contains(&*entry.process)).filter_map(task_of);
+    own.filter(|task| ended.contains(task)).collect()
+}
+
+/// A launch that its framework was told of ran, or was killed before it did, as its framework or, when that was torn
+/// down, the registry says. Only one whose agent was ended meanwhile may have been dropped, and only if it did not run.
 pub fn lost_launches(history: &[Entry], truth: &Truth) -> Vec<String> {
     let started: BTreeSet<_> = starts(truth).map(|(task, _)| task).collect();
     let (ends, launches, outages) = (ends(history), launches(history), Outages::of(history));
+    let untold = ended_untold(history, truth);
     let mut wrong = Vec::new();
     for task in in_phase(history, Phase::Ok) {
         match ends.get(task) {
             _ if started.contains(task) => {}
+            None if untold.contains(task) => {}
             None => wrong.push(format!("{task} was launched, but neither ran nor ended")),
             Some((_, "TASK_KILLED")) => {}
             Some((_, "TASK_FINISHED")) => wrong.push(format!("{task} finished without having run")),
@@ -131,7 +142,7 @@ pub fn wrong_agent(history: &[Entry], truth: &Truth) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checker::samples::{entry, good, launch, mark, refuses, update};
+    use crate::checker::samples::{entry, good, known, launch, mark, refuses, update};
     use crate::nemesis::{KILL, PAUSE};
 
     #[test]
@@ -142,6 +153,23 @@ mod tests {
             history.push(launch("t9", Phase::Ok));
             history.push(update("t9", "TASK_DROPPED", true));
         });
+    }
+
+    #[test]
+    fn a_task_that_died_with_its_framework_as_it_began_is_not_lost() {
+        let of = |framework: &str, ended| {
+            let (mut history, mut truth) = good();
+            let operate = |phase| {
+                let (call, framework, target) = ("teardown".into(), "f1".into(), "x-0001".into());
+                entry("w0", Event::Operate { phase, call, framework, target, already: false })
+            };
+            let launched = [Phase::Invoked, Phase::Ok].map(|phase| launch("t9", phase));
+            history.extend(launched.map(|launch| Entry { process: framework.into(), ..launch }));
+            history.extend([operate(Phase::Invoked), operate(Phase::Ok)]);
+            truth.tasks.push(known("t9", ended));
+            lost_launches(&history, &truth).len()
+        };
+        assert_eq!([of("f1", true), of("f1", false), of("f2", true)], [0, 1, 1]);
     }
 
     #[test]
