@@ -18,8 +18,9 @@ use std::{
     vec,
 };
 
-/// How many events one stream is told in a part: far less than its queue holds.
-const PART: usize = 1_000;
+/// How many events one stream is told in a part: far less than its queue holds. With the pause that is 12,500 in a
+/// second, which a scheduler can be expected to take in; one that cannot is cut off when its queue is full.
+const PART: usize = 250;
 /// Between two parts.
 const PAUSE_MS: u64 = 20;
 /// Answers that may be on their way to one stream.
@@ -52,6 +53,9 @@ pub(crate) enum Left {
 pub(crate) struct Recitals {
     open: VecDeque<Recital>,
     due: Option<Timestamp>,
+    /// What each stream may be told until all of them may be told a part again; a whole part where nothing is said.
+    rooms: BTreeMap<ConnId, usize>,
+    renewed: Timestamp,
 }
 
 impl Recitals {
@@ -67,6 +71,14 @@ impl Recitals {
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
         self.due
     }
+
+    /// Each stream may be told a part again, if it is time for that.
+    fn renew(&mut self, now: Timestamp) {
+        if self.renewed <= now {
+            self.rooms.clear();
+            self.renewed = now.plus_ms(PAUSE_MS);
+        }
+    }
 }
 
 impl Leader {
@@ -75,7 +87,8 @@ impl Leader {
         self.recitals.open.iter().filter(|it| it.conn == conn).count() >= RECITALS_MAX
     }
 
-    /// Begins to tell a framework's stream something long: its first part at once, unless another one is being told.
+    /// Begins to tell a framework's stream something long: at once what fits into its present part, unless another one
+    /// is being told.
     pub(crate) fn recite(
         &mut self,
         now: Timestamp,
@@ -87,12 +100,17 @@ impl Leader {
         let Some(Peer::Framework(framework_id, session)) = self.conns.get(&conn).cloned() else { return };
         let is_first = self.recitals.open.iter().all(|it| it.conn != conn);
         let mut recital = Recital { conn, framework_id, session, left };
-        let mut room = PART;
-        if is_first && self.tell_part(registry, &mut recital, &mut room, effects) {
-            return;
+        self.recitals.renew(now);
+        if is_first {
+            let mut room = self.recitals.rooms.get(&conn).copied().unwrap_or(PART);
+            let is_told = self.tell_part(registry, &mut recital, &mut room, effects);
+            self.recitals.rooms.insert(conn, room);
+            if is_told {
+                return;
+            }
         }
         self.recitals.open.push_back(recital);
-        self.recitals.due.get_or_insert(now.plus_ms(PAUSE_MS));
+        self.recitals.due.get_or_insert(self.recitals.renewed);
     }
 
     /// Tells each stream what fits into a part, one answer after the other.
@@ -100,7 +118,8 @@ impl Leader {
         if self.recitals.due.is_none_or(|due| due > now) {
             return;
         }
-        let mut rooms: BTreeMap<ConnId, usize> = BTreeMap::new();
+        self.recitals.renew(now);
+        let mut rooms = std::mem::take(&mut self.recitals.rooms);
         let mut left = VecDeque::new();
         for mut recital in std::mem::take(&mut self.recitals.open) {
             let room = rooms.entry(recital.conn).or_insert(PART);
@@ -110,8 +129,9 @@ impl Leader {
                 left.push_back(recital);
             }
         }
-        self.recitals.due = (!left.is_empty()).then(|| now.plus_ms(PAUSE_MS));
+        self.recitals.due = (!left.is_empty()).then_some(self.recitals.renewed);
         self.recitals.open = left;
+        self.recitals.rooms = rooms;
     }
 
     /// Tells what there is room for; whether that was the last of it. Nothing is left for a session that has ended.

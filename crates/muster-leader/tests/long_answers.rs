@@ -10,7 +10,7 @@ use muster_model::{
 use muster_registry::{Command, Entry, Registry};
 use std::sync::Arc;
 
-const ASKED: usize = 2_500;
+const ASKED: usize = 625;
 
 /// The least of a shell: what is proposed is committed at once.
 struct Shell {
@@ -120,7 +120,7 @@ fn the_state_of_many_tasks_is_told_in_parts_and_then_answered() {
 
     let tasks: Vec<_> = (0..ASKED).map(|n| (TaskId::new(format!("t{n}")), None)).collect();
     shell.call(2, SchedulerCall::Reconcile { tasks: tasks.clone() });
-    assert_eq!(updates(&shell.told), 1_000);
+    assert_eq!(updates(&shell.told), 250);
     assert!(!shell.told.iter().any(|event| is_done(event, 2)));
     shell.told.clear();
     // A second question waits for its turn, a fifth one is too many.
@@ -133,12 +133,33 @@ fn the_state_of_many_tasks_is_told_in_parts_and_then_answered() {
     assert_eq!(std::mem::take(&mut shell.told), [busy]);
 
     let (waited, told) = shell.wake();
-    assert!(waited <= 20 && updates(&told) == 1_000, "{waited} {}", updates(&told));
+    assert!(waited <= 20 && updates(&told) == 250, "{waited} {}", updates(&told));
     // The end of it has room for all that waited, in its order.
     let (_, told) = shell.wake();
-    assert_eq!(updates(&told), 503);
+    assert_eq!(updates(&told), 128);
     let done: Vec<_> = (2..=5).map(|call| told.iter().position(|event| is_done(event, call))).collect();
-    assert!(done.is_sorted() && done[0] == Some(500) && done[3] == Some(told.len() - 1), "{done:?}");
+    assert!(done.is_sorted() && done[0] == Some(125) && done[3] == Some(told.len() - 1), "{done:?}");
+}
+
+#[test]
+fn many_short_questions_at_once_are_answered_in_parts_too() {
+    let mut shell = Shell::new();
+    shell.subscribe();
+    shell.told.clear();
+    let tasks: Vec<_> = (0..150).map(|n| (TaskId::new(format!("t{n}")), None)).collect();
+    for call in 2..=5 {
+        shell.call(call, SchedulerCall::Reconcile { tasks: tasks.clone() });
+    }
+    let (mut told, mut parts) = (std::mem::take(&mut shell.told), 1);
+    assert!(updates(&told) <= 250, "{}", updates(&told));
+    while !told.iter().any(|event| is_done(event, 5)) {
+        let (waited, part) = shell.wake();
+        assert!(waited > 0 && updates(&part) <= 250, "{waited} {}", updates(&part));
+        told.extend(part);
+        parts += 1;
+    }
+    assert_eq!((updates(&told), parts), (600, 3));
+    assert!((2..=5).all(|call| told.iter().filter(|event| is_done(event, call)).count() == 1));
 }
 
 #[test]
