@@ -97,11 +97,11 @@ impl Leader {
                 self.recite(now, registry, conn, left, effects);
             }
             Waiting::Operator { id } => {
-                let answer = match outcome {
-                    Outcome::Refused(refusal) => Err(refusal.to_string()),
-                    _ => Ok(()),
+                let outcome = match outcome {
+                    Outcome::Refused(refusal) => CallOutcome::Refused(refusal.to_string()),
+                    _ => CallOutcome::Done,
                 };
-                effects.push(Effect::Answer { id, answer });
+                effects.push(Effect::Answer { id, outcome });
             }
         }
     }

@@ -181,8 +181,7 @@ impl Leader {
                     answer(accepting.conn, accepting.call, CallOutcome::Unknown, effects);
                 }
                 Waiting::Operator { id } => {
-                    let why = "leadership ended before the outcome was known: look whether it is done".into();
-                    effects.push(Effect::Answer { id, answer: Err(why) });
+                    effects.push(Effect::Answer { id, outcome: CallOutcome::Unknown });
                 }
                 Waiting::Nobody
                 | Waiting::BeginTerm
@@ -206,9 +205,7 @@ impl Leader {
 
     fn operator_call(&mut self, id: u64, call: OperatorCall, effects: &mut Vec<Effect>) {
         if !self.serving || self.is_busy() {
-            let why = "the leader is busy: try again".into();
-            effects.push(Effect::Answer { id, answer: Err(why) });
-            return;
+            return effects.push(Effect::Answer { id, outcome: CallOutcome::Busy });
         }
         let command = match call {
             OperatorCall::Teardown(framework_id) => Command::Teardown { framework_id },

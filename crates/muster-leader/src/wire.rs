@@ -1,7 +1,7 @@
 //! What the shell tells the machine, and what the machine asks of the shell.
 
 use muster_allocator::{ShardInput, ShardOutput};
-use muster_model::{AgentId, Call, Event, FrameworkId, Index, Timestamp};
+use muster_model::{AgentId, Call, CallOutcome, Event, FrameworkId, Index, Timestamp};
 use muster_registry::{Change, Command, Outcome};
 use std::sync::Arc;
 
@@ -80,8 +80,8 @@ pub enum Effect {
     Answer {
         /// The operator's call.
         id: u64,
-        /// Done, or why not.
-        answer: Result<(), String>,
+        /// Done, not done, or not known.
+        outcome: CallOutcome,
     },
     /// `BeginTerm` is applied: clients may be told who leads.
     Serve,

@@ -3,7 +3,7 @@
 use crate::route::{Sink, ToLeader};
 use muster_allocator::{Policy, Shard, ShardId, ShardInput, ShardOutput, View};
 use muster_leader::{Committed, Config, ConnId, Effect, Input, Leader};
-use muster_model::{Fence, Timestamp};
+use muster_model::{CallOutcome, Fence, Timestamp};
 use muster_raft::{AppliedBatch, Raft, Reign};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot};
@@ -25,7 +25,7 @@ struct Loop {
     proposer: muster_raft::Proposer,
     sinks: HashMap<ConnId, Sink>,
     shards: Vec<std::sync::mpsc::SyncSender<Pass>>,
-    operators: HashMap<u64, oneshot::Sender<Result<(), String>>>,
+    operators: HashMap<u64, oneshot::Sender<CallOutcome>>,
     operators_counted: u64,
     serve: Option<Box<dyn FnOnce() + Send>>,
     effects: Vec<Effect>,
@@ -178,11 +178,7 @@ impl Loop {
                 self.perform_one(effect, &mut slow);
             }
             for conn in slow {
-                if let Some(sink) = self.sinks.remove(&conn) {
-                    tracing::warn!(client = conn, "client does not read fast enough and is cut off");
-                    sink.close();
-                    self.decide(Input::Closed(conn));
-                }
+                self.decide(Input::Closed(conn));
             }
         }
     }
@@ -196,9 +192,11 @@ impl Loop {
                 }
             }
             Effect::Send(conn, event) => {
-                if let Some(sink) = self.sinks.get(&conn)
-                    && !sink.send(self.fence, event)
-                {
+                let is_full = self.sinks.get(&conn).is_some_and(|sink| !sink.send(self.fence, event));
+                // At once: nothing may follow what found no room.
+                if is_full && let Some(sink) = self.sinks.remove(&conn) {
+                    tracing::warn!(client = conn, "client does not read fast enough and is cut off");
+                    sink.close();
                     slow.push(conn);
                 }
             }
@@ -215,9 +213,9 @@ impl Loop {
                     self.ended = true;
                 }
             }
-            Effect::Answer { id, answer } => {
+            Effect::Answer { id, outcome } => {
                 if let Some(waiting) = self.operators.remove(&id) {
-                    let _ = waiting.send(answer); // the operator may have gone
+                    let _ = waiting.send(outcome); // the operator may have gone
                 }
             }
             Effect::Serve => {
@@ -241,9 +239,9 @@ impl Loop {
                         sink.send(self.fence, event);
                     }
                 }
-                Effect::Answer { id, answer } => {
+                Effect::Answer { id, outcome } => {
                     if let Some(waiting) = self.operators.remove(&id) {
-                        let _ = waiting.send(answer);
+                        let _ = waiting.send(outcome);
                     }
                 }
                 _ => {}

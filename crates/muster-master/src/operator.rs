@@ -2,7 +2,7 @@
 
 use crate::route::{Route, Routes, ToLeader};
 use muster_leader::OperatorCall;
-use muster_model::{AgentId, FrameworkId, Resources, TaskId, TaskKey};
+use muster_model::{AgentId, CallOutcome, FrameworkId, Resources, TaskId, TaskKey};
 use muster_proto::{v1, wire_resources};
 use muster_raft::{NotLeading, Raft};
 use muster_registry::{Agent, Framework, Registry, Task};
@@ -53,9 +53,11 @@ impl Operator {
             || Status::unavailable("leadership ended before the outcome was known: look whether it is done");
         local.inputs.send(ToLeader::Operator(call, answer)).await.map_err(|_| lost())?;
         match wait.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(why)) => Err(Status::failed_precondition(why)),
-            Err(_) => Err(lost()),
+            Ok(CallOutcome::Done | CallOutcome::Accepted(_)) => Ok(()),
+            // Only this says that it is not done: a failed precondition is no outcome that is not known.
+            Ok(CallOutcome::Refused(why)) => Err(Status::failed_precondition(why)),
+            Ok(CallOutcome::Busy) => Err(Status::unavailable("the leader is busy: try again")),
+            Ok(CallOutcome::Unknown) | Err(_) => Err(lost()),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use muster_leader::ConnId;
-use muster_model::{Call, Event, Fence};
+use muster_model::{Call, CallOutcome, Event, Fence};
 use muster_proto::v1;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -61,7 +61,7 @@ pub(crate) enum ToLeader {
     /// It is gone.
     Closed(ConnId),
     /// An operator asks something.
-    Operator(muster_leader::OperatorCall, oneshot::Sender<Result<(), String>>),
+    Operator(muster_leader::OperatorCall, oneshot::Sender<CallOutcome>),
 }
 
 /// What a follower's link carries up.

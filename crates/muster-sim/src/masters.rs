@@ -231,10 +231,10 @@ impl Masters {
     }
 
     /// What an operator is told is so in the log that is committed.
-    fn answered(&mut self, world: &mut World, term: u64, id: u64, answer: &Result<(), String>) {
+    fn answered(&mut self, world: &mut World, term: u64, id: u64, outcome: &CallOutcome) {
         let Some(call) = self.asked.remove(&id) else {
             return world
-                .demand(false, Law::Acknowledged, || format!("an operator is answered twice: {answer:?}"));
+                .demand(false, Law::Acknowledged, || format!("an operator is answered twice: {outcome:?}"));
         };
         let Some(registry) = self.reign(term).map(|reign| &reign.registry) else { return };
         let is_done = match &call {
@@ -243,8 +243,9 @@ impl Masters {
                 registry.agent(id).is_some_and(|agent| agent.state_name() == "gone")
             }
         };
-        world.counts.operated += u64::from(answer.is_ok());
-        world.demand(is_done || answer.is_err(), Law::Acknowledged, || {
+        let told_done = *outcome == CallOutcome::Done;
+        world.counts.operated += u64::from(told_done);
+        world.demand(is_done || !told_done, Law::Acknowledged, || {
             format!("term {term}: {call:?} is told to be done, and is not")
         });
     }
@@ -314,8 +315,8 @@ impl Masters {
                     world.soon(2, Event::Masters(MasterEvent::Allocated(term, shard, Box::new(output))));
                     false
                 }
-                Effect::Answer { id, answer } => {
-                    self.answered(world, term, id, &answer);
+                Effect::Answer { id, outcome } => {
+                    self.answered(world, term, id, &outcome);
                     false
                 }
                 Effect::Serve => {

@@ -203,9 +203,10 @@ impl Script {
                     let output = self.shards[shard as usize].step(now, inputs);
                     self.decide(Input::Allocated(shard, output));
                 }
-                Effect::Answer { answer, .. } => match answer {
-                    Ok(()) => self.say("  operator <- done"),
-                    Err(why) => self.say(&format!("  operator <- {why}")),
+                Effect::Answer { outcome, .. } => match outcome {
+                    CallOutcome::Done => self.say("  operator <- done"),
+                    CallOutcome::Refused(why) => self.say(&format!("  operator <- {why}")),
+                    other => self.say(&format!("  operator <- {other:?}")),
                 },
                 Effect::Serve => self.say(&format!("  serves in term {}", self.term)),
             }

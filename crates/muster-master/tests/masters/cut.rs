@@ -9,7 +9,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// What a leader may take at most to notice that no quorum hears it, on a machine that is busy.
 const NOTICE: Duration = Duration::from_secs(2);
@@ -154,6 +154,38 @@ async fn a_follower_that_cannot_reach_its_leader_sends_its_clients_to_the_others
     masters.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_is_not_told_that_nothing_was_done_when_nobody_knows() {
+    let masters = Masters::wired(3).await;
+    let leader = masters.leader().await;
+    let mut scheduler = Scheduler::connect(&masters.address(&leader)).await;
+    scheduler.subscribe().await;
+    let mut asked = operator(&masters.address(&leader)).await;
+    // The call is in the leader's log, and nobody else hears of it until another one leads.
+    masters.cut(|from, to| from == leader || to == leader);
+    let teardown = v1::TeardownRequest { framework_id: scheduler.framework_id.clone() };
+    let answer = tokio::spawn(async move { asked.teardown(teardown).await });
+    let others: Vec<_> = masters.running.keys().filter(|name| **name != leader).cloned().collect();
+    let led = async {
+        loop {
+            let status = operator(&masters.address(&others[0]))
+                .await
+                .get_raft_status(v1::GetRaftStatusRequest {})
+                .await;
+            let leads = status.unwrap().into_inner().leader.map(|it| it.name);
+            if leads.is_some_and(|name| others.contains(&name)) {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, led).await.expect("another leader");
+    masters.cut(|_, _| false);
+    let error = timeout(PATIENCE, answer).await.expect("an answer").unwrap().unwrap_err();
+    assert_eq!(error.code(), tonic::Code::Unavailable, "{error}");
+    masters.stop().await;
+}
+
 /// A scheduler that never reads is cut off; one beside it on the same way is served all along.
 async fn who_does_not_read_is_cut_off(masters: &Masters, address: &str) {
     let leader = masters.address(&masters.leader().await);
@@ -168,7 +200,11 @@ async fn who_does_not_read_is_cut_off(masters: &Masters, address: &str) {
         let decline = Up::Decline(v1::Decline { offer_ids: vec!["x".repeat(200)], refuse_ms: None });
         loop {
             let id = counted.fetch_add(1, Ordering::Relaxed) + 1;
-            if up.send(v1::SchedulerFrame { id, call: Some(decline.clone()), ..Default::default() }).await.is_err() {
+            if up
+                .send(v1::SchedulerFrame { id, call: Some(decline.clone()), ..Default::default() })
+                .await
+                .is_err()
+            {
                 return;
             }
         }
@@ -215,5 +251,46 @@ async fn a_client_that_does_not_read_is_cut_off_at_its_link() {
     let masters = Masters::start(3).await;
     let follower = masters.followers().await.remove(0);
     who_does_not_read_is_cut_off(&masters, &follower).await;
+    masters.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_reads_slowly_is_told_all_up_to_where_it_is_cut_off() {
+    const TASKS: usize = 20_000;
+    let masters = Masters::start(1).await;
+    let mut slow = Scheduler::connect_with_window(&masters.addresses().remove(0), 65_535).await;
+    slow.subscribe().await;
+    let mut calls = Vec::new();
+    for n in 0..4 {
+        let task = |i| v1::reconcile::Task { task_id: format!("{n}-{i}"), ..Default::default() };
+        let tasks = (0..TASKS).map(task).collect();
+        calls.push(slow.call(Up::Reconcile(v1::Reconcile { tasks })).await);
+    }
+    let mut told = 0;
+    let read = async {
+        while let Ok(Some(frame)) = slow.down.message().await {
+            match frame.event.unwrap() {
+                Down::Update(update) => {
+                    assert_eq!(
+                        update.task_id,
+                        format!("{}-{}", told / TASKS, told % TASKS),
+                        "after {told} updates"
+                    );
+                    told += 1;
+                }
+                Down::Outcome(outcome) => {
+                    // That of the SUBSCRIBE comes first.
+                    let Some(n) = calls.iter().position(|call| *call == outcome.id) else { continue };
+                    assert_eq!(told, (n + 1) * TASKS, "call {n} is answered before all was told");
+                }
+                _ => {}
+            }
+            if told % 5 == 0 {
+                sleep(Duration::from_millis(1)).await; // it is slow
+            }
+        }
+    };
+    timeout(2 * PATIENCE, read).await.expect("its stream ends");
+    assert!(told < 4 * TASKS, "it was not cut off");
     masters.stop().await;
 }
