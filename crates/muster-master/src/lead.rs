@@ -3,7 +3,7 @@
 use crate::route::{Sink, ToLeader};
 use muster_allocator::{Policy, Shard, ShardId, ShardInput, ShardOutput, View};
 use muster_leader::{Committed, Config, ConnId, Effect, Input, Leader};
-use muster_model::{CallOutcome, Fence, Timestamp};
+use muster_model::{CallOutcome, Event, Fence, Timestamp};
 use muster_raft::{AppliedBatch, Raft, Reign};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot};
@@ -192,11 +192,8 @@ impl Loop {
                 }
             }
             Effect::Send(conn, event) => {
-                let is_full = self.sinks.get(&conn).is_some_and(|sink| !sink.send(self.fence, event));
-                // At once: nothing may follow what found no room.
-                if is_full && let Some(sink) = self.sinks.remove(&conn) {
+                if !send(&mut self.sinks, conn, self.fence, event) {
                     tracing::warn!(client = conn, "client does not read fast enough and is cut off");
-                    sink.close();
                     slow.push(conn);
                 }
             }
@@ -248,5 +245,42 @@ impl Loop {
             }
         }
         tracing::info!(term = self.fence.term.0, "no longer leading");
+    }
+}
+
+/// Sends an event to a client that is there. False: there was no room for it, and the client is cut off, at once, since
+/// nothing may follow what it was not told.
+fn send(sinks: &mut HashMap<ConnId, Sink>, conn: ConnId, fence: Fence, event: Event) -> bool {
+    if sinks.get(&conn).is_none_or(|sink| sink.send(fence, event)) {
+        return true;
+    }
+    sinks.remove(&conn).into_iter().for_each(Sink::close);
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::Down;
+    use muster_model::SchedulerEvent;
+
+    #[test]
+    fn nothing_follows_what_found_no_room() {
+        let (down, mut queue) = mpsc::channel(2);
+        let mut sinks: HashMap<ConnId, Sink> = [(7, Sink::Local(down, CancellationToken::new()))].into();
+        let mut told = |text: &str| {
+            send(&mut sinks, 7, Fence::default(), Event::Scheduler(SchedulerEvent::Error(text.into())))
+        };
+        assert!(told("1") && told("2"));
+        assert!(!told("3"));
+        // The client reads, as it happens.
+        assert!(queue.try_recv().is_ok());
+        assert!(told("4"), "it is cut off already");
+        drop(sinks);
+        let left: Vec<Down> = std::iter::from_fn(|| queue.try_recv().ok()).collect();
+        assert!(
+            matches!(&left[..], [Down::Event(_, event)] if format!("{event:?}").contains('2')),
+            "{left:?}"
+        );
     }
 }
