@@ -75,11 +75,7 @@ impl Leader {
                 }
             }
             Waiting::Call { conn, call } => {
-                let outcome = match outcome {
-                    Outcome::Refused(refusal) => CallOutcome::Refused(refusal.to_string()),
-                    _ => CallOutcome::Done,
-                };
-                answer(conn, call, outcome, effects);
+                answer(conn, call, told(&outcome), effects);
             }
             Waiting::Kill { conn, call, task_id } => match outcome {
                 // A kill of a task that is not known is answered like a question after it (Mesos v1).
@@ -97,11 +93,7 @@ impl Leader {
                 self.recite(now, registry, conn, left, effects);
             }
             Waiting::Operator { id } => {
-                let outcome = match outcome {
-                    Outcome::Refused(refusal) => CallOutcome::Refused(refusal.to_string()),
-                    _ => CallOutcome::Done,
-                };
-                effects.push(Effect::Answer { id, outcome });
+                effects.push(Effect::Answer { id, outcome: told(&outcome) });
             }
         }
     }
@@ -291,4 +283,12 @@ fn tell_update(
         uuid: Some(uuid),
     };
     tell(session.conn, event, effects);
+}
+
+/// How whoever asked is told what came of it.
+fn told(outcome: &Outcome) -> CallOutcome {
+    match outcome {
+        Outcome::Refused(refusal) => CallOutcome::Refused(refusal.to_string()),
+        _ => CallOutcome::Done,
+    }
 }

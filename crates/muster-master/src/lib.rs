@@ -1,6 +1,8 @@
 //! A master: serves gRPC, drives the leader's machine while it leads, carries clients to the leader while not.
 //!
-//! Connections come in as far as there are files for them ([`accept`]). A client's stream ends at a [`door`]; its frames go along the current [`route`]: to the leader's loop in
+//! Connections come in as far as there are files for them ([`accept`]).
+//!
+//! A client's stream ends at a [`door`]; its frames go along the current [`route`]: to the leader's loop in
 //! this process, or over one [`link`] stream to the master that leads. [`lead`] runs the machine of
 //! `muster-leader` on a thread of its own; each allocator shard has one too.
 //!

@@ -57,6 +57,15 @@ pub(super) fn targets<'a>(history: &'a [Entry], wanted: &'a str) -> impl Iterato
     })
 }
 
+/// The tasks that their frameworks asked to end.
+pub(super) fn killed(history: &[Entry]) -> BTreeSet<&str> {
+    let killed = history.iter().filter_map(|entry| match &entry.event {
+        Event::Kill { task } => Some(&**task),
+        _ => None,
+    });
+    killed.collect()
+}
+
 /// The frameworks that are torn down on purpose.
 pub(super) fn ended_frameworks(history: &[Entry]) -> BTreeSet<&str> {
     let operated = history.iter().filter_map(|entry| match &entry.event {

@@ -1,6 +1,6 @@
 //! Launches: none lost, none doubled, none invented.
 
-use super::faults::{Outages, ended_frameworks};
+use super::faults::{Outages, ended_frameworks, killed};
 use crate::history::{Entry, Event, Phase};
 use crate::model::Truth;
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,13 +82,7 @@ pub fn lost_launches(history: &[Entry], truth: &Truth) -> Vec<String> {
 /// which finds it again. One that finished wrote its last line.
 pub fn ended_otherwise(history: &[Entry], truth: &Truth) -> Vec<String> {
     let ends = ends(history);
-    let killed: BTreeSet<&str> = history
-        .iter()
-        .filter_map(|entry| match &entry.event {
-            Event::Kill { task } => Some(&**task),
-            _ => None,
-        })
-        .collect();
+    let killed = killed(history);
     let last_lines = truth.marks.values().flatten().filter(|mark| !mark.starts);
     let last_lines: BTreeSet<&str> = last_lines.map(|mark| &*mark.task).collect();
     let mut wrong = Vec::new();

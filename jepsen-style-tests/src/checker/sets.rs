@@ -1,6 +1,6 @@
 //! Long-running sets: what nobody ends runs on, and each slot has one task.
 
-use super::faults::ended_frameworks;
+use super::faults::{ended_frameworks, killed};
 use crate::history::{Entry, Event, Listed, Phase};
 use crate::model::{Truth, slot_of};
 use std::collections::{BTreeMap, BTreeSet};
@@ -111,13 +111,7 @@ pub fn runs_on(history: &[Entry], truth: &Truth) -> Vec<String> {
         );
     }
     // Who was never asked to end wrote no last line, whoever counted.
-    let killed: BTreeSet<&str> = history
-        .iter()
-        .filter_map(|entry| match &entry.event {
-            Event::Kill { task } => Some(&**task),
-            _ => None,
-        })
-        .collect();
+    let killed = killed(history);
     let torn_down = ended_frameworks(history);
     for mark in truth.slots.iter().filter(|mark| !mark.starts && !killed.contains(&*mark.task)) {
         if slot_of(&mark.task).is_some_and(|(set, _)| !torn_down.contains(set)) {
