@@ -69,7 +69,7 @@ impl Seen {
 /// Asks who leads, and the leader what the agents use, again and again, until it is dropped. Nobody leads at
 /// times.
 pub async fn sample(cluster: &TestCluster, recorder: &Recorder, seen: &Seen) {
-    let mut leaders = BTreeSet::new();
+    let (mut leaders, mut served) = (BTreeSet::new(), None);
     loop {
         let said = cluster.statuses().await;
         let leads = said.into_iter().filter(|(name, status)| is_leader(name, status));
@@ -82,17 +82,38 @@ pub async fn sample(cluster: &TestCluster, recorder: &Recorder, seen: &Seen) {
             }
             newest = Some(one);
         }
+        let mut serves = None;
         if let Some((_, leader)) = newest
             && let Ok(agents) = cluster.agents_by(&leader).await
         {
+            serves = Some(leader);
             for (agent, agent_id) in seen.take(&agents) {
                 recorder.record("sampler", Event::AgentId { agent, agent_id });
             }
             let agents = agents.iter().map(|agent| (agent.hostname.clone(), usage(agent))).collect();
             recorder.record("sampler", Event::Agents { agents });
         }
+        if serves != served {
+            recorder.record("sampler", Event::Serves { leader: serves.clone() });
+            served = serves;
+        }
         tokio::time::sleep(SAMPLE).await;
     }
+}
+
+/// Waits until a leader serves, every agent is registered, and frameworks of these names are subscribed; how long that
+/// took.
+pub async fn all_back(cluster: &TestCluster, frameworks: &BTreeSet<&str>) -> anyhow::Result<Duration> {
+    let begun = Instant::now();
+    cluster.ready().await?;
+    wait("every framework's subscription", async || {
+        let all = cluster.operator().frameworks(false).await.map_err(|error| error.to_string())?;
+        let subscribed = all.iter().filter(|one| one.connected).map(|one| &*one.name);
+        let away: Vec<_> = frameworks.difference(&subscribed.collect()).copied().collect();
+        if away.is_empty() { Ok(()) } else { Err(format!("{away:?} are away")) }
+    })
+    .await?;
+    Ok(begun.elapsed())
 }
 
 /// Waits until a framework is as wanted by the leader's word; none once it was torn down.

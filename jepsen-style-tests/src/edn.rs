@@ -148,6 +148,8 @@ fn operation(entry: &Entry, processes: &mut Processes) -> Option<Operation> {
         Event::AgentId { agent, agent_id } => {
             info("agent-id", format!("{{:agent {}, :agent-id {}}}", string(agent), string(agent_id)))
         }
+        Event::Serves { leader } => info("serves", leader.as_deref().map_or_else(|| "nil".into(), string)),
+        Event::Back { after_ms } => info("back", format!("{{:after-ms {after_ms}}}")),
         Event::Agents { .. } => return None,
     })
 }

@@ -162,6 +162,16 @@ pub enum Event {
         /// Its id.
         agent_id: String,
     },
+    /// A master serves, which means that it answers reads that claim to be current; or nobody does. Whenever that changes.
+    Serves {
+        /// The master.
+        leader: Option<String>,
+    },
+    /// A round of faults is over: a leader serves, every agent is registered, every framework is subscribed.
+    Back {
+        /// How long that took after the round, in ms.
+        after_ms: u64,
+    },
     /// What the leader says the agents have and use.
     Agents {
         /// By host name.

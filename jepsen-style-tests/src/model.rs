@@ -10,6 +10,9 @@ use std::path::Path;
 /// What the history is compared with.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Truth {
+    /// Why the run broke off, if it did: most of what follows is not known then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken_off: Option<String>,
     /// What tasks wrote about themselves, in order, by the agent that ran them.
     pub marks: BTreeMap<String, Vec<Mark>>,
     /// What the tasks of sets wrote, in order over all agents.

@@ -46,8 +46,8 @@ fn read_logs(dir: &Path) -> anyhow::Result<BTreeMap<String, Vec<LogEntry>>> {
 pub struct Recording {
     /// What was seen.
     pub history: Vec<Entry>,
-    /// What it is compared with. A run that broke off has none.
-    pub truth: Option<Truth>,
+    /// What it is compared with.
+    pub truth: Truth,
     /// What each checker says.
     pub verdict: Verdict,
     /// Where the history goes bad, if it does.
@@ -55,20 +55,11 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Of a run that came to its end.
+    /// Judges a run. One that broke off is judged by what is known of it all the same.
     pub fn complete(history: Vec<Entry>, truth: Truth) -> Self {
         let verdict = checker::check(&history, &truth);
         let smallest = shrink::smallest(&history, &truth);
-        Self { history, truth: Some(truth), verdict, smallest }
-    }
-
-    /// Of a run whose faults did not come to their end, which breaks the promise of service.
-    /// What is known of the truth all the same says what else is wrong.
-    pub(crate) fn broken_off(history: Vec<Entry>, why: &str, known: &Truth) -> Self {
-        let wrong = [why.to_owned()].into_iter().chain(known.error_lines.iter().cloned()).collect();
-        let mut verdict = vec![("service returns, and the run comes to its end", wrong)];
-        verdict.extend(checker::ANY_TIME.iter().map(|(name, checker)| (*name, checker(&history, known))));
-        Self { history, truth: None, verdict, smallest: None }
+        Self { history, truth, verdict, smallest }
     }
 
     /// Reads one: from a run's directory, or from a history file that the truth lies beside.
@@ -81,11 +72,7 @@ impl Recording {
         let history = history::read(&history)?;
         let truth = beside.join(TRUTH);
         let text = std::fs::read_to_string(&truth).with_context(|| {
-            format!(
-                "cannot read {}: without what the masters held in the end there is no verdict (a run that \
-                 broke off has none; its report says why)",
-                truth.display()
-            )
+            format!("cannot read {}: without what the masters held there is no verdict", truth.display())
         })?;
         let mut truth: Truth = serde_json::from_str(&text)
             .with_context(|| format!("{} is not what a run writes", truth.display()))?;

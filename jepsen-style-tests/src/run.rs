@@ -68,9 +68,9 @@ impl Length {
 }
 
 impl Options {
-    /// For a test: three masters, the seed of the environment, or else by chance.
-    pub fn of_test(out: &str) -> Self {
-        let seed = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
+    /// For a test: three masters, and this seed unless the environment has another.
+    pub fn of_test(out: &str, seed: u64) -> Self {
+        let seed = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok()).unwrap_or(seed);
         Self { seed, length: None, masters: 3, out: out.into() }
     }
 }
@@ -134,8 +134,9 @@ pub async fn run(scenario: &Scenario, options: &Options) -> anyhow::Result<Repor
             let marks = crate::model::read_marks(cluster.dir()).unwrap_or_default();
             cluster.kill_all(cluster.master_names())?;
             let slots = cluster::slot_marks(&cluster).unwrap_or_default();
-            let known = Truth { marks, slots, error_lines, logs: logs(&cluster, &dir), ..Default::default() };
-            let broken = Recording::broken_off(history, &format!("{error:#}"), &known);
+            let (logs, broken_off) = (logs(&cluster, &dir), Some(format!("{error:#}")));
+            let known = Truth { marks, slots, error_lines, logs, broken_off, ..Default::default() };
+            let broken = Recording::complete(history, known);
             return Report::write(&title, begun.elapsed(), &broken, dir);
         }
     };
@@ -244,6 +245,10 @@ async fn rounds(scenario: &Scenario, options: &Options, field: &Field) -> anyhow
             Ok(round) => round?,
             Err(_) => bail!("a round of faults was not over after {} s", ROUND_TIME.as_secs()),
         }
+        let frameworks = field.clients.keys().map(String::as_str).chain([SET]).collect();
+        let back = cluster::all_back(&field.cluster, &frameworks).await.context("after a round of faults")?;
+        let after_ms = u64::try_from(back.as_millis()).unwrap_or(u64::MAX);
+        field.recorder.record("sampler", Event::Back { after_ms });
         field.set.reconcile(REST_TIME).await.context("after a round of faults")?;
         done += 1;
     }

@@ -18,7 +18,8 @@ pub struct Smallest {
 
 /// The smallest of all checkers. None, if none objects.
 pub fn smallest(history: &[Entry], truth: &Truth) -> Option<Smallest> {
-    let all = checker::ALL.iter().filter_map(|(promise, checker)| of(promise, *checker, history, truth));
+    let checkers = checker::those_for(truth).iter();
+    let all = checkers.filter_map(|(promise, checker)| of(promise, *checker, history, truth));
     all.min_by_key(|smallest| smallest.entries)
 }
 

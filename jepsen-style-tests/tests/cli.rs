@@ -48,6 +48,16 @@ fn scenarios_are_listed_one_a_line() {
 }
 
 #[test]
+fn every_scenario_can_run_where_everything_is_to_be_tested() {
+    if std::env::var("CI").as_deref() != Ok("true") {
+        return;
+    }
+    for scenario in jepsen_style_tests::scenarios::ALL {
+        assert_eq!(scenario.missing(), None, "{}", scenario.name);
+    }
+}
+
+#[test]
 fn what_is_wrong_with_the_words_is_said() {
     let (code, said) = told(&["run", "--scenario", "leader-kill"]);
     assert_eq!(code, 2);

@@ -11,7 +11,7 @@ async fn slice(name: &str, rounds: u32) -> anyhow::Result<()> {
         println!("skipped: {missing}");
         return Ok(());
     }
-    let mut options = Options::of_test(env!("CARGO_TARGET_TMPDIR"));
+    let mut options = Options::of_test(env!("CARGO_TARGET_TMPDIR"), 1);
     options.length = Some(Length::Rounds(rounds));
     run(scenario, &options).await?.verdict()
 }

@@ -5,7 +5,7 @@
 //! started since, and a SUBSCRIBE of then would end the driver as if another had taken its place.
 
 use crate::ConnId;
-use muster_model::{FrameworkId, MachineId};
+use muster_model::{FrameworkId, MachineId, Token};
 use muster_registry::Registry;
 use std::collections::BTreeMap;
 
@@ -17,6 +17,8 @@ const SPARE: usize = 64;
 pub(crate) struct Newest {
     agents: BTreeMap<MachineId, ConnId>,
     frameworks: BTreeMap<FrameworkId, ConnId>,
+    /// Frameworks that had no id yet.
+    newcomers: BTreeMap<Token, ConnId>,
 }
 
 impl Newest {
@@ -34,6 +36,17 @@ impl Newest {
             self.frameworks.retain(|id, _| registry.framework(id).is_some());
         }
         is_late(&mut self.frameworks, id, conn)
+    }
+
+    /// The same of a framework that says no id and drew this token: it may have subscribed with it, or with the id that
+    /// it got by it.
+    pub(crate) fn is_late_first(&mut self, registry: &Registry, token: Token, conn: ConnId) -> bool {
+        if self.newcomers.len() > 2 * registry.frameworks().count() + SPARE {
+            self.newcomers.retain(|token, _| registry.framework_of(*token).is_some());
+        }
+        let known = registry.framework_of(token);
+        known.is_some_and(|id| self.is_late_subscribe(registry, id, conn))
+            | is_late(&mut self.newcomers, &token, conn)
     }
 }
 

@@ -39,7 +39,12 @@ impl Leader {
                 // The second of those two, come late: it would make a second framework of one scheduler.
                 return answer(conn, id, CallOutcome::Done, effects);
             }
-            if framework_id.as_ref().is_some_and(|id| self.newest.is_late_subscribe(registry, id, conn)) {
+            let is_late = match (&framework_id, token) {
+                (Some(id), _) => self.newest.is_late_subscribe(registry, id, conn),
+                (None, Some(token)) => self.newest.is_late_first(registry, token, conn),
+                (None, None) => false,
+            };
+            if is_late {
                 // Another scheduler whose SUBSCRIBE was merely overtaken dials again.
                 return effects.push(Effect::Close(conn));
             }

@@ -113,8 +113,15 @@ impl History {
         dice.one_of(&all).cloned()
     }
 
-    /// A call that the leader must drop: of an older session of an agent, or on a stream that is over.
+    /// A call that the leader must drop: of an older session of an agent, or on a stream that is over. What began a
+    /// session there comes only if it was meant for this leader; another one is known by that.
     pub(crate) fn late(&self, dice: &mut Dice, now: Present, reign: u64) -> Option<Said> {
+        if dice.percent(30) {
+            let is_before =
+                |it: &&Said| it.client == now.client && it.stream < now.stream && it.reign == reign;
+            let begins = self.said.iter().filter(is_before).filter(|it| it.call.begins_a_session());
+            return dice.one_of(&begins.collect::<Vec<_>>()).cloned();
+        }
         let mine = self.said.iter().filter(|it| it.client == now.client && !it.call.begins_a_session());
         let sessions: Vec<&Said> = mine.clone().filter(|it| it.call.session() < Some(now.session)).collect();
         let elsewhere: Vec<&Said> = mine.filter(|it| it.stream < now.stream).collect();
@@ -159,7 +166,7 @@ impl DownFrame {
 }
 
 /// What matters of a call here.
-trait Spoken {
+pub(crate) trait Spoken {
     fn begins_a_session(&self) -> bool;
     fn session(&self) -> Option<Session>;
 }

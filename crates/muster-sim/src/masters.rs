@@ -4,7 +4,7 @@
 use crate::{
     dice::Dice,
     fault::{Fault, Step, What},
-    forge::Said,
+    forge::{Said, Spoken},
     plan::{Law, Plan},
     world::{Client, DownFrame, Event, World},
 };
@@ -12,7 +12,8 @@ use muster_allocator::{Policy, Shard, ShardId, ShardInput, ShardOutput, View};
 use muster_leader::{Committed, Config, Effect, Input, Leader, OperatorCall};
 use muster_model::{
     Call, CallOutcome, ClusterId, Event as Frame, Fence, FrameworkId, Index, LaunchNumber, OfferId, Reason,
-    Resources, SchedulerEvent, TaskKey, TaskOutcome, TaskState, Term, Timestamp, Uuid, WallTime,
+    Resources, SchedulerCall, SchedulerEvent, TaskKey, TaskOutcome, TaskState, Term, Timestamp, Uuid,
+    WallTime,
 };
 use muster_registry::{Change, Command, Entry, Limits, Outcome, Registry};
 use std::{
@@ -191,6 +192,7 @@ impl Masters {
         if dice.percent(50) {
             self.follow(world, on);
         }
+        self.snapshot(world, on, &mut Dice::of(pick, "snapshot", 0));
         for n in 0..self.replicas.len() {
             world.at(world.now_ms + 7 + n as u64, Event::Masters(MasterEvent::Follow(n)));
         }
@@ -216,6 +218,27 @@ impl Masters {
             streams: BTreeMap::new(),
         });
         self.perform(world, self.terms, effects);
+    }
+
+    /// A replica may have what it has from a snapshot: of its own, as after a restart, or of one that is further.
+    fn snapshot(&mut self, world: &mut World, to: usize, dice: &mut Dice) {
+        let from = dice.between(0, 2 * self.replicas.len() as u64) as usize;
+        let Some((registry, applied)) = self.replicas.get(from) else { return };
+        if *applied < self.replicas[to].1 {
+            return;
+        }
+        match Registry::restore(registry.records()) {
+            Ok(restored) => {
+                let is_same = restored == *registry && restored.state_hash() == registry.state_hash();
+                world
+                    .demand(is_same, Law::Replicas, || format!("a snapshot of entry {applied} is not alike"));
+                world.counts.restored += 1;
+                self.replicas[to] = (restored, *applied);
+            }
+            Err(error) => {
+                world.demand(false, Law::Registry, || format!("no registry in a snapshot: {error}"))
+            }
+        }
     }
 
     /// Operators ask for something: one or two of them, each by way of a leader that may be deposed.
@@ -412,8 +435,17 @@ impl Masters {
 
     /// A call that nobody makes at present, perhaps on a stream that is over.
     pub(crate) fn forged(&mut self, world: &mut World, said: Said) {
-        if self.reign(said.reign).is_some_and(|reign| reign.serving) {
-            self.step(world, said.reign, Input::Call { conn: said.stream, call: (*said.call).clone() });
+        let Some(reign) = self.reign(said.reign).filter(|reign| reign.serving) else { return };
+        if let Call::Scheduler { call: SchedulerCall::Subscribe { framework_id: None, token, .. }, .. } =
+            &*said.call
+            && token.is_none_or(|token| reign.registry.framework_of(token).is_none())
+        {
+            return; // it would be a framework of nobody
+        }
+        self.step(world, said.reign, Input::Call { conn: said.stream, call: (*said.call).clone() });
+        if said.call.begins_a_session() {
+            // The stream is over: that comes after what came late.
+            self.step(world, said.reign, Input::Closed(said.stream));
         }
     }
 

@@ -159,6 +159,8 @@ pub struct Counts {
     pub acknowledged: u64,
     /// Operators' calls that were answered as done.
     pub operated: u64,
+    /// Replicas whose registry came out of a snapshot.
+    pub restored: u64,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -176,6 +178,7 @@ impl std::ops::AddAssign for Counts {
         self.forged += other.forged;
         self.acknowledged += other.acknowledged;
         self.operated += other.operated;
+        self.restored += other.restored;
     }
 }
 
@@ -185,7 +188,7 @@ impl fmt::Display for Counts {
             f,
             "{} s of virtual time, {} events, {} entries, {} leaders, {} launches, {} started, {} updates \
              acknowledged, {} agent crashes, {} broken streams, {} scheduler failovers, {} frameworks removed, {} \
-             forged frames, {} operators' calls done",
+             forged frames, {} operators' calls done, {} registries restored",
             self.virtual_ms / 1_000,
             self.events,
             self.entries,
@@ -199,6 +202,7 @@ impl fmt::Display for Counts {
             self.removed,
             self.forged,
             self.operated,
+            self.restored,
         )
     }
 }

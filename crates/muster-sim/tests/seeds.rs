@@ -23,7 +23,8 @@ fn everything_comes_to_its_end_whatever_goes_wrong() {
         counts.failovers > seeds / 2
             && counts.removed > seeds / 4
             && counts.forged > 4 * seeds
-            && counts.operated > seeds / 2,
+            && counts.operated > seeds / 2
+            && counts.restored > seeds,
         "{counts}"
     );
 }

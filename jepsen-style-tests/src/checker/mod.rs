@@ -12,6 +12,7 @@ mod reads;
 mod resources;
 #[cfg(test)]
 pub(crate) mod samples;
+mod service;
 mod sets;
 mod updates;
 
@@ -23,6 +24,7 @@ pub use members::{agent_ids, logs_and_leftovers, nemeses_bit, replicas_equal, ta
 pub use operators::operators_obeyed;
 pub use reads::reads_current;
 pub use resources::{overcommitted_by_marks, overcommitted_by_samples};
+pub use service::{comes_to_its_end, service_returns};
 pub use sets::{one_in_a_slot, runs_on, slots_filled};
 pub use updates::{missing_terminals, out_of_order, undecided};
 
@@ -37,6 +39,7 @@ pub type Verdict = Vec<(&'static str, Vec<String>)>;
 
 /// All of them, by name.
 pub const ALL: &[(&str, Checker)] = &[
+    ("service returns in time", service_returns),
     ("no acknowledged launch is lost", lost_launches),
     ("what ran comes to the end that it came to itself", ended_otherwise),
     ("no task is started twice", started_twice),
@@ -69,13 +72,16 @@ pub const ALL: &[(&str, Checker)] = &[
     ("the nemesis bit", nemeses_bit),
 ];
 
-/// Those that need not know how a run ended, by name: what a run that broke off is judged by.
+/// What a run that broke off is judged by: those that need not know how it ended.
 pub const ANY_TIME: &[(&str, Checker)] = &[
+    ("service returns, and the run comes to its end", comes_to_its_end),
+    ("service returns in time", service_returns),
     ("no task is started twice", started_twice),
     ("answers agree with what is known", answers_agree),
     ("a task that nobody ends runs on, one that is ended does not", runs_on),
     ("a slot never has two tasks at once", one_in_a_slot),
     ("a term has one leader", two_leaders),
+    ("framework ids survive", framework_ids),
     ("agent ids survive", agent_ids),
     ("reads that claim to be current are", reads_current),
     ("the replicas' logs agree, and did the same", logs_agree),
@@ -84,7 +90,12 @@ pub const ANY_TIME: &[(&str, Checker)] = &[
     ("terms begin once, in order", terms_ascend),
 ];
 
-/// Runs all; the verdict is good when every list is empty.
+/// Those that can judge a run of which this is known.
+pub fn those_for(truth: &Truth) -> &'static [(&'static str, Checker)] {
+    if truth.broken_off.is_some() { ANY_TIME } else { ALL }
+}
+
+/// Runs all that can judge it; the verdict is good when every list is empty.
 pub fn check(history: &[Entry], truth: &Truth) -> Verdict {
-    ALL.iter().map(|(name, checker)| (*name, checker(history, truth))).collect()
+    those_for(truth).iter().map(|(name, checker)| (*name, checker(history, truth))).collect()
 }

@@ -146,7 +146,8 @@ mod tests {
 
     #[test]
     fn an_empty_history_has_a_page_too() {
-        let page = render("broke off", &Recording::broken_off(Vec::new(), "no leader", &Default::default()));
+        let truth = crate::model::Truth { broken_off: Some("no leader".into()), ..Default::default() };
+        let page = render("broke off", &Recording::complete(Vec::new(), truth));
         assert!(page.contains("no leader") && !page.contains("NaN"), "{page}");
     }
 }

@@ -35,14 +35,7 @@ impl Report {
             let path = dir.join(name);
             std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
         };
-        match &recording.truth {
-            Some(truth) => write(TRUTH, serde_json::to_string_pretty(truth)?)?,
-            // That of a former run here would be believed.
-            None => match std::fs::remove_file(dir.join(TRUTH)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-                _ => {}
-            },
-        }
+        write(TRUTH, serde_json::to_string_pretty(&recording.truth)?)?;
         write("history.edn", edn::write(&recording.history))?;
         write("report.txt", text.clone())?;
         write("report.html", html::render(&title, recording))?;

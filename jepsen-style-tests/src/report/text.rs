@@ -37,12 +37,9 @@ pub(super) fn counts(recording: &Recording) -> String {
     let count =
         |is: &dyn Fn(&Event) -> bool| recording.history.iter().filter(|entry| is(&entry.event)).count();
     let launches = |wanted| count(&|event| matches!(event, Event::Launch { phase, .. } if *phase == wanted));
-    let starts = recording.truth.as_ref().map_or_else(
-        || "starts not known".to_owned(),
-        |truth| format!("{} starts", truth.marks.values().flatten().filter(|mark| mark.starts).count()),
-    );
+    let starts = recording.truth.marks.values().flatten().filter(|mark| mark.starts).count();
     format!(
-        "launches: {} asked for, {} done, {} refused, {} unknown; {starts}, {} kills, {} samples\n",
+        "launches: {} asked for, {} done, {} refused, {} unknown; {starts} starts, {} kills, {} samples\n",
         launches(Phase::Invoked),
         launches(Phase::Ok),
         launches(Phase::Refused),

@@ -1,7 +1,7 @@
 //! Clients that come for the first time, and perhaps once more because the answer was lost.
 
 use crate::{AgentState, Client, Newcomer, Outcome, Registry, Subscribe, registry::Context};
-use muster_model::{Hello, Timestamp, Token};
+use muster_model::{FrameworkId, Hello, Timestamp, Token};
 
 impl Registry {
     pub(crate) fn first_subscribe(
@@ -10,10 +10,7 @@ impl Registry {
         subscribe: &Subscribe,
         to: &mut Context<'_>,
     ) -> Outcome {
-        let known = match self.newcomer(token) {
-            Some(Client::Framework(id)) if self.frameworks.contains(id) => Some(id.clone()),
-            _ => None,
-        };
+        let known = self.framework_of(token).cloned();
         let is_new = known.is_none();
         let outcome = self.subscribe(&Subscribe { framework_id: known, ..subscribe.clone() }, to);
         if is_new && let Outcome::Subscribed { framework_id, .. } = &outcome {
@@ -36,6 +33,14 @@ impl Registry {
             self.remember_newcomer(token, Client::Agent(agent_id.clone()), to.now);
         }
         outcome
+    }
+
+    /// The framework that came with this token, while it lives.
+    pub fn framework_of(&self, token: Token) -> Option<&FrameworkId> {
+        match self.newcomer(token)? {
+            Client::Framework(id) => self.frameworks.contains(id).then_some(id),
+            Client::Agent(_) => None,
+        }
     }
 
     fn newcomer(&self, token: Token) -> Option<&Client> {
