@@ -293,7 +293,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         // Freeing a large registry takes long.
         tokio::task::spawn_blocking(move || drop(old));
         tracing::info!(index = id.index, term = term_of(&id), "installed a snapshot");
-        Ok(())
+        point_async!(Point::SnapshotInstalled).await
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
