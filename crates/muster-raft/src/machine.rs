@@ -3,7 +3,7 @@
 use crate::{
     clock::Clock,
     store::{Store, lock, snapshot},
-    types::{LogId, LogPayload, Member, SnapshotMeta, StoredMembership, TypeConfig, term_of},
+    types::{LogId, LogPayload, Member, Proposal, SnapshotMeta, StoredMembership, TypeConfig, term_of},
 };
 use futures::{Stream, StreamExt};
 use muster_fault::{Point, planted, point_async};
@@ -65,6 +65,8 @@ struct State {
     begun: u64,
     /// A snapshot came in and nothing was applied since.
     installed: bool,
+    /// What a planted bug applies after the entry that follows it.
+    late: Option<(Index, Term, Proposal)>,
 }
 
 struct OpenReign {
@@ -87,7 +89,8 @@ impl Shared {
         let clock = Clock::new(registry.clock());
         let last = snapshot.as_ref().and_then(|meta| meta.last_log_id);
         let membership = snapshot.as_ref().map(|meta| meta.last_membership.clone()).unwrap_or_default();
-        let state = State { registry, last, membership, snapshot, reign: None, begun: 0, installed: false };
+        let (reign, begun, installed, late) = Default::default();
+        let state = State { registry, last, membership, snapshot, reign, begun, installed, late };
         Self { state: Mutex::new(state), clock }
     }
 
@@ -183,7 +186,15 @@ impl Machine {
                         state.registry.skip(index);
                         continue;
                     }
+                    if planted!(ReorderAfterSnapshot) && std::mem::take(&mut state.installed) {
+                        state.registry.skip(index);
+                        state.late = Some((index, term, proposal));
+                        continue;
+                    }
                     let applied = state.registry.apply(index, term, proposal.entry());
+                    if let Some((index, term, late)) = state.late.take() {
+                        state.registry.apply(index, term, late.entry());
+                    }
                     stamp = Some((term.0, first_ticket));
                     if state.reign.is_some() {
                         let (outcomes, changes) = (applied.outcomes, applied.changes);
