@@ -1,6 +1,6 @@
 //! The cluster under test: what it holds by its own word.
 
-use crate::history::{Event, Listed, Recorder, Usage};
+use crate::history::{Event, Held, Listed, Recorder, Usage};
 use crate::model::{KnownTask, Mark, Truth, is_command_of, read_marks, read_marks_in_order, slot_of};
 use anyhow::Context;
 use muster_model::TaskState;
@@ -66,12 +66,18 @@ impl Seen {
     }
 }
 
-/// Asks who leads, and the leader what the agents use, again and again, until it is dropped. Nobody leads at
+/// Asks who leads, how far the logs reach, and the leader what the agents use, again and again, until it is dropped. Nobody leads at
 /// times.
 pub async fn sample(cluster: &TestCluster, recorder: &Recorder, seen: &Seen) {
-    let mut leaders = BTreeSet::new();
+    let (mut leaders, mut logs) = (BTreeSet::new(), BTreeMap::new());
     loop {
         let said = cluster.statuses().await;
+        let masters: BTreeMap<_, _> =
+            said.iter().map(|(name, status)| (name.clone(), held(status))).collect();
+        if masters != logs {
+            logs.clone_from(&masters);
+            recorder.record("sampler", Event::Logs { masters });
+        }
         let leads = said.into_iter().filter(|(name, status)| is_leader(name, status));
         let leads = leads.map(|(name, status)| (status.fence.map_or(0, |fence| fence.term), name));
         let mut newest = None;
@@ -92,6 +98,16 @@ pub async fn sample(cluster: &TestCluster, recorder: &Recorder, seen: &Seen) {
             recorder.record("sampler", Event::Agents { agents });
         }
         tokio::time::sleep(SAMPLE).await;
+    }
+}
+
+fn held(status: &v1::GetRaftStatusResponse) -> Held {
+    Held {
+        disk: status.node_id,
+        takes_part: matches!(&*status.state, "leader" | "follower" | "candidate"),
+        last: status.last_log_index,
+        applied: status.applied_index,
+        state_hash: format!("{:016x}", status.state_hash),
     }
 }
 

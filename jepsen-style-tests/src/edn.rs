@@ -9,7 +9,7 @@ use crate::history::{Entry, Event, Phase};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-/// The whole history. What the sampler saw of resources is left out.
+/// The whole history. What the sampler saw of resources and of logs is left out.
 pub fn write(history: &[Entry]) -> String {
     let mut text = String::new();
     let (mut processes, mut index) = (Processes::default(), 0);
@@ -148,7 +148,7 @@ fn operation(entry: &Entry, processes: &mut Processes) -> Option<Operation> {
         Event::AgentId { agent, agent_id } => {
             info("agent-id", format!("{{:agent {}, :agent-id {}}}", string(agent), string(agent_id)))
         }
-        Event::Agents { .. } => return None,
+        Event::Agents { .. } | Event::Logs { .. } => return None,
     })
 }
 

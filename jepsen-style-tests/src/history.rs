@@ -167,6 +167,26 @@ pub enum Event {
         /// By host name.
         agents: BTreeMap<String, Usage>,
     },
+    /// What the masters that answer say of their logs.
+    Logs {
+        /// By name.
+        masters: BTreeMap<String, Held>,
+    },
+}
+
+/// How far a master's log reaches, by its own word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// The number of its disk, which a new one does not have.
+    pub disk: u64,
+    /// Whether it leads, follows or is a candidate.
+    pub takes_part: bool,
+    /// The last entry of its log.
+    pub last: u64,
+    /// The last one that it applied.
+    pub applied: u64,
+    /// The hash of its registry there, as a log shows it.
+    pub state_hash: String,
 }
 
 /// A task as the leader lists it.
