@@ -1,6 +1,7 @@
 //! What happened, in the order in which it was seen.
 
 use anyhow::Context;
+use muster_testkit::history::Kind;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -218,12 +219,12 @@ pub enum Phase {
 
 impl Phase {
     /// The word that Jepsen has for it.
-    pub fn jepsen(self) -> &'static str {
+    pub fn jepsen(self) -> Kind {
         match self {
-            Self::Invoked => "invoke",
-            Self::Ok => "ok",
-            Self::Refused => "fail",
-            Self::Unknown => "info",
+            Self::Invoked => Kind::Invoke,
+            Self::Ok => Kind::Ok,
+            Self::Refused => Kind::Fail,
+            Self::Unknown => Kind::Info,
         }
     }
 }
