@@ -78,7 +78,7 @@ impl Bug {
             Self::LoseKill => "a kill is answered and not kept",
             Self::StaleReads => "a master that led answers reads without asking whether it still does",
             Self::SkipAfterSnapshot => "the first entry after an installed snapshot is not applied",
-            Self::ReorderAfterSnapshot => "the first two entries after an installed snapshot are applied in the wrong order",
+            Self::ReorderAfterSnapshot => "entries after an installed snapshot are applied two by two, the later one first",
             Self::CountTwice => "a task's resources are offered again while it runs",
             Self::ForgetLaunches => "a new leader forgets launches that their agent has not accepted",
             Self::UnequalReplicas => "replicas come to states that depend on themselves",

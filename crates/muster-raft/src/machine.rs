@@ -27,6 +27,9 @@ const BATCH_ENTRIES: usize = 256;
 /// Batches that may wait for the leader to take them.
 const REIGN_BATCHES: usize = 64;
 
+/// Pairs of entries that a planted bug applies the wrong way round after a snapshot.
+const DISORDERS: u32 = 16;
+
 /// What a batch of committed entries did, in order.
 #[derive(Debug, Clone)]
 pub struct AppliedBatch {
@@ -65,8 +68,9 @@ struct State {
     begun: u64,
     /// A snapshot came in and nothing was applied since.
     installed: bool,
-    /// What a planted bug applies after the entry that follows it.
+    /// What a planted bug applies after the entry that follows it, and how often it does so yet.
     late: Option<(Index, Term, Proposal)>,
+    disorders: u32,
 }
 
 struct OpenReign {
@@ -89,8 +93,9 @@ impl Shared {
         let clock = Clock::new(registry.clock());
         let last = snapshot.as_ref().and_then(|meta| meta.last_log_id);
         let membership = snapshot.as_ref().map(|meta| meta.last_membership.clone()).unwrap_or_default();
-        let (reign, begun, installed, late) = Default::default();
-        let state = State { registry, last, membership, snapshot, reign, begun, installed, late };
+        let (reign, begun, installed, late, disorders) = Default::default();
+        let state =
+            State { registry, last, membership, snapshot, reign, begun, installed, late, disorders };
         Self { state: Mutex::new(state), clock }
     }
 
@@ -186,7 +191,8 @@ impl Machine {
                         state.registry.skip(index);
                         continue;
                     }
-                    if planted!(ReorderAfterSnapshot) && std::mem::take(&mut state.installed) {
+                    if planted!(ReorderAfterSnapshot) && state.late.is_none() && state.disorders > 0 {
+                        state.disorders -= 1;
                         state.registry.skip(index);
                         state.late = Some((index, term, proposal));
                         continue;
@@ -298,6 +304,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             state.membership = meta.last_membership.clone();
             state.snapshot = Some(meta.clone());
             state.installed = true;
+            state.disorders = DISORDERS;
             std::mem::replace(&mut state.registry, registry)
         };
         self.shared.clock.applied(self.shared.registry().clock(), term_of(&id), 0);
