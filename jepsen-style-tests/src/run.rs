@@ -134,7 +134,8 @@ pub async fn run(scenario: &Scenario, options: &Options) -> anyhow::Result<Repor
             let marks = crate::model::read_marks(cluster.dir()).unwrap_or_default();
             cluster.kill_all(cluster.master_names())?;
             let slots = cluster::slot_marks(&cluster).unwrap_or_default();
-            let known = Truth { marks, slots, error_lines, logs: logs(&cluster, &dir), ..Default::default() };
+            let (led, logs) = (cluster::led(&cluster), logs(&cluster, &dir));
+            let known = Truth { marks, slots, led, error_lines, logs, ..Default::default() };
             let broken = Recording::broken_off(history, &format!("{error:#}"), &known);
             return Report::write(&title, begun.elapsed(), &broken, dir);
         }
