@@ -1,6 +1,6 @@
 //! The cluster under test: what it holds by its own word.
 
-use crate::history::{Event, Listed, Recorder, Usage};
+use crate::history::{Event, Held, Listed, Recorder, Usage};
 use crate::model::{KnownTask, Mark, Truth, is_command_of, read_marks, read_marks_in_order, slot_of};
 use anyhow::Context;
 use muster_model::TaskState;
@@ -14,6 +14,8 @@ use tokio::sync::watch;
 const GONE: &str = "gone";
 /// Between two samples.
 const SAMPLE: Duration = Duration::from_millis(100);
+/// What a master logs when it begins to lead, and then the term.
+const LEADING: &str = " muster_raft::leadership: leading term=";
 /// More completed tasks than a run launches.
 const COMPLETED_MAX: u32 = 10_000;
 
@@ -66,12 +68,18 @@ impl Seen {
     }
 }
 
-/// Asks who leads, and the leader what the agents use, again and again, until it is dropped. Nobody leads at
+/// Asks who leads, how far the logs reach, and the leader what the agents use, again and again, until it is dropped. Nobody leads at
 /// times.
 pub async fn sample(cluster: &TestCluster, recorder: &Recorder, seen: &Seen) {
-    let (mut leaders, mut served) = (BTreeSet::new(), None);
+    let (mut leaders, mut logs, mut served) = (BTreeSet::new(), BTreeMap::new(), None);
     loop {
         let said = cluster.statuses().await;
+        let masters: BTreeMap<_, _> =
+            said.iter().map(|(name, status)| (name.clone(), held(status))).collect();
+        if masters != logs {
+            logs.clone_from(&masters);
+            recorder.record("sampler", Event::Logs { masters });
+        }
         let leads = said.into_iter().filter(|(name, status)| is_leader(name, status));
         let leads = leads.map(|(name, status)| (status.fence.map_or(0, |fence| fence.term), name));
         let mut newest = None;
@@ -98,6 +106,16 @@ pub async fn sample(cluster: &TestCluster, recorder: &Recorder, seen: &Seen) {
             served = serves;
         }
         tokio::time::sleep(SAMPLE).await;
+    }
+}
+
+fn held(status: &v1::GetRaftStatusResponse) -> Held {
+    Held {
+        disk: status.node_id,
+        takes_part: matches!(&*status.state, "leader" | "follower" | "candidate"),
+        last: status.last_log_index,
+        applied: status.applied_index,
+        state_hash: format!("{:016x}", status.state_hash),
     }
 }
 
@@ -196,6 +214,24 @@ pub async fn census(cluster: &TestCluster, framework: &str, id: &str) -> anyhow:
     Ok(Event::Census { alive, listed })
 }
 
+/// Which master began to lead in which term, by its own log.
+pub fn led(cluster: &TestCluster) -> Vec<(String, u64)> {
+    let masters = cluster.master_names();
+    let mut led = Vec::new();
+    for (name, log) in cluster.logs().into_iter().filter(|(name, _)| masters.contains(name)) {
+        let text = std::fs::read(log).unwrap_or_default();
+        let terms = String::from_utf8_lossy(&text).lines().filter_map(term_led).collect::<Vec<_>>();
+        led.extend(terms.into_iter().map(|term| (name.clone(), term)));
+    }
+    led
+}
+
+/// The term in a line with which a master begins to lead.
+fn term_led(line: &str) -> Option<u64> {
+    let (_, rest) = line.split_once(LEADING)?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
 /// What the masters hold, and what the tasks wrote. For a cluster that is at rest.
 pub async fn truth(cluster: &TestCluster) -> anyhow::Result<Truth> {
     let mut operator = cluster.operator();
@@ -211,6 +247,7 @@ pub async fn truth(cluster: &TestCluster) -> anyhow::Result<Truth> {
     Ok(Truth {
         marks: read_marks(cluster.dir())?,
         slots: slot_marks(cluster)?,
+        led: led(cluster),
         alive: alive(cluster)?,
         totals,
         tasks,
@@ -235,4 +272,19 @@ fn alive(cluster: &TestCluster) -> anyhow::Result<Vec<String>> {
     let started: BTreeSet<String> = slot_marks(cluster)?.into_iter().map(|mark| mark.task).collect();
     let alive = started.into_iter().filter(|task| lines.iter().any(|line| is_command_of(line, task)));
     Ok(alive.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_terms_in_which_a_master_led_are_read_of_its_log() {
+        let lines = [
+            "2026-11-26T07:13:25.404130Z  INFO muster_raft::leadership: leading term=12",
+            "2026-11-26T07:13:26.546325Z  INFO muster_raft::leadership: following term=2",
+            "2026-11-26T07:13:25.459655Z  INFO muster_master::lead: leading term=1",
+        ];
+        assert_eq!(lines.map(term_led), [Some(12), None, None]);
+    }
 }

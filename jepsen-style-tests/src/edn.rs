@@ -1,27 +1,25 @@
 //! A history in Jepsen's own form, for its tools: one map for each line,
 //! `{:index 0, :time 12000, :process 0, :type :invoke, :f :launch, :value {..}}`.
 //!
-//! Jepsen's processes do one thing at a time, our frameworks do many. So each launch that is open has a
-//! process for itself; one whose launch was decided takes the next, one whose launch stayed unknown is never
-//! used again.
+//! Jepsen's processes are numbers, and do one thing at a time; our frameworks do many. So each launch that is open has a
+//! process for itself, and one whose launch was decided takes the next. Whoever writes, reads or orders has a number of
+//! its own. A process whose operation stayed unknown is never used again. What was merely seen has a name for a process.
 
 use crate::history::{Entry, Event, Phase};
+use muster_testkit::history::{Kind, edn};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-/// The whole history. What the sampler saw of resources is left out.
+/// The whole history. What the sampler saw of resources and of logs is left out.
 pub fn write(history: &[Entry]) -> String {
     let mut text = String::new();
     let (mut processes, mut index) = (Processes::default(), 0);
     for entry in history {
-        let Some(op) = operation(entry, &mut processes) else { continue };
-        let time = entry.at_us.saturating_mul(1000);
-        let Operation { process, kind, f, value } = op;
+        let Some(Operation { process, kind, f, value }) = operation(entry, &mut processes) else { continue };
+        let (time, process, value) = (entry.at_us.saturating_mul(1000), &*process, &value);
         // A string takes whatever is written to it.
-        let _ = writeln!(
-            text,
-            "{{:index {index}, :time {time}, :process {process}, :type :{kind}, :f :{f}, :value {value}}}"
-        );
+        let _ = writeln!(text, "{}", edn::Line { index, time, process, kind, f, value, error: None });
         index += 1;
     }
     text
@@ -29,156 +27,116 @@ pub fn write(history: &[Entry]) -> String {
 
 struct Operation {
     process: String,
-    kind: &'static str,
+    kind: Kind,
     f: &'static str,
-    value: String,
+    value: Value,
 }
 
-/// Who does which launch.
+/// Who does what.
 #[derive(Default)]
 struct Processes {
+    /// By what is done: a launch's task, or whoever does one thing at a time.
     open: BTreeMap<String, u64>,
+    /// Of launches that were decided.
     free: BTreeSet<u64>,
+    /// Of those who do one thing at a time, between two operations.
+    own: BTreeMap<String, u64>,
     next: u64,
 }
 
 impl Processes {
-    fn invoke(&mut self, task: &str) -> u64 {
-        let process = self.free.pop_first().unwrap_or_else(|| {
-            self.next += 1;
-            self.next - 1
-        });
-        self.open.insert(task.into(), process);
-        process
+    fn another(next: &mut u64) -> u64 {
+        *next += 1;
+        *next - 1
     }
 
-    fn done(&mut self, task: &str, known: bool) -> Option<u64> {
+    /// The process of a launch; none when it is decided that was not asked for, or was given up.
+    fn launch(&mut self, task: &str, phase: Phase) -> Option<u64> {
+        if phase == Phase::Invoked {
+            let process = self.free.pop_first().unwrap_or_else(|| Self::another(&mut self.next));
+            self.open.insert(task.into(), process);
+            return Some(process);
+        }
         let process = self.open.remove(task)?;
-        if known {
+        if phase != Phase::Unknown {
             self.free.insert(process);
+        }
+        Some(process)
+    }
+
+    /// The process of somebody who does one thing at a time; none as above.
+    fn own(&mut self, name: &str, phase: Phase) -> Option<u64> {
+        if phase == Phase::Invoked {
+            let process = self.own.remove(name).unwrap_or_else(|| Self::another(&mut self.next));
+            // One that it had not done with stays open, and its process with it.
+            self.open.insert(name.into(), process);
+            return Some(process);
+        }
+        let process = self.open.remove(name)?;
+        if phase != Phase::Unknown {
+            self.own.insert(name.into(), process);
         }
         Some(process)
     }
 }
 
 fn operation(entry: &Entry, processes: &mut Processes) -> Option<Operation> {
-    let info = |f, value| Operation { process: keyword(&entry.process), kind: "info", f, value };
-    let framework = string(&entry.process);
+    let who = &*entry.process;
+    let of = |process: Option<u64>, phase: Phase, f, value| {
+        // What nobody asked for was seen.
+        let kind = if process.is_some() { phase.jepsen() } else { Kind::Info };
+        let process = process.map_or_else(|| edn::keyword(who), |process| process.to_string());
+        Operation { process, kind, f, value }
+    };
+    let info = |f, value| of(None, Phase::Unknown, f, value);
     Some(match &entry.event {
         Event::Launch { phase, task, agent, needs } => {
-            let process = match phase {
-                Phase::Invoked => Some(processes.invoke(task)),
-                Phase::Ok | Phase::Refused => processes.done(task, true),
-                Phase::Unknown => processes.done(task, false),
-            };
-            let kind = phase.jepsen();
-            let mut value = format!("{{:task {}, :framework {framework}", string(task));
+            let mut value = json!({"task": task, "framework": who});
             if *phase == Phase::Invoked {
-                let needs: Vec<_> =
-                    needs.iter().map(|(kind, milli)| format!("{} {milli}", string(kind))).collect();
-                let _ = write!(value, ", :agent {}, :needs-milli {{{}}}", string(agent), needs.join(", "));
+                value["agent"] = json!(agent);
+                value["needs-milli"] = json!(needs);
             }
-            value.push('}');
-            let process = process.map_or_else(|| keyword(&entry.process), |process| process.to_string());
-            Operation { process, kind, f: "launch", value }
+            of(processes.launch(task, *phase), *phase, "launch", value)
         }
-        Event::Write { phase, value } => Operation {
-            process: keyword(&entry.process),
-            kind: phase.jepsen(),
-            f: "write",
-            value: value.to_string(),
-        },
-        Event::Read { phase, value } => Operation {
-            process: keyword(&entry.process),
-            kind: phase.jepsen(),
-            f: "read",
-            value: value.map_or_else(|| "nil".into(), |value| value.to_string()),
-        },
-        Event::Operate { phase, target, .. } => Operation {
-            process: keyword(&entry.process),
-            kind: phase.jepsen(),
-            f: "teardown",
-            value: string(target),
-        },
-        Event::Look { phase, target, there } => Operation {
-            process: keyword(&entry.process),
-            kind: phase.jepsen(),
-            f: "look",
-            value: format!(
-                "[{} {}]",
-                string(target),
-                there.map_or_else(|| "nil".into(), |there| there.to_string())
-            ),
-        },
-        Event::Asks { tasks } => info("reconcile", format!("[{}]", strings(tasks))),
-        Event::Keeps { slots } => info("keeps", slots.to_string()),
+        Event::Write { phase, value } => of(processes.own(who, *phase), *phase, "write", json!(value)),
+        Event::Read { phase, value } => of(processes.own(who, *phase), *phase, "read", json!(value)),
+        Event::Operate { phase, target, .. } => {
+            of(processes.own(who, *phase), *phase, "teardown", json!(target))
+        }
+        Event::Look { phase, target, there } => {
+            of(processes.own(who, *phase), *phase, "look", json!([target, there]))
+        }
+        Event::Asks { tasks } => info("reconcile", json!(tasks)),
+        Event::Keeps { slots } => info("keeps", json!(slots)),
         Event::Census { alive, listed } => {
-            let listed: Vec<_> = listed.iter().map(|one| one.task.clone()).collect();
-            info("census", format!("{{:alive [{}], :listed [{}]}}", strings(alive), strings(&listed)))
+            let listed: Vec<_> = listed.iter().map(|one| &one.task).collect();
+            info("census", json!({"alive": alive, "listed": listed}))
         }
-        Event::Kill { task } => info("kill-task", format!("{{:task {}}}", string(task))),
-        Event::Update { task, state, terminal, durable, reason } => info(
-            "update",
-            format!(
-                "{{:task {}, :state {}, :terminal {terminal}, :durable {durable}, :reason {}}}",
-                string(task),
-                string(state),
-                string(reason)
-            ),
-        ),
-        Event::Registered { framework_id } => {
-            info("registered", format!("{{:framework-id {}}}", string(framework_id)))
+        Event::Kill { task } => info("kill-task", json!({"task": task})),
+        Event::Update { task, state, terminal, durable, reason } => {
+            let mut value = json!({"task": task, "state": state, "terminal": terminal, "durable": durable});
+            value["reason"] = json!(reason);
+            info("update", value)
         }
-        Event::Reregistered => info("reregistered", "nil".into()),
-        Event::Disconnected => info("disconnected", "nil".into()),
-        Event::Error { message } => info("error", string(message)),
+        Event::Registered { framework_id } => info("registered", json!({"framework-id": framework_id})),
+        Event::Reregistered => info("reregistered", Value::Null),
+        Event::Disconnected => info("disconnected", Value::Null),
+        Event::Error { message } => info("error", json!(message)),
         Event::Nemesis { fault, target, begins, bit } => {
             let f = if *begins { "fault-begins" } else { "fault-ends" };
-            let bit = bit.as_deref().map_or_else(|| "nil".into(), string);
-            info(f, format!("{{:fault {}, :target {}, :bit {bit}}}", string(fault), string(target)))
+            info(f, json!({"fault": fault, "target": target, "bit": bit}))
         }
         Event::Said { fault, member, line } => {
-            let value = [("fault", fault), ("member", member), ("line", line)];
-            let value: Vec<_> = value.iter().map(|(key, text)| format!(":{key} {}", string(text))).collect();
-            info("said", format!("{{{}}}", value.join(", ")))
+            info("said", json!({"fault": fault, "member": member, "line": line}))
         }
-        Event::Leads { leader, term } => {
-            info("leads", format!("{{:leader {}, :term {term}}}", string(leader)))
-        }
+        Event::Leads { leader, term } => info("leads", json!({"leader": leader, "term": term})),
         Event::AgentId { agent, agent_id } => {
-            info("agent-id", format!("{{:agent {}, :agent-id {}}}", string(agent), string(agent_id)))
+            info("agent-id", json!({"agent": agent, "agent-id": agent_id}))
         }
-        Event::Serves { leader } => info("serves", leader.as_deref().map_or_else(|| "nil".into(), string)),
-        Event::Back { after_ms } => info("back", format!("{{:after-ms {after_ms}}}")),
-        Event::Agents { .. } => return None,
+        Event::Serves { leader } => info("serves", json!(leader)),
+        Event::Back { after_ms } => info("back", json!({"after-ms": after_ms})),
+        Event::Agents { .. } | Event::Logs { .. } => return None,
     })
-}
-
-/// A name as a keyword; what may not stand in one is replaced.
-fn keyword(name: &str) -> String {
-    let allowed = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
-    format!(":{}", name.chars().map(allowed).collect::<String>())
-}
-
-fn strings(texts: &[String]) -> String {
-    texts.iter().map(|text| string(text)).collect::<Vec<_>>().join(" ")
-}
-
-fn string(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            '\n' => quoted.push_str("\\n"),
-            '\r' => quoted.push_str("\\r"),
-            '\t' => quoted.push_str("\\t"),
-            c if c.is_control() => _ = write!(quoted, "\\u{:04x}", u32::from(c)),
-            c => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    quoted
 }
 
 #[cfg(test)]
@@ -221,10 +179,41 @@ mod tests {
             launch("t1", Phase::Unknown),
             launch("t2", Phase::Invoked),
             launch("t2", Phase::Ok),
+            // Too late: it was given up.
+            launch("t1", Phase::Ok),
         ];
         let text = write(&history);
         assert!(text.contains(":process 0, :type :info, :f :launch"));
         assert!(text.contains(":process 1, :type :invoke, :f :launch"));
+        assert!(text.contains(":process :f1, :type :info, :f :launch"));
+    }
+
+    #[test]
+    fn whoever_reads_or_writes_has_a_number_until_an_outcome_is_unknown() {
+        let writes = |who: &str, phase| entry(who, Event::Write { phase, value: 7 });
+        let history = [
+            writes("register-w0", Phase::Invoked),
+            writes("register-w1", Phase::Invoked),
+            writes("register-w0", Phase::Unknown),
+            writes("register-w1", Phase::Ok),
+            launch("t1", Phase::Invoked),
+            writes("register-w0", Phase::Invoked),
+            writes("register-w1", Phase::Invoked),
+            writes("register-w1", Phase::Refused),
+            writes("register-w0", Phase::Ok),
+        ];
+        let text = write(&history);
+        let short: Vec<_> = text
+            .lines()
+            .map(|line| {
+                let (_, rest) = line.split_once(":process ").unwrap();
+                rest.split_once(", :f").unwrap().0.replace(", :type :", " ")
+            })
+            .collect();
+        let expected = [
+            "0 invoke", "1 invoke", "0 info", "1 ok", "2 invoke", "3 invoke", "1 invoke", "1 fail", "3 ok",
+        ];
+        assert_eq!(short, expected);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What happened, in the order in which it was seen.
 
 use anyhow::Context;
+use muster_testkit::history::Kind;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -177,6 +178,26 @@ pub enum Event {
         /// By host name.
         agents: BTreeMap<String, Usage>,
     },
+    /// What the masters that answer say of their logs.
+    Logs {
+        /// By name.
+        masters: BTreeMap<String, Held>,
+    },
+}
+
+/// How far a master's log reaches, by its own word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// The number of its disk, which a new one does not have.
+    pub disk: u64,
+    /// Whether it leads, follows or is a candidate.
+    pub takes_part: bool,
+    /// The last entry of its log.
+    pub last: u64,
+    /// The last one that it applied.
+    pub applied: u64,
+    /// The hash of its registry there, as a log shows it.
+    pub state_hash: String,
 }
 
 /// A task as the leader lists it.
@@ -208,12 +229,12 @@ pub enum Phase {
 
 impl Phase {
     /// The word that Jepsen has for it.
-    pub fn jepsen(self) -> &'static str {
+    pub fn jepsen(self) -> Kind {
         match self {
-            Self::Invoked => "invoke",
-            Self::Ok => "ok",
-            Self::Refused => "fail",
-            Self::Unknown => "info",
+            Self::Invoked => Kind::Invoke,
+            Self::Ok => Kind::Ok,
+            Self::Refused => Kind::Fail,
+            Self::Unknown => Kind::Info,
         }
     }
 }

@@ -35,6 +35,9 @@ pub struct Truth {
     /// Each master's log, which lies beside in files of its own.
     #[serde(skip)]
     pub logs: BTreeMap<String, Vec<LogEntry>>,
+    /// Which master began to lead in which term, by the line that each of them logs then.
+    #[serde(default)]
+    pub led: Vec<(String, u64)>,
     /// Lines of the members' logs that tell of an error.
     pub error_lines: Vec<String>,
     /// Processes that were left over.

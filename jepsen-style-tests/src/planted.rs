@@ -27,12 +27,14 @@ pub const ALL: &[Planted] = &[
     planted("skip-sync", "power-cut-all", None),
     planted("vote-for-all", "mixed", None),
     planted("ack-before-commit", "leader-half-cut", None),
+    planted("ack-launch-before-commit", "partitions", None),
     planted("forget-offer-term", "leader-kills", Some(3)),
     planted("drop-updates", "leader-kills", None),
     planted("restart-launch", "agent-kills", Some(2)),
     planted("lose-kill", "leader-kills", None),
     planted("stale-reads", "leader-pauses", None),
     planted("skip-after-snapshot", "snapshots", None),
+    planted("reorder-after-snapshot", "snapshots", None),
     planted("count-twice", "leader-kills", None),
     planted("forget-launches", "leader-kills", None),
     planted("unequal-replicas", "leader-kills", Some(3)),
@@ -62,7 +64,7 @@ pub fn try_all(
         );
     };
     let mut all = true;
-    say(&format!("{:<20} {:<18} {:>6}  {}\n", "BUG", "SCENARIO", "TIME", "FOUND BY"))?;
+    say(&format!("{:<24} {:<18} {:>6}  {}\n", "BUG", "SCENARIO", "TIME", "FOUND BY"))?;
     for one in bugs {
         let environment =
             [("MUSTER_BIN".into(), exe.clone()), ("MUSTER_PLANT".into(), one.bug.into())].into();
@@ -75,7 +77,7 @@ pub fn try_all(
             Ended::Skipped => "skipped: this machine lacks what the scenario needs".into(),
         };
         all &= done.ended == Ended::Broken;
-        say(&format!("{:<20} {:<18} {:>5.0}s  {found}\n", one.bug, one.scenario, done.took_s))?;
+        say(&format!("{:<24} {:<18} {:>5.0}s  {found}\n", one.bug, one.scenario, done.took_s))?;
     }
     Ok(all)
 }

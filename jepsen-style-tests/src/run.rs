@@ -134,8 +134,9 @@ pub async fn run(scenario: &Scenario, options: &Options) -> anyhow::Result<Repor
             let marks = crate::model::read_marks(cluster.dir()).unwrap_or_default();
             cluster.kill_all(cluster.master_names())?;
             let slots = cluster::slot_marks(&cluster).unwrap_or_default();
-            let (logs, broken_off) = (logs(&cluster, &dir), Some(format!("{error:#}")));
-            let known = Truth { marks, slots, error_lines, logs, broken_off, ..Default::default() };
+            let (led, logs) = (cluster::led(&cluster), logs(&cluster, &dir));
+            let broken_off = Some(format!("{error:#}"));
+            let known = Truth { marks, slots, led, error_lines, logs, broken_off, ..Default::default() };
             let broken = Recording::complete(history, known);
             return Report::write(&title, begun.elapsed(), &broken, dir);
         }

@@ -2,6 +2,7 @@
 
 use crate::AgentConfig;
 use futures::stream;
+use muster_fault::{Point, point_async};
 use muster_model::{AgentCall, Fence, Session};
 use muster_node::{Down as Said, Input};
 use muster_proto::{
@@ -193,6 +194,10 @@ async fn open(mut client: Client, waiting: Waiting) -> Result<Down, Status> {
     let waiting = waiting.lock_owned().await;
     let frames = stream::unfold(waiting, async |mut waiting| {
         let (leader, session, call) = waiting.recv().await?;
+        if let Err(error) = point_async!(Point::AgentSend).await {
+            warn!(%error, "the stream to the master ends");
+            return None;
+        }
         let frame = AgentFrame { fence: Some(wire_fence(leader)), ..agent_frame(session, &call) };
         Some((frame, waiting))
     });

@@ -9,11 +9,11 @@ use crate::{
 use muster_allocator::{Refused, Wishes};
 use muster_fault::planted;
 use muster_model::{
-    AcceptOutcome, AgentEvent, AgentId, BadTask, CallOutcome, Event, FrameworkId, OfferId, Reason, Resources,
-    Role, SchedulerCall, SchedulerEvent, Sealed, Source, Status, TaskKey, TaskOutcome, TaskSpec, TaskState,
-    Timestamp, WallTime,
+    AcceptOutcome, AgentEvent, AgentId, BadTask, CallOutcome, Event, FrameworkId, Index, OfferId, Reason,
+    Resources, Role, SchedulerCall, SchedulerEvent, Sealed, Source, Status, TaskKey, TaskOutcome, TaskSpec,
+    TaskState, Timestamp, WallTime,
 };
-use muster_registry::{Command, Launch, Registry, Subscribe};
+use muster_registry::{Command, Entry, Launch, Outcome, Registry, Subscribe};
 use std::collections::BTreeSet;
 
 impl Leader {
@@ -234,7 +234,29 @@ impl Leader {
         };
         let accepting = Accepting { conn, call, framework_id, agent_id, offers, offered, tasks, refuse_ms };
         let command = if bad.is_empty() { Command::Launch(launch) } else { Command::LaunchSome(launch, bad) };
+        if planted!(AckLaunchBeforeCommit) {
+            self.answer_ahead(now, registry, conn, call, &command, effects);
+        }
         self.propose(command, Waiting::Accept(Box::new(accepting)), effects);
+    }
+
+    /// A planted bug: answers an ACCEPT as if it came out of the log next.
+    fn answer_ahead(
+        &self,
+        now: Timestamp,
+        registry: &Registry,
+        conn: ConnId,
+        call: u64,
+        command: &Command,
+        effects: &mut Vec<Effect>,
+    ) {
+        let commands = vec![command.clone()];
+        let entry = Entry { term: self.term, at: now, commands, ..Entry::default() };
+        let next = Index(registry.applied().0 + 1);
+        let outcomes = registry.clone().apply(next, self.term, &entry).outcomes;
+        if let Some(Outcome::Launched(outcome)) = outcomes.into_iter().next() {
+            answer(conn, call, CallOutcome::Accepted(outcome), effects);
+        }
     }
 
     /// The offers, if all of them stand, are this framework's, and are of one agent and role; else none.

@@ -3,6 +3,7 @@
 use crate::route::{DOWN_QUEUE, Down, Kind, LinkItem, Route, Routes, Sink, ToLeader};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
+use muster_fault::{Point, point_async};
 use muster_model::{AgentEvent, Call, Event, Fence, SchedulerEvent, Session};
 use muster_proto::{
     WireError,
@@ -110,7 +111,8 @@ impl Door {
         let ended = cut.clone();
         let frames = ReceiverStream::new(queue)
             .take_while(|down| std::future::ready(!matches!(down, Down::Close)))
-            .filter_map(move |down| std::future::ready(to_frame(kind, down).map(Ok)))
+            .filter_map(move |down| std::future::ready(to_frame(kind, down)))
+            .then(move |frame| send(kind, frame))
             .take_until(cut.cancelled_owned());
         // However the stream ends, its client's task ends too.
         let guard = ended.drop_guard();
@@ -120,6 +122,16 @@ impl Door {
         });
         Response::new(Box::pin(frames))
     }
+}
+
+/// Lets a frame go down to its client.
+async fn send(kind: Kind, frame: Bytes) -> Result<Bytes, Status> {
+    let point = match kind {
+        Kind::Agent => Point::ToAgent,
+        Kind::Scheduler => Point::ToFramework,
+    };
+    point_async!(point).await.map_err(|error| Status::unavailable(error.to_string()))?;
+    Ok(frame)
 }
 
 fn to_frame(kind: Kind, down: Down) -> Option<Bytes> {

@@ -6,6 +6,7 @@ use crate::{
     route::{Down, Kind, LinkItem, RemoteRoute, Route, Routes, Sink, ToLeader, UP_QUEUE},
 };
 use futures::{Stream, StreamExt};
+use muster_fault::{Point, point_async};
 use muster_model::{Event, Fence};
 use muster_proto::v1::{self, link_down, link_service_client::LinkServiceClient, link_up};
 use std::{
@@ -155,6 +156,11 @@ async fn link_down_task(
 ) {
     let mut waiting = Vec::with_capacity(ITEMS_AT_ONCE);
     while events.recv_many(&mut waiting, ITEMS_AT_ONCE).await > 0 {
+        if let Err(error) = point_async!(Point::ToLink).await {
+            tracing::warn!(%error, "a link ends");
+            let _ = down.send(Err(Status::unavailable(error.to_string()))).await; // the other side may be gone
+            return;
+        }
         let (mut items, mut bytes) = (Vec::with_capacity(waiting.len()), 0);
         for event in waiting.drain(..) {
             let (client, item) = match event {

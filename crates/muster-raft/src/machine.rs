@@ -3,7 +3,7 @@
 use crate::{
     clock::Clock,
     store::{Store, lock, snapshot},
-    types::{LogId, LogPayload, Member, SnapshotMeta, StoredMembership, TypeConfig, term_of},
+    types::{LogId, LogPayload, Member, Proposal, SnapshotMeta, StoredMembership, TypeConfig, term_of},
 };
 use futures::{Stream, StreamExt};
 use muster_fault::{Point, planted, point_async};
@@ -26,6 +26,9 @@ pub(crate) type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotFile>
 const BATCH_ENTRIES: usize = 256;
 /// Batches that may wait for the leader to take them.
 const REIGN_BATCHES: usize = 64;
+
+/// Pairs of entries that a planted bug applies the wrong way round after a snapshot.
+const DISORDERS: u32 = 16;
 
 /// What a batch of committed entries did, in order.
 #[derive(Debug, Clone)]
@@ -65,6 +68,9 @@ struct State {
     begun: u64,
     /// A snapshot came in and nothing was applied since.
     installed: bool,
+    /// What a planted bug applies after the entry that follows it, and how often it does so yet.
+    late: Option<(Index, Term, Proposal)>,
+    disorders: u32,
 }
 
 struct OpenReign {
@@ -87,7 +93,9 @@ impl Shared {
         let clock = Clock::new(registry.clock());
         let last = snapshot.as_ref().and_then(|meta| meta.last_log_id);
         let membership = snapshot.as_ref().map(|meta| meta.last_membership.clone()).unwrap_or_default();
-        let state = State { registry, last, membership, snapshot, reign: None, begun: 0, installed: false };
+        let (reign, begun, installed, late, disorders) = Default::default();
+        let state =
+            State { registry, last, membership, snapshot, reign, begun, installed, late, disorders };
         Self { state: Mutex::new(state), clock }
     }
 
@@ -183,7 +191,16 @@ impl Machine {
                         state.registry.skip(index);
                         continue;
                     }
+                    if planted!(ReorderAfterSnapshot) && state.late.is_none() && state.disorders > 0 {
+                        state.disorders -= 1;
+                        state.registry.skip(index);
+                        state.late = Some((index, term, proposal));
+                        continue;
+                    }
                     let applied = state.registry.apply(index, term, proposal.entry());
+                    if let Some((index, term, late)) = state.late.take() {
+                        state.registry.apply(index, term, late.entry());
+                    }
                     stamp = Some((term.0, first_ticket));
                     if state.reign.is_some() {
                         let (outcomes, changes) = (applied.outcomes, applied.changes);
@@ -287,13 +304,14 @@ impl RaftStateMachine<TypeConfig> for Machine {
             state.membership = meta.last_membership.clone();
             state.snapshot = Some(meta.clone());
             state.installed = true;
+            state.disorders = DISORDERS;
             std::mem::replace(&mut state.registry, registry)
         };
         self.shared.clock.applied(self.shared.registry().clock(), term_of(&id), 0);
         // Freeing a large registry takes long.
         tokio::task::spawn_blocking(move || drop(old));
         tracing::info!(index = id.index, term = term_of(&id), "installed a snapshot");
-        Ok(())
+        point_async!(Point::SnapshotInstalled).await
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {

@@ -1,6 +1,7 @@
 //! Wall clocks of members that are wrong: libfaketime is loaded before a member and reads what the time is to be off
 //! from a file, each time anew. Monotonic clocks stay true.
 
+use crate::history::Fault;
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 
@@ -55,6 +56,7 @@ fn set(file: &Path, seconds: i64) -> anyhow::Result<()> {
 #[must_use = "the clock is right at once"]
 pub struct Skewed {
     file: PathBuf,
+    pub(crate) recorded: Fault,
 }
 
 impl Skewed {
@@ -63,7 +65,7 @@ impl Skewed {
         if !file.is_file() {
             bail!("{name} goes by the machine's clock: start the cluster with Plan::clocks");
         }
-        let skewed = Self { file };
+        let skewed = Self { file, recorded: Fault::default() };
         skewed.set(seconds)?;
         Ok(skewed)
     }

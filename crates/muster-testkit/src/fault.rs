@@ -1,5 +1,6 @@
 //! Faults of the network. Each lasts as long as its handle.
 
+use crate::history::Fault;
 use crate::hosts::{Hosts, Link, run};
 use crate::network::{Network, cable::Cable, way::Way};
 use anyhow::{Context, bail};
@@ -36,7 +37,7 @@ pub struct Traffic {
 /// Bytes that were held back go on when it heals; between hosts the kernel sends again what was dropped.
 #[derive(Debug)]
 #[must_use = "it heals at once"]
-pub struct Cut(Kind);
+pub struct Cut(Kind, pub(crate) Fault);
 
 #[derive(Debug)]
 enum Kind {
@@ -48,14 +49,14 @@ impl Cut {
     pub(crate) fn of_proxies(network: &Network, ways: Vec<Arc<Way>>) -> Self {
         let before = held(&ways);
         ways.iter().for_each(|way| way.cut());
-        Self(Kind::Held { cables: network.cables_of(&ways), before, ways })
+        Self(Kind::Held { cables: network.cables_of(&ways), before, ways }, Fault::default())
     }
 
     pub(crate) fn of_hosts(hosts: &Arc<Hosts>, pairs: Vec<(String, String)>) -> anyhow::Result<Self> {
         let links: Vec<_> = pairs.iter().map(|(from, to)| hosts.link(from, to)).collect::<Result<_, _>>()?;
         let before = hosts.board.dropped(&links)?;
         hosts.board.cut(&links)?;
-        Ok(Self(Kind::Dropped { hosts: hosts.clone(), pairs, links, before }))
+        Ok(Self(Kind::Dropped { hosts: hosts.clone(), pairs, links, before }, Fault::default()))
     }
 
     /// Bytes that it held back; between hosts, that it dropped, whatever was tried again.
@@ -130,12 +131,13 @@ pub struct Delayed {
     ways: Vec<Arc<Way>>,
     latency: Duration,
     jitter: Duration,
+    pub(crate) recorded: Fault,
 }
 
 impl Delayed {
     pub(crate) fn new(ways: Vec<Arc<Way>>, latency: Duration, jitter: Duration) -> Self {
         ways.iter().for_each(|way| way.delay(latency, jitter));
-        Self { ways, latency, jitter }
+        Self { ways, latency, jitter, recorded: Fault::default() }
     }
 }
 
@@ -151,13 +153,14 @@ impl Drop for Delayed {
 pub struct Lossy {
     hosts: Arc<Hosts>,
     host: Ipv4Addr,
+    pub(crate) recorded: Fault,
 }
 
 impl Lossy {
     pub(crate) fn new(hosts: &Arc<Hosts>, name: &str, percent: u8) -> anyhow::Result<Self> {
         let host = hosts.address(name)?;
         hosts.board.lose(host, percent)?;
-        Ok(Self { hosts: hosts.clone(), host })
+        Ok(Self { hosts: hosts.clone(), host, recorded: Fault::default() })
     }
 
     /// Packets that were lost.
@@ -179,6 +182,7 @@ impl Drop for Lossy {
 #[must_use = "it is plugged in at once"]
 pub struct Unplugged {
     plug: String,
+    pub(crate) recorded: Fault,
 }
 
 impl Unplugged {
@@ -186,7 +190,7 @@ impl Unplugged {
         hosts.address(name)?;
         let plug = hosts.plug(name);
         run("ip", &["link", "set", &plug, "down"], "")?;
-        Ok(Self { plug })
+        Ok(Self { plug, recorded: Fault::default() })
     }
 }
 
@@ -203,6 +207,7 @@ impl Drop for Unplugged {
 #[must_use = "it is over at once"]
 pub struct Throttled {
     plug: String,
+    pub(crate) recorded: Fault,
 }
 
 impl Throttled {
@@ -214,7 +219,7 @@ impl Throttled {
         let (plug, rate) = (hosts.plug(name), format!("{kbit}kbit"));
         let how = ["root", "tbf", "rate", &rate, "burst", "16kb", "latency", Self::WAIT];
         run("tc", &[&["qdisc", "add", "dev", &plug], how.as_slice()].concat(), "")?;
-        Ok(Self { plug })
+        Ok(Self { plug, recorded: Fault::default() })
     }
 
     /// Packets that had to wait or were dropped.

@@ -47,6 +47,7 @@ mod disk;
 mod fail_points;
 pub mod fake;
 mod fault;
+pub mod history;
 pub mod hosts;
 mod leftovers;
 mod limits;

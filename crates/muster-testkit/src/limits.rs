@@ -1,5 +1,6 @@
 //! Members that are short of something: open files, processor time, or memory.
 
+use crate::history::Fault;
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use std::collections::BTreeSet;
@@ -14,6 +15,7 @@ pub struct FewFiles {
     process: Pid,
     former: Rlimit,
     limit: u64,
+    pub(crate) recorded: Fault,
 }
 
 impl FewFiles {
@@ -23,7 +25,7 @@ impl FewFiles {
         // The hard limit stays: not everybody may raise it again.
         let maximum = hard_limit(process)?;
         let former = prlimit(Some(process), Resource::Nofile, Rlimit { current: Some(limit), maximum })?;
-        Ok(Self { pid, process, former, limit })
+        Ok(Self { pid, process, former, limit, recorded: Fault::default() })
     }
 
     /// Whether it has as many open as it may have.
@@ -167,7 +169,7 @@ impl Drop for Group {
 /// A member with little processor time. It has as much as all others when this is dropped.
 #[derive(Debug)]
 #[must_use = "it is over at once"]
-pub struct Starved(Group);
+pub struct Starved(Group, pub(crate) Fault);
 
 impl Starved {
     pub(crate) fn new(pid: u32, name: &str, percent: u32) -> anyhow::Result<Self> {
@@ -178,7 +180,7 @@ impl Starved {
         group.set("cpu.cfs_period_us", PERIOD_US.into())?;
         group.set("cpu.cfs_quota_us", (PERIOD_US / 100 * percent).into())?;
         group.set("cgroup.procs", pid.into())?;
-        Ok(Self(group))
+        Ok(Self(group, Fault::default()))
     }
 
     /// How often it was made to wait because its share was used up.
@@ -191,7 +193,7 @@ impl Starved {
 /// this is dropped.
 #[derive(Debug)]
 #[must_use = "it is over at once"]
-pub struct LittleMemory(Group);
+pub struct LittleMemory(Group, pub(crate) Fault);
 
 impl LittleMemory {
     pub(crate) fn new(name: &str, bytes: u64) -> anyhow::Result<Self> {
@@ -199,7 +201,7 @@ impl LittleMemory {
         // What it has is neither moved elsewhere nor waited for.
         group.set("memory.swappiness", 0)?;
         group.set(MEMORY.limit, bytes)?;
-        Ok(Self(group))
+        Ok(Self(group, Fault::default()))
     }
 
     /// What begins a member in it: memory is charged to the group that its taker is in at that moment, and stays so.

@@ -1,5 +1,6 @@
 //! One process of a cluster.
 
+use crate::history::Fault;
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
@@ -36,7 +37,7 @@ struct Life {
 /// A process that stands still. It goes on when this is dropped.
 #[derive(Debug)]
 #[must_use = "the process goes on at once"]
-pub struct Paused(Arc<Running>);
+pub struct Paused(Arc<Running>, pub(crate) Fault);
 
 impl Drop for Paused {
     fn drop(&mut self) {
@@ -179,7 +180,7 @@ impl Process {
 
     pub(crate) fn pause(&self) -> anyhow::Result<Paused> {
         self.running.signal(Signal::STOP).with_context(|| format!("cannot pause {}", self.name))?;
-        Ok(Paused(self.running.clone()))
+        Ok(Paused(self.running.clone(), Fault::default()))
     }
 
     pub(crate) fn ask_to_end(&self) {

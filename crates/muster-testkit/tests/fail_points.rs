@@ -68,6 +68,43 @@ async fn a_fail_point_ends_a_master_where_it_is_set_and_the_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_word_that_is_not_sent_ends_its_stream_and_the_client_comes_again() {
+    if !has_faults() {
+        return;
+    }
+    let master_config = "[session]\nping-ms = 500\n".to_owned();
+    let cluster = TestCluster::start(Plan { master_config, ..plan() }).await.unwrap();
+    // Pings and their answers.
+    let masters = cluster.master_names();
+    for (names, point) in
+        [(vec!["a1".to_owned()], "agent.send"), (masters.clone(), "master.agent.send")]
+    {
+        for name in &names {
+            cluster.set_fail_point(name, point, "error,count=1").await.unwrap();
+        }
+        fires(&cluster, &names, point).await;
+        for name in &names {
+            cluster.clear_fail_point(name, point).await.unwrap();
+        }
+        cluster.ready().await.unwrap();
+    }
+}
+
+/// Waits until one of these members has done at a point what it is set to.
+async fn fires(cluster: &TestCluster, names: &[String], point: &str) {
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        for name in names {
+            let points = cluster.fail_points(name).await.unwrap();
+            if points.iter().any(|it| it.name == point && it.fired > 0) {
+                return;
+            }
+        }
+        assert!(Instant::now() < until, "nobody passed {point}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn time_is_advanced_and_what_is_due_by_then_expires() {
     if !has_faults() {
         return;

@@ -47,11 +47,7 @@ pub(crate) fn start() -> anyhow::Result<()> {
         muster_fault::plant(bug);
         tracing::warn!(%bug, about = bug.about(), "a bug is planted in this process");
     }
-    if let Some(text) = named(POINTS)? {
-        for (point, setting) in muster_fault::settings(&text).context(POINTS)? {
-            set(point, Some(setting));
-        }
-    }
+    set_points()?;
     if let Some(text) = named(ADDRESS)? {
         let address: SocketAddr =
             text.parse().with_context(|| format!("{ADDRESS}={text:?} is no address"))?;
@@ -66,6 +62,16 @@ pub(crate) fn start() -> anyhow::Result<()> {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         tracing::warn!(address = %listener.local_addr()?, "fail points can be set at this address");
         tokio::spawn(async move { axum::serve(listener, router()).await });
+    }
+    Ok(())
+}
+
+/// Sets the fail points that the environment names: all that there is for a supervisor, which has its agent's.
+pub(crate) fn set_points() -> anyhow::Result<()> {
+    if let Some(text) = named(POINTS)? {
+        for (point, setting) in muster_fault::settings(&text).context(POINTS)? {
+            set(point, Some(setting));
+        }
     }
     Ok(())
 }

@@ -41,7 +41,13 @@ pub(crate) const HOLD: &str = "hold";
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     match args.next() {
-        Some(verb) if verb == SUPERVISE => return muster_agent::supervise_main(args),
+        Some(verb) if verb == SUPERVISE => {
+            #[cfg(feature = "faults")]
+            if faults::set_points().is_err() {
+                return ExitCode::FAILURE; // its agent did not begin with such settings either
+            }
+            return muster_agent::supervise_main(args);
+        }
         Some(verb) if verb == HOLD => return muster_agent::hold_main(args),
         _ => {}
     }

@@ -18,6 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "muster-master",
         &[
             "muster-model",
+            "muster-fault",
             "muster-registry",
             "muster-allocator",
             "muster-leader",

@@ -32,16 +32,24 @@ pub fn agent_ids(history: &[Entry], _: &Truth) -> Vec<String> {
     wrong
 }
 
-/// No two masters ever said that they led in one term.
-pub fn two_leaders(history: &[Entry], _: &Truth) -> Vec<String> {
-    let mut leaders: BTreeMap<u64, &str> = BTreeMap::new();
-    let mut wrong = Vec::new();
+/// No two masters ever led in one term: as they said when they were asked, or wrote down when they began, which nobody may
+/// have been in time to ask about.
+pub fn two_leaders(history: &[Entry], truth: &Truth) -> Vec<String> {
+    let mut leaders: BTreeMap<u64, BTreeSet<&str>> = BTreeMap::new();
     for entry in history {
-        let Event::Leads { leader, term } = &entry.event else { continue };
-        let other = leaders.insert(*term, leader).filter(|other| other != leader);
-        wrong.extend(other.map(|other| format!("{other} and {leader} led in term {term}")));
+        if let Event::Leads { leader, term } = &entry.event {
+            leaders.entry(*term).or_default().insert(leader);
+        }
     }
+    for (leader, term) in &truth.led {
+        leaders.entry(*term).or_default().insert(leader);
+    }
+    let wrong = leaders.into_iter().filter(|(_, leaders)| leaders.len() > 1);
     wrong
+        .map(|(term, leaders)| {
+            format!("{} led in term {term}", leaders.into_iter().collect::<Vec<_>>().join(" and "))
+        })
+        .collect()
 }
 
 /// No log tells of an error, and no process was left. Only a member whose disk was at fault may have named that.
@@ -100,6 +108,11 @@ mod tests {
     fn a_second_leader_in_a_term_is_seen() {
         refuses(two_leaders, "m1 and m2 led in term 1", |history, _| {
             history.push(entry("sampler", Event::Leads { leader: "m2".into(), term: 1 }));
+        });
+        // Nobody asked the one or the other.
+        refuses(two_leaders, "m1 and m2 led in term 1", |_, truth| truth.led.push(("m2".into(), 1)));
+        refuses(two_leaders, "m2 and m3 led in term 9", |_, truth| {
+            truth.led.extend([("m3".into(), 9), ("m2".into(), 9), ("m1".into(), 8)]);
         });
     }
 

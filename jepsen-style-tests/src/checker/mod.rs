@@ -2,6 +2,7 @@
 
 mod answers;
 mod disks;
+mod durability;
 mod faults;
 mod frameworks;
 mod launches;
@@ -17,6 +18,7 @@ mod sets;
 mod updates;
 
 pub use answers::{answers_agree, questions_answered};
+pub use durability::{committed_kept, one_state_at_an_index};
 pub use frameworks::{framework_ids, torn_down_once};
 pub use launches::{ended_otherwise, lost_launches, phantom_starts, started_twice, wrong_agent};
 pub use logs::{launches_as_logged, logs_agree, offers_once, removed_once, terms_ascend};
@@ -62,6 +64,8 @@ pub const ALL: &[(&str, Checker)] = &[
     ("reads that claim to be current are", reads_current),
     ("operators' calls are done once, for all to see", operators_obeyed),
     ("the replicas are equal", replicas_equal),
+    ("what was committed is not lost", committed_kept),
+    ("an index has one state, whoever is asked and whenever", one_state_at_an_index),
     ("the replicas' logs agree, and did the same", logs_agree),
     ("an offer is used once, in its own term", offers_once),
     ("frameworks are told what the log says", launches_as_logged),
@@ -84,6 +88,8 @@ pub const ANY_TIME: &[(&str, Checker)] = &[
     ("framework ids survive", framework_ids),
     ("agent ids survive", agent_ids),
     ("reads that claim to be current are", reads_current),
+    ("what was committed is not lost", committed_kept),
+    ("an index has one state, whoever is asked and whenever", one_state_at_an_index),
     ("the replicas' logs agree, and did the same", logs_agree),
     ("an offer is used once, in its own term", offers_once),
     ("no framework is torn down twice, by the log", removed_once),

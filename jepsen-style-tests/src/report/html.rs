@@ -91,8 +91,8 @@ fn faults(page: &mut String, history: &[Entry]) {
 /// What led up to the entry where it goes bad. Samples are many and say little.
 fn tail(page: &mut String, history: &[Entry], bad: usize) {
     let said = history.iter().enumerate().take(bad + 1);
-    let mut said: Vec<_> =
-        said.rev().filter(|(i, entry)| *i == bad || !matches!(entry.event, Event::Agents { .. })).collect();
+    let is_sample = |entry: &Entry| matches!(entry.event, Event::Agents { .. } | Event::Logs { .. });
+    let mut said: Vec<_> = said.rev().filter(|(i, entry)| *i == bad || !is_sample(entry)).collect();
     said.truncate(TAIL_MAX);
     page.push_str("<table><tr><th>entry</th><th>at</th><th>who</th><th>what</th></tr>\n");
     for (i, entry) in said.into_iter().rev() {

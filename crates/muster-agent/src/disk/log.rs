@@ -73,8 +73,7 @@ impl Log {
                 let file =
                     OpenOptions::new().append(true).open(path).map_err(fail("open the checkpoint log"))?;
                 if whole < bytes.len() {
-                    let cut = file.set_len(whole as u64).and_then(|()| file.sync_all());
-                    cut.map_err(fail("cut the torn end of the checkpoint log"))?;
+                    cut(&file, whole as u64).map_err(fail("cut the torn end of the checkpoint log"))?;
                 }
                 let log = Self {
                     path: path.to_owned(),
@@ -89,7 +88,8 @@ impl Log {
                 let aside =
                     (1..).map(|n| path.with_extension(format!("damaged-{n}"))).find(|path| !path.exists());
                 let aside = aside.unwrap_or_else(|| path.with_extension("damaged"));
-                fs::rename(path, aside).map_err(fail("put aside the damaged checkpoint log"))?;
+                let put = fs::rename(path, aside).and_then(|()| point!(Point::AgentLogAside));
+                put.map_err(fail("put aside the damaged checkpoint log"))?;
                 let log = Self::create(path, Saved::default()).map_err(fail("create the checkpoint log"))?;
                 Ok((log, Opened::Damaged))
             }
@@ -104,10 +104,13 @@ impl Log {
         if saved != Saved::default() {
             frame(&vec![Record::Snapshot(Box::new(saved.clone()))], &mut bytes)?;
         }
+        point!(Point::AgentLogNew)?;
         let mut file = OpenOptions::new().create(true).write(true).truncate(true).open(&fresh)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
+        point!(Point::AgentLogSynced)?;
         fs::rename(&fresh, path)?;
+        point!(Point::AgentLogRenamed)?;
         if let Some(parent) = path.parent() {
             File::open(parent)?.sync_all()?;
         }
@@ -137,6 +140,14 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// Cuts a log off after so many bytes; durable when this returns.
+fn cut(file: &File, bytes: u64) -> io::Result<()> {
+    point!(Point::AgentLogTorn)?;
+    file.set_len(bytes)?;
+    point!(Point::AgentLogCut)?;
+    file.sync_all()
 }
 
 fn frame(records: &Vec<Record>, bytes: &mut Vec<u8>) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! What a supervisor is told to run, and what it leaves behind.
 
+use muster_fault::{Point, point};
 use muster_model::LaunchNumber;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -99,9 +100,12 @@ impl Exit {
         let mut bytes = vec![EXIT_FORMAT];
         bytes.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
         bytes.extend_from_slice(&body);
+        point!(Point::ExitWrite)?;
         let mut file = File::create(path)?;
         file.write_all(&bytes)?;
+        point!(Point::ExitSync)?;
         file.sync_all()?;
+        point!(Point::ExitSynced)?;
         match path.parent() {
             Some(parent) => File::open(parent)?.sync_all(),
             None => Ok(()),

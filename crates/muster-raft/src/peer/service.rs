@@ -210,10 +210,14 @@ impl Peers {
         while let Some(chunk) = chunks.message().await? {
             file.write_all(&chunk.data).await.map_err(io)?;
         }
+        // What was written last may be on its way to the file still.
+        file.flush().await.map_err(io)?;
+        point_async!(Point::SnapshotReceived).await.map_err(io)?;
         if self.node.store.options().syncs() {
             file.sync_all().await.map_err(io)?;
         }
         drop(file);
+        point_async!(Point::SnapshotStored).await.map_err(io)?;
         let read = tokio::task::spawn_blocking({
             let path = path.clone();
             move || snapshot::read(&path)

@@ -117,7 +117,9 @@ impl MarkFile {
         let mut this = Self { file, sequence: 0, options };
         this.write(mark)?;
         this.sync_all()?;
+        this.options.step(Point::MarkSynced)?;
         std::fs::rename(&temp, &path)?;
+        this.options.step(Point::MarkRenamed)?;
         sync_dir(dir)?;
         Ok(this)
     }

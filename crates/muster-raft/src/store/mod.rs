@@ -270,6 +270,7 @@ fn open_mark(
             if log_dir.exists() || dir.join(SNAPSHOTS).exists() {
                 return Err(Trouble::Damaged { why: "the mark is missing".into(), mark: None });
             }
+            options.step(Point::Created)?;
             let mark = Mark { node_id: draw_node_id(), name: name.into(), ..Mark::default() };
             Ok((MarkFile::create(dir, &mark, options.clone())?, mark))
         }

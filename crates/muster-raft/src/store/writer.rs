@@ -89,7 +89,8 @@ impl Writer {
                         // must know as much. Of appends the log tells, of a vote nothing else.
                         this.write_mark(mark.clone())?;
                         this.options.step(Point::VoteMarked)?;
-                        this.write_mark(mark)
+                        this.write_mark(mark)?;
+                        this.options.step(Point::VoteKept)
                     });
                     done.send(result).ok();
                 }

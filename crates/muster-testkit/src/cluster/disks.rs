@@ -1,6 +1,7 @@
 //! What the test does to the masters' disks.
 
 use super::TestCluster;
+use super::history::Lasting;
 use crate::disk::damage::{self, Damage, Damaged};
 use crate::disk::fault::{FullDisk, ReadOnlyDisk};
 use crate::disk::sync::{BadSyncs, SyncFault};
@@ -46,6 +47,7 @@ impl TestCluster {
         let processes = self.named(names)?;
         let names: Vec<_> = processes.iter().map(|process| &*process.name).collect();
         let disks = names.iter().map(|name| self.disk(name)).collect::<anyhow::Result<Vec<_>>>()?;
+        names.iter().for_each(|name| self.goes_down("power-cut", name));
         // A master may find out about its disk before it is killed.
         processes.iter().for_each(|process| process.may_end());
         self.disks()?.cut(&names)?;
@@ -58,7 +60,7 @@ impl TestCluster {
     pub fn fill_disk(&self, name: &str) -> anyhow::Result<FullDisk> {
         let disk = self.disk(name)?;
         self.process(name)?.may_end();
-        FullDisk::fill(disk)
+        self.lasting("full-disk", [name], || FullDisk::fill(disk))
     }
 
     /// Makes a master's disk read-only, as an error of the device does, until the handle is dropped; the master
@@ -67,7 +69,7 @@ impl TestCluster {
         let disk = self.disk(name)?;
         let process = self.process(name)?;
         process.may_end();
-        ReadOnlyDisk::make(disk.clone(), process.running())
+        self.lasting("read-only-disk", [name], || ReadOnlyDisk::make(disk.clone(), process.running()))
     }
 
     /// Moves what a stopped master has to a disk that fails when a few blocks more were written to it, until the
@@ -75,7 +77,8 @@ impl TestCluster {
     /// of it. Needs disks of their own.
     pub fn thin_disk(&self, name: &str) -> anyhow::Result<ThinDisk> {
         self.stopped(name)?;
-        ThinDisk::make(self.disk(name)?.clone(), self.process(name)?.running())
+        let (disk, process) = (self.disk(name)?, self.process(name)?);
+        self.lasting("thin-disk", [name], || ThinDisk::make(disk.clone(), process.running()))
     }
 
     /// Interferes with the syncs of a running master until the handle is dropped; of some faults it may end. Needs
@@ -86,18 +89,25 @@ impl TestCluster {
         if fault.may_end_it() {
             process.may_end();
         }
-        BadSyncs::attach(pid, fault, self.dir().join(format!("{name}.strace"))).await
+        let recorded = self.fault("syncs", [name, &format!("{fault:?}")]);
+        let mut syncs = BadSyncs::attach(pid, fault, self.dir().join(format!("{name}.strace"))).await?;
+        syncs.keep(recorded);
+        Ok(syncs)
     }
 
     /// Damages a file of a stopped master at a place that holds data; the seed chooses both.
     pub fn damage(&self, name: &str, damage: Damage, seed: u64) -> anyhow::Result<Damaged> {
-        damage::damage(&self.stopped(name)?, damage, seed)
+        let dir = self.stopped(name)?;
+        let _recorded = self.fault("damage", [name]);
+        damage::damage(&dir, damage, seed)
     }
 
     /// Takes everything that a stopped master had, as when its disk is exchanged. It must not vote again before it
     /// was let back in: [`Self::replace`].
     pub fn lose_disk(&self, name: &str) -> anyhow::Result<()> {
-        damage::lose(&self.stopped(name)?)
+        let dir = self.stopped(name)?;
+        let _recorded = self.fault("lost-disk", [name]);
+        damage::lose(&dir)
     }
 
     /// Waits until a member has ended by itself, of a fault that it may end of; how. It can be started again then.

@@ -27,12 +27,20 @@ impl TestCluster {
     pub async fn set_fail_point(&self, name: &str, point: &str, setting: &str) -> anyhow::Result<()> {
         let address = self.debug_address(name)?;
         self.process(name)?.may_end();
-        ask(address, Method::PUT, &format!("/fail-points/{point}"), setting).await.map(drop)
+        self.is_set("fail-point", name, point, setting);
+        let set = ask(address, Method::PUT, &format!("/fail-points/{point}"), setting).await;
+        if set.is_err() {
+            self.is_cleared(name, point);
+        }
+        set.map(drop)
     }
 
     /// Lets everybody pass a fail point of a member again.
     pub async fn clear_fail_point(&self, name: &str, point: &str) -> anyhow::Result<()> {
-        ask(self.debug_address(name)?, Method::DELETE, &format!("/fail-points/{point}"), "").await.map(drop)
+        let address = self.debug_address(name)?;
+        ask(address, Method::DELETE, &format!("/fail-points/{point}"), "").await?;
+        self.is_cleared(name, point);
+        Ok(())
     }
 
     /// Lets registry time pass at once: what was to expire within this time does. For the leader, whose word on the
@@ -40,6 +48,7 @@ impl TestCluster {
     pub async fn advance_time(&self, by: Duration) -> anyhow::Result<()> {
         let leader = self.leader().await?;
         let ms = by.as_millis().to_string();
+        let _recorded = self.fault("advance-time", [&*leader, &*ms]);
         ask(self.debug_address(&leader)?, Method::POST, "/time/advance", &ms).await.map(drop)
     }
 }

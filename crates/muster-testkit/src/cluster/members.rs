@@ -16,12 +16,15 @@ impl TestCluster {
 
     /// Ends a member with SIGKILL. Tasks of an agent go on.
     pub fn kill(&self, name: &str) -> anyhow::Result<()> {
-        self.process(name)?.kill()
+        let process = self.process(name)?;
+        self.goes_down("kill", name);
+        process.kill()
     }
 
     /// Ends several members at once, as when their power goes.
     pub fn kill_all(&self, names: impl IntoIterator<Item = impl AsRef<str>>) -> anyhow::Result<()> {
         let processes = self.named(names)?;
+        processes.iter().for_each(|process| self.goes_down("kill", &process.name));
         processes.iter().for_each(|process| process.strike());
         processes.iter().try_for_each(|process| process.kill())
     }
@@ -33,6 +36,7 @@ impl TestCluster {
         if process.pid().is_none() {
             bail!("{name} does not run");
         }
+        self.goes_down("stop", name);
         process.ask_to_end();
         let until = Instant::now() + END_TIME;
         loop {
@@ -49,26 +53,29 @@ impl TestCluster {
 
     /// Makes a member stand still until the handle is dropped.
     pub fn pause(&self, name: &str) -> anyhow::Result<Paused> {
-        self.process(name)?.pause()
+        let process = self.process(name)?;
+        self.lasting("pause", [name], || process.pause())
     }
 
     /// Sets a member's wall clock off by so many seconds, its own and its tasks'; its monotonic clock stays true.
     /// Takes [`Plan::clocks`](crate::Plan::clocks).
     pub fn skew(&self, name: &str, seconds: i64) -> anyhow::Result<Skewed> {
         self.process(name)?;
-        Skewed::new(self.dir(), name, seconds)
+        self.lasting("clock", [name], || Skewed::new(self.dir(), name, seconds))
     }
 
     /// Leaves a running member no more than so many open files beyond those that it has; those that it has stay open.
     pub fn few_files(&self, name: &str, spare: u64) -> anyhow::Result<FewFiles> {
-        FewFiles::new(self.process_id(name)?, spare)
+        let process = self.process_id(name)?;
+        self.lasting("few-files", [name], || FewFiles::new(process, spare))
     }
 
     /// Leaves a running master so many hundredths of one processor. Takes root and cgroups of version 1
     /// ([`crate::cgroups_missing`]).
     pub fn starve(&self, name: &str, percent: u32) -> anyhow::Result<Starved> {
         self.only_a_master(name)?;
-        Starved::new(self.process_id(name)?, name, percent)
+        let process = self.process_id(name)?;
+        self.lasting("starve", [name], || Starved::new(process, name, percent))
     }
 
     /// Starts a master that was killed or stopped with a limit to the memory that it may take; the kernel kills it when
@@ -79,8 +86,9 @@ impl TestCluster {
         if process.pid().is_some() {
             bail!("{name} runs: what it has taken already could not be counted; kill it first");
         }
-        let little = LittleMemory::new(name, bytes)?;
+        let little = self.lasting("little-memory", [name], || LittleMemory::new(name, bytes))?;
         process.start_by(&little.words(), &self.exe)?;
+        self.comes_up(name);
         process.may_end();
         Ok(little)
     }
@@ -99,12 +107,14 @@ impl TestCluster {
 
     /// Starts a member again that was killed or stopped.
     pub fn restart(&self, name: &str) -> anyhow::Result<()> {
-        self.process(name)?.start(&self.exe)
+        self.process(name)?.start(&self.exe)?;
+        self.comes_up(name);
+        Ok(())
     }
 
     /// Starts several members again.
     pub fn restart_all(&self, names: impl IntoIterator<Item = impl AsRef<str>>) -> anyhow::Result<()> {
-        self.named(names)?.iter().try_for_each(|process| process.start(&self.exe))
+        self.named(names)?.iter().try_for_each(|process| self.restart(&process.name))
     }
 
     /// Hands leadership to this master and waits until it serves; the term in which it does.
@@ -114,6 +124,7 @@ impl TestCluster {
         if leader == to {
             return Ok(term);
         }
+        let _recorded = self.fault("transfer", [&*leader, to]);
         if let Err(why) = ask::transfer(&self.process(&leader)?.address, to).await {
             bail!("{leader} does not hand over to {to}: {why}");
         }

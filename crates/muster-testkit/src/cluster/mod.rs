@@ -2,6 +2,7 @@
 
 mod disks;
 mod fail_points;
+mod history;
 mod members;
 mod network;
 
@@ -40,6 +41,7 @@ pub struct TestCluster {
     disks: Option<Disks>,
     /// The members' debug endpoints.
     debug: BTreeMap<String, SocketAddr>,
+    recorded: history::Recorded,
 }
 
 /// What lies between the members.
@@ -154,7 +156,8 @@ impl TestCluster {
             masters.iter().map(master).collect::<anyhow::Result<_>>()?,
             agents.iter().map(agent).collect::<anyhow::Result<_>>()?,
         );
-        let cluster = Self { exe, dir, masters, agents, frameworks, network, disks, debug };
+        let recorded = history::Recorded::default();
+        let cluster = Self { exe, dir, masters, agents, frameworks, network, disks, debug, recorded };
         for process in cluster.processes() {
             process.start(&cluster.exe)?;
         }
@@ -443,6 +446,7 @@ impl TestCluster {
 
 impl Drop for TestCluster {
     fn drop(&mut self) {
+        self.nobody_comes_up();
         for process in self.processes() {
             let _ = process.kill();
         }

@@ -5,6 +5,7 @@ use crate::hosts::{Hosts, Storm, Weather};
 use crate::network::{Network, shape, shape::Pair, way::Way};
 use crate::{Cut, Delayed, Lossy, Throttled, Traffic, Unplugged};
 use anyhow::{Context, bail};
+use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,28 +52,30 @@ impl TestCluster {
         Ok(pairs.flat_map(|(one, other)| [(one.clone(), other.clone()), (other, one)]).collect())
     }
 
-    fn sever(&self, pairs: Vec<Pair>) -> anyhow::Result<Cut> {
-        match self.network()? {
+    /// Nothing passes from the first of each pair to the second.
+    fn sever(&self, fault: &str, on: impl Serialize, pairs: Vec<Pair>) -> anyhow::Result<Cut> {
+        let network = self.network()?;
+        self.lasting(fault, on, || match network {
             Between::Proxies(network) => Ok(Cut::of_proxies(network, ways(network, &pairs)?)),
             Between::Hosts(hosts) => Cut::of_hosts(hosts, pairs),
-        }
+        })
     }
 
     /// Whatever one sends the other is held back, in answers too; the other is heard as before.
     ///
     /// No new connection comes about between them, whoever dials: a handshake takes both directions.
     pub fn cut(&self, from: &str, to: &str) -> anyhow::Result<Cut> {
-        self.sever(vec![self.pair(from, to)?])
+        self.sever("cut", [from, to], vec![self.pair(from, to)?])
     }
 
     /// Neither of two hears the other.
     pub fn cut_both(&self, a: &str, b: &str) -> anyhow::Result<Cut> {
-        self.sever(vec![self.pair(a, b)?, self.pair(b, a)?])
+        self.sever("cut-both", [a, b], vec![self.pair(a, b)?, self.pair(b, a)?])
     }
 
     /// Nobody hears this member, and it hears nobody.
     pub fn isolate(&self, name: &str) -> anyhow::Result<Cut> {
-        self.sever(self.around(name)?)
+        self.sever("isolate", [name], self.around(name)?)
     }
 
     /// Members that are named hear only those with whom they share a group. One may be in several groups; one
@@ -100,7 +103,8 @@ impl TestCluster {
             self.member(name)?;
         }
         let apart = shape::pairs(&groups).into_iter().filter(|(a, b)| self.pair(a, b).is_ok());
-        self.sever(apart.flat_map(|(a, b)| [(a.clone(), b.clone()), (b, a)]).collect())
+        let apart = apart.flat_map(|(a, b)| [(a.clone(), b.clone()), (b, a)]).collect();
+        self.sever("partition", &groups, apart)
     }
 
     /// What one sends the other arrives late, by the latency and by chance up to the jitter more, and in
@@ -113,20 +117,21 @@ impl TestCluster {
         jitter: Duration,
     ) -> anyhow::Result<Delayed> {
         let ways = ways(self.proxies()?, &[self.pair(from, to)?])?;
-        Ok(Delayed::new(ways, latency, jitter))
+        self.lasting("delay", [from, to], || Ok(Delayed::new(ways, latency, jitter)))
     }
 
     /// What a member sends and what it is sent arrives late.
     pub fn delay_around(&self, name: &str, latency: Duration, jitter: Duration) -> anyhow::Result<Delayed> {
         let ways = ways(self.proxies()?, &self.around(name)?)?;
-        Ok(Delayed::new(ways, latency, jitter))
+        self.lasting("delay", [name], || Ok(Delayed::new(ways, latency, jitter)))
     }
 
     /// Breaks all connections between two; both hear of it at once and may dial again. Says how many there
     /// were.
     pub fn reset(&self, a: &str, b: &str) -> anyhow::Result<usize> {
-        let pair = self.pair(a, b)?;
-        match self.network()? {
+        let (pair, network) = (self.pair(a, b)?, self.network()?);
+        let _recorded = self.fault("reset", [a, b]);
+        match network {
             Between::Proxies(network) => {
                 let cables = network.cables_of(&ways(network, &[pair])?);
                 Ok(cables.iter().map(|cable| cable.reset()).sum())
@@ -138,7 +143,8 @@ impl TestCluster {
     /// Loses so many in a hundred packets of a host, whichever way they go. Takes [`Plan::hosts`](crate::Plan::hosts).
     pub fn lose(&self, name: &str, percent: u8) -> anyhow::Result<Lossy> {
         self.member(name)?;
-        Lossy::new(self.hosts()?, name, percent)
+        let hosts = self.hosts()?;
+        self.lasting("lose", [name], || Lossy::new(hosts, name, percent))
     }
 
     /// Has the packets that come into a host be late, overtake each other and get lost, as the dice of that weather
@@ -146,19 +152,22 @@ impl TestCluster {
     /// [`Plan::hosts`](crate::Plan::hosts) and iptables ([`crate::hosts::weather_missing`]).
     pub fn storm(&self, name: &str, weather: Weather) -> anyhow::Result<Storm> {
         self.member(name)?;
-        Storm::new(self.hosts()?, name, weather)
+        let hosts = self.hosts()?;
+        self.lasting("storm", [name], || Storm::new(hosts, name, weather))
     }
 
     /// Pulls a host's cable. Not even the kit reaches it any more. Takes [`Plan::hosts`](crate::Plan::hosts).
     pub fn unplug(&self, name: &str) -> anyhow::Result<Unplugged> {
         self.member(name)?;
-        Unplugged::new(self.hosts()?, name)
+        let hosts = self.hosts()?;
+        self.lasting("unplug", [name], || Unplugged::new(hosts, name))
     }
 
     /// Sends a host no more than so many thousand bits a second. Takes [`Plan::hosts`](crate::Plan::hosts).
     pub fn throttle(&self, name: &str, kbit: u32) -> anyhow::Result<Throttled> {
         self.member(name)?;
-        Throttled::new(self.hosts()?, name, kbit)
+        let hosts = self.hosts()?;
+        self.lasting("throttle", [name], || Throttled::new(hosts, name, kbit))
     }
 
     /// Does something at the place in the network that a framework has: with hosts, on a thread of that host, as are

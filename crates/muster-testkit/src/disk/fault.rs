@@ -1,6 +1,7 @@
 //! Faults of a disk that last as long as their handle.
 
 use super::Disk;
+use crate::history::Fault;
 use crate::process::Running;
 use anyhow::Context;
 use rustix::fs::{FallocateFlags, fallocate};
@@ -20,13 +21,14 @@ const PIECE_BYTES_MIN: u64 = 512;
 pub struct FullDisk {
     filler: PathBuf,
     bytes: u64,
+    pub(crate) recorded: Fault,
 }
 
 impl FullDisk {
     pub(crate) fn fill(disk: &Disk) -> anyhow::Result<Self> {
         let filler = disk.seen().join(FILLER);
         let file = File::create(&filler).with_context(|| format!("cannot make {}", filler.display()))?;
-        let mut this = Self { filler, bytes: 0 };
+        let mut this = Self { filler, bytes: 0, recorded: Fault::default() };
         let mut piece = super::DISK_BYTES;
         while piece >= PIECE_BYTES_MIN {
             match fallocate(&file, FallocateFlags::empty(), this.bytes, piece) {
@@ -59,12 +61,13 @@ impl Drop for FullDisk {
 pub struct ReadOnlyDisk {
     disk: Arc<Disk>,
     master: Arc<Running>,
+    pub(crate) recorded: Fault,
 }
 
 impl ReadOnlyDisk {
     pub(crate) fn make(disk: Arc<Disk>, master: Arc<Running>) -> anyhow::Result<Self> {
         disk.abort()?;
-        Ok(Self { disk, master })
+        Ok(Self { disk, master, recorded: Fault::default() })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Syncs of a live master that fail, lie, take long, or are the last thing that it does. strace makes them so.
 
 use super::programs_missing;
+use crate::history::Fault;
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
@@ -62,6 +63,7 @@ impl SyncFault {
 pub struct BadSyncs {
     tracer: Child,
     trace: PathBuf,
+    pub(crate) recorded: Fault,
 }
 
 impl BadSyncs {
@@ -85,7 +87,8 @@ impl BadSyncs {
         let said = trace.with_extension("strace-said");
         let stderr = File::create(&said).with_context(|| format!("cannot make {}", said.display()))?;
         command.arg("-o").arg(&trace).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
-        let mut this = Self { tracer: command.spawn().context("cannot run strace")?, trace };
+        let tracer = command.spawn().context("cannot run strace")?;
+        let mut this = Self { tracer, trace, recorded: Fault::default() };
         let until = Instant::now() + ATTACH_TIME;
         loop {
             let words = std::fs::read_to_string(&said).unwrap_or_default();

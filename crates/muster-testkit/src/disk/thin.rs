@@ -2,6 +2,7 @@
 //! and is not synced yet gets lost on its way there. A sync says so once; the next one says that all is well.
 
 use super::{DISK_BYTES, Disk, damage};
+use crate::history::Fault;
 use crate::process::Running;
 use anyhow::Context;
 use rustix::fs::statvfs;
@@ -23,6 +24,7 @@ pub struct ThinDisk {
     store: PathBuf,
     /// Whether the master has it.
     in_use: bool,
+    pub(crate) recorded: Fault,
 }
 
 impl ThinDisk {
@@ -30,7 +32,7 @@ impl ThinDisk {
     pub(crate) fn make(disk: Arc<Disk>, master: Arc<Running>) -> anyhow::Result<Self> {
         let store = disk.image.with_extension("thin");
         std::fs::create_dir_all(&store).with_context(|| format!("cannot make {}", store.display()))?;
-        let mut this = Self { disk, master, store, in_use: false };
+        let mut this = Self { disk, master, store, in_use: false, recorded: Fault::default() };
         let enough = format!("size={}", 2 * DISK_BYTES);
         this.run("mount", ["-t", "tmpfs", "-o", &enough, "thin"], [&this.store])?;
         let image = std::fs::File::create(this.disk.space.seen(&this.image()))?;

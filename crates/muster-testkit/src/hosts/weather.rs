@@ -2,6 +2,7 @@
 //! (NFQUEUE), which lets it go on when it is due.
 
 use super::Hosts;
+use crate::history::Fault;
 use anyhow::{Context, anyhow, bail};
 use nfq::{Message, Queue, Verdict};
 use rand::rngs::SmallRng;
@@ -101,6 +102,7 @@ pub struct Storm {
     name: String,
     gate: Option<Gate>,
     packets: Arc<Mutex<Packets>>,
+    pub(crate) recorded: Fault,
 }
 
 /// The thread that holds packets up.
@@ -129,7 +131,8 @@ impl Storm {
         let thread = std::thread::Builder::new().name(format!("storm-{name}")).spawn(run)?;
         // Without it the thread ends, so nothing is left when this fails.
         rule(hosts, name, "-A")?;
-        Ok(Self { hosts: hosts.clone(), name: name.into(), gate: Some(Gate { stop, thread }), packets })
+        let gate = Some(Gate { stop, thread });
+        Ok(Self { hosts: hosts.clone(), name: name.into(), gate, packets, recorded: Fault::default() })
     }
 
     /// What became of packets so far. Fails when they are not held up any more.
