@@ -117,16 +117,17 @@ fn operation(entry: &Entry, processes: &mut Processes) -> Option<Operation> {
             info("census", format!("{{:alive [{}], :listed [{}]}}", strings(alive), strings(&listed)))
         }
         Event::Kill { task } => info("kill-task", format!("{{:task {}}}", string(task))),
-        Event::Update { task, state, terminal, durable, reason } => info(
+        Event::Update { task, state, terminal, durable, reason, uuid } => info(
             "update",
             format!(
-                "{{:task {}, :state {}, :terminal {terminal}, :durable {durable}, :reason {}}}",
+                "{{:task {}, :state {}, :terminal {terminal}, :durable {durable}, :reason {}, :uuid {}}}",
                 string(task),
                 string(state),
-                string(reason)
+                string(reason),
+                uuid.as_deref().map_or_else(|| "nil".into(), string)
             ),
         ),
-        Event::Registered { framework_id } => {
+        Event::Registered { framework_id, .. } => {
             info("registered", format!("{{:framework-id {}}}", string(framework_id)))
         }
         Event::Reregistered => info("reregistered", "nil".into()),

@@ -52,7 +52,7 @@ impl Register {
         for master in cluster.masters() {
             match write(&master, "", 0).await {
                 Written::Done { framework_id } => {
-                    let event = Event::Registered { framework_id: framework_id.clone() };
+                    let event = Event::Registered { framework_id: framework_id.clone(), begun_us: None };
                     recorder.record(REGISTER, event);
                     return Ok(Self { framework_id, next: AtomicU64::new(1) });
                 }

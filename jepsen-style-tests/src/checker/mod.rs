@@ -1,5 +1,6 @@
 //! What must hold. Each checker says what is wrong, nothing if nothing is.
 
+mod acknowledged;
 mod answers;
 mod disks;
 mod faults;
@@ -15,6 +16,7 @@ pub(crate) mod samples;
 mod sets;
 mod updates;
 
+pub use acknowledged::not_sent_again;
 pub use answers::{answers_agree, questions_answered};
 pub use frameworks::{framework_ids, torn_down_once};
 pub use launches::{ended_otherwise, lost_launches, phantom_starts, started_twice, wrong_agent};
@@ -45,6 +47,7 @@ pub const ALL: &[(&str, Checker)] = &[
     ("no agent is overcommitted, by its leader's word", overcommitted_by_samples),
     ("no agent is overcommitted, by the tasks' own word", overcommitted_by_marks),
     ("every terminal update reaches its framework", missing_terminals),
+    ("what was acknowledged is not sent again", not_sent_again),
     ("updates of a task come in order", out_of_order),
     ("every launch is decided in the end", undecided),
     ("every question is answered", questions_answered),
@@ -72,6 +75,7 @@ pub const ALL: &[(&str, Checker)] = &[
 /// Those that need not know how a run ended, by name: what a run that broke off is judged by.
 pub const ANY_TIME: &[(&str, Checker)] = &[
     ("no task is started twice", started_twice),
+    ("what was acknowledged is not sent again", not_sent_again),
     ("answers agree with what is known", answers_agree),
     ("a task that nobody ends runs on, one that is ended does not", runs_on),
     ("a slot never has two tasks at once", one_in_a_slot),

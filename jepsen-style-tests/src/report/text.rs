@@ -42,13 +42,15 @@ pub(super) fn counts(recording: &Recording) -> String {
         |truth| format!("{} starts", truth.marks.values().flatten().filter(|mark| mark.starts).count()),
     );
     format!(
-        "launches: {} asked for, {} done, {} refused, {} unknown; {starts}, {} kills, {} samples\n",
+        "launches: {} asked for, {} done, {} refused, {} unknown; {starts}, {} kills, {} samples; {} updates to \
+         acknowledge\n",
         launches(Phase::Invoked),
         launches(Phase::Ok),
         launches(Phase::Refused),
         launches(Phase::Unknown),
         count(&|event| matches!(event, Event::Kill { .. })),
         count(&|event| matches!(event, Event::Agents { .. })),
+        count(&|event| matches!(event, Event::Update { uuid: Some(_), .. })),
     )
 }
 
