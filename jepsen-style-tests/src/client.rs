@@ -100,6 +100,12 @@ impl Desk {
         self.recorder.now_us()
     }
 
+    /// An offer of which it was told then is about to be used.
+    pub(crate) fn accepts(&self, offer: &Offer, since_us: u64) {
+        let (agent, holds) = (offer.hostname.to_string(), amounts(&offer.resources));
+        self.record(Event::Accepts { offer: offer.id.to_string(), agent, holds, since_us });
+    }
+
     /// A kill is asked for. Whether it was: a full queue is no fault, it is tried again.
     pub(crate) fn kill(&self, driver: &SchedulerDriver, task: &str) -> bool {
         self.record(Event::Kill { task: task.into() });

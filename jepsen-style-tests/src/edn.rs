@@ -5,7 +5,7 @@
 //! process for itself; one whose launch was decided takes the next, one whose launch stayed unknown is never
 //! used again.
 
-use crate::history::{Entry, Event, Phase};
+use crate::history::{Amounts, Entry, Event, Phase};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
@@ -74,9 +74,7 @@ fn operation(entry: &Entry, processes: &mut Processes) -> Option<Operation> {
             let kind = phase.jepsen();
             let mut value = format!("{{:task {}, :framework {framework}", string(task));
             if *phase == Phase::Invoked {
-                let needs: Vec<_> =
-                    needs.iter().map(|(kind, milli)| format!("{} {milli}", string(kind))).collect();
-                let _ = write!(value, ", :agent {}, :needs-milli {{{}}}", string(agent), needs.join(", "));
+                let _ = write!(value, ", :agent {}, :needs-milli {}", string(agent), milli(needs));
             }
             value.push('}');
             let process = process.map_or_else(|| keyword(&entry.process), |process| process.to_string());
@@ -127,6 +125,16 @@ fn operation(entry: &Entry, processes: &mut Processes) -> Option<Operation> {
                 uuid.as_deref().map_or_else(|| "nil".into(), string)
             ),
         ),
+        Event::Accepts { offer, agent, holds, since_us } => info(
+            "accept",
+            format!(
+                "{{:offer {}, :agent {}, :holds-milli {}, :since {}}}",
+                string(offer),
+                string(agent),
+                milli(holds),
+                since_us.saturating_mul(1000)
+            ),
+        ),
         Event::Registered { framework_id, .. } => {
             info("registered", format!("{{:framework-id {}}}", string(framework_id)))
         }
@@ -157,6 +165,12 @@ fn operation(entry: &Entry, processes: &mut Processes) -> Option<Operation> {
 fn keyword(name: &str) -> String {
     let allowed = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
     format!(":{}", name.chars().map(allowed).collect::<String>())
+}
+
+/// Amounts as a map.
+fn milli(amounts: &Amounts) -> String {
+    let amounts = amounts.iter().map(|(kind, milli)| format!("{} {milli}", string(kind)));
+    format!("{{{}}}", amounts.collect::<Vec<_>>().join(", "))
 }
 
 fn strings(texts: &[String]) -> String {

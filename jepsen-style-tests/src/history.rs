@@ -55,6 +55,17 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Amounts::is_empty")]
         needs: Amounts,
     },
+    /// An offer is used: its ACCEPT is about to be said, for the first time, with the launches asked for right before.
+    Accepts {
+        /// Its id.
+        offer: String,
+        /// Its agent, by host name.
+        agent: String,
+        /// What it holds, in thousandths.
+        holds: Amounts,
+        /// When the framework had been told of it.
+        since_us: u64,
+    },
     /// A kill was asked for. Its outcome is the task's.
     Kill {
         /// The task.

@@ -47,7 +47,7 @@ fn arguments<'a>(command: &'a Value, name: &str) -> Option<&'a Value> {
 }
 
 /// What a launch command says, whichever of the two it is.
-fn launch_of(command: &Value) -> Option<&Value> {
+pub(super) fn launch_of(command: &Value) -> Option<&Value> {
     arguments(command, "Launch").or_else(|| arguments(command, "LaunchSome").and_then(|some| some.get(0)))
 }
 
@@ -138,7 +138,7 @@ pub fn offers_once(_: &[Entry], truth: &Truth) -> Vec<String> {
 }
 
 /// The term in an offer's id, `CLUSTER-O<term>-<shard>-<n>`.
-fn term_of(offer: &str) -> Option<u64> {
+pub(super) fn term_of(offer: &str) -> Option<u64> {
     let (_, rest) = offer.rsplit_once("-O")?;
     rest.split('-').next()?.parse().ok()
 }

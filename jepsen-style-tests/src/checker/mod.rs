@@ -8,6 +8,7 @@ mod frameworks;
 mod launches;
 mod logs;
 mod members;
+mod offers;
 mod operators;
 mod reads;
 mod resources;
@@ -22,6 +23,7 @@ pub use frameworks::{framework_ids, torn_down_once};
 pub use launches::{ended_otherwise, lost_launches, phantom_starts, started_twice, wrong_agent};
 pub use logs::{launches_as_logged, logs_agree, offers_once, removed_once, terms_ascend};
 pub use members::{agent_ids, logs_and_leftovers, nemeses_bit, replicas_equal, tasks_left, two_leaders};
+pub use offers::offers_apart;
 pub use operators::operators_obeyed;
 pub use reads::reads_current;
 pub use resources::{overcommitted_by_marks, overcommitted_by_samples};
@@ -46,6 +48,7 @@ pub const ALL: &[(&str, Checker)] = &[
     ("a task runs on the agent it was offered", wrong_agent),
     ("no agent is overcommitted, by its leader's word", overcommitted_by_samples),
     ("no agent is overcommitted, by the tasks' own word", overcommitted_by_marks),
+    ("no resource is in two live offers", offers_apart),
     ("every terminal update reaches its framework", missing_terminals),
     ("what was acknowledged is not sent again", not_sent_again),
     ("updates of a task come in order", out_of_order),

@@ -43,7 +43,7 @@ pub(super) fn counts(recording: &Recording) -> String {
     );
     format!(
         "launches: {} asked for, {} done, {} refused, {} unknown; {starts}, {} kills, {} samples; {} updates to \
-         acknowledge\n",
+         acknowledge, {} offers used\n",
         launches(Phase::Invoked),
         launches(Phase::Ok),
         launches(Phase::Refused),
@@ -51,6 +51,7 @@ pub(super) fn counts(recording: &Recording) -> String {
         count(&|event| matches!(event, Event::Kill { .. })),
         count(&|event| matches!(event, Event::Agents { .. })),
         count(&|event| matches!(event, Event::Update { uuid: Some(_), .. })),
+        count(&|event| matches!(event, Event::Accepts { .. })),
     )
 }
 
