@@ -135,6 +135,10 @@ fn operation(entry: &Entry, processes: &mut Processes) -> Option<Operation> {
                 since_us.saturating_mul(1000)
             ),
         ),
+        Event::Answered { call, task, which, by } => {
+            let value = [("call", call), ("task", task), ("which", which), ("by", by)];
+            info("answered", format!("{{{}}}", strings_by_key(&value)))
+        }
         Event::Registered { framework_id, .. } => {
             info("registered", format!("{{:framework-id {}}}", string(framework_id)))
         }
@@ -148,8 +152,7 @@ fn operation(entry: &Entry, processes: &mut Processes) -> Option<Operation> {
         }
         Event::Said { fault, member, line } => {
             let value = [("fault", fault), ("member", member), ("line", line)];
-            let value: Vec<_> = value.iter().map(|(key, text)| format!(":{key} {}", string(text))).collect();
-            info("said", format!("{{{}}}", value.join(", ")))
+            info("said", format!("{{{}}}", strings_by_key(&value)))
         }
         Event::Leads { leader, term } => {
             info("leads", format!("{{:leader {}, :term {term}}}", string(leader)))
@@ -171,6 +174,12 @@ fn keyword(name: &str) -> String {
 fn milli(amounts: &Amounts) -> String {
     let amounts = amounts.iter().map(|(kind, milli)| format!("{} {milli}", string(kind)));
     format!("{{{}}}", amounts.collect::<Vec<_>>().join(", "))
+}
+
+/// What stands in a map from keywords to texts.
+fn strings_by_key(texts: &[(&str, &String)]) -> String {
+    let texts = texts.iter().map(|(key, text)| format!(":{key} {}", string(text)));
+    texts.collect::<Vec<_>>().join(", ")
 }
 
 fn strings(texts: &[String]) -> String {

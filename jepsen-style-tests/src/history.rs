@@ -66,6 +66,18 @@ pub enum Event {
         /// When the framework had been told of it.
         since_us: u64,
     },
+    /// A master answered a call of a framework: it is done, which is to say committed and applied.
+    Answered {
+        /// Which, `accept`.
+        call: String,
+        /// The task that it was about.
+        task: String,
+        /// Of an ACCEPT the number of the launch, of an ACKNOWLEDGE the update.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        which: String,
+        /// The leader that the framework spoke to.
+        by: String,
+    },
     /// A kill was asked for. Its outcome is the task's.
     Kill {
         /// The task.

@@ -144,7 +144,8 @@ async fn write(master: &str, framework_id: &str, value: u64) -> Written {
     }
 }
 
-async fn open(
+/// Opens a framework's stream to this master.
+pub(crate) async fn open(
     master: &str,
     frames: ReceiverStream<v1::SchedulerFrame>,
 ) -> Result<Streaming<v1::SchedulerDownFrame>, String> {

@@ -2,7 +2,7 @@
 
 use crate::history::{Entry, Event, Phase};
 use crate::model::Truth;
-use muster_model::Uuid;
+use muster_model::{LaunchNumber, Uuid};
 use muster_testkit::LogEntry;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,7 +30,7 @@ pub(super) fn whole(truth: &Truth) -> Option<&[LogEntry]> {
 }
 
 /// The last entry that a master knew to be committed.
-fn last_committed(log: &[LogEntry]) -> Option<u64> {
+pub(super) fn last_committed(log: &[LogEntry]) -> Option<u64> {
     log.iter().rev().find(|entry| entry.committed).map(|entry| entry.index)
 }
 
@@ -39,6 +39,11 @@ pub(super) fn uuid(value: &Value) -> Option<String> {
     let byte = |value: &Value| u8::try_from(value.as_u64()?).ok();
     let bytes = value.as_array()?.iter().map(byte).collect::<Option<Vec<u8>>>()?;
     Some(Uuid(bytes.try_into().ok()?).to_string())
+}
+
+/// The number of a launch, as frameworks are told it.
+pub(super) fn launch_number(value: &Value) -> Option<String> {
+    serde_json::from_value::<LaunchNumber>(value.clone()).ok().map(|number| number.to_string())
 }
 
 /// The arguments of a command, if it is this one.
@@ -52,7 +57,7 @@ pub(super) fn launch_of(command: &Value) -> Option<&Value> {
 }
 
 /// The tasks that were launched by a command, each with the number of its launch.
-fn launched<'a>(outcome: &'a Value) -> Vec<(&'a str, &'a Value)> {
+pub(super) fn launched<'a>(outcome: &'a Value) -> Vec<(&'a str, &'a Value)> {
     let tasks = outcome.pointer("/Launched/tasks").and_then(Value::as_array);
     let number = |task: &'a Value| Some((task.get(0)?.as_str()?, task.get(1)?.get("Launched")?));
     tasks.into_iter().flatten().filter_map(number).collect()

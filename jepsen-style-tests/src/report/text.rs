@@ -43,7 +43,7 @@ pub(super) fn counts(recording: &Recording) -> String {
     );
     format!(
         "launches: {} asked for, {} done, {} refused, {} unknown; {starts}, {} kills, {} samples; {} updates to \
-         acknowledge, {} offers used\n",
+         acknowledge, {} offers used, {} calls answered as done\n",
         launches(Phase::Invoked),
         launches(Phase::Ok),
         launches(Phase::Refused),
@@ -52,6 +52,7 @@ pub(super) fn counts(recording: &Recording) -> String {
         count(&|event| matches!(event, Event::Agents { .. })),
         count(&|event| matches!(event, Event::Update { uuid: Some(_), .. })),
         count(&|event| matches!(event, Event::Accepts { .. })),
+        count(&|event| matches!(event, Event::Answered { .. })),
     )
 }
 
