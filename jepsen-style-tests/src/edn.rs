@@ -139,6 +139,12 @@ fn operation(entry: &Entry, processes: &mut Processes) -> Option<Operation> {
             let value = [("call", call), ("task", task), ("which", which), ("by", by)];
             info("answered", format!("{{{}}}", strings_by_key(&value)))
         }
+        Event::Probe { phase, master, target } => Operation {
+            process: keyword(&entry.process),
+            kind: phase.jepsen(),
+            f: "probe",
+            value: format!("[{} {}]", string(master), string(target)),
+        },
         Event::Registered { framework_id, .. } => {
             info("registered", format!("{{:framework-id {}}}", string(framework_id)))
         }

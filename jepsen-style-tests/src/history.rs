@@ -156,6 +156,16 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         there: Option<bool>,
     },
+    /// A master that was deposed, or stood still, is asked at once for what only a leader may do: to tear down a framework
+    /// that nobody knows. Done where it answers what the log would have said.
+    Probe {
+        /// Where it stands.
+        phase: Phase,
+        /// The master.
+        master: String,
+        /// The framework's id, which is asked for only here.
+        target: String,
+    },
     /// A fault begins or ends.
     Nemesis {
         /// Which.

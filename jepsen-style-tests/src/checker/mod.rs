@@ -26,7 +26,7 @@ pub use logs::{launches_as_logged, logs_agree, offers_once, removed_once, terms_
 pub use members::{agent_ids, logs_and_leftovers, nemeses_bit, replicas_equal, tasks_left, two_leaders};
 pub use offers::offers_apart;
 pub use operators::operators_obeyed;
-pub use outcomes::answered_as_logged;
+pub use outcomes::{answered_as_logged, deposed_as_logged};
 pub use reads::reads_current;
 pub use resources::{overcommitted_by_marks, overcommitted_by_samples};
 pub use sets::{one_in_a_slot, runs_on, slots_filled};
@@ -71,6 +71,7 @@ pub const ALL: &[(&str, Checker)] = &[
     ("an offer is used once, in its own term", offers_once),
     ("frameworks are told what the log says", launches_as_logged),
     ("what is answered as done is in every log", answered_as_logged),
+    ("a deposed leader answers nothing but what the log says", deposed_as_logged),
     ("no framework is torn down twice, by the log", removed_once),
     ("terms begin once, in order", terms_ascend),
     ("no task is left", tasks_left),

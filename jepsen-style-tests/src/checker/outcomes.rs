@@ -1,7 +1,7 @@
 //! Calls that were answered as done, by whichever leader: what is answered is in the log.
 
 use super::logs::{committed, last_committed, launch_number, launch_of, launched, uuid, whole};
-use crate::history::{Entry, Event};
+use crate::history::{Entry, Event, Phase};
 use crate::model::Truth;
 use muster_testkit::LogEntry;
 use serde_json::Value;
@@ -98,6 +98,29 @@ pub fn answered_as_logged(history: &[Entry], truth: &Truth) -> Vec<String> {
         let sought = (call, framework_id, task, which.to_owned());
         if asked.as_ref().is_some_and(|asked| !asked.contains(&sought)) {
             wrong.push(format!("{said} {which}: by the log it is not"));
+        }
+    }
+    wrong
+}
+
+/// A master that was deposed is asked at once to do what only a leader may: nothing, or what the log says, is what it
+/// answers.
+pub fn deposed_as_logged(history: &[Entry], truth: &Truth) -> Vec<String> {
+    let Some(log) = whole(truth) else { return Vec::new() };
+    let asked = committed(log).flat_map(LogEntry::decided).filter_map(|(command, outcome)| {
+        let id = command.pointer("/Teardown/framework_id")?.as_str()?;
+        (outcome.pointer("/Refused/UnknownFramework")?.as_str()? == id).then_some(id)
+    });
+    let refused: BTreeSet<&str> = asked.collect();
+    let mut wrong = Vec::new();
+    for entry in history {
+        if let Event::Probe { phase: Phase::Ok, master, target } = &entry.event
+            && !refused.contains(&**target)
+        {
+            wrong.push(format!(
+                "{master} was deposed, and answered for the log about {target}, at {} us",
+                entry.at_us
+            ));
         }
     }
     wrong
@@ -221,5 +244,29 @@ mod tests {
                 log.last_mut().unwrap().outcomes = vec![json!({"Refused": "NotTheHead"})];
             }
         });
+    }
+
+    #[test]
+    fn a_deposed_leader_that_speaks_for_the_log_is_seen() {
+        let probe = |phase| {
+            let (master, target) = ("m1".into(), "nobody-1".into());
+            entry("nemesis", Event::Probe { phase, master, target })
+        };
+        refuses(
+            deposed_as_logged,
+            "m1 was deposed, and answered for the log about nobody-1",
+            |history, _| {
+                history.extend([probe(Phase::Invoked), probe(Phase::Ok)]);
+            },
+        );
+        let (mut history, mut truth) = good();
+        history.extend([probe(Phase::Invoked), probe(Phase::Refused)]);
+        history.extend([probe(Phase::Invoked), probe(Phase::Unknown)]);
+        assert_eq!(deposed_as_logged(&history, &truth), Vec::<String>::new());
+        // It leads again, or the leader answered by it.
+        let unknown = json!({"Refused": {"UnknownFramework": "nobody-1"}});
+        decided(&mut truth, &json!({"Teardown": {"framework_id": "nobody-1"}}), &unknown);
+        history.extend([probe(Phase::Invoked), probe(Phase::Ok)]);
+        assert_eq!(deposed_as_logged(&history, &truth), Vec::<String>::new());
     }
 }

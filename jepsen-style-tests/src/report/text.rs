@@ -43,7 +43,7 @@ pub(super) fn counts(recording: &Recording) -> String {
     );
     format!(
         "launches: {} asked for, {} done, {} refused, {} unknown; {starts}, {} kills, {} samples; {} updates to \
-         acknowledge, {} offers used, {} calls answered as done\n",
+         acknowledge, {} offers used, {} calls answered as done, {} masters asked when deposed\n",
         launches(Phase::Invoked),
         launches(Phase::Ok),
         launches(Phase::Refused),
@@ -53,6 +53,7 @@ pub(super) fn counts(recording: &Recording) -> String {
         count(&|event| matches!(event, Event::Update { uuid: Some(_), .. })),
         count(&|event| matches!(event, Event::Accepts { .. })),
         count(&|event| matches!(event, Event::Answered { .. })),
+        count(&|event| matches!(event, Event::Probe { phase: Phase::Invoked, .. })),
     )
 }
 
