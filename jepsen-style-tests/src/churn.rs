@@ -149,6 +149,7 @@ impl Work for Churning {
     }
 
     fn offers(&mut self, driver: &SchedulerDriver, offers: &[Offer]) {
+        let told_us = self.desk.now_us();
         for offer in offers {
             let mut left = offer.resources.clone();
             let mut tasks = Vec::new();
@@ -165,6 +166,7 @@ impl Work for Churning {
                 let _ = driver.decline([offer], Filters::refuse(Duration::from_millis(50 + refuse)));
                 continue;
             }
+            self.desk.accepts(offer, told_us);
             self.desk.asked(driver.accept([offer], tasks, filters));
             self.keep_spent(offer);
             if self.rng.random_ratio(1, SPENT_ONE_IN) {

@@ -95,6 +95,17 @@ impl Desk {
         self.record(Event::Launch { phase: Phase::Invoked, task, agent, needs: amounts(needs) });
     }
 
+    /// When it is, for what is told later.
+    pub(crate) fn now_us(&self) -> u64 {
+        self.recorder.now_us()
+    }
+
+    /// An offer of which it was told then is about to be used.
+    pub(crate) fn accepts(&self, offer: &Offer, since_us: u64) {
+        let (agent, holds) = (offer.hostname.to_string(), amounts(&offer.resources));
+        self.record(Event::Accepts { offer: offer.id.to_string(), agent, holds, since_us });
+    }
+
     /// A kill is asked for. Whether it was: a full queue is no fault, it is tried again.
     pub(crate) fn kill(&self, driver: &SchedulerDriver, task: &str) -> bool {
         self.record(Event::Kill { task: task.into() });
@@ -119,6 +130,7 @@ impl Desk {
             terminal: state.is_terminal(),
             durable,
             reason: if reason.is_empty() { message.to_string() } else { format!("{reason} {message}") },
+            uuid: update.uuid.map(|uuid| uuid.to_string()),
         });
         Told { state, durable, answer: !durable && update.status.reason == Some(Reason::Reconciliation) }
     }
@@ -288,10 +300,10 @@ fn subscribe(
     shared: &Arc<Shared>,
     cluster: &TestCluster,
 ) -> anyhow::Result<SchedulerDriver> {
-    let (framework_id, number) = {
+    let (framework_id, number, begun_us) = {
         let mut known = shared.lock();
         known.schedulers += 1;
-        (known.framework_id.clone(), known.schedulers)
+        (known.framework_id.clone(), known.schedulers, known.desk.now_us())
     };
     let has_place = cluster.framework_names().iter().any(|framework| framework == name);
     let masters = if has_place { cluster.masters_of(name)? } else { cluster.masters() };
@@ -300,7 +312,7 @@ fn subscribe(
         builder = builder.framework_id(id);
     }
     let framework = Framework::new(name).failover_timeout(failover_timeout);
-    let scheduler = OneOfThem { number, shared: shared.clone() };
+    let scheduler = OneOfThem { number, begun_us, shared: shared.clone() };
     let start = || builder.start(framework, scheduler);
     let started = if has_place { cluster.within(name, start)? } else { start() };
     started.with_context(|| format!("cannot start a scheduler of {name}"))
@@ -325,6 +337,8 @@ impl Shared {
 /// One scheduler of a framework.
 struct OneOfThem {
     number: u64,
+    /// When it was started.
+    begun_us: u64,
     shared: Arc<Shared>,
 }
 
@@ -345,7 +359,8 @@ impl Scheduler for OneOfThem {
             return;
         }
         known.current = self.number;
-        known.desk.record(Event::Registered { framework_id: framework_id.to_string() });
+        let begun_us = Some(self.begun_us);
+        known.desk.record(Event::Registered { framework_id: framework_id.to_string(), begun_us });
         known.framework_id = Some(framework_id.clone());
         known.work.registered(driver);
     }

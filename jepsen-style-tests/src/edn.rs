@@ -113,12 +113,23 @@ fn operation(entry: &Entry, processes: &mut Processes) -> Option<Operation> {
             info("census", json!({"alive": alive, "listed": listed}))
         }
         Event::Kill { task } => info("kill-task", json!({"task": task})),
-        Event::Update { task, state, terminal, durable, reason } => {
+        Event::Update { task, state, terminal, durable, reason, uuid } => {
             let mut value = json!({"task": task, "state": state, "terminal": terminal, "durable": durable});
             value["reason"] = json!(reason);
+            value["uuid"] = json!(uuid);
             info("update", value)
         }
-        Event::Registered { framework_id } => info("registered", json!({"framework-id": framework_id})),
+        Event::Accepts { offer, agent, holds, since_us } => {
+            let since = since_us.saturating_mul(1000);
+            info("accept", json!({"offer": offer, "agent": agent, "holds-milli": holds, "since": since}))
+        }
+        Event::Answered { call, task, which, by } => {
+            info("answered", json!({"call": call, "task": task, "which": which, "by": by}))
+        }
+        Event::Probe { phase, master, target } => {
+            of(processes.own(who, *phase), *phase, "probe", json!([master, target]))
+        }
+        Event::Registered { framework_id, .. } => info("registered", json!({"framework-id": framework_id})),
         Event::Reregistered => info("reregistered", Value::Null),
         Event::Disconnected => info("disconnected", Value::Null),
         Event::Error { message } => info("error", json!(message)),

@@ -30,6 +30,9 @@ pub enum Event {
     Registered {
         /// The id.
         framework_id: String,
+        /// When the scheduler that is registered was started; none if that is not known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        begun_us: Option<u64>,
     },
     /// Subscribed again.
     Reregistered,
@@ -53,6 +56,29 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Amounts::is_empty")]
         needs: Amounts,
     },
+    /// An offer is used: its ACCEPT is about to be said, for the first time, with the launches asked for right before.
+    Accepts {
+        /// Its id.
+        offer: String,
+        /// Its agent, by host name.
+        agent: String,
+        /// What it holds, in thousandths.
+        holds: Amounts,
+        /// When the framework had been told of it.
+        since_us: u64,
+    },
+    /// A master answered a call of a framework: it is done, which is to say committed and applied.
+    Answered {
+        /// Which, `accept`.
+        call: String,
+        /// The task that it was about.
+        task: String,
+        /// Of an ACCEPT the number of the launch, of an ACKNOWLEDGE the update.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        which: String,
+        /// The leader that the framework spoke to.
+        by: String,
+    },
     /// A kill was asked for. Its outcome is the task's.
     Kill {
         /// The task.
@@ -70,6 +96,9 @@ pub enum Event {
         durable: bool,
         /// Why.
         reason: String,
+        /// What it is acknowledged by, in hexadecimal digits; in histories that have it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        uuid: Option<String>,
     },
     /// A framework asks what became of these tasks, or of all when none is named (RECONCILE). The answers are updates.
     Asks {
@@ -127,6 +156,16 @@ pub enum Event {
         /// Whether it is; where it is done.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         there: Option<bool>,
+    },
+    /// A master that was deposed, or stood still, is asked at once for what only a leader may do: to tear down a framework
+    /// that nobody knows. Done where it answers what the log would have said.
+    Probe {
+        /// Where it stands.
+        phase: Phase,
+        /// The master.
+        master: String,
+        /// The framework's id, which is asked for only here.
+        target: String,
     },
     /// A fault begins or ends.
     Nemesis {
@@ -283,11 +322,16 @@ impl Recorder {
         Ok(Self(Arc::new(Inner { begun: Instant::now(), written })))
     }
 
+    /// Microseconds since the run began.
+    pub fn now_us(&self) -> u64 {
+        u64::try_from(self.0.begun.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
     /// Appends.
     pub fn record(&self, process: &str, event: Event) {
         let mut written = self.0.written.lock().unwrap_or_else(PoisonError::into_inner);
         // Taken under the lock, so that the times ascend.
-        let at_us = u64::try_from(self.0.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let at_us = self.now_us();
         let entry = Entry { at_us, process: process.into(), event };
         let mut line = serde_json::to_string(&entry).unwrap_or_default();
         line.push('\n');
@@ -320,7 +364,7 @@ mod tests {
     fn a_history_is_read_as_it_was_written() {
         let path = std::env::temp_dir().join(format!("muster-history-{}.jsonl", std::process::id()));
         let recorder = Recorder::create(&path).unwrap();
-        recorder.record("f1", Event::Registered { framework_id: "x-0001".into() });
+        recorder.record("f1", Event::Registered { framework_id: "x-0001".into(), begun_us: Some(7) });
         recorder.record(
             "f1",
             Event::Launch {
@@ -342,5 +386,16 @@ mod tests {
         let read = read(&path);
         std::fs::remove_file(&path).unwrap();
         assert_eq!(read.unwrap(), recorder.entries());
+    }
+
+    #[test]
+    fn what_former_runs_did_not_write_is_not_known() {
+        let line = r#"{"at_us":1,"process":"f1","event":"update","task":"f1-1","state":"TASK_RUNNING","terminal":false,
+            "durable":true,"reason":""}"#;
+        let entry: Entry = serde_json::from_str(line).unwrap();
+        assert!(matches!(entry.event, Event::Update { uuid: None, .. }), "{entry:?}");
+        let line = r#"{"at_us":1,"process":"f1","event":"registered","framework_id":"x-0001"}"#;
+        let entry: Entry = serde_json::from_str(line).unwrap();
+        assert!(matches!(entry.event, Event::Registered { begun_us: None, .. }), "{entry:?}");
     }
 }

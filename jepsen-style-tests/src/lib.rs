@@ -1,7 +1,7 @@
 //! Real processes, real faults, recorded histories, checkers.
 //!
 //! A [`run`](run::run) of a [scenario](scenarios) starts a cluster ([`cluster`]), lets frameworks
-//! ([`client`]) put load on it ([`workload`]) while a [`nemesis`] breaks things, then heals and asks what the
+//! ([`client`], [`direct`]) put load on it ([`workload`]) while a [`nemesis`] breaks things, then heals and asks what the
 //! cluster holds ([`model::Truth`]). What every process saw is in the [`history`]; each [`checker`] is a
 //! function of those two and says what is wrong. Both are kept as a [`recording`], which gives the same
 //! verdict any time again; [`shrink`] says where it goes bad, and the [`report`] shows it.
@@ -22,6 +22,7 @@ pub mod child;
 mod churn;
 pub mod client;
 pub mod cluster;
+pub mod direct;
 pub mod edn;
 pub mod history;
 pub mod model;

@@ -20,6 +20,8 @@ use tonic::{Code, Status};
 pub const TEARDOWN: &str = "teardown";
 /// What the masters say of a framework that was torn down.
 const REMOVED: &str = "has been removed";
+/// What they say of one that never was there.
+const NOT_KNOWN: &str = "is not known";
 /// What a master says that neither leads nor knows who does.
 const NEVER_ASKED: &str = "no leader is known yet";
 /// Operators that ask at once.
@@ -33,6 +35,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(250);
 const AFTERWARDS: Duration = Duration::from_millis(1_500);
 /// How long a call may take; its outcome is unknown then.
 const CALL_TIME: Duration = Duration::from_secs(4);
+/// How long one may take that is said to a master that is not to answer it.
+const PROBE_TIME: Duration = Duration::from_millis(800);
 /// How long a framework may take to run its tasks, and then to be torn down, once nothing goes wrong any more.
 const END_TIME: Duration = Duration::from_secs(30);
 
@@ -182,13 +186,45 @@ async fn ask_all(n: usize, name: &str, id: &str, cluster: &TestCluster, recorder
 
 /// Asks this master, once.
 async fn tear_down_by(master: &str, id: &str) -> Became {
-    let Ok(endpoint) = Endpoint::from_shared(format!("http://{master}")) else { return Became::Not };
-    let Ok(Ok(channel)) = timeout(CALL_TIME, endpoint.connect()).await else { return Became::Not };
+    match call(master, id, CALL_TIME).await {
+        Called::Never => Became::Not,
+        Called::Answered(Ok(())) => Became::Done,
+        Called::Answered(Err(status)) => refused(&status),
+        Called::Unanswered => Became::Unknown,
+    }
+}
+
+/// Asks this master, once and with little patience, to tear down a framework that nobody knows. Done where it answers as
+/// who has asked the log.
+pub(crate) async fn tear_down_nobody(master: &str, id: &str) -> Phase {
+    match call(master, id, PROBE_TIME).await {
+        Called::Never => Phase::Refused,
+        Called::Answered(Ok(())) => Phase::Ok,
+        Called::Answered(Err(status)) => match refused(&status) {
+            Became::Not if status.message().contains(NOT_KNOWN) => Phase::Ok,
+            Became::Done | Became::Removed => Phase::Ok,
+            Became::Not => Phase::Refused,
+            Became::Unknown => Phase::Unknown,
+        },
+        Called::Unanswered => Phase::Unknown,
+    }
+}
+
+/// How far a call came.
+enum Called {
+    /// It was never said.
+    Never,
+    Answered(Result<(), Status>),
+    Unanswered,
+}
+
+async fn call(master: &str, id: &str, within: Duration) -> Called {
+    let Ok(endpoint) = Endpoint::from_shared(format!("http://{master}")) else { return Called::Never };
+    let Ok(Ok(channel)) = timeout(within, endpoint.connect()).await else { return Called::Never };
     let mut client = OperatorServiceClient::new(channel);
-    match timeout(CALL_TIME, client.teardown(v1::TeardownRequest { framework_id: id.into() })).await {
-        Ok(Ok(_)) => Became::Done,
-        Ok(Err(status)) => refused(&status),
-        Err(_) => Became::Unknown,
+    match timeout(within, client.teardown(v1::TeardownRequest { framework_id: id.into() })).await {
+        Ok(answer) => Called::Answered(answer.map(drop)),
+        Err(_) => Called::Unanswered,
     }
 }
 

@@ -52,7 +52,7 @@ impl Register {
         for master in cluster.masters() {
             match write(&master, "", 0).await {
                 Written::Done { framework_id } => {
-                    let event = Event::Registered { framework_id: framework_id.clone() };
+                    let event = Event::Registered { framework_id: framework_id.clone(), begun_us: None };
                     recorder.record(REGISTER, event);
                     return Ok(Self { framework_id, next: AtomicU64::new(1) });
                 }
@@ -144,7 +144,8 @@ async fn write(master: &str, framework_id: &str, value: u64) -> Written {
     }
 }
 
-async fn open(
+/// Opens a framework's stream to this master.
+pub(crate) async fn open(
     master: &str,
     frames: ReceiverStream<v1::SchedulerFrame>,
 ) -> Result<Streaming<v1::SchedulerDownFrame>, String> {

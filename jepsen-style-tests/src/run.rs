@@ -2,6 +2,7 @@
 
 use crate::client::{Client, Setting};
 use crate::cluster::{self, Seen};
+use crate::direct::Direct;
 use crate::history::{Entry, Event, Phase, Recorder};
 use crate::model::{MARKS, Truth};
 use crate::nemesis::Dice;
@@ -189,6 +190,8 @@ async fn load_and_break(
     let registered = register.keep_busy(&field.cluster, &field.recorder);
     let operators = Operators::default();
     let operated = operators.keep_busy(&field.cluster, &field.recorder, options.seed);
+    let direct = Direct::new(&field.cluster, &field.recorder, options.seed);
+    let directed = direct.keep_busy();
     let broken = async {
         field.load.progress(WARM_TASKS, WARM_TIME).await.context("before any fault")?;
         rounds(scenario, options, field).await
@@ -197,6 +200,7 @@ async fn load_and_break(
         () = sampled => {}
         () = registered => {}
         () = operated => {}
+        () = directed => {}
         broken = broken => broken?,
     }
     field.load.stop();
@@ -209,6 +213,7 @@ async fn load_and_break(
     }
     field.cluster.ready().await?;
     operators.finish(&field.cluster, &field.recorder).await?;
+    direct.finish().await;
     // What is never answered is in the verdict.
     field.load.all_answered(REST_TIME).await;
     field.set.reconcile(REST_TIME).await.context("in the end")?;

@@ -100,7 +100,8 @@ impl Keeping {
         Some(task)
     }
 
-    fn launch(&mut self, driver: &SchedulerDriver, offer: &Offer) {
+    /// Uses an offer of which it was told then, or declines it.
+    fn launch(&mut self, driver: &SchedulerDriver, offer: &Offer, told_us: u64) {
         let empty: Vec<u32> = match self.desk.load.is_stopping() {
             true => Vec::new(),
             false => self.slots.iter().filter(|(_, held)| held.is_none()).map(|(slot, _)| *slot).collect(),
@@ -112,6 +113,7 @@ impl Keeping {
             // A declined offer comes back by itself when it times out.
             let _ = driver.decline([offer], Filters::refuse(REFUSE));
         } else {
+            self.desk.accepts(offer, told_us);
             self.desk.asked(driver.accept([offer], tasks, Filters::refuse(REFUSE)));
         }
     }
@@ -159,7 +161,8 @@ impl Work for Keeping {
     }
 
     fn offers(&mut self, driver: &SchedulerDriver, offers: &[Offer]) {
-        offers.iter().for_each(|offer| self.launch(driver, offer));
+        let told_us = self.desk.now_us();
+        offers.iter().for_each(|offer| self.launch(driver, offer, told_us));
         self.choose_kill();
         self.kill(driver);
         if self.questions.is_due() && !self.is_settling {

@@ -69,7 +69,9 @@ pub fn answers_agree(history: &[Entry], _: &Truth) -> Vec<String> {
                 let differs = known.answered_end.filter(|answered| answered != state);
                 (task, differs.map(|answered| format!("is answered to be {answered}, and came to {state}")))
             }
-            Event::Update { task, state, terminal, durable: false, reason } if reason.starts_with(ANSWER) => {
+            Event::Update { task, state, terminal, durable: false, reason, .. }
+                if reason.starts_with(ANSWER) =>
+            {
                 (task, tasks.entry(task).or_default().contradicted(state, *terminal))
             }
             _ => continue,
@@ -133,7 +135,7 @@ pub fn questions_answered(history: &[Entry], _: &Truth) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checker::samples::{entry, good, launch, refuses, update};
+    use crate::checker::samples::{entry, good, launch, refuses, registered, update};
 
     fn answer(task: &str, state: &str) -> Entry {
         let mut answer = update(task, state, false);
@@ -218,7 +220,7 @@ mod tests {
         let (mut history, truth) = good();
         history.extend(launched("t9"));
         history.extend([asks(&[]), update("t9", "TASK_KILLED", true)]);
-        history.extend([asks(&["t1"]), entry("f1", Event::Registered { framework_id: "x-0001".into() })]);
+        history.extend([asks(&["t1"]), registered("f1")]);
         history.extend([asks(&["t1", "t3"]), answer("t3", UNKNOWN), answer("t1", UNKNOWN), asks(&[])]);
         assert_eq!(questions_answered(&history, &truth), Vec::<String>::new());
     }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 fn told(history: &[Entry]) -> BTreeMap<&str, &str> {
     let mut ids = BTreeMap::new();
     for entry in history {
-        if let Event::Registered { framework_id } = &entry.event {
+        if let Event::Registered { framework_id, .. } = &entry.event {
             ids.entry(&*entry.process).or_insert(&**framework_id);
         }
     }
@@ -33,7 +33,7 @@ pub fn framework_ids(history: &[Entry], truth: &Truth) -> Vec<String> {
     for entry in history {
         let name = &*entry.process;
         match &entry.event {
-            Event::Registered { framework_id } if ids.get(name) != Some(&&**framework_id) => {
+            Event::Registered { framework_id, .. } if ids.get(name) != Some(&&**framework_id) => {
                 wrong.push(format!("{name} was {} and became {framework_id}", ids[name]));
             }
             Event::Error { message } => {
@@ -115,7 +115,7 @@ mod tests {
     }
 
     fn registered(name: &str, id: &str) -> Entry {
-        entry(name, Event::Registered { framework_id: id.into() })
+        entry(name, Event::Registered { framework_id: id.into(), begun_us: None })
     }
 
     fn turned_away(name: &str, message: &str) -> Entry {

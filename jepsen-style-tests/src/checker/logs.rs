@@ -2,6 +2,7 @@
 
 use crate::history::{Entry, Event, Phase};
 use crate::model::Truth;
+use muster_model::{LaunchNumber, Uuid};
 use muster_testkit::LogEntry;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,8 +14,36 @@ pub(super) fn committed(log: &[LogEntry]) -> impl Iterator<Item = &LogEntry> {
 
 /// The log that knows most of what was committed; empty if none was read.
 pub(super) fn longest(truth: &Truth) -> &[LogEntry] {
-    let length = |log: &&Vec<LogEntry>| committed(log).last().map(|entry| entry.index);
-    truth.logs.values().max_by_key(length).map_or(&[], Vec::as_slice)
+    truth.logs.values().max_by_key(|log| last_committed(log)).map_or(&[], Vec::as_slice)
+}
+
+/// A log in which nothing is missing of what is known to be committed, nor of what became of it. None, if all that know
+/// the end have a snapshot of the beginning, or none was read.
+pub(super) fn whole(truth: &Truth) -> Option<&[LogEntry]> {
+    let end = last_committed(longest(truth))?;
+    let is_whole = |log: &&Vec<LogEntry>| {
+        let begins = log.first().is_some_and(|first| first.index <= 1);
+        let is_replayed = || committed(log).all(|entry| entry.commands.len() == entry.outcomes.len());
+        begins && last_committed(log) == Some(end) && is_replayed()
+    };
+    truth.logs.values().find(is_whole).map(Vec::as_slice)
+}
+
+/// The last entry that a master knew to be committed.
+pub(super) fn last_committed(log: &[LogEntry]) -> Option<u64> {
+    log.iter().rev().find(|entry| entry.committed).map(|entry| entry.index)
+}
+
+/// An update's uuid, as frameworks are told it.
+pub(super) fn uuid(value: &Value) -> Option<String> {
+    let byte = |value: &Value| u8::try_from(value.as_u64()?).ok();
+    let bytes = value.as_array()?.iter().map(byte).collect::<Option<Vec<u8>>>()?;
+    Some(Uuid(bytes.try_into().ok()?).to_string())
+}
+
+/// The number of a launch, as frameworks are told it.
+pub(super) fn launch_number(value: &Value) -> Option<String> {
+    serde_json::from_value::<LaunchNumber>(value.clone()).ok().map(|number| number.to_string())
 }
 
 /// The arguments of a command, if it is this one.
@@ -23,12 +52,12 @@ fn arguments<'a>(command: &'a Value, name: &str) -> Option<&'a Value> {
 }
 
 /// What a launch command says, whichever of the two it is.
-fn launch_of(command: &Value) -> Option<&Value> {
+pub(super) fn launch_of(command: &Value) -> Option<&Value> {
     arguments(command, "Launch").or_else(|| arguments(command, "LaunchSome").and_then(|some| some.get(0)))
 }
 
 /// The tasks that were launched by a command, each with the number of its launch.
-fn launched<'a>(outcome: &'a Value) -> Vec<(&'a str, &'a Value)> {
+pub(super) fn launched<'a>(outcome: &'a Value) -> Vec<(&'a str, &'a Value)> {
     let tasks = outcome.pointer("/Launched/tasks").and_then(Value::as_array);
     let number = |task: &'a Value| Some((task.get(0)?.as_str()?, task.get(1)?.get("Launched")?));
     tasks.into_iter().flatten().filter_map(number).collect()
@@ -114,7 +143,7 @@ pub fn offers_once(_: &[Entry], truth: &Truth) -> Vec<String> {
 }
 
 /// The term in an offer's id, `CLUSTER-O<term>-<shard>-<n>`.
-fn term_of(offer: &str) -> Option<u64> {
+pub(super) fn term_of(offer: &str) -> Option<u64> {
     let (_, rest) = offer.rsplit_once("-O")?;
     rest.split('-').next()?.parse().ok()
 }

@@ -1,5 +1,6 @@
 //! What must hold. Each checker says what is wrong, nothing if nothing is.
 
+mod acknowledged;
 mod answers;
 mod disks;
 mod durability;
@@ -8,7 +9,9 @@ mod frameworks;
 mod launches;
 mod logs;
 mod members;
+mod offers;
 mod operators;
+mod outcomes;
 mod reads;
 mod resources;
 #[cfg(test)]
@@ -17,13 +20,16 @@ mod service;
 mod sets;
 mod updates;
 
+pub use acknowledged::not_sent_again;
 pub use answers::{answers_agree, questions_answered};
 pub use durability::{committed_kept, one_state_at_an_index};
 pub use frameworks::{framework_ids, torn_down_once};
 pub use launches::{ended_otherwise, lost_launches, phantom_starts, started_twice, wrong_agent};
 pub use logs::{launches_as_logged, logs_agree, offers_once, removed_once, terms_ascend};
 pub use members::{agent_ids, logs_and_leftovers, nemeses_bit, replicas_equal, tasks_left, two_leaders};
+pub use offers::offers_apart;
 pub use operators::operators_obeyed;
+pub use outcomes::{answered_as_logged, deposed_as_logged};
 pub use reads::reads_current;
 pub use resources::{overcommitted_by_marks, overcommitted_by_samples};
 pub use service::{comes_to_its_end, service_returns};
@@ -49,7 +55,9 @@ pub const ALL: &[(&str, Checker)] = &[
     ("a task runs on the agent it was offered", wrong_agent),
     ("no agent is overcommitted, by its leader's word", overcommitted_by_samples),
     ("no agent is overcommitted, by the tasks' own word", overcommitted_by_marks),
+    ("no resource is in two live offers", offers_apart),
     ("every terminal update reaches its framework", missing_terminals),
+    ("what was acknowledged is not sent again", not_sent_again),
     ("updates of a task come in order", out_of_order),
     ("every launch is decided in the end", undecided),
     ("every question is answered", questions_answered),
@@ -69,6 +77,8 @@ pub const ALL: &[(&str, Checker)] = &[
     ("the replicas' logs agree, and did the same", logs_agree),
     ("an offer is used once, in its own term", offers_once),
     ("frameworks are told what the log says", launches_as_logged),
+    ("what is answered as done is in every log", answered_as_logged),
+    ("a deposed leader answers nothing but what the log says", deposed_as_logged),
     ("no framework is torn down twice, by the log", removed_once),
     ("terms begin once, in order", terms_ascend),
     ("no task is left", tasks_left),
@@ -81,6 +91,7 @@ pub const ANY_TIME: &[(&str, Checker)] = &[
     ("service returns, and the run comes to its end", comes_to_its_end),
     ("service returns in time", service_returns),
     ("no task is started twice", started_twice),
+    ("what was acknowledged is not sent again", not_sent_again),
     ("answers agree with what is known", answers_agree),
     ("a task that nobody ends runs on, one that is ended does not", runs_on),
     ("a slot never has two tasks at once", one_in_a_slot),

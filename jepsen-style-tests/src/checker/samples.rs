@@ -9,6 +9,11 @@ pub(crate) fn entry(process: &str, event: Event) -> Entry {
     Entry { at_us: 0, process: process.into(), event }
 }
 
+/// Registered, when is not known.
+pub(crate) fn registered(framework: &str) -> Entry {
+    entry(framework, Event::Registered { framework_id: "x-0001".into(), begun_us: None })
+}
+
 pub(crate) fn launch(task: &str, phase: Phase) -> Entry {
     let invoked = phase == Phase::Invoked;
     let agent = if invoked { "a1".into() } else { String::new() };
@@ -19,7 +24,7 @@ pub(crate) fn launch(task: &str, phase: Phase) -> Entry {
 pub(crate) fn update(task: &str, state: &str, durable: bool) -> Entry {
     let terminal = !matches!(state, "TASK_STARTING" | "TASK_RUNNING" | "TASK_KILLING");
     let (task, state) = (task.into(), state.into());
-    entry("f1", Event::Update { task, state, terminal, durable, reason: String::new() })
+    entry("f1", Event::Update { task, state, terminal, durable, reason: String::new(), uuid: None })
 }
 
 pub(crate) fn mark(task: &str, starts: bool) -> Mark {
@@ -72,7 +77,7 @@ pub(crate) fn good() -> (Vec<Entry>, Truth) {
         bit: bit.map(str::to_owned),
     };
     let history = vec![
-        entry("f1", Event::Registered { framework_id: "x-0001".into() }),
+        registered("f1"),
         entry("sampler", Event::Leads { leader: "m1".into(), term: 1 }),
         entry("sampler", Event::AgentId { agent: "a1".into(), agent_id: "x-S1".into() }),
         launch("t1", Phase::Invoked),

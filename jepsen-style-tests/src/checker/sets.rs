@@ -164,7 +164,7 @@ mod tests {
 
     fn ended(task: &str, state: &str) -> Entry {
         let (task, state, reason) = (task.to_owned(), state.to_owned(), String::new());
-        of_set(Event::Update { task, state, terminal: true, durable: true, reason })
+        of_set(Event::Update { task, state, terminal: true, durable: true, reason, uuid: None })
     }
 
     fn census(alive: &[&str], listed: &[&str]) -> Entry {
@@ -180,7 +180,7 @@ mod tests {
 
     /// Two slots; the task of the second was killed and replaced.
     fn keeps(history: &mut Vec<Entry>, truth: &mut Truth) {
-        history.push(of_set(Event::Registered { framework_id: "x-0002".into() }));
+        history.push(of_set(Event::Registered { framework_id: "x-0002".into(), begun_us: None }));
         history.push(of_set(Event::Keeps { slots: 2 }));
         for task in ["s1-1.1", "s1-2.2"] {
             history.extend(launched(task));

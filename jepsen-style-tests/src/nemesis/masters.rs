@@ -1,7 +1,7 @@
 //! Faults of masters.
 
 use super::process::MemberProcess;
-use super::{Down, Fault, KILL, PAUSE, PROGRESS_TASKS, PROGRESS_TIME};
+use super::{Down, Fault, KILL, PAUSE, PROGRESS_TASKS, PROGRESS_TIME, deposed};
 use crate::run::Field;
 use anyhow::{Context, bail};
 use std::time::{Duration, Instant};
@@ -102,7 +102,7 @@ async fn stand_still(field: &Field, name: &str, pause: Duration, progress: bool)
     drop(paused);
     let went_on = stopped.elapsed();
     // It still believes that it leads, or has just learnt better: either way it may not answer as leader.
-    if field.cluster.agents_by(name).await.is_ok() && field.cluster.serving().await?.0 != name {
+    if deposed::answers(field, name).await? && field.cluster.serving().await?.0 != name {
         bail!("{name} was deposed while it stood still, and answered a read that claims to be current");
     }
     field.load.begin_epoch();

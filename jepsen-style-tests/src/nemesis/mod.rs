@@ -3,6 +3,7 @@
 
 mod agents;
 mod behind;
+mod deposed;
 mod disks;
 pub(crate) mod frameworks;
 mod hosts;

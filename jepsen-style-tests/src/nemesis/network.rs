@@ -1,6 +1,6 @@
 //! Faults of the network between the members. Frameworks reach the masters past all of them.
 
-use super::{CUT, Fault, PROGRESS_TASKS, PROGRESS_TIME};
+use super::{CUT, Fault, PROGRESS_TASKS, PROGRESS_TIME, deposed};
 use crate::run::Field;
 use anyhow::{Context, bail};
 use muster_testkit::Cut;
@@ -36,7 +36,7 @@ pub async fn cut_leader(field: &Field, side: Side, time: Duration) -> anyhow::Re
     field.load.progress(PROGRESS_TASKS, PROGRESS_TIME).await.context("while the leader is cut off")?;
     let launched = cut.elapsed();
     tokio::time::sleep(time.saturating_sub(launched)).await;
-    if field.cluster.agents_by(&leader).await.is_ok() {
+    if deposed::answers(field, &leader).await? {
         bail!("{leader} was deposed while it was cut off, and answered a read that claims to be current");
     }
     let held: u64 = cuts.iter().map(Cut::held).sum();

@@ -1,7 +1,7 @@
 //! Partitions in all their shapes. Whoever can reach a majority of the masters is served meanwhile, and everybody
 //! once the network is whole again.
 
-use super::{CUT, Dice, Fault, PROGRESS_TASKS, PROGRESS_TIME, agents, but};
+use super::{CUT, Dice, Fault, PROGRESS_TASKS, PROGRESS_TIME, agents, but, deposed};
 use crate::run::Field;
 use anyhow::{Context, bail};
 use muster_testkit::Cut;
@@ -146,7 +146,7 @@ pub async fn partition(field: &Field, shape: Shape, time: Duration, dice: &mut D
             )
         })?;
         tokio::time::sleep(time.saturating_sub(begun.elapsed())).await;
-        if plan.deposes && field.cluster.agents_by(&leader).await.is_ok() {
+        if plan.deposes && deposed::answers(field, &leader).await? {
             bail!("{leader} was deposed while it was cut off, and answered a read that claims to be current");
         }
         format!("{} bytes were held back, {} dials hung at its end; {served}", cut.held(), cut.hanging())

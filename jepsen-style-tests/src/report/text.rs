@@ -39,13 +39,18 @@ pub(super) fn counts(recording: &Recording) -> String {
     let launches = |wanted| count(&|event| matches!(event, Event::Launch { phase, .. } if *phase == wanted));
     let starts = recording.truth.marks.values().flatten().filter(|mark| mark.starts).count();
     format!(
-        "launches: {} asked for, {} done, {} refused, {} unknown; {starts} starts, {} kills, {} samples\n",
+        "launches: {} asked for, {} done, {} refused, {} unknown; {starts} starts, {} kills, {} samples; {} updates to \
+         acknowledge, {} offers used, {} calls answered as done, {} masters asked when deposed\n",
         launches(Phase::Invoked),
         launches(Phase::Ok),
         launches(Phase::Refused),
         launches(Phase::Unknown),
         count(&|event| matches!(event, Event::Kill { .. })),
         count(&|event| matches!(event, Event::Agents { .. })),
+        count(&|event| matches!(event, Event::Update { uuid: Some(_), .. })),
+        count(&|event| matches!(event, Event::Accepts { .. })),
+        count(&|event| matches!(event, Event::Answered { .. })),
+        count(&|event| matches!(event, Event::Probe { phase: Phase::Invoked, .. })),
     )
 }
 
