@@ -33,6 +33,9 @@ const QUICK_PINGS: &str = "[session]\nping-ms = 500\nmissed-pings-max = 4\n";
 const QUICK_GRACE: &str = "[session]\nreconnect-grace-ms = 3000\n";
 /// Both.
 const QUICK: &str = "[session]\nping-ms = 500\nmissed-pings-max = 4\nreconnect-grace-ms = 3000\n";
+/// All that is short, and snapshots besides.
+const COMPOSED: &str = "[raft]\nsnapshot-entries = 50\n\
+     [session]\nping-ms = 500\nmissed-pings-max = 4\nreconnect-grace-ms = 3000\n";
 /// Agents that are silent for two seconds count as disconnected, and may stay away for three more.
 const SHORT_ABSENCE: &str = "[session]\nping-ms = 500\nmissed-pings-max = 4\nreconnect-grace-ms = 2000\n\
      agent-timeout-ms = 3000\n";
@@ -531,6 +534,14 @@ pub static ALL: &[Scenario] = &[
         needs: &[Need::Proxies],
         rounds: 18,
         round: |field, dice| Box::pin(nemesis::mixed(field, dice)),
+    },
+    Scenario {
+        name: "composed",
+        about: "two faults at once: one of a master, and one of agents, frameworks, the network, clocks, processors (root)",
+        master_config: COMPOSED,
+        needs: &[Need::Proxies, Need::Disks, Need::Tracing, Need::Clocks, Need::Cgroups],
+        rounds: 8,
+        round: |field, dice| Box::pin(nemesis::composed(field, dice)),
     },
 ];
 

@@ -4,6 +4,7 @@
 mod agents;
 mod away;
 mod behind;
+mod composed;
 mod disks;
 pub(crate) mod frameworks;
 mod hosts;
@@ -20,6 +21,7 @@ mod weather;
 pub use agents::{kill_agents, pause_agents};
 pub use away::{AGENT_TIMEOUT, mark_gone, stay_away};
 pub use behind::{BEHIND, fall_behind};
+pub use composed::composed;
 pub use disks::{
     cut_power, damage_disk, disk_dies, disk_full, disk_read_only, lie_about_syncs, lose_disk, mixed_disks,
     slow_syncs, sync_fails, sync_kills,
