@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 
-/// The state of an agent that another one of its machine has replaced.
-const GONE: &str = "gone";
+/// The state of an agent that another one of its machine has replaced, or that never comes back by an operator's word.
+pub(crate) const GONE: &str = "gone";
 /// Between two samples.
 const SAMPLE: Duration = Duration::from_millis(100);
 /// What a master logs when it begins to lead, and then the term.
@@ -98,7 +98,8 @@ pub async fn sample(cluster: &TestCluster, recorder: &Recorder, seen: &Seen) {
             for (agent, agent_id) in seen.take(&agents) {
                 recorder.record("sampler", Event::AgentId { agent, agent_id });
             }
-            let agents = agents.iter().map(|agent| (agent.hostname.clone(), usage(agent))).collect();
+            let there = agents.iter().filter(|agent| agent.state != GONE);
+            let agents = there.map(|agent| (agent.hostname.clone(), usage(agent))).collect();
             recorder.record("sampler", Event::Agents { agents });
         }
         if serves != served {
@@ -146,6 +147,30 @@ pub async fn framework_becomes(
         if is(found) { Ok(()) } else { Err(format!("{found:?}")) }
     })
     .await
+}
+
+/// Waits until these agents, by their ids, are in this state by the leader's word.
+pub async fn agents_become(cluster: &TestCluster, ids: &[String], state: &str) -> anyhow::Result<()> {
+    wait(&format!("that agents are {state}"), async || {
+        let agents = cluster.agents().await?;
+        let of = |id: &String| agents.iter().find(|agent| agent.agent_id == *id).map(|agent| &*agent.state);
+        let other = ids.iter().map(|id| (id, of(id))).find(|(_, now)| *now != Some(state));
+        other.map_or(Ok(()), |(id, now)| Err(format!("{id} is {now:?}")))
+    })
+    .await
+}
+
+/// The tasks on these agents, by the agents' ids, that have not ended by the leader's word, or whose end is not
+/// acknowledged.
+pub async fn tasks_on(cluster: &TestCluster, ids: &[String]) -> anyhow::Result<Vec<(String, TaskState)>> {
+    let mut all = Vec::new();
+    wait("the leader's word on tasks", async || {
+        all = cluster.operator().tasks(None).await.map_err(|error| error.to_string())?;
+        Ok(())
+    })
+    .await?;
+    let own = all.into_iter().filter(|task| ids.contains(&task.agent_id));
+    Ok(own.map(|task| (task.task_id, task_state(task.state).unwrap_or(TaskState::Unknown))).collect())
 }
 
 /// Waits until no task of a framework, or of all when none is named, is left by the leader's word: each has ended and
@@ -241,7 +266,8 @@ pub async fn truth(cluster: &TestCluster) -> anyhow::Result<Truth> {
     let mut tasks: Vec<_> = operator.tasks(None).await?.into_iter().map(known(false)).collect();
     tasks.extend(operator.completed_tasks(None, COMPLETED_MAX).await?.into_iter().map(known(true)));
     let agents = operator.agents().await?;
-    let totals = agents.iter().map(|agent| (agent.hostname.clone(), usage(agent).total)).collect();
+    let there = agents.iter().filter(|agent| agent.state != GONE);
+    let totals = there.map(|agent| (agent.hostname.clone(), usage(agent).total)).collect();
     let frameworks = operator.frameworks(false).await?;
     let removed = operator.frameworks(true).await?;
     Ok(Truth {

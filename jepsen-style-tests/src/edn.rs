@@ -141,9 +141,7 @@ fn operation(entry: &Entry, processes: &mut Processes) -> Option<Operation> {
             info("said", json!({"fault": fault, "member": member, "line": line}))
         }
         Event::Leads { leader, term } => info("leads", json!({"leader": leader, "term": term})),
-        Event::AgentId { agent, agent_id } => {
-            info("agent-id", json!({"agent": agent, "agent-id": agent_id}))
-        }
+        Event::AgentId { agent, agent_id } => info("agent-id", json!({"agent": agent, "agent-id": agent_id})),
         Event::Serves { leader } => info("serves", json!(leader)),
         Event::Back { after_ms } => info("back", json!({"after-ms": after_ms})),
         Event::Agents { .. } | Event::Logs { .. } => return None,
@@ -221,9 +219,8 @@ mod tests {
                 rest.split_once(", :f").unwrap().0.replace(", :type :", " ")
             })
             .collect();
-        let expected = [
-            "0 invoke", "1 invoke", "0 info", "1 ok", "2 invoke", "3 invoke", "1 invoke", "1 fail", "3 ok",
-        ];
+        let expected =
+            ["0 invoke", "1 invoke", "0 info", "1 ok", "2 invoke", "3 invoke", "1 invoke", "1 fail", "3 ok"];
         assert_eq!(short, expected);
     }
 

@@ -342,7 +342,23 @@ impl Recorder {
 
     /// All that was recorded so far.
     pub fn entries(&self) -> Vec<Entry> {
-        self.0.written.lock().unwrap_or_else(PoisonError::into_inner).entries.clone()
+        self.since(0)
+    }
+
+    /// How much was recorded so far.
+    pub fn len(&self) -> usize {
+        self.0.written.lock().unwrap_or_else(PoisonError::into_inner).entries.len()
+    }
+
+    /// Whether nothing was.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What was recorded when it was so long, and later.
+    pub fn since(&self, from: usize) -> Vec<Entry> {
+        let written = self.0.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.entries.get(from..).unwrap_or_default().to_vec()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The scenarios there are.
 
 use crate::needs::Need;
-use crate::nemesis::{self, Dice, Side};
+use crate::nemesis::{self, Dice, SLOW_SYNC, Side};
 use crate::run::Field;
 use anyhow::bail;
 use std::pin::Pin;
@@ -33,6 +33,12 @@ const QUICK_PINGS: &str = "[session]\nping-ms = 500\nmissed-pings-max = 4\n";
 const QUICK_GRACE: &str = "[session]\nreconnect-grace-ms = 3000\n";
 /// Both.
 const QUICK: &str = "[session]\nping-ms = 500\nmissed-pings-max = 4\nreconnect-grace-ms = 3000\n";
+/// All that is short, and snapshots besides.
+const COMPOSED: &str = "[raft]\nsnapshot-entries = 50\n\
+     [session]\nping-ms = 500\nmissed-pings-max = 4\nreconnect-grace-ms = 3000\n";
+/// Agents that are silent for two seconds count as disconnected, and may stay away for three more.
+const SHORT_ABSENCE: &str = "[session]\nping-ms = 500\nmissed-pings-max = 4\nreconnect-grace-ms = 2000\n\
+     agent-timeout-ms = 3000\n";
 /// Longer than an election takes.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Longer than quick pings may be missed.
@@ -47,10 +53,6 @@ const DELAYED: Duration = Duration::from_secs(4);
 const QUICK_SNAPSHOTS: &str = "[raft]\nsnapshot-entries = 50\n";
 /// Snapshots are taken often, and no log is kept behind them.
 const NO_TAIL: &str = "[raft]\nsnapshot-entries = 60\nlog-tail-mib = 0\n";
-/// How much later slow syncs are.
-const SLOW_SYNC: Duration = Duration::from_millis(50);
-/// The latest of a master's next syncs that may be its last.
-const SYNCS: usize = 24;
 
 impl Scenario {
     /// Why it cannot run on this machine; nothing if it can.
@@ -176,6 +178,22 @@ pub static ALL: &[Scenario] = &[
         },
     },
     Scenario {
+        name: "agent-timeouts",
+        about: "some agents are dead, stand still or are cut off for longer than they may be away, and come back late",
+        master_config: SHORT_ABSENCE,
+        needs: &[Need::Proxies],
+        rounds: 6,
+        round: |field, dice| Box::pin(nemesis::stay_away(field, dice)),
+    },
+    Scenario {
+        name: "agent-gone",
+        about: "an operator says that an agent never comes back: one that lives, is dead, or was away for too long",
+        master_config: SHORT_ABSENCE,
+        needs: &[],
+        rounds: 3,
+        round: |field, dice| Box::pin(nemesis::mark_gone(field, dice)),
+    },
+    Scenario {
         name: "leader-isolated",
         about: "the leader and everybody else hear nothing of each other for 3 s",
         master_config: "",
@@ -190,7 +208,7 @@ pub static ALL: &[Scenario] = &[
         needs: &[Need::Proxies],
         rounds: 4,
         round: |field, dice| {
-            let side = if dice.count(2) == 1 { Side::Hearing } else { Side::Speaking };
+            let side = dice.deal_half();
             Box::pin(nemesis::cut_leader(field, side, CUT))
         },
     },
@@ -274,7 +292,7 @@ pub static ALL: &[Scenario] = &[
         round: |field, dice| {
             Box::pin(async move {
                 let name = dice.pick_one(&field.cluster.master_names())?;
-                nemesis::sync_kills(field, &name, dice.count(SYNCS)).await
+                nemesis::sync_kills(field, &name, dice.deal_sync()).await
             })
         },
     },
@@ -403,7 +421,7 @@ pub static ALL: &[Scenario] = &[
         needs: &[Need::Hosts],
         rounds: 4,
         round: |field, dice| {
-            let side = if dice.count(2) == 1 { Side::Hearing } else { Side::Speaking };
+            let side = dice.deal_half();
             Box::pin(nemesis::cut_leader(field, side, CUT))
         },
     },
@@ -505,7 +523,7 @@ pub static ALL: &[Scenario] = &[
         needs: &[],
         rounds: 4,
         round: |field, dice| {
-            let leader_dies = dice.count(2) == 1;
+            let leader_dies = dice.deal("leader", 2) == 1;
             Box::pin(nemesis::expire_framework(field, dice, leader_dies))
         },
     },
@@ -516,6 +534,14 @@ pub static ALL: &[Scenario] = &[
         needs: &[Need::Proxies],
         rounds: 18,
         round: |field, dice| Box::pin(nemesis::mixed(field, dice)),
+    },
+    Scenario {
+        name: "composed",
+        about: "two faults at once: one of a master, and one of agents, frameworks, the network, clocks, processors (root)",
+        master_config: COMPOSED,
+        needs: &[Need::Proxies, Need::Disks, Need::Tracing, Need::Clocks, Need::Cgroups],
+        rounds: 8,
+        round: |field, dice| Box::pin(nemesis::composed(field, dice)),
     },
 ];
 
@@ -531,6 +557,12 @@ pub fn named(name: &str) -> anyhow::Result<&'static Scenario> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn agents_may_be_away_for_as_long_as_the_nemesis_has_it() {
+        let set = format!("agent-timeout-ms = {}\n", nemesis::AGENT_TIMEOUT.as_millis());
+        assert!(SHORT_ABSENCE.contains(&set), "{SHORT_ABSENCE}");
+    }
 
     #[test]
     fn scenarios_are_found_by_their_names_and_others_are_told_of() {

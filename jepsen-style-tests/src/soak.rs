@@ -28,7 +28,7 @@ pub fn soak(
     let (mut dice, mut good) = (Dice::new(seed), true);
     say(&format!("seed {seed}; each run adds a line to {}\n", path.display()))?;
     while begun.elapsed() < time {
-        let card = dice.deal(2 * ALL.len());
+        let card = dice.deal("scenario", 2 * ALL.len());
         let (scenario, masters) = (&ALL[card / 2], if card % 2 == 0 { 3 } else { 5 });
         let job = Job {
             scenario: scenario.name.into(),

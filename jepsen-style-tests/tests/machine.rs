@@ -56,3 +56,8 @@ fn the_leader_gets_hardly_any_processor_time() {
 fn the_kernel_kills_masters_for_their_memory() {
     keeps("little-memory", 1, 3);
 }
+
+#[test]
+fn two_faults_are_on_at_once() {
+    keeps("composed", 1, 2);
+}

@@ -51,6 +51,11 @@ impl Leader {
                 self.serving = true;
                 self.shards.reset(registry);
                 self.timers.begin(now, &self.config);
+                // Ahead of all that is proposed while it serves, so ahead of every disconnection of this term.
+                let limits = self.config.limits(registry.limits());
+                if limits != *registry.limits() {
+                    self.propose(Command::Configure(limits), Waiting::Nobody, effects);
+                }
                 effects.push(Effect::Serve);
             }
             Waiting::Tick => self.timers.tick_waits = false,

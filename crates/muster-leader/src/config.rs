@@ -1,6 +1,7 @@
 //! What an operator may set.
 
 use muster_allocator::Policy;
+use muster_registry::Limits;
 
 /// Settings of the leader's machine. Times in ms of registry time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +12,9 @@ pub struct Config {
     pub policy: Policy,
     /// How long whoever a leader change cut off has at least to come back.
     pub reconnect_grace_ms: u64,
+    /// How long an agent that is disconnected may stay away before it is unreachable. It is a replicated limit, which a
+    /// leader that begins sets to this where it differs.
+    pub agent_timeout_ms: u64,
     /// How long an offer stands before it is taken back.
     pub offer_timeout_ms: u64,
     /// How often schedulers hear that the leader lives.
@@ -29,12 +33,21 @@ impl Default for Config {
             shards: 2,
             policy: Policy::default(),
             reconnect_grace_ms: 60_000,
+            agent_timeout_ms: Limits::default().agent_timeout_ms,
             offer_timeout_ms: 60_000,
             heartbeat_ms: 15_000,
             ping_ms: 5_000,
             missed_pings_max: 3,
             in_flight_max: 16_384,
         }
+    }
+}
+
+impl Config {
+    /// The replicated limits as this leader wants them; those that no operator may set stay as they are. The newest
+    /// leader's word counts, from its first disconnection on: what is disconnected before keeps its deadline.
+    pub(crate) fn limits(&self, now: &Limits) -> Limits {
+        Limits { agent_timeout_ms: self.agent_timeout_ms, ..*now }
     }
 }
 

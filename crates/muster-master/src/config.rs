@@ -8,6 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Two weeks: for longer no unreachable agent is remembered.
+const AGENT_TIMEOUT_MS_MAX: u64 = 14 * 24 * 3_600_000;
+
 /// All settings. Units stand last in a key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -68,6 +71,8 @@ pub struct AllocatorSection {
 pub struct SessionSection {
     /// How long whoever a leader change cut off has at least to come back.
     pub reconnect_grace_ms: u64,
+    /// How long an agent that is disconnected may stay away before it is unreachable. The newest leader's word counts.
+    pub agent_timeout_ms: u64,
     /// How often schedulers hear that the leader lives.
     pub heartbeat_ms: u64,
     /// How often agents are pinged.
@@ -117,6 +122,7 @@ impl Default for SessionSection {
         let machine = muster_leader::Config::default();
         Self {
             reconnect_grace_ms: machine.reconnect_grace_ms,
+            agent_timeout_ms: machine.agent_timeout_ms,
             heartbeat_ms: machine.heartbeat_ms,
             ping_ms: machine.ping_ms,
             missed_pings_max: machine.missed_pings_max,
@@ -228,6 +234,12 @@ impl MasterConfig {
                 "session.ping-ms, session.heartbeat-ms and session.missed-pings-max must not be 0".into(),
             );
         }
+        if !(1_000..=AGENT_TIMEOUT_MS_MAX).contains(&self.session.agent_timeout_ms) {
+            return wrong(format!(
+                "session.agent-timeout-ms must lie between 1000, since time passes once a second, and \
+                 {AGENT_TIMEOUT_MS_MAX}"
+            ));
+        }
         if !(16..=32_768).contains(&self.session.in_flight_max) {
             return wrong("session.in-flight-max must lie between 16 and 32768".into());
         }
@@ -255,6 +267,7 @@ impl MasterConfig {
                 ..Default::default()
             },
             reconnect_grace_ms: self.session.reconnect_grace_ms,
+            agent_timeout_ms: self.session.agent_timeout_ms,
             offer_timeout_ms: self.allocator.offer_timeout_ms,
             heartbeat_ms: self.session.heartbeat_ms,
             ping_ms: self.session.ping_ms,
@@ -344,6 +357,9 @@ mod tests {
         let mut slow = three();
         slow.raft.heartbeat_ms = 100;
         assert!(problem(slow).contains("election-ms-min"));
+        let mut hasty = three();
+        hasty.session.agent_timeout_ms = 999;
+        assert!(problem(hasty).contains("session.agent-timeout-ms"));
         assert!(MasterConfig::parse_members("m1=a:1,m1=b:2").unwrap_err().contains("twice"));
         assert!(MasterConfig::parse_members("m1").unwrap_err().contains("NAME=HOST:PORT"));
     }

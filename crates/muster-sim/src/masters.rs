@@ -33,6 +33,7 @@ fn config(shards: u32) -> Config {
     Config {
         shards,
         reconnect_grace_ms: 5_000,
+        agent_timeout_ms: limits().agent_timeout_ms,
         offer_timeout_ms: 4_000,
         heartbeat_ms: 1_000,
         ping_ms: 1_000,

@@ -1,8 +1,8 @@
-//! What masters may call an error because of their disks.
+//! What members may call an error because of a fault: masters because of their disks, agents that were marked gone.
 
 use crate::history::{Entry, Event};
 use crate::nemesis::{
-    DAMAGE, DISK_DIES, DISK_FULL, DISK_LOST, POWER_CUT, READ_ONLY, SYNC_FAILS, SYNC_KILLS, SYNC_LIES,
+    DAMAGE, DISK_DIES, DISK_FULL, DISK_LOST, GONE, POWER_CUT, READ_ONLY, SYNC_FAILS, SYNC_KILLS, SYNC_LIES,
 };
 use std::collections::BTreeMap;
 
@@ -18,6 +18,7 @@ const OF_TARGETS: &[(&str, &[&str])] = &[
     (SYNC_LIES, &[FAILED, AT_THE_END, SET_ASIDE, UNREADABLE]),
     (DISK_DIES, &[FAILED, NO_ROOM, AT_THE_END, SET_ASIDE, UNREADABLE]),
     (DAMAGE, &[SET_ASIDE, UNREADABLE]),
+    (GONE, &[REFUSED]),
 ];
 /// The kernel's words.
 const FAILED: &str = "Input/output error";
@@ -25,6 +26,8 @@ const NO_ROOM: &str = "No space left on device";
 const NO_WRITES: &str = "Read-only file system";
 /// sled syncs once more as it is closed, and panics if that fails; what was acknowledged is not touched by it.
 const AT_THE_END: &str = "/sled-0.34.7/src/pagecache/logger.rs:467:";
+/// What an agent says that is refused because it was marked gone, and ends.
+const REFUSED: &str = "the leader refuses this agent";
 /// Damage that was noticed, and what sled says of it before.
 const SET_ASIDE: &str = " ERROR muster_raft::store: the data directory is damaged; setting it aside";
 const UNREADABLE: &str = " ERROR sled::";
@@ -43,7 +46,7 @@ const FORGOT: &str = " ERROR muster_raft::peer::client: a master has lost what i
 /// Faults after which members change.
 const REPLACED: &[&str] = &[DAMAGE, DISK_DIES, DISK_LOST, SYNC_LIES];
 
-/// Lines that the faults of disks explain, and how often each.
+/// Lines that faults explain, and how often each.
 #[derive(Debug)]
 pub(super) struct Excuses<'a>(BTreeMap<(&'a str, &'a str), usize>);
 
@@ -161,6 +164,8 @@ mod tests {
         assert!(excused(POWER_CUT, &at_the_end) && !excused(DAMAGE, &at_the_end));
         assert!(excused(DISK_FULL, "muster: its data cannot be stored: No space left on device"));
         assert!(!excused(DISK_FULL, "t ERROR sled::tree: Read-only file system"));
+        let refused = "t ERROR muster_agent::service: agent stops reason=\"the leader refuses this agent: it was gone\"";
+        assert!(excused(GONE, refused) && !excused(GONE, wrong) && !excused(DAMAGE, refused));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Launches: none lost, none doubled, none invented.
 
-use super::faults::{Outages, ended_frameworks, killed};
+use super::faults::{GONE_BY_OPERATOR, Outages, ended_frameworks, gone, killed};
 use crate::history::{Entry, Event, Phase};
 use crate::model::Truth;
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,11 +53,12 @@ fn ended_untold<'a>(history: &'a [Entry], truth: &Truth) -> BTreeSet<&'a str> {
 }
 
 /// A launch that its framework was told of ran, or was killed before it did, as its framework or, when that was torn
-/// down, the registry says. Only one whose agent was ended meanwhile may have been dropped, and only if it did not run.
+/// down, the registry says. Only one whose agent was ended or away for too long meanwhile may have been dropped, and only
+/// if it did not run; and only one whose agent was marked gone may be gone.
 pub fn lost_launches(history: &[Entry], truth: &Truth) -> Vec<String> {
     let started: BTreeSet<_> = starts(truth).map(|(task, _)| task).collect();
     let (ends, launches, outages) = (ends(history), launches(history), Outages::of(history));
-    let untold = ended_untold(history, truth);
+    let (untold, gone) = (ended_untold(history, truth), gone(history));
     let mut wrong = Vec::new();
     for task in in_phase(history, Phase::Ok) {
         match ends.get(task) {
@@ -65,6 +66,7 @@ pub fn lost_launches(history: &[Entry], truth: &Truth) -> Vec<String> {
             None if untold.contains(task) => {}
             None => wrong.push(format!("{task} was launched, but neither ran nor ended")),
             Some((_, "TASK_KILLED")) => {}
+            Some((_, GONE_BY_OPERATOR)) if gone.contains(task) => {}
             Some((_, "TASK_FINISHED")) => wrong.push(format!("{task} finished without having run")),
             Some((at, "TASK_LOST" | "TASK_DROPPED" | "TASK_GONE")) => {
                 let hit = launches.get(task).is_some_and(|(from, agent)| outages.hit(agent, *from, *at));
@@ -79,10 +81,10 @@ pub fn lost_launches(history: &[Entry], truth: &Truth) -> Vec<String> {
 }
 
 /// What ran ended by itself, or was killed because its framework wanted it: whatever happened to its agent,
-/// which finds it again. One that finished wrote its last line.
+/// which finds it again, unless an operator said that it never comes back. One that finished wrote its last line.
 pub fn ended_otherwise(history: &[Entry], truth: &Truth) -> Vec<String> {
     let ends = ends(history);
-    let killed = killed(history);
+    let (killed, gone) = (killed(history), gone(history));
     let last_lines = truth.marks.values().flatten().filter(|mark| !mark.starts);
     let last_lines: BTreeSet<&str> = last_lines.map(|mark| &*mark.task).collect();
     let mut wrong = Vec::new();
@@ -93,6 +95,7 @@ pub fn ended_otherwise(history: &[Entry], truth: &Truth) -> Vec<String> {
             Some((_, "TASK_FINISHED")) if last_lines.contains(task) => {}
             Some((_, "TASK_FINISHED")) => wrong.push(format!("{task} finished without its last line")),
             Some((_, "TASK_KILLED")) if killed.contains(task) => {}
+            Some((_, GONE_BY_OPERATOR)) if gone.contains(task) => {}
             Some((_, state)) => wrong.push(format!("{task} ran and came to {state}")),
         }
     }
@@ -137,7 +140,7 @@ pub fn wrong_agent(history: &[Entry], truth: &Truth) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::checker::samples::{entry, good, known, launch, mark, refuses, update};
-    use crate::nemesis::{KILL, PAUSE};
+    use crate::nemesis::{AWAY, GONE, KILL, PAUSE};
 
     #[test]
     fn a_launch_that_vanished_is_seen() {
@@ -196,6 +199,36 @@ mod tests {
             let (fault, target) = (PAUSE.into(), "a1".into());
             history.push(entry("nemesis", Event::Nemesis { fault, target, begins: true, bit: None }));
             history.push(update("t9", "TASK_LOST", true));
+        });
+    }
+
+    #[test]
+    fn a_drop_is_excused_by_an_absence_that_was_too_long() {
+        let (mut history, truth) = good();
+        let (fault, target) = (AWAY.to_owned(), "a1".to_owned());
+        history.extend([launch("t9", Phase::Invoked), launch("t9", Phase::Ok)]);
+        history.push(entry("nemesis", Event::Nemesis { fault, target, begins: true, bit: None }));
+        history.extend([update("t9", "TASK_UNREACHABLE", true), update("t9", "TASK_DROPPED", true)]);
+        assert_eq!(lost_launches(&history, &truth), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_task_is_gone_only_with_its_own_agent() {
+        let of = |target: &str| {
+            let (mut history, mut truth) = good();
+            let (fault, target) = (GONE.to_owned(), target.to_owned());
+            for task in ["t8", "t9"] {
+                history.extend([launch(task, Phase::Invoked), launch(task, Phase::Ok)]);
+            }
+            history.push(entry("nemesis", Event::Nemesis { fault, target, begins: true, bit: None }));
+            history.extend(["t8", "t9"].map(|task| update(task, GONE_BY_OPERATOR, true)));
+            truth.marks.get_mut("a1").unwrap().push(mark("t8", true));
+            [lost_launches(&history, &truth).len(), ended_otherwise(&history, &truth).len()]
+        };
+        assert_eq!([of("a1"), of("a2")], [[0, 0], [1, 1]]);
+        // Without an operator's word.
+        refuses(ended_otherwise, "t1 ran and came to TASK_GONE_BY_OPERATOR", |history, _| {
+            history.push(update("t1", GONE_BY_OPERATOR, true));
         });
     }
 

@@ -3,6 +3,7 @@
 use super::disks::Excuses;
 use crate::history::{Entry, Event};
 use crate::model::Truth;
+use crate::nemesis::GONE;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All replicas have the same state hash at the same index.
@@ -17,16 +18,26 @@ pub fn tasks_left(_: &[Entry], truth: &Truth) -> Vec<String> {
     left.map(|task| format!("{} of {} is still there", task.task, task.framework_id)).collect()
 }
 
-/// An agent keeps its id, whoever leads.
+/// An agent keeps its id, whoever leads; another one takes its place when an operator said that it never comes back, once
+/// for each time.
 pub fn agent_ids(history: &[Entry], _: &Truth) -> Vec<String> {
     let mut ids: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut gone: BTreeMap<&str, usize> = BTreeMap::new();
     let mut wrong = Vec::new();
     for entry in history {
-        if let Event::AgentId { agent, agent_id } = &entry.event
-            && let Some(former) = ids.insert(agent, agent_id)
-            && former != agent_id
-        {
-            wrong.push(format!("{agent} was {former} and became {agent_id}"));
+        match &entry.event {
+            Event::Nemesis { fault, target, begins: true, .. } if fault == GONE => {
+                target.split(',').for_each(|agent| *gone.entry(agent).or_default() += 1);
+            }
+            Event::AgentId { agent, agent_id } => {
+                let former = ids.insert(agent, agent_id).filter(|former| former != agent_id);
+                match (former, gone.get_mut(&**agent)) {
+                    (None, _) => {}
+                    (Some(_), Some(left @ 1..)) => *left -= 1,
+                    (Some(former), _) => wrong.push(format!("{agent} was {former} and became {agent_id}")),
+                }
+            }
+            _ => {}
         }
     }
     wrong
@@ -100,6 +111,20 @@ mod tests {
     #[test]
     fn an_agent_with_a_new_id_is_seen() {
         refuses(agent_ids, "a1 was x-S1 and became x-S2", |history, _| {
+            history.push(entry("sampler", Event::AgentId { agent: "a1".into(), agent_id: "x-S2".into() }));
+        });
+        // One for each that was marked gone.
+        refuses(agent_ids, "a1 was x-S2 and became x-S3", |history, _| {
+            let (fault, target) = (GONE.to_owned(), "a1".to_owned());
+            history.push(entry("nemesis", Event::Nemesis { fault, target, begins: true, bit: None }));
+            for agent_id in ["x-S2", "x-S3"] {
+                let (agent, agent_id) = ("a1".to_owned(), agent_id.to_owned());
+                history.push(entry("sampler", Event::AgentId { agent, agent_id }));
+            }
+        });
+        refuses(agent_ids, "a1 was x-S1 and became x-S2", |history, _| {
+            let (fault, target) = (GONE.to_owned(), "a2".to_owned());
+            history.push(entry("nemesis", Event::Nemesis { fault, target, begins: true, bit: None }));
             history.push(entry("sampler", Event::AgentId { agent: "a1".into(), agent_id: "x-S2".into() }));
         });
     }

@@ -1,6 +1,6 @@
 //! Long-running sets: what nobody ends runs on, and each slot has one task.
 
-use super::faults::{ended_frameworks, killed};
+use super::faults::{ended_frameworks, gone, killed};
 use crate::history::{Entry, Event, Listed, Phase};
 use crate::model::{Truth, slot_of};
 use std::collections::{BTreeMap, BTreeSet};
@@ -87,9 +87,10 @@ pub fn slots_filled(history: &[Entry], _: &Truth) -> Vec<String> {
 }
 
 /// A task of a set that nobody asked to end goes on: it wrote no last line, and in the end it is there. One that was asked
-/// to end, or whose end was told, is not.
+/// to end, or whose end was told, or whose agent was marked gone, is not.
 pub fn runs_on(history: &[Entry], truth: &Truth) -> Vec<String> {
     let mut wrong = Vec::new();
+    let gone = gone(history);
     for it in counted(history).0 {
         let is_of = |task: &str| slot_of(task).is_some_and(|(set, _)| set == it.set);
         let own = truth.slots.iter().filter(|mark| mark.starts && is_of(&mark.task));
@@ -97,6 +98,7 @@ pub fn runs_on(history: &[Entry], truth: &Truth) -> Vec<String> {
         for task in &started {
             match (it.killed.contains(task), it.ended.contains(task), it.alive.contains(task)) {
                 (false, false, false) => wrong.push(format!("nobody asked {task} to end, and it is gone")),
+                (false, true, false) if gone.contains(task) => {}
                 (false, true, false) => {
                     wrong.push(format!("nobody asked {task} to end, and its end was told"));
                 }
@@ -122,10 +124,12 @@ pub fn runs_on(history: &[Entry], truth: &Truth) -> Vec<String> {
 }
 
 /// A framework fills a slot when it was told of the former task's end: so by the tasks' own words that one has written its
-/// last line before the next one writes its first. One without a last line is left out: when it ended is not known.
-pub fn one_in_a_slot(_: &[Entry], truth: &Truth) -> Vec<String> {
-    let ends: BTreeSet<&str> =
-        truth.slots.iter().filter(|mark| !mark.starts).map(|mark| &*mark.task).collect();
+/// last line before the next one writes its first. One without a last line is left out: when it ended is not known. So is
+/// one whose agent was marked gone: it may outlast that.
+pub fn one_in_a_slot(history: &[Entry], truth: &Truth) -> Vec<String> {
+    let gone = gone(history);
+    let ends = truth.slots.iter().filter(|mark| !mark.starts).map(|mark| &*mark.task);
+    let ends: BTreeSet<&str> = ends.filter(|task| !gone.contains(task)).collect();
     let mut running: BTreeMap<(&str, u32), BTreeSet<&str>> = BTreeMap::new();
     let mut wrong = Vec::new();
     for mark in truth.slots.iter().filter(|mark| ends.contains(&*mark.task)) {
@@ -259,6 +263,12 @@ mod tests {
         });
         spoils(runs_on, "nobody asked s1-2.2 to end, and its end was told", |history, _| {
             history.retain(|entry| *entry != killed("s1-2.2"));
+        });
+        // That it is gone with its agent is an end only where an operator said so.
+        spoils(runs_on, "nobody asked s1-2.2 to end, and its end was told", |history, _| {
+            history.retain(|entry| *entry != killed("s1-2.2") && *entry != ended("s1-2.2", "TASK_KILLED"));
+            let census = history.iter().position(|entry| matches!(entry.event, Event::Census { .. }));
+            history.insert(census.unwrap(), ended("s1-2.2", "TASK_GONE_BY_OPERATOR"));
         });
         spoils(runs_on, "s1-2.2 wrote its last line, and nobody asked", |history, _| {
             history.retain(|entry| *entry != killed("s1-2.2"));

@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// One of these. Each comes once before any comes again.
 pub async fn host_faults(field: &Field, dice: &mut Dice, time: Duration) -> anyhow::Result<()> {
-    match dice.deal(3) {
+    match dice.deal("host", 3) {
         0 => lose_packets(field, dice, time).await,
         1 => pull_cable(field, time).await,
         _ => throttle(field, time).await,
@@ -114,7 +114,7 @@ pub async fn storms(field: &Field, dice: &mut Dice, time: Duration) -> anyhow::R
     let (leader, term) = field.cluster.serving().await?;
     let followers = but(&field.cluster.master_names(), &leader);
     let agents = field.cluster.agent_names();
-    let names = match dice.deal(4) {
+    let names = match dice.deal("storm", 4) {
         0 => vec![leader],
         1 => vec![dice.pick_one(&followers)?],
         2 => vec![dice.pick_one(&agents)?],

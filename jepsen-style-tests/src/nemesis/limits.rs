@@ -150,7 +150,7 @@ pub async fn starve(field: &Field, time: Duration) -> anyhow::Result<()> {
 pub async fn little_memory(field: &Field, dice: &mut Dice) -> anyhow::Result<()> {
     field.cluster.ready().await?;
     let name = dice.pick_one(&field.cluster.master_names())?;
-    let (leads, begins) = match dice.deal(3) {
+    let (leads, begins) = match dice.deal("memory", 3) {
         0 => (true, false),
         1 => (false, false),
         _ => (false, true),

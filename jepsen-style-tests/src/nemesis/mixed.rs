@@ -22,7 +22,7 @@ pub async fn mixed(field: &Field, dice: &mut Dice) -> anyhow::Result<()> {
     let time = dice.time(LEAST, MOST);
     let some_agents = dice.count(agents.len().saturating_sub(1));
     let some_agents = dice.pick(agents.clone(), some_agents);
-    match dice.deal(CARDS) {
+    match dice.deal("fault", CARDS) {
         0 => kill_leader(field).await,
         1 => {
             let count = dice.count(minority);

@@ -2,7 +2,9 @@
 //! undoes the trouble, and records its end with what shows that it bit.
 
 mod agents;
+mod away;
 mod behind;
+mod composed;
 mod deposed;
 mod disks;
 pub(crate) mod frameworks;
@@ -18,7 +20,9 @@ mod process;
 mod weather;
 
 pub use agents::{kill_agents, pause_agents};
+pub use away::{AGENT_TIMEOUT, mark_gone, stay_away};
 pub use behind::{BEHIND, fall_behind};
+pub use composed::composed;
 pub use disks::{
     cut_power, damage_disk, disk_dies, disk_full, disk_read_only, lie_about_syncs, lose_disk, mixed_disks,
     slow_syncs, sync_fails, sync_kills,
@@ -32,13 +36,14 @@ pub use members::{restart_all, restart_member};
 pub use mixed::mixed;
 pub use network::{Side, cut_leader};
 pub use partitions::{SHAPES, Shape, partition, partitions};
-pub use weather::{delay_leader, reset_connections};
+pub use weather::{delay_leader, delay_leader_a_little, reset_connections, strike_leader};
 
 use crate::history::Event;
 use crate::run::Field;
 use muster_testkit::TestCluster;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A member ends without a warning.
@@ -80,6 +85,10 @@ pub const DUPLICATE: &str = "duplicate";
 pub const BLOCK: &str = "block";
 /// A framework is gone for longer than it may be.
 pub const EXPIRE: &str = "expire";
+/// An agent is away for longer than it may be.
+pub const AWAY: &str = "away";
+/// An operator says that an agent never comes back.
+pub const GONE: &str = "gone";
 
 /// The power of masters is cut: what they did not sync is gone.
 pub const POWER_CUT: &str = "power-cut";
@@ -107,6 +116,11 @@ const PROGRESS_TASKS: u64 = 15;
 /// How long service may take to come back. An election takes less than a second; the machine may be busy.
 const PROGRESS_TIME: Duration = Duration::from_secs(30);
 
+/// How much later slow syncs are.
+pub const SLOW_SYNC: Duration = Duration::from_millis(50);
+/// The latest of a master's next syncs that may be its last.
+const SYNCS: usize = 24;
+
 /// The most that a framework is gone that comes back.
 const GONE_MAX: Duration = Duration::from_secs(3);
 
@@ -114,13 +128,13 @@ const GONE_MAX: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub struct Dice {
     rng: SmallRng,
-    deck: Vec<usize>,
+    decks: BTreeMap<&'static str, Vec<usize>>,
 }
 
 impl Dice {
     /// New ones.
     pub fn new(seed: u64) -> Self {
-        Self { rng: SmallRng::seed_from_u64(seed), deck: Vec::new() }
+        Self { rng: SmallRng::seed_from_u64(seed), decks: BTreeMap::new() }
     }
 
     /// A number from 1 to `most`.
@@ -152,12 +166,23 @@ impl Dice {
         self.rng.random()
     }
 
-    /// A card of a deck of so many. Each comes once before any comes again.
-    pub fn deal(&mut self, cards: usize) -> usize {
-        if self.deck.is_empty() {
-            self.deck = (0..cards).collect();
+    /// A card of this deck, which has so many. Each comes once before any comes again.
+    pub fn deal(&mut self, deck: &'static str, cards: usize) -> usize {
+        let left = self.decks.entry(deck).or_default();
+        if left.is_empty() {
+            left.extend(0..cards.max(1));
         }
-        self.deck.swap_remove(self.rng.random_range(0..self.deck.len()))
+        left.swap_remove(self.rng.random_range(0..left.len()))
+    }
+
+    /// One of the ways in which half of a leader's network can be cut. Each comes once before any comes again.
+    pub fn deal_half(&mut self) -> Side {
+        [Side::Hearing, Side::Speaking][self.deal("half", 2)]
+    }
+
+    /// Which of a master's next syncs is its last, from 1 on. Each comes once before any comes again.
+    pub fn deal_sync(&mut self) -> usize {
+        1 + self.deal("sync", SYNCS)
     }
 }
 
@@ -239,7 +264,7 @@ mod tests {
         let names: Vec<String> = ["m1", "m2", "m3", "m4", "m5"].map(Into::into).into();
         let throw = |seed| {
             let mut dice = Dice::new(seed);
-            let cards: Vec<_> = (0..20).map(|_| dice.deal(9)).collect();
+            let cards: Vec<_> = (0..20).map(|_| dice.deal("a", 9)).collect();
             (cards, dice.pick(names.clone(), 3), dice.count(9), dice.time(Duration::ZERO, PROGRESS_TIME))
         };
         assert_eq!(throw(7), throw(7));
@@ -250,9 +275,16 @@ mod tests {
     fn each_card_comes_once_before_any_comes_again() {
         let mut dice = Dice::new(1);
         for _ in 0..3 {
-            let mut cards: Vec<_> = (0..9).map(|_| dice.deal(9)).collect();
+            let (mut cards, mut syncs) = (Vec::new(), Vec::new());
+            for _ in 0..SYNCS {
+                cards.push(dice.deal("a", SYNCS));
+                // Another deck, in the midst of that.
+                syncs.push(dice.deal_sync());
+            }
             cards.sort_unstable();
-            assert_eq!(cards, (0..9).collect::<Vec<_>>());
+            syncs.sort_unstable();
+            assert_eq!(cards, (0..SYNCS).collect::<Vec<_>>());
+            assert_eq!(syncs, (1..=SYNCS).collect::<Vec<_>>());
         }
         assert_eq!(dice.pick(vec!["m1".into()], 3), ["m1"]);
     }

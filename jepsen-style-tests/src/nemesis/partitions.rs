@@ -104,6 +104,17 @@ impl Plan {
         field.cluster.partition(&groups.iter().map(Vec::as_slice).collect::<Vec<_>>())
     }
 
+    /// Waits until no agent that can reach no majority is connected by the leader's word. What is to be said of it.
+    async fn strands(&self, field: &Field) -> anyhow::Result<String> {
+        let agents: Vec<_> =
+            field.cluster.agent_names().into_iter().filter(|name| self.stranded.contains(name)).collect();
+        for name in &agents {
+            field.seen.agent(name, |agent| !agent.registered).await.context("an agent is stranded")?;
+        }
+        let them = agents.join(" ");
+        Ok(if them.is_empty() { them } else { format!("; {them} were disconnected by its word") })
+    }
+
     fn reaches(&self, names: Vec<String>) -> Vec<String> {
         names.into_iter().filter(|name| !self.stranded.contains(name)).collect()
     }
@@ -118,7 +129,7 @@ fn split(others: &[String], shared: &str) -> (Vec<String>, Vec<String>) {
 
 /// One shape. Each comes once before any comes again.
 pub async fn partitions(field: &Field, dice: &mut Dice) -> anyhow::Result<()> {
-    let shape = SHAPES[dice.deal(SHAPES.len())];
+    let shape = SHAPES[dice.deal("shape", SHAPES.len())];
     let time = dice.time(Duration::from_secs(2), Duration::from_secs(4));
     partition(field, shape, time, dice).await
 }
@@ -145,11 +156,16 @@ pub async fn partition(field: &Field, shape: Shape, time: Duration, dice: &mut D
                 parts.join(" | ")
             )
         })?;
+        let stranded = plan.strands(field).await?;
         tokio::time::sleep(time.saturating_sub(begun.elapsed())).await;
         if plan.deposes && deposed::answers(field, &leader).await? {
             bail!("{leader} was deposed while it was cut off, and answered a read that claims to be current");
         }
-        format!("{} bytes were held back, {} dials hung at its end; {served}", cut.held(), cut.hanging())
+        format!(
+            "{} bytes were held back, {} dials hung at its end; {served}{stranded}",
+            cut.held(),
+            cut.hanging()
+        )
     };
     let lasted = begun.elapsed();
     let healed = Instant::now();
@@ -165,7 +181,7 @@ pub async fn partition(field: &Field, shape: Shape, time: Duration, dice: &mut D
 
 /// Makes a master lead that an agent is connected to, so that the agents have something to lose. Agents may move, and
 /// a leader that is about to lose its office hands nothing over, meanwhile.
-async fn lead_near_agents(field: &Field) -> anyhow::Result<()> {
+pub(super) async fn lead_near_agents(field: &Field) -> anyhow::Result<()> {
     let until = Instant::now() + PROGRESS_TIME;
     loop {
         let (leader, _) = field.cluster.serving().await?;

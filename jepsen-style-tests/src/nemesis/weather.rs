@@ -18,13 +18,23 @@ pub async fn reset_connections(field: &Field, dice: &mut Dice) -> anyhow::Result
     let (leader, term) = field.cluster.serving().await?;
     let masters = field.cluster.master_names();
     let name = if dice.count(2) == 1 { leader } else { dice.pick_one(&masters)? };
-    let fault = Fault::begins(field, RESET, std::slice::from_ref(&name));
-    let others =
-        [but(&masters, &name), field.cluster.agent_names(), field.cluster.framework_names()].concat();
+    strike(field, &name, term).await
+}
+
+/// The same, of the leader.
+pub async fn strike_leader(field: &Field) -> anyhow::Result<()> {
+    let (leader, term) = field.cluster.serving().await?;
+    strike(field, &leader, term).await
+}
+
+async fn strike(field: &Field, name: &str, term: u64) -> anyhow::Result<()> {
+    let fault = Fault::begins(field, RESET, &[name.to_owned()]);
+    let masters = but(&field.cluster.master_names(), name);
+    let others = [masters, field.cluster.agent_names(), field.cluster.framework_names()].concat();
     let (begun, mut broken) = (Instant::now(), 0);
     for _ in 0..STRIKES {
         for other in &others {
-            broken += field.cluster.reset(other, &name)?;
+            broken += field.cluster.reset(other, name)?;
         }
         tokio::time::sleep(BETWEEN).await;
     }
@@ -43,9 +53,18 @@ pub async fn reset_connections(field: &Field, dice: &mut Dice) -> anyhow::Result
 
 /// Makes all that the leader sends and is sent late, by chance more or less, for so long. Launches go on.
 pub async fn delay_leader(field: &Field, dice: &mut Dice, time: Duration) -> anyhow::Result<()> {
+    delay(field, dice, 1, time).await
+}
+
+/// The same with a quarter of that: its quorum may hang on a single follower, whose answers are late, too.
+pub async fn delay_leader_a_little(field: &Field, dice: &mut Dice, time: Duration) -> anyhow::Result<()> {
+    delay(field, dice, 4, time).await
+}
+
+async fn delay(field: &Field, dice: &mut Dice, part: u32, time: Duration) -> anyhow::Result<()> {
     let (leader, term) = field.cluster.serving().await?;
-    let latency = dice.time(Duration::from_millis(5), LATENCY_MAX);
-    let jitter = dice.time(Duration::ZERO, JITTER_MAX);
+    let latency = dice.time(Duration::from_millis(5), LATENCY_MAX / part);
+    let jitter = dice.time(Duration::ZERO, JITTER_MAX / part);
     let fault = Fault::begins(field, DELAY, std::slice::from_ref(&leader));
     let others = but(&field.cluster.master_names(), &leader);
     let late = || {

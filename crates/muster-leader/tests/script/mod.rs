@@ -1,7 +1,7 @@
 //! The language of the scenario files: a shell of one thread around the real leader, registry and shards.
 //!
 //! `lead` · `lead keeps` (the former leader's last proposals commit) · `lead held` (its `BeginTerm` does not yet) ·
-//! `lead in-flight=N` (calls that may wait for the log) · `resign` · `hold` (nothing commits) · `commit` · `at MS` · `show` · `operator gone A1` · `operator teardown F1` ·
+//! `lead in-flight=N` (calls that may wait for the log) · `lead agent-timeout=MS` · `resign` · `hold` (nothing commits) · `commit` · `at MS` · `show` · `operator gone A1` · `operator teardown F1` ·
 //! `F1 subscribe|accept|decline|suppress|revive|kill|ack|reconcile|request|message|teardown|closes` ·
 //! `A1 hello|accepted|running|finished|killed|closes|mute|says`. Agents answer pings unless they are mute.
 //! `new` means without the id that it has by now, `anew` on a stream of its own, `stream=N` on an older one.
@@ -136,7 +136,9 @@ impl Script {
         self.term += 1;
         let mut effects = Vec::new();
         let in_flight_max = how.number("in-flight").unwrap_or(1_000) as usize;
-        let config = Config { shards: 1, in_flight_max, ..Config::default() };
+        let agent_timeout_ms =
+            how.number("agent-timeout").unwrap_or_else(|| Config::default().agent_timeout_ms);
+        let config = Config { shards: 1, in_flight_max, agent_timeout_ms, ..Config::default() };
         self.shards = vec![Shard::new(View::empty(ShardId { index: 0, count: 1 }), Policy::default())];
         self.leader = Some(Leader::new(config, Term(self.term), &mut effects));
         self.perform(effects);

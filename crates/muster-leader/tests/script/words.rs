@@ -70,7 +70,7 @@ pub(crate) fn shown_command(command: &Command) -> String {
         Command::Ended { agent_id, launch } => format!("ended on {agent_id}: {launch}"),
         Command::Acknowledge { task, .. } => format!("acknowledge {task}"),
         Command::Kill { task, .. } => format!("kill {task}"),
-        Command::Configure(_) => "configure".into(),
+        Command::Configure(limits) => format!("let agents be away for {} ms", limits.agent_timeout_ms),
     }
 }
 

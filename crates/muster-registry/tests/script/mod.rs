@@ -199,6 +199,7 @@ impl Script {
                 completed_frameworks: words.number("completed-frameworks").unwrap_or(50) as u32,
                 lost_agents: words.number("lost-agents").unwrap_or(1000) as u32,
                 updates_per_task: words.number("updates").unwrap_or(16) as u32,
+                agent_timeout_ms: words.number("agent-timeout").unwrap_or(75_000),
                 ..Default::default()
             }),
             other => panic!("{other}: no such command"),

@@ -105,6 +105,25 @@ impl TestCluster {
         self.pid(name)?.with_context(|| format!("{name} does not run"))
     }
 
+    /// A member that was started again may end of a fault that is still on: waits do not fail when it does.
+    pub fn may_end(&self, name: &str) -> anyhow::Result<()> {
+        self.process(name).map(Process::may_end)
+    }
+
+    /// Takes the work directory of an agent that does not run, as when its disk is exchanged: started again it is a new
+    /// agent, which ends what still runs of the old one. Until then tasks go on, in what was theirs.
+    pub fn lose_work_dir(&self, name: &str) -> anyhow::Result<()> {
+        let agent = self.agents.iter().find(|agent| agent.name == name);
+        let agent = agent.with_context(|| format!("there is no agent {name} in this cluster"))?;
+        if agent.pid().is_some() {
+            bail!("{name} runs; kill or stop it first");
+        }
+        let mut places = (1..=u16::MAX).map(|n| self.dir().join(format!("{name}-lost-{n}")));
+        let lost = places.find(|path| !path.exists()).context("too many were lost already")?;
+        let dir = self.dir().join(name);
+        std::fs::rename(&dir, lost).with_context(|| format!("cannot move {}", dir.display()))
+    }
+
     /// Starts a member again that was killed or stopped.
     pub fn restart(&self, name: &str) -> anyhow::Result<()> {
         self.process(name)?.start(&self.exe)?;

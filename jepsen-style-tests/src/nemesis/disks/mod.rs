@@ -10,7 +10,7 @@ pub use rest::{damage_disk, lose_disk};
 pub use room::{disk_dies, disk_full, disk_read_only};
 pub use syncs::{lie_about_syncs, slow_syncs, sync_fails, sync_kills};
 
-use super::{Dice, Fault, PROGRESS_TASKS, PROGRESS_TIME};
+use super::{Dice, Fault, PROGRESS_TASKS, PROGRESS_TIME, SLOW_SYNC};
 use crate::history::Event;
 use crate::run::Field;
 use anyhow::{Context, bail};
@@ -24,10 +24,6 @@ const LOOK: Duration = Duration::from_millis(20);
 const EQUAL_TIME: Duration = Duration::from_secs(30);
 /// Faults to deal.
 const CARDS: usize = 11;
-/// The latest of a master's next syncs that may be its last.
-const SYNCS: usize = 24;
-/// How much later slow syncs are.
-const SLOW: Duration = Duration::from_millis(50);
 
 /// One fault of a disk. Each kind comes once before any comes again.
 pub async fn mixed_disks(field: &Field, dice: &mut Dice) -> anyhow::Result<()> {
@@ -35,13 +31,12 @@ pub async fn mixed_disks(field: &Field, dice: &mut Dice) -> anyhow::Result<()> {
     let one = dice.pick_one(&masters)?;
     let minority = dice.count(masters.len().saturating_sub(1) / 2);
     let minority = dice.pick(masters.clone(), minority);
-    let nth = dice.count(SYNCS);
-    match dice.deal(CARDS) {
+    match dice.deal("disk", CARDS) {
         0 => cut_power(field, dice, &minority).await,
         1 => cut_power(field, dice, &masters).await,
         2 => sync_fails(field, &one).await,
-        3 => slow_syncs(field, &one, SLOW).await,
-        4 => sync_kills(field, &one, nth).await,
+        3 => slow_syncs(field, &one, SLOW_SYNC).await,
+        4 => sync_kills(field, &one, dice.deal_sync()).await,
         5 => disk_full(field, &one).await,
         6 => disk_read_only(field, &one).await,
         7 => lie_about_syncs(field, &one).await,

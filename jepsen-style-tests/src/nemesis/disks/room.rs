@@ -33,6 +33,7 @@ pub async fn disk_full(field: &Field, name: &str) -> anyhow::Result<()> {
     if field.cluster.pid(name)?.is_none() {
         let before = fault.said(name)?.len();
         field.cluster.restart(name)?;
+        field.cluster.may_end(name)?;
         bit += ", started again ";
         bit += &answer(field, &fault, before, NO_ROOM, true).await?;
     }
