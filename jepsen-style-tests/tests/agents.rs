@@ -4,7 +4,7 @@ use jepsen_style_tests::run::{Length, Options, run};
 use jepsen_style_tests::scenarios::named;
 
 async fn slice(name: &str, rounds: u32) -> anyhow::Result<()> {
-    let mut options = Options::of_test(env!("CARGO_TARGET_TMPDIR"));
+    let mut options = Options::of_test(env!("CARGO_TARGET_TMPDIR"), 1);
     options.length = Some(Length::Rounds(rounds));
     run(named(name)?, &options).await?.verdict()
 }
