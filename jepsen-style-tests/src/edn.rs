@@ -130,9 +130,7 @@ fn operation(entry: &Entry, processes: &mut Processes) -> Option<Operation> {
             info("said", json!({"fault": fault, "member": member, "line": line}))
         }
         Event::Leads { leader, term } => info("leads", json!({"leader": leader, "term": term})),
-        Event::AgentId { agent, agent_id } => {
-            info("agent-id", json!({"agent": agent, "agent-id": agent_id}))
-        }
+        Event::AgentId { agent, agent_id } => info("agent-id", json!({"agent": agent, "agent-id": agent_id})),
         Event::Agents { .. } | Event::Logs { .. } => return None,
     })
 }
@@ -208,9 +206,8 @@ mod tests {
                 rest.split_once(", :f").unwrap().0.replace(", :type :", " ")
             })
             .collect();
-        let expected = [
-            "0 invoke", "1 invoke", "0 info", "1 ok", "2 invoke", "3 invoke", "1 invoke", "1 fail", "3 ok",
-        ];
+        let expected =
+            ["0 invoke", "1 invoke", "0 info", "1 ok", "2 invoke", "3 invoke", "1 invoke", "1 fail", "3 ok"];
         assert_eq!(short, expected);
     }
 

@@ -71,14 +71,18 @@ impl Bug {
             Self::SkipSync => "the store acknowledges what is not synced",
             Self::VoteForAll => "a replica votes for everybody who asks, twice in a term too",
             Self::AckBeforeCommit => "an agent's update is confirmed before it is committed",
-            Self::AckLaunchBeforeCommit => "a framework is told what came of its ACCEPT before that is committed",
+            Self::AckLaunchBeforeCommit => {
+                "a framework is told what came of its ACCEPT before that is committed"
+            }
             Self::ForgetOfferTerm => "an offer of a former term, or one used before, is taken",
             Self::DropUpdates => "a new leader forgets updates that wait for an acknowledgement",
             Self::RestartLaunch => "an agent starts a launch again when its order comes once more",
             Self::LoseKill => "a kill is answered and not kept",
             Self::StaleReads => "a master that led answers reads without asking whether it still does",
             Self::SkipAfterSnapshot => "the first entry after an installed snapshot is not applied",
-            Self::ReorderAfterSnapshot => "entries after an installed snapshot are applied two by two, the later one first",
+            Self::ReorderAfterSnapshot => {
+                "entries after an installed snapshot are applied two by two, the later one first"
+            }
             Self::CountTwice => "a task's resources are offered again while it runs",
             Self::ForgetLaunches => "a new leader forgets launches that their agent has not accepted",
             Self::UnequalReplicas => "replicas come to states that depend on themselves",

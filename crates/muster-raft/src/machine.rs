@@ -94,8 +94,7 @@ impl Shared {
         let last = snapshot.as_ref().and_then(|meta| meta.last_log_id);
         let membership = snapshot.as_ref().map(|meta| meta.last_membership.clone()).unwrap_or_default();
         let (reign, begun, installed, late, disorders) = Default::default();
-        let state =
-            State { registry, last, membership, snapshot, reign, begun, installed, late, disorders };
+        let state = State { registry, last, membership, snapshot, reign, begun, installed, late, disorders };
         Self { state: Mutex::new(state), clock }
     }
 

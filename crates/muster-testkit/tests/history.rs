@@ -30,7 +30,8 @@ async fn faults_are_in_the_history_with_what_clients_did() {
     drop(cluster);
     recorder.end().unwrap();
 
-    let said: Vec<_> = recorder.entries().into_iter().map(|it| (it.process, it.kind, it.f, it.value)).collect();
+    let said: Vec<_> =
+        recorder.entries().into_iter().map(|it| (it.process, it.kind, it.f, it.value)).collect();
     let nemesis = |f: &str, fault: &str, on: Value| {
         (Who::Nemesis, Kind::Info, format!("fault-{f}"), json!({"fault": fault, "on": on}))
     };

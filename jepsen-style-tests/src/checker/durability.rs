@@ -91,7 +91,9 @@ pub fn one_state_at_an_index(history: &[Entry], truth: &Truth) -> Vec<String> {
     }
     for (name, log) in &truth.logs {
         for entry in committed(log) {
-            let (Some(hash), Some((who, seen))) = (&entry.state_hash, known.get(&entry.index)) else { continue };
+            let (Some(hash), Some((who, seen))) = (&entry.state_hash, known.get(&entry.index)) else {
+                continue;
+            };
             if hash != seen {
                 let index = entry.index;
                 wrong.entry(name).or_insert_with(|| {
@@ -132,9 +134,8 @@ mod tests {
             assert!(wrong.iter().any(|one| one.contains("m1 had applied entry 812")), "{wrong:?}");
         }
         // One after the other.
-        let alone = |name: &str, held| {
-            entry("sampler", Event::Logs { masters: [(name.to_owned(), held)].into() })
-        };
+        let alone =
+            |name: &str, held| entry("sampler", Event::Logs { masters: [(name.to_owned(), held)].into() });
         let two = vec![before, alone("m2", held(2, 300, 300)), alone("m1", held(1, 300, 300))];
         assert_eq!(lost(two).len(), 1);
     }

@@ -1,8 +1,8 @@
 //! The faults of a cluster, as they are written into a history.
 
 use super::TestCluster;
-use crate::hosts::Storm;
 use crate::history::{Fault, Recorder};
+use crate::hosts::Storm;
 use crate::{
     BadSyncs, Cut, Delayed, FewFiles, FullDisk, LittleMemory, Lossy, Paused, ReadOnlyDisk, Skewed, Starved,
     ThinDisk, Throttled, Unplugged,

@@ -129,12 +129,23 @@ mod tests {
     #[test]
     fn a_line_is_a_map_and_one_line() {
         let (asked, why) = (json!({"n": 7}), json!("a\nb"));
-        let mut line = Line { index: 3, time: 12, process: "0", kind: Kind::Invoke, f: "write", value: &asked, error: None };
+        let mut line = Line {
+            index: 3,
+            time: 12,
+            process: "0",
+            kind: Kind::Invoke,
+            f: "write",
+            value: &asked,
+            error: None,
+        };
         assert_eq!(
             line.to_string(),
             "{:index 3, :time 12, :process 0, :type :invoke, :f :write, :value {:n 7}}"
         );
         (line.kind, line.error) = (Kind::Info, Some(&why));
-        assert!(line.to_string().ends_with(r#":type :info, :f :write, :value {:n 7}, :error "a\nb"}"#), "{line}");
+        assert!(
+            line.to_string().ends_with(r#":type :info, :f :write, :value {:n 7}, :error "a\nb"}"#),
+            "{line}"
+        );
     }
 }

@@ -346,7 +346,10 @@ mod tests {
         assert_eq!(edn(&dir.path().join("run")), expected);
         let text = std::fs::read_to_string(dir.path().join("run").join(JSON)).unwrap();
         let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!((lines.len(), &lines[4]["process"], &lines[0]["type"]), (8, &json!("nemesis"), &json!("invoke")));
+        assert_eq!(
+            (lines.len(), &lines[4]["process"], &lines[0]["type"]),
+            (8, &json!("nemesis"), &json!("invoke"))
+        );
         let times: Vec<_> = recorder.entries().iter().map(|entry| entry.time).collect();
         assert!(times.is_sorted());
     }
