@@ -3,7 +3,7 @@
 use crate::{
     effect::Effect,
     input::Down,
-    node::{After, Node},
+    node::Node,
     record::{LowMark, Record},
     task::Phase,
 };
@@ -130,15 +130,20 @@ impl Node {
         if fence.incarnation > self.saved.fence.incarnation {
             self.connection.session = Session(0);
         }
-        if fence > self.saved.fence {
+        let is_new = fence > self.saved.fence;
+        if is_new {
             self.keep(Record::Fence(fence));
-            self.after(After::Hello(stream));
+        }
+        // The leader and all that was ordered before are on the disk first. A hello that leaves an order out may be the one
+        // that is answered, whatever a later one says: the task would be dropped by the registry, and run here.
+        if is_new || self.orders_wait() {
+            self.hello_after_all(stream);
         } else {
             self.say_hello(now_ms, stream, effects);
         }
     }
 
-    /// Lists all that is durable here; what becomes durable later is said after the welcome.
+    /// Lists all that is durable here; what is not is said after the welcome.
     pub(crate) fn say_hello(&mut self, now_ms: u64, stream: u64, effects: &mut Vec<Effect>) {
         if self.connection.stream != Some(stream) || self.connection.welcomed {
             return;

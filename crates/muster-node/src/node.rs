@@ -153,6 +153,19 @@ impl Node {
         self.after.push_back((self.ticket + 1, after));
     }
 
+    /// Whether an order, or the word of a leader, is on its way to the disk.
+    pub(crate) fn orders_wait(&self) -> bool {
+        let waits = |after: &After| matches!(after, After::Intent(_) | After::Refused(_) | After::Hello(_));
+        self.after.iter().any(|(_, after)| waits(after))
+    }
+
+    /// Says hello once all that was kept so far is durable.
+    pub(crate) fn hello_after_all(&mut self, stream: u64) {
+        let last = self.ticket + u64::from(!self.records.is_empty());
+        self.after.retain(|(_, after)| !matches!(after, After::Hello(_)));
+        self.after.push_back((last, After::Hello(stream)));
+    }
+
     fn synced(&mut self, now_ms: u64, ticket: u64, effects: &mut Vec<Effect>) {
         let ready = self.after.iter().take_while(|(at, _)| *at <= ticket).count();
         let due: Vec<After> = self.after.drain(..ready).map(|(_, after)| after).collect();
