@@ -91,10 +91,9 @@ pub async fn stay_away(field: &Field, dice: &mut Dice) -> anyhow::Result<()> {
     let count = dice.count(field.cluster.agent_names().len().saturating_sub(1));
     let names = some(field, dice, count).await?;
     let lasting = lasting_on(field, &names).await?;
-    let ids = ids_of(field, &names).await?;
+    let (ids, begun) = ids_of(field, &names).await?;
     let from = field.recorder.len();
     let fault = Fault::begins(field, AWAY, &names);
-    let begun = Instant::now();
     let away = Away::begin(field, way, &names)?;
     if leader_dies {
         kill_leader(field).await.context("while agents are away")?;
@@ -137,7 +136,7 @@ pub async fn mark_gone(field: &Field, dice: &mut Dice) -> anyhow::Result<()> {
     let names = some(field, dice, 1).await?;
     let name = names.first().context("there is no agent")?;
     let lasting = lasting_on(field, &names).await?;
-    let ids = ids_of(field, &names).await?;
+    let (ids, _) = ids_of(field, &names).await?;
     let id = ids.first().context("it has no id")?;
     let from = field.recorder.len();
     let before = field.cluster.error_lines_of(name)?.len();
@@ -246,9 +245,12 @@ async fn lasting(field: &Field) -> anyhow::Result<BTreeMap<String, String>> {
     let id = field.set.framework_id().context("the set was never registered")?;
     let until = Instant::now() + PROGRESS_TIME;
     loop {
-        let Event::Census { listed, .. } = cluster::census(&field.cluster, field.set.name(), &id).await?
-        else {
-            bail!("a census is none")
+        // Nobody may answer for a while.
+        let listed = match cluster::census(&field.cluster, field.set.name(), &id).await {
+            Ok(Event::Census { listed, .. }) => listed,
+            Ok(other) => bail!("a census is {other:?}"),
+            Err(error) if Instant::now() >= until => return Err(error),
+            Err(_) => Vec::new(),
         };
         let running = TaskState::Running.name();
         let runs = listed.into_iter().filter(|one| one.state == running && one.agent_state == REGISTERED);
@@ -271,13 +273,24 @@ async fn lasting_on(field: &Field, names: &[String]) -> anyhow::Result<Vec<Strin
     Ok(all.filter(|(_, agent)| names.contains(agent)).map(|(task, _)| task).collect())
 }
 
-async fn ids_of(field: &Field, names: &[String]) -> anyhow::Result<Vec<String>> {
-    let agents = field.cluster.agents().await.map_err(|error| anyhow!(error))?;
-    let id = |name: &String| {
-        let found = agents.iter().find(|agent| agent.hostname == *name && agent.state == REGISTERED);
-        found.map(|agent| agent.agent_id.clone()).with_context(|| format!("{name} is not registered"))
-    };
-    names.iter().map(id).collect()
+/// The ids of these agents, once all of them are registered, and a moment at which they were not disconnected yet.
+async fn ids_of(field: &Field, names: &[String]) -> anyhow::Result<(Vec<String>, Instant)> {
+    let until = Instant::now() + PROGRESS_TIME;
+    loop {
+        let asked = Instant::now();
+        let agents = field.cluster.agents().await;
+        let of = |name: &String| {
+            let mut there = agents.iter().flatten().filter(|agent| agent.state == REGISTERED);
+            there.find(|agent| agent.hostname == *name).map(|agent| agent.agent_id.clone())
+        };
+        if let Some(ids) = names.iter().map(of).collect() {
+            return Ok((ids, asked));
+        }
+        if Instant::now() >= until {
+            bail!("{names:?} are not all registered: {agents:?}");
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// Waits until the set was told this of each of these tasks, by updates that came after a place in the history.
