@@ -27,6 +27,12 @@ use tokio_stream::wrappers::ReceiverStream;
 
 /// Its name.
 pub const DIRECT: &str = "d1";
+/// Its calls whose answers are in the history.
+pub const ACCEPT: &str = "accept";
+/// Asks for a task's end.
+pub const KILL: &str = "kill";
+/// Takes an update as received.
+pub const ACKNOWLEDGE: &str = "acknowledge";
 /// A task that nobody launched.
 const NOBODYS: &str = "nobodys";
 /// How long the masters keep it when it is gone: longer than any run is without it.
@@ -321,7 +327,7 @@ impl Direct {
                         TaskOutcome::Refused { .. } => None,
                     };
                     if let Some(number) = launched {
-                        done("accept", task_id.as_str(), number.to_string());
+                        done(ACCEPT, task_id.as_str(), number.to_string());
                     }
                     self.decide(known, task_id.as_str(), launched.is_some());
                 }
@@ -330,14 +336,14 @@ impl Direct {
             (Asked::Accept(tasks), CallOutcome::Refused(_) | CallOutcome::Busy) => {
                 tasks.iter().for_each(|task| self.decide(known, task, false));
             }
-            (Asked::Kill(task), CallOutcome::Done) => done("kill", &task, String::new()),
+            (Asked::Kill(task), CallOutcome::Done) => done(KILL, &task, String::new()),
             (Asked::Kill(task), _) => {
                 if let Some(open) = known.tasks.get_mut(&task) {
                     open.kill_asked = false;
                 }
             }
             (Asked::Acknowledge(task, uuid), CallOutcome::Done) => {
-                done("acknowledge", &task, uuid.to_string());
+                done(ACKNOWLEDGE, &task, uuid.to_string());
             }
             // A new leader tells it again, and what is unknown is asked then.
             (Asked::Acknowledge(task, uuid), CallOutcome::Busy) => stream.acknowledge(task, uuid)?,

@@ -1,11 +1,12 @@
 //! Updates that were acknowledged: they are not sent again.
 
 use super::logs::{committed, uuid, whole};
+use crate::direct::ACKNOWLEDGE;
 use crate::history::{Entry, Event};
 use crate::model::Truth;
 use muster_testkit::LogEntry;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a log says of updates, by uuid.
 #[derive(Debug, Default)]
@@ -62,9 +63,13 @@ impl Updates {
 /// is later than the acknowledgement of an update, the update was not in the registry any more when it was sent: that is
 /// wrong. The same holds for the first words to a new scheduler, and for all that anybody was told before that one was
 /// started.
+///
+/// A framework that hears of each call what became of it knows more: after the answer to its acknowledgement nothing that
+/// comes down to it was sent before.
 pub fn not_sent_again(history: &[Entry], truth: &Truth) -> Vec<String> {
-    let Some(log) = whole(truth) else { return Vec::new() };
-    let updates = Updates::of(log);
+    let updates = whole(truth).map(Updates::of).unwrap_or_default();
+    // Acknowledgements that were answered, with their framework.
+    let mut answered: BTreeSet<(&str, &str)> = BTreeSet::new();
     // What the leader that spoke last had applied at least: to all, with the time, and to the scheduler of each framework.
     let mut by_anybody: Vec<(u64, u64)> = Vec::new();
     let mut by_framework: BTreeMap<&str, u64> = BTreeMap::new();
@@ -77,7 +82,16 @@ pub fn not_sent_again(history: &[Entry], truth: &Truth) -> Vec<String> {
                 let applied = before.checked_sub(1).map_or(0, |last| by_anybody[last].1);
                 by_framework.insert(&entry.process, applied);
             }
+            Event::Answered { call, which, .. } if call == ACKNOWLEDGE => {
+                answered.insert((&entry.process, which));
+            }
             Event::Update { task, uuid: Some(uuid), .. } => {
+                if answered.contains(&(&*entry.process, &**uuid)) {
+                    wrong.push(format!(
+                        "{task}: that update {uuid} was acknowledged was answered, and it was sent again, at {} us",
+                        entry.at_us
+                    ));
+                }
                 let applied = by_framework.entry(&entry.process).or_default();
                 if let Some(acknowledged) = updates.acknowledged.get(uuid).filter(|index| **index < *applied)
                 {
@@ -186,6 +200,21 @@ mod tests {
         status(&mut truth, 2);
         history.extend([told("f1", 1, 1), told("f1", 2, 2), told("f1", 3, 1)]);
         assert_eq!(not_sent_again(&history, &truth), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_sent_after_its_acknowledgement_was_answered_is_seen() {
+        let answered = |framework: &str, n| {
+            let (call, task, by) = (ACKNOWLEDGE.into(), "t9".into(), "m1".into());
+            let which = uuid(&bytes(n)).unwrap();
+            entry(framework, Event::Answered { call, task, which, by })
+        };
+        let history = [told("d1", 1, 1), told("d1", 2, 1), answered("d1", 1), told("d1", 4, 1)];
+        let wrong = complaints(history);
+        assert!(wrong.len() == 1 && wrong[0].contains("sent again, at 4 us"), "{wrong:?}");
+        // Another update, or another framework.
+        assert_eq!(complaints([told("d1", 1, 1), answered("d1", 1), told("d1", 4, 2)]), Vec::<String>::new());
+        assert_eq!(complaints([told("f1", 1, 1), answered("d1", 1), told("f1", 4, 1)]), Vec::<String>::new());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Calls that were answered as done, by whichever leader: what is answered is in the log.
 
 use super::logs::{committed, last_committed, launch_number, launch_of, launched, uuid, whole};
+use crate::direct::{ACCEPT, ACKNOWLEDGE, KILL};
 use crate::history::{Entry, Event, Phase};
 use crate::model::Truth;
 use muster_testkit::LogEntry;
@@ -48,10 +49,10 @@ fn asked(log: &[LogEntry]) -> BTreeSet<Asked<'_>> {
     for (command, outcome) in committed(log).flat_map(LogEntry::decided) {
         let (call, asked, which) = if let Some(kill) = command.get("Kill") {
             let is_stale = outcome.pointer("/Refused/StaleTerm").is_some();
-            ("kill", kill, (!is_stale).then(String::new))
+            (KILL, kill, (!is_stale).then(String::new))
         } else if let Some(acknowledge) = command.get("Acknowledge") {
             let is_done = outcome == "Done";
-            ("acknowledge", acknowledge, acknowledge.get("uuid").and_then(uuid).filter(|_| is_done))
+            (ACKNOWLEDGE, acknowledge, acknowledge.get("uuid").and_then(uuid).filter(|_| is_done))
         } else {
             continue;
         };
@@ -85,7 +86,7 @@ pub fn answered_as_logged(history: &[Entry], truth: &Truth) -> Vec<String> {
             _ => continue,
         };
         let said = format!("{by} answered that the {call} of {task} is done, at {} us", entry.at_us);
-        if call == "accept" {
+        if call == ACCEPT {
             let logs = truth.logs.iter();
             let lacking = logs.filter_map(|(name, log)| Some((name, missing(log, task, which)?)));
             wrong.extend(lacking.map(|(name, why)| format!("{said}, under {which}: by {name}'s log {why}")));
