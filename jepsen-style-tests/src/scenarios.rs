@@ -285,10 +285,10 @@ pub static ALL: &[Scenario] = &[
     },
     Scenario {
         name: "disk-sync-kills",
-        about: "a master is killed as it begins one of its next syncs, and its power is cut",
+        about: "a master is killed as it begins the 1st to 24th of its next syncs, and its power is cut",
         master_config: QUICK_SNAPSHOTS,
         needs: &[Need::Disks, Need::Tracing],
-        rounds: 6,
+        rounds: 24,
         round: |field, dice| {
             Box::pin(async move {
                 let name = dice.pick_one(&field.cluster.master_names())?;

@@ -20,8 +20,9 @@ pub(crate) enum Phase {
     Pending,
     /// Its intent is on the way to the disk.
     Intending,
-    /// Its intent came to the disk after a hello that could not list it: the registry may have settled it
-    /// without us. Waits for the order to be repeated, or for the next hello, which lists it.
+    /// Its intent came to the disk after a hello that could not list it, since that asked for a low mark in the midst of
+    /// orders: the registry may have settled it without us. Waits for the order to be repeated, or for the next hello,
+    /// which lists it.
     Unlisted,
     /// A supervisor was asked for.
     Starting,

@@ -118,7 +118,7 @@ const PROGRESS_TIME: Duration = Duration::from_secs(30);
 
 /// How much later slow syncs are.
 pub const SLOW_SYNC: Duration = Duration::from_millis(50);
-/// The latest of a master's next syncs that may be its last.
+/// The latest of a master's next syncs that may be its last: as many as the rounds of a run that has them all.
 const SYNCS: usize = 24;
 
 /// The most that a framework is gone that comes back.
