@@ -95,6 +95,7 @@ pub const ANY_TIME: &[(&str, Checker)] = &[
     ("answers agree with what is known", answers_agree),
     ("a task that nobody ends runs on, one that is ended does not", runs_on),
     ("a slot never has two tasks at once", one_in_a_slot),
+    ("what is answered as done is in every log", answered_as_logged),
     ("a term has one leader", two_leaders),
     ("framework ids survive", framework_ids),
     ("agent ids survive", agent_ids),
