@@ -80,6 +80,8 @@ struct Reign {
     deposed: bool,
     /// Whom it serves.
     streams: BTreeMap<u64, Client>,
+    /// Who began a session, and on which stream.
+    begun: Vec<(Client, u64)>,
 }
 
 #[derive(Debug)]
@@ -217,6 +219,7 @@ impl Masters {
             wake_at: None,
             deposed: false,
             streams: BTreeMap::new(),
+            begun: Vec::new(),
         });
         self.perform(world, self.terms, effects);
     }
@@ -428,8 +431,14 @@ impl Masters {
     }
 
     pub(crate) fn call(&mut self, world: &mut World, stream: u64, term: u64, call: Call) {
-        let known = self.reign(term).is_some_and(|reign| reign.streams.contains_key(&stream));
-        if known {
+        let known = self.reign(term).and_then(|reign| {
+            let client = *reign.streams.get(&stream)?;
+            if call.begins_a_session() {
+                reign.begun.push((client, stream));
+            }
+            Some(())
+        });
+        if known.is_some() {
             self.step(world, term, Input::Call { conn: stream, call });
         }
     }
@@ -437,6 +446,10 @@ impl Masters {
     /// A call that nobody makes at present, perhaps on a stream that is over.
     pub(crate) fn forged(&mut self, world: &mut World, said: Said) {
         let Some(reign) = self.reign(said.reign).filter(|reign| reign.serving) else { return };
+        let has_begun = |(client, stream): &(Client, u64)| *client == said.client && *stream > said.stream;
+        if said.call.begins_a_session() && !reign.begun.iter().any(has_begun) {
+            return; // it is not late yet, and a stream brings nothing twice
+        }
         if let Call::Scheduler { call: SchedulerCall::Subscribe { framework_id: None, token, .. }, .. } =
             &*said.call
             && token.is_none_or(|token| reign.registry.framework_of(token).is_none())
