@@ -112,7 +112,10 @@ impl Node {
             Down::Leader { .. } => self.leader(now_ms, stream, fence, effects),
             // A leader introduces itself before it says anything else.
             Down::Event(_) if fence != self.saved.fence => {}
-            Down::Event(AgentEvent::Rejected(reason)) => {
+            // Of a hello, which has no session yet, or of this session: another one was that of a former agent here.
+            Down::Event(AgentEvent::Rejected(reason))
+                if session == Session(0) || session == self.connection.session =>
+            {
                 self.stop(format!("the leader refuses this agent: {reason}"), effects);
             }
             Down::Event(AgentEvent::Welcome { agent_id, forget, low_mark, ping_ms }) => {
