@@ -198,11 +198,17 @@ pub async fn wall_is_off(cluster: &TestCluster, by: Duration) -> anyhow::Result<
     Ok(seen)
 }
 
-/// Asks until it is so. Nobody may be there to answer for a while.
-async fn wait(what: &str, mut ask: impl AsyncFnMut() -> Result<(), String>) -> anyhow::Result<()> {
+/// Asks until it is so; what was found then. Nobody may be there to answer for a while.
+pub(crate) async fn wait<T>(
+    what: &str,
+    mut ask: impl AsyncFnMut() -> Result<T, String>,
+) -> anyhow::Result<T> {
     let until = Instant::now() + SEEN_TIME;
     loop {
-        let Err(why) = ask().await else { return Ok(()) };
+        let why = match ask().await {
+            Ok(found) => return Ok(found),
+            Err(why) => why,
+        };
         if Instant::now() >= until {
             anyhow::bail!("{what} was waited for {} s: {why}", SEEN_TIME.as_secs());
         }

@@ -243,28 +243,21 @@ async fn lasting(field: &Field) -> anyhow::Result<BTreeMap<String, String>> {
     let set = Set::default();
     let slots = set.slots - set.killed;
     let id = field.set.framework_id().context("the set was never registered")?;
-    let until = Instant::now() + PROGRESS_TIME;
-    loop {
-        // Nobody may answer for a while.
+    let enough = usize::try_from(slots)?;
+    cluster::wait("the set's tasks that nobody ends", async || {
         let listed = match cluster::census(&field.cluster, field.set.name(), &id).await {
             Ok(Event::Census { listed, .. }) => listed,
-            Ok(other) => bail!("a census is {other:?}"),
-            Err(error) if Instant::now() >= until => return Err(error),
-            Err(_) => Vec::new(),
+            Ok(other) => return Err(format!("a census is {other:?}")),
+            Err(error) => return Err(format!("{error:#}")),
         };
         let running = TaskState::Running.name();
         let runs = listed.into_iter().filter(|one| one.state == running && one.agent_state == REGISTERED);
         let is_lasting = |task: &str| slot_of(task).is_some_and(|(_, slot)| slot <= slots);
         let lasting: BTreeMap<_, _> =
             runs.filter(|one| is_lasting(&one.task)).map(|one| (one.task, one.agent)).collect();
-        if lasting.len() >= usize::try_from(slots)? {
-            return Ok(lasting);
-        }
-        if Instant::now() >= until {
-            bail!("of the set's tasks that nobody ends no more than {lasting:?} run");
-        }
-        tokio::time::sleep(LOOK).await;
-    }
+        if lasting.len() >= enough { Ok(lasting) } else { Err(format!("no more than {lasting:?} run")) }
+    })
+    .await
 }
 
 /// Those of them that are on these agents.
@@ -275,28 +268,22 @@ async fn lasting_on(field: &Field, names: &[String]) -> anyhow::Result<Vec<Strin
 
 /// The ids of these agents, once all of them are registered, and a moment at which they were not disconnected yet.
 async fn ids_of(field: &Field, names: &[String]) -> anyhow::Result<(Vec<String>, Instant)> {
-    let until = Instant::now() + PROGRESS_TIME;
-    loop {
+    cluster::wait(&format!("the registration of {names:?}"), async || {
         let asked = Instant::now();
         let agents = field.cluster.agents().await;
         let of = |name: &String| {
             let mut there = agents.iter().flatten().filter(|agent| agent.state == REGISTERED);
             there.find(|agent| agent.hostname == *name).map(|agent| agent.agent_id.clone())
         };
-        if let Some(ids) = names.iter().map(of).collect() {
-            return Ok((ids, asked));
-        }
-        if Instant::now() >= until {
-            bail!("{names:?} are not all registered: {agents:?}");
-        }
-        tokio::time::sleep(LOOK).await;
-    }
+        let ids: Option<Vec<String>> = names.iter().map(of).collect();
+        ids.map(|ids| (ids, asked)).ok_or_else(|| format!("{agents:?}"))
+    })
+    .await
 }
 
 /// Waits until the set was told this of each of these tasks, by updates that came after a place in the history.
 async fn told(field: &Field, from: usize, tasks: &[String], wanted: TaskState) -> anyhow::Result<()> {
-    let until = Instant::now() + PROGRESS_TIME;
-    loop {
+    cluster::wait(&format!("the set's word that its tasks are {wanted}"), async || {
         let history = field.recorder.since(from);
         let is_told = |name: &String| {
             history.iter().any(|entry| match &entry.event {
@@ -304,10 +291,7 @@ async fn told(field: &Field, from: usize, tasks: &[String], wanted: TaskState) -
                 _ => false,
             })
         };
-        let Some(left) = tasks.iter().find(|task| !is_told(task)) else { return Ok(()) };
-        if Instant::now() >= until {
-            bail!("the set was not told within {} s that {left} is {wanted}", PROGRESS_TIME.as_secs());
-        }
-        tokio::time::sleep(LOOK).await;
-    }
+        tasks.iter().find(|task| !is_told(task)).map_or(Ok(()), |left| Err(format!("{left} is not")))
+    })
+    .await
 }
