@@ -534,6 +534,7 @@ impl Known {
             framework_info: info.encode_to_vec().into(),
             suppressed_roles: Vec::new(),
             token: token.into(),
+            stream: false,
         }
     }
 }

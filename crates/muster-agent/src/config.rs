@@ -17,6 +17,8 @@ pub struct AgentConfig {
     pub runtime_dir: PathBuf,
     /// The name others reach this agent by; empty = the machine's.
     pub hostname: String,
+    /// The address it is shown with; empty = what the name stands for.
+    pub ip: String,
     /// The port this agent is shown with.
     pub port: u16,
     /// What it has to give; kinds that are missing are probed.
@@ -54,6 +56,7 @@ impl Default for AgentConfig {
             work_dir: "/var/lib/muster/agent".into(),
             runtime_dir: PathBuf::new(),
             hostname: String::new(),
+            ip: String::new(),
             port: 5150,
             resources: String::new(),
             attributes: String::new(),
@@ -106,6 +109,9 @@ impl AgentConfig {
         }
         if self.work_dir.as_os_str().is_empty() {
             return wrong("work-dir is empty; name a directory that this agent may use alone".into());
+        }
+        if !self.ip.is_empty() && self.ip.parse::<std::net::IpAddr>().is_err() {
+            return wrong(format!("ip: {:?} is no address, for example 10.0.0.5", self.ip));
         }
         Resources::parse(&self.resources).or_else(|why| wrong(format!("resources: {why}")))?;
         parse_attributes(&self.attributes).or_else(|why| wrong(format!("attributes: {why}")))?;

@@ -2,9 +2,11 @@
 
 use crate::{AgentConfig, AgentError, config::parse_attributes, disk::WorkDir};
 use muster_model::{AgentInfo, MachineId, Resources, Sealed, Value};
-use muster_proto::{mesos, resource::wire_attributes, wire_resources};
-use prost::Message;
-use std::fs;
+use muster_proto::{agent::with_ip, mesos, resource::wire_attributes, wire_resources};
+use std::{
+    fs,
+    net::{IpAddr, ToSocketAddrs},
+};
 
 const GB_IN_MB: u64 = 1024;
 
@@ -27,7 +29,8 @@ pub(crate) fn describe(config: &AgentConfig, dir: &WorkDir) -> Result<(AgentInfo
         resources,
         attributes,
     };
-    Ok((info, Sealed::new(wire.encode_to_vec())))
+    let ip = if config.ip.is_empty() { ip_of(&hostname) } else { config.ip.parse().ok() };
+    Ok((info, Sealed::new(with_ip(&wire, ip))))
 }
 
 fn resources(config: &AgentConfig, dir: &WorkDir) -> Result<Resources, AgentError> {
@@ -84,6 +87,12 @@ fn disk_mb(dir: &WorkDir) -> Result<u64, AgentError> {
 fn hostname() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     if name.is_empty() { "localhost".into() } else { name }
+}
+
+/// The address that a name stands for here, the first of IPv4 before others; none if it stands for nothing.
+fn ip_of(hostname: &str) -> Option<IpAddr> {
+    let all: Vec<IpAddr> = (hostname, 0).to_socket_addrs().ok()?.map(|address| address.ip()).collect();
+    all.iter().find(|ip| ip.is_ipv4()).or(all.first()).copied()
 }
 
 /// The machine with a fingerprint of the work directory's path: two agents of one machine differ, and an

@@ -450,6 +450,7 @@ impl Driver {
         let call = SchedulerCall::Subscribe {
             framework_id: self.framework_id.clone(),
             token: self.config.token.filter(|_| self.framework_id.is_none()),
+            stream: false,
             info: self.config.info.clone(),
             suppressed_roles: self.suppressed.iter().cloned().collect(),
         };
@@ -611,6 +612,9 @@ impl Driver {
         }
         match call {
             SchedulerCall::Subscribe { .. } => refuse(&call, "the driver subscribes by itself"),
+            SchedulerCall::Update { .. } => {
+                refuse(&call, "the driver keeps the description it was made with")
+            }
             SchedulerCall::Teardown => self.stop(now_ms, false),
             SchedulerCall::Acknowledge { task_id, uuid } => self.acknowledge(task_id, uuid, effects),
             // Offers are void without the subscription they came in.
@@ -776,5 +780,6 @@ fn name(call: &SchedulerCall) -> &'static str {
         SchedulerCall::Request { .. } => "REQUEST",
         SchedulerCall::Message { .. } => "MESSAGE",
         SchedulerCall::Teardown => "TEARDOWN",
+        SchedulerCall::Update { .. } => "UPDATE_FRAMEWORK",
     }
 }

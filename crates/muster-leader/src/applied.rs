@@ -22,6 +22,9 @@ impl Leader {
     ) {
         for entry in entries {
             let first = entry.first_ticket;
+            if !self.serving && first.is_some() {
+                self.began = entry.index; // `BeginTerm` comes first
+            }
             if self.serving {
                 self.shards.changed(entry.index, &entry.changes);
             }
@@ -97,6 +100,12 @@ impl Leader {
                 };
                 self.recite(now, registry, conn, left, effects);
             }
+            Waiting::Update { conn, call, framework_id, session } => {
+                if matches!(outcome, Outcome::Done) {
+                    self.updated(registry, &framework_id, session, effects);
+                }
+                answer(conn, call, told(&outcome), effects);
+            }
             Waiting::Operator { id } => {
                 effects.push(Effect::Answer { id, outcome: told(&outcome) });
             }
@@ -159,6 +168,32 @@ impl Leader {
         answer(conn, call, CallOutcome::Done, effects);
         self.frameworks.insert(framework_id.clone(), it);
         self.wish(&framework_id);
+    }
+
+    /// A framework described itself anew: what it is offered follows.
+    fn updated(
+        &mut self,
+        registry: &Registry,
+        id: &FrameworkId,
+        session: Session,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(framework) = registry.framework(id) else { return };
+        let Some(it) = self.frameworks.get_mut(id).filter(|it| it.session == session) else { return };
+        let former = it.suppressed.clone();
+        it.roles = framework.info.roles.iter().cloned().collect();
+        it.suppressed = framework.suppressed_roles.iter().cloned().collect();
+        it.partition_aware = framework.info.capabilities.partition_aware;
+        let (roles, suppressed) = (it.roles.clone(), it.suppressed.clone());
+        let revived: BTreeSet<Role> = former.difference(&suppressed).cloned().collect();
+        for outstanding in self.offers.take_of_framework_but(id, &roles) {
+            self.tell_rescinded(&outstanding.offer, effects);
+            self.shards.returned(&outstanding, None);
+        }
+        if !revived.is_empty() {
+            self.shards.revive(id, &revived);
+        }
+        self.wish(id);
     }
 
     fn admitted(&mut self, conn: ConnId, outcome: Outcome, effects: &mut Vec<Effect>) {
@@ -250,6 +285,7 @@ impl Leader {
             }
             Change::TermBegan
             | Change::FrameworkSubscribed(_)
+            | Change::FrameworkUpdated(_)
             | Change::FrameworkDisconnected(..)
             | Change::AgentAdmitted(_)
             | Change::HeldChanged { .. }

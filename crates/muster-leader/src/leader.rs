@@ -5,8 +5,8 @@ use crate::{
     recital::Recitals, shards::Shards,
 };
 use muster_model::{
-    AgentId, Call, CallOutcome, Event, FrameworkId, LaunchNumber, Offer, Resources, Role, SchedulerEvent,
-    Session, TaskId, TaskSpec, Term, Timestamp,
+    AgentId, Call, CallOutcome, Event, FrameworkId, Index, LaunchNumber, Offer, Resources, Role,
+    SchedulerEvent, Session, TaskId, TaskSpec, Term, Timestamp,
 };
 use muster_registry::{BeginTerm, Command, Registry};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -17,6 +17,8 @@ pub struct Leader {
     pub(crate) config: Config,
     pub(crate) term: Term,
     pub(crate) serving: bool,
+    /// Where its term begins in the log.
+    pub(crate) began: Index,
     pub(crate) conns: BTreeMap<ConnId, Peer>,
     pub(crate) frameworks: BTreeMap<FrameworkId, FrameworkSession>,
     pub(crate) agents: BTreeMap<AgentId, AgentSession>,
@@ -41,6 +43,8 @@ pub(crate) enum Peer {
     Framework(FrameworkId, Session),
     /// An agent, in this session.
     Agent(AgentId, Session),
+    /// Who calls as this framework in this session, whose own stream is elsewhere or gone.
+    Caller(FrameworkId, Session),
 }
 
 /// A framework's open session.
@@ -101,6 +105,12 @@ pub(crate) enum Waiting {
         call: u64,
         tasks: Vec<(TaskId, Option<AgentId>)>,
     },
+    Update {
+        conn: ConnId,
+        call: u64,
+        framework_id: FrameworkId,
+        session: Session,
+    },
     Operator {
         id: u64,
     },
@@ -128,6 +138,7 @@ impl Leader {
             config,
             term,
             serving: false,
+            began: Index(0),
             conns: BTreeMap::new(),
             frameworks: BTreeMap::new(),
             agents: BTreeMap::new(),
@@ -157,6 +168,10 @@ impl Leader {
             Input::Call { conn, call: Call::Agent { session, call } } => {
                 self.agent_call(registry, conn, session, call, effects);
             }
+            Input::Call { conn, call: Call::Resume { id, framework_id, stream } } => {
+                let outcome = self.resume(registry, conn, framework_id, stream);
+                answer(conn, id, outcome, effects);
+            }
             Input::Closed(conn) => self.closed(conn, effects),
             Input::Operator { id, call } => self.operator_call(id, call, effects),
             Input::Allocated(shard, output) => self.allocated(now, registry, shard, output, effects),
@@ -176,6 +191,7 @@ impl Leader {
                 Waiting::Subscribe { conn, call, .. }
                 | Waiting::Call { conn, call }
                 | Waiting::Kill { conn, call, .. }
+                | Waiting::Update { conn, call, .. }
                 | Waiting::Reconcile { conn, call, .. } => answer(conn, call, CallOutcome::Unknown, effects),
                 Waiting::Accept(accepting) => {
                     answer(accepting.conn, accepting.call, CallOutcome::Unknown, effects);
@@ -218,6 +234,7 @@ impl Leader {
     fn closed(&mut self, conn: ConnId, effects: &mut Vec<Effect>) {
         match self.conns.remove(&conn) {
             None | Some(Peer::Arriving) => {} // its outcome finds nobody and disconnects the session
+            Some(Peer::Caller(..)) => {}      // the session is another stream's
             Some(Peer::Framework(framework_id, session)) => {
                 self.end_framework_session(&framework_id, session);
                 self.propose(

@@ -2,7 +2,7 @@
 
 use crate::{Effect, Leader};
 use muster_allocator::{Grant, ShardOutput};
-use muster_model::{AgentId, FrameworkId, Offer, OfferId, Timestamp, event::OfferWithAgent};
+use muster_model::{AgentId, FrameworkId, Offer, OfferId, Role, Timestamp, event::OfferWithAgent};
 use muster_registry::Registry;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -68,6 +68,18 @@ impl Offers {
     pub(crate) fn take_of_framework(&mut self, id: &FrameworkId) -> Vec<Outstanding> {
         let ids = self.by_framework.remove(id).unwrap_or_default();
         ids.iter().filter_map(|id| self.take(id)).collect()
+    }
+
+    /// Those of a framework that are in none of these roles.
+    pub(crate) fn take_of_framework_but(
+        &mut self,
+        id: &FrameworkId,
+        roles: &BTreeSet<Role>,
+    ) -> Vec<Outstanding> {
+        let ids = self.by_framework.get(id).cloned().unwrap_or_default();
+        let is_out = |id: &OfferId| self.get(id).is_some_and(|it| !roles.contains(&it.offer.role));
+        let out: Vec<OfferId> = ids.into_iter().filter(is_out).collect();
+        out.iter().filter_map(|id| self.take(id)).collect()
     }
 
     pub(crate) fn take_of_agent(&mut self, id: &AgentId) -> Vec<Outstanding> {

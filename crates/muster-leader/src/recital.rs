@@ -48,6 +48,24 @@ pub(crate) enum Left {
     Asked(vec::IntoIter<(TaskId, Option<AgentId>)>, u64),
 }
 
+impl Left {
+    /// Answers the call without telling anything.
+    fn answer(&self, conn: ConnId, effects: &mut Vec<Effect>) {
+        match self {
+            Self::Updates(_) => {}
+            Self::All(_, call) | Self::Asked(_, call) => answer(conn, *call, CallOutcome::Done, effects),
+        }
+    }
+
+    /// The same, of a call that waits for no answer any more.
+    fn answered(mut self) -> Self {
+        if let Self::All(_, call) | Self::Asked(_, call) = &mut self {
+            *call = 0;
+        }
+        self
+    }
+}
+
 /// All answers that are being told, in their order.
 #[derive(Debug, Default)]
 pub(crate) struct Recitals {
@@ -97,7 +115,19 @@ impl Leader {
         left: Left,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(Peer::Framework(framework_id, session)) = self.conns.get(&conn).cloned() else { return };
+        let (framework_id, session) = match self.conns.get(&conn).cloned() {
+            Some(Peer::Framework(framework_id, session)) => (framework_id, session),
+            // What there is to tell goes down the framework's own stream, if that is open.
+            Some(Peer::Caller(framework_id, session)) => {
+                left.answer(conn, effects);
+                let own = self.frameworks.get(&framework_id).filter(|it| it.session == session);
+                if let Some(own) = own.map(|it| it.conn) {
+                    self.recite(now, registry, own, left.answered(), effects);
+                }
+                return;
+            }
+            _ => return,
+        };
         let is_first = self.recitals.open.iter().all(|it| it.conn != conn);
         let mut recital = Recital { conn, framework_id, session, left };
         self.recitals.renew(now);

@@ -11,10 +11,13 @@ use muster_fault::planted;
 use muster_model::{
     AcceptOutcome, AgentEvent, AgentId, BadTask, CallOutcome, Event, FrameworkId, Index, OfferId, Reason,
     Resources, Role, SchedulerCall, SchedulerEvent, Sealed, Source, Status, TaskKey, TaskOutcome, TaskSpec,
-    TaskState, Timestamp, WallTime,
+    TaskState, Timestamp, Token, WallTime,
 };
-use muster_registry::{Command, Entry, Launch, Outcome, Registry, Subscribe};
+use muster_registry::{Command, Connection, Entry, Launch, Outcome, Registry, Subscribe};
 use std::collections::BTreeSet;
+
+/// What a caller is told whose framework holds no stream (Mesos v1).
+const NOT_SUBSCRIBED: &str = "Framework is not subscribed";
 
 impl Leader {
     pub(crate) fn scheduler_call(
@@ -29,13 +32,13 @@ impl Leader {
         if self.is_busy() {
             return answer(conn, id, CallOutcome::Busy, effects);
         }
-        if let SchedulerCall::Subscribe { framework_id, token, info, suppressed_roles } = call {
+        if let SchedulerCall::Subscribe { framework_id, token, stream, info, suppressed_roles } = call {
             if matches!(self.conns.get(&conn), Some(Peer::Arriving)) {
                 // A client that heard of two leaders in a row answers both: the first SUBSCRIBE to arrive is
                 // carried out, and what it leads to answers the second as well.
                 return;
             }
-            if framework_id.is_none() && self.is_subscribed(conn) {
+            if framework_id.is_none() && self.is_subscribed(registry, conn) {
                 // The second of those two, come late: it would make a second framework of one scheduler.
                 return answer(conn, id, CallOutcome::Done, effects);
             }
@@ -52,19 +55,21 @@ impl Leader {
             self.conns.insert(conn, Peer::Arriving);
             let suppressed = suppressed_roles.iter().cloned().collect();
             let subscribe = Subscribe { framework_id, info, suppressed_roles };
-            let command = match token.filter(|_| subscribe.framework_id.is_none()) {
-                Some(token) => Command::FirstSubscribe(token, subscribe),
-                None => Command::Subscribe(subscribe),
+            let is_first = subscribe.framework_id.is_none();
+            let command = match token {
+                Some(token) if stream => Command::StreamSubscribe(token, subscribe),
+                Some(token) if is_first => Command::FirstSubscribe(token, subscribe),
+                _ => Command::Subscribe(subscribe),
             };
             return self.propose(command, Waiting::Subscribe { conn, call: id, suppressed }, effects);
         }
         let framework_id = match self.conns.get(&conn) {
-            Some(Peer::Framework(framework_id, _)) => framework_id.clone(),
+            Some(Peer::Framework(framework_id, _) | Peer::Caller(framework_id, _)) => framework_id.clone(),
             // It subscribes again, and what it calls meanwhile may be in the log already: it is not refused.
             Some(Peer::Arriving) => return answer(conn, id, CallOutcome::Busy, effects),
             _ => return answer(conn, id, CallOutcome::Refused("subscribe first".into()), effects),
         };
-        if !self.is_subscribed(conn) {
+        if !self.is_subscribed(registry, conn) {
             let why = "another scheduler of this framework subscribed".into();
             return answer(conn, id, CallOutcome::Refused(why), effects);
         }
@@ -133,16 +138,54 @@ impl Leader {
                 };
                 answer(conn, id, outcome, effects);
             }
+            SchedulerCall::Update { info, suppressed_roles } => {
+                let Some(session) = registry.framework(&framework_id).map(|it| it.session) else {
+                    return answer(conn, id, CallOutcome::Refused(NOT_SUBSCRIBED.into()), effects);
+                };
+                let command =
+                    Command::UpdateFramework { framework_id: framework_id.clone(), info, suppressed_roles };
+                self.propose(command, Waiting::Update { conn, call: id, framework_id, session }, effects);
+            }
             SchedulerCall::Teardown => {
                 self.propose(Command::Teardown { framework_id }, Waiting::Call { conn, call: id }, effects);
             }
         }
     }
 
-    /// Whether the stream is that of a framework's newest session.
-    fn is_subscribed(&self, conn: ConnId) -> bool {
-        let Some(Peer::Framework(framework_id, session)) = self.conns.get(&conn) else { return false };
-        self.frameworks.get(framework_id).is_some_and(|it| it.session == *session)
+    /// Whether the stream is that of a framework's newest session, or calls for it.
+    fn is_subscribed(&self, registry: &Registry, conn: ConnId) -> bool {
+        match self.conns.get(&conn) {
+            Some(Peer::Framework(framework_id, session)) => {
+                self.frameworks.get(framework_id).is_some_and(|it| it.session == *session)
+            }
+            Some(Peer::Caller(framework_id, session)) => {
+                registry.framework(framework_id).is_some_and(|it| it.session == *session)
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes in who calls for a session whose own stream is elsewhere, or ended with the leader before this one
+    /// (`protocol` E23). A session whose stream ended in this term is over until the framework subscribes again.
+    pub(crate) fn resume(
+        &mut self,
+        registry: &Registry,
+        conn: ConnId,
+        framework_id: FrameworkId,
+        stream: Token,
+    ) -> CallOutcome {
+        let session = registry.stream_session(&framework_id, stream);
+        let goes_on = registry.framework(&framework_id).is_some_and(|it| match it.connection {
+            Connection::Connected => true,
+            Connection::Disconnected(disconnection) => disconnection.index == self.began,
+        });
+        match session {
+            Some(session) if goes_on && !self.conns.contains_key(&conn) => {
+                self.conns.insert(conn, Peer::Caller(framework_id, session));
+                CallOutcome::Done
+            }
+            _ => CallOutcome::Refused(NOT_SUBSCRIBED.into()),
+        }
     }
 
     /// Tells the shards what a framework wants by now.
@@ -358,14 +401,19 @@ impl Leader {
         effects: &mut Vec<Effect>,
     ) {
         if call != 0 {
-            return answer(conn, call, CallOutcome::Accepted(outcome), effects);
+            answer(conn, call, CallOutcome::Accepted(outcome.clone()), effects);
+        }
+        // A caller has no stream of its own on which it could be told.
+        if call != 0 && !matches!(self.conns.get(&conn), Some(Peer::Caller(..))) {
+            return;
         }
         let Some(session) = self.frameworks.get(framework_id) else { return };
         for (task_id, became) in outcome.tasks {
             if let TaskOutcome::Refused { state, reason, message } = became {
                 let status = session.shown(master_status(state, reason, &message));
                 let agent_id = agent_id.clone();
-                tell(conn, SchedulerEvent::Update { task_id, agent_id, status, uuid: None }, effects);
+                let event = SchedulerEvent::Update { task_id, agent_id, status, uuid: None };
+                tell(session.conn, event, effects);
             }
         }
     }

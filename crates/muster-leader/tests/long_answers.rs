@@ -89,7 +89,13 @@ impl Shell {
         };
         self.call(
             1,
-            SchedulerCall::Subscribe { framework_id: None, token: None, info, suppressed_roles: Vec::new() },
+            SchedulerCall::Subscribe {
+                framework_id: None,
+                token: None,
+                stream: false,
+                info,
+                suppressed_roles: Vec::new(),
+            },
         );
     }
 

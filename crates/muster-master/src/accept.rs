@@ -20,8 +20,8 @@ use tonic::transport::server::Connected;
 /// A master that cannot open those ends. (etcd keeps 150 for itself, and ends its clients' at the rest.)
 const KEPT: u64 = 64;
 
-/// What every client sends before anything else: HTTP/2's preface (RFC 9113, section 3.4). Until it is there nobody
-/// asks whether the client lives.
+/// What every client of gRPC sends before anything else: HTTP/2's preface (RFC 9113, section 3.4). Until it is there
+/// nobody asks whether the client lives. Hardly a request of HTTP/1.1 is shorter, with the name of its host.
 const PREFACE_BYTES: usize = 24;
 /// How long that may take.
 const PREFACE_TIME: Duration = Duration::from_secs(10);

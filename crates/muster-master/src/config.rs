@@ -31,6 +31,8 @@ pub struct MasterConfig {
     pub allocator: AllocatorSection,
     /// Sessions of frameworks and agents.
     pub session: SessionSection,
+    /// The Mesos v1 HTTP API.
+    pub api: ApiSection,
 }
 
 /// Consensus: how fast a dead leader is replaced, and how much log is kept.
@@ -83,6 +85,25 @@ pub struct SessionSection {
     pub in_flight_max: usize,
 }
 
+/// The Mesos v1 HTTP API.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ApiSection {
+    /// What a master that does not lead does with a scheduler that subscribes.
+    pub follower_streams: FollowerStreams,
+}
+
+/// What a master that does not lead does with a scheduler that subscribes over the Mesos API.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FollowerStreams {
+    /// Sends it to the leader, as Mesos does. Its stream ends with the reign.
+    #[default]
+    Redirect,
+    /// Carries its stream, across changes of leader as well.
+    Forward,
+}
+
 impl Default for MasterConfig {
     fn default() -> Self {
         Self {
@@ -94,6 +115,7 @@ impl Default for MasterConfig {
             raft: RaftSection::default(),
             allocator: AllocatorSection::default(),
             session: SessionSection::default(),
+            api: ApiSection::default(),
         }
     }
 }

@@ -145,7 +145,7 @@ fn to_frame(kind: Kind, down: Down) -> Option<Bytes> {
 }
 
 /// A client's place on the current route.
-enum Place {
+pub(crate) enum Place {
     Nowhere,
     Local(Fence, mpsc::Sender<ToLeader>),
     Remote(mpsc::Sender<LinkItem>),
@@ -217,7 +217,8 @@ fn cut_after_queue(down: &mpsc::Sender<Down>, cut: &CancellationToken) {
     }
 }
 
-async fn enter(
+/// Takes a place on a route, with this way down.
+pub(crate) async fn enter(
     route: &Route,
     kind: Kind,
     id: u64,
@@ -263,7 +264,8 @@ async fn carry(place: &Place, kind: Kind, id: u64, frame: Bytes, down: &mpsc::Se
     }
 }
 
-async fn leave(place: Place, id: u64) {
+/// Gives a place back.
+pub(crate) async fn leave(place: Place, id: u64) {
     // A loop or link that ended has forgotten the client already.
     match place {
         Place::Nowhere => {}

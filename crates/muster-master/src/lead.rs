@@ -4,9 +4,9 @@ use crate::route::{Sink, ToLeader};
 use muster_allocator::{Policy, Shard, ShardId, ShardInput, ShardOutput, View};
 use muster_leader::{Committed, Config, ConnId, Effect, Input, Leader};
 use muster_model::{CallOutcome, Event, Fence, Timestamp};
-use muster_raft::{AppliedBatch, Raft, Reign};
+use muster_raft::{AppliedBatch, Leadership, Raft, Reign};
 use std::{collections::HashMap, sync::Arc, time::Duration};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Inputs taken in one go before effects are looked at again.
@@ -20,6 +20,7 @@ struct Pass {
 
 struct Loop {
     raft: Raft,
+    leadership: watch::Receiver<Leadership>,
     fence: Fence,
     machine: Leader,
     proposer: muster_raft::Proposer,
@@ -47,6 +48,7 @@ pub(crate) async fn lead(
     let mut effects = Vec::new();
     let machine = Leader::new(config, fence.term, &mut effects);
     let mut it = Loop {
+        leadership: raft.leadership(),
         raft,
         fence,
         machine,
@@ -152,6 +154,9 @@ impl Loop {
     fn input(&mut self, input: ToLeader) {
         match input {
             ToLeader::Opened(conn, sink) => drop(self.sinks.insert(conn, sink)),
+            // Clients leave when there is no quorum (`reign`), not all at once: who is still here is not answered by what
+            // the others have taken with them.
+            ToLeader::Call(..) if !self.has_quorum() => {}
             ToLeader::Call(conn, call) if self.sinks.contains_key(&conn) => {
                 self.step(Input::Call { conn, call });
             }
@@ -168,6 +173,11 @@ impl Loop {
                 self.step(Input::Operator { id, call });
             }
         }
+    }
+
+    /// Whether a majority has been heard of lately (`protocol` A5).
+    fn has_quorum(&self) -> bool {
+        !matches!(*self.leadership.borrow(), Leadership::Leading { quorum: false, .. })
     }
 
     /// Performs the effects, and those that cutting off slow clients leads to.

@@ -20,10 +20,11 @@ mod door;
 mod error;
 mod lead;
 mod link;
+mod mesos;
 mod operator;
 mod route;
 mod serve;
 
-pub use config::MasterConfig;
+pub use config::{FollowerStreams, MasterConfig};
 pub use error::MasterError;
 pub use serve::{Serving, run, start};

@@ -3,9 +3,11 @@
 use crate::{
     MasterConfig, MasterError,
     accept::connections,
+    config::FollowerStreams,
     door::Door,
     lead::lead,
     link::{Heard, LinkDoor, SILENCE, follow},
+    mesos::{Forwarder, Mesos},
     operator::Operator,
     route::{LocalRoute, Route, Routes, UP_QUEUE},
 };
@@ -56,17 +58,20 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
     tokio::spawn(report_health(health, routes.route.clone()));
     let door = Door { routes: routes.clone(), stop: stop.clone() };
     let link = LinkDoor { routes: routes.clone(), stop: stop.clone() };
-    let operator = Operator { raft: raft.clone(), routes };
+    let operator = Operator { raft: raft.clone(), routes: routes.clone() };
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(muster_proto::DESCRIPTORS)
         .build_v1()
         .map_err(|error| MasterError::Config(format!("the built-in descriptors are broken: {error}")))?;
-    let server = Server::builder()
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
-        .http2_keepalive_interval(Some(Duration::from_secs(10)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        .add_service(raft.peer_service())
+    let mesos = Mesos {
+        raft: raft.clone(),
+        routes: routes.clone(),
+        sessions: Default::default(),
+        forwarder: Forwarder::new(),
+        carries_streams: config.api.follower_streams == FollowerStreams::Forward,
+        stop: stop.clone(),
+    };
+    let mut services = tonic::service::Routes::new(raft.peer_service())
         .add_service(AgentServiceServer::new(door.clone()).max_decoding_message_size(FRAME_BYTES_MAX))
         .add_service(SchedulerServiceServer::new(door).max_decoding_message_size(FRAME_BYTES_MAX))
         .add_service(
@@ -77,6 +82,16 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
         .add_service(OperatorServiceServer::new(operator))
         .add_service(health_service)
         .add_service(reflection);
+    // Whatever is no call of gRPC's is a request of the Mesos API.
+    let router = std::mem::take(services.axum_router_mut());
+    *services.axum_router_mut() = router.fallback(move |request| mesos.clone().answer(request));
+    let server = Server::builder()
+        .accept_http1(true)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .add_routes(services);
     let incoming = connections(listener);
     let server = tokio::spawn(server.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned()));
     let leading = tokio::spawn(follow_leadership(raft.clone(), config, publish, redial_out, stop.clone()));

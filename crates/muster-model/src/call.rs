@@ -15,6 +15,17 @@ pub enum Call {
         /// The call.
         call: SchedulerCall,
     },
+    /// To go on with a framework's event stream of the Mesos API that is held elsewhere, or was held by a leader that is
+    /// gone: what is called on this stream from now on is carried out as if it came on that one. It is told outcomes
+    /// and nothing else.
+    Resume {
+        /// Chosen by the client.
+        id: u64,
+        /// Whose.
+        framework_id: FrameworkId,
+        /// Names the event stream.
+        stream: Token,
+    },
     /// From an agent, in the session it believes to hold (0 before its first welcome).
     Agent {
         /// Its session.
@@ -34,6 +45,8 @@ pub enum SchedulerCall {
         /// Drawn by a new framework, and repeated with its SUBSCRIBE until that is answered: it becomes one framework,
         /// however often it asks. Without one, as over the Mesos API, each time that it asks it becomes another.
         token: Option<Token>,
+        /// Over an event stream of the Mesos API, which the token names: it is drawn by the master that holds the stream.
+        stream: bool,
         /// Its description.
         info: FrameworkInfo,
         /// Roles it wants no offers for as yet.
@@ -106,6 +119,13 @@ pub enum SchedulerCall {
     },
     /// End the framework and all its tasks.
     Teardown,
+    /// Describe the framework anew, on the same stream.
+    Update {
+        /// Its description.
+        info: FrameworkInfo,
+        /// Roles it wants no offers for.
+        suppressed_roles: Vec<Role>,
+    },
 }
 
 /// What an agent may say.

@@ -12,6 +12,7 @@ use muster_model::{
     Session, Term,
 };
 use prost::Message;
+use std::net::IpAddr;
 use v1::agent_down_frame::Frame as Down;
 use v1::agent_frame::Frame as Up;
 
@@ -47,6 +48,20 @@ pub fn agent_info(machine_id: MachineId, bytes: &[u8]) -> Result<AgentInfo, Wire
         resources: resources(&info.resources).within("agent_info")?,
         attributes: attributes(&info.attributes).within("agent_info")?,
     })
+}
+
+/// The address that an agent is reached by: as it says in its description, else its name if that is one.
+pub fn ip(agent_info: &[u8], hostname: &str) -> Option<IpAddr> {
+    let extra = v1::AgentExtra::decode(agent_info).unwrap_or_default();
+    extra.ip.parse().or_else(|_| hostname.parse()).ok()
+}
+
+/// An encoded `mesos.v1.AgentInfo` that says this address, too.
+pub fn with_ip(info: &mesos::AgentInfo, ip: Option<IpAddr>) -> Vec<u8> {
+    let extra = v1::AgentExtra { ip: ip.map(|ip| ip.to_string()).unwrap_or_default() };
+    let mut bytes = info.encode_to_vec();
+    bytes.extend(extra.encode_to_vec());
+    bytes
 }
 
 fn port(number: i64) -> Result<u16, WireError> {

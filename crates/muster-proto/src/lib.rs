@@ -14,11 +14,13 @@
 pub mod agent;
 mod error;
 pub mod framework;
+pub mod json;
 pub mod limits;
 pub mod offer;
 pub mod raw;
 pub mod resource;
 pub mod scheduler;
+pub mod scheduler_api;
 pub mod task;
 
 mod generated {
@@ -26,6 +28,27 @@ mod generated {
     pub mod mesos {
         pub mod v1 {
             tonic::include_proto!("mesos.v1");
+            pub mod scheduler {
+                tonic::include_proto!("mesos.v1.scheduler");
+            }
+            pub mod executor {
+                tonic::include_proto!("mesos.v1.executor");
+            }
+            pub mod master {
+                tonic::include_proto!("mesos.v1.master");
+            }
+            pub mod agent {
+                tonic::include_proto!("mesos.v1.agent");
+            }
+            pub mod maintenance {
+                tonic::include_proto!("mesos.v1.maintenance");
+            }
+            pub mod allocator {
+                tonic::include_proto!("mesos.v1.allocator");
+            }
+            pub mod quota {
+                tonic::include_proto!("mesos.v1.quota");
+            }
         }
     }
     pub mod muster {

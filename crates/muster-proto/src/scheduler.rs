@@ -45,6 +45,7 @@ pub fn scheduler_call(frame: v1::SchedulerFrame) -> Result<(u64, SchedulerCall),
             framework_id: id_or_none!(FrameworkId, "subscribe.framework_id", wire.framework_id)?,
             info: framework_info(&wire.framework_info).within("subscribe")?,
             token: token("subscribe.token", &wire.token)?,
+            stream: wire.stream,
             suppressed_roles: roles("subscribe.suppressed_roles", &wire.suppressed_roles)?,
         },
         Up::Accept(wire) => accept(wire).within("accept")?,
@@ -85,6 +86,10 @@ pub fn scheduler_call(frame: v1::SchedulerFrame) -> Result<(u64, SchedulerCall),
             }
         }
         Up::Teardown(v1::Teardown {}) => SchedulerCall::Teardown,
+        Up::Update(wire) => SchedulerCall::Update {
+            info: framework_info(&wire.framework_info).within("update")?,
+            suppressed_roles: roles("update.suppressed_roles", &wire.suppressed_roles)?,
+        },
     };
     Ok((frame.id, call))
 }
@@ -127,12 +132,13 @@ pub fn scheduler_frame(id: u64, call: &SchedulerCall) -> v1::SchedulerFrame {
         agent_id.as_ref().map(ToString::to_string).unwrap_or_default()
     };
     let call = match call {
-        SchedulerCall::Subscribe { framework_id, token, info, suppressed_roles } => {
+        SchedulerCall::Subscribe { framework_id, token, stream, info, suppressed_roles } => {
             Up::Subscribe(v1::Subscribe {
                 framework_id: framework_id.as_ref().map(ToString::to_string).unwrap_or_default(),
                 framework_info: Bytes::copy_from_slice(&info.sealed),
                 suppressed_roles: texts(suppressed_roles),
                 token: wire_token(*token),
+                stream: *stream,
             })
         }
         SchedulerCall::Accept { offer_ids, tasks, refuse_ms, .. } => Up::Accept(v1::Accept {
@@ -172,6 +178,10 @@ pub fn scheduler_frame(id: u64, call: &SchedulerCall) -> v1::SchedulerFrame {
             data: Bytes::copy_from_slice(data),
         }),
         SchedulerCall::Teardown => Up::Teardown(v1::Teardown {}),
+        SchedulerCall::Update { info, suppressed_roles } => Up::Update(v1::UpdateFramework {
+            framework_info: Bytes::copy_from_slice(&info.sealed),
+            suppressed_roles: texts(suppressed_roles),
+        }),
     };
     v1::SchedulerFrame { id, call: Some(call), fence: None }
 }

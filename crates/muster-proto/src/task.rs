@@ -24,19 +24,22 @@ pub fn task_spec(bytes: &[u8]) -> Result<TaskSpec, WireError> {
 /// A task of an ACCEPT: its id, and the agent that it names with its description, or what is wrong with it.
 pub(crate) type AskedTask = (TaskId, Result<(AgentId, TaskSpec), WireError>);
 
-/// Reads a task of an ACCEPT. What has no id that an answer could name is an error.
+/// Reads a task of an ACCEPT. What is no description at all is an error.
 pub(crate) fn asked_task(bytes: &[u8]) -> Result<AskedTask, WireError> {
     short("task_info", bytes, limits::SEALED_BYTES_MAX)?;
     let info = mesos::TaskInfo::decode(bytes)
         .map_err(|error| WireError::new("task_info", format!("is not a mesos.v1.TaskInfo: {error}")))?;
-    let task_id = id!(TaskId, "task_info.task_id", info.task_id.value)?;
-    Ok((task_id.clone(), typed(&info, task_id, bytes)))
+    match id!(TaskId, "task_id", info.task_id.value) {
+        Ok(task_id) => Ok((task_id.clone(), typed(&info, task_id, bytes))),
+        // It is answered by the name it came with, as far as that may be one.
+        Err(error) => {
+            let text = &info.task_id.value;
+            Ok((TaskId::new(&text[..text.floor_char_boundary(limits::NAME_BYTES_MAX)]), Err(error)))
+        }
+    }
 }
 
 fn typed(info: &mesos::TaskInfo, task_id: TaskId, bytes: &[u8]) -> Result<(AgentId, TaskSpec), WireError> {
-    if info.name.is_empty() {
-        return Err(WireError::new("name", "is missing"));
-    }
     short("name", info.name.as_bytes(), limits::NAME_BYTES_MAX)?;
     let agent_id = id!(AgentId, "agent_id", info.agent_id.value)?;
     if let Some(labels) = &info.labels {

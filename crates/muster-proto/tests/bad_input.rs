@@ -123,7 +123,6 @@ fn bad_tasks_say_what_is_missing() {
     let check = |info: mesos::TaskInfo, field: &str, problem: &str| {
         refused(task_spec(&info.encode_to_vec()), field, problem)
     };
-    check(mesos::TaskInfo { name: String::new(), ..task() }, "task t1.name", "missing");
     check(mesos::TaskInfo { task_id: mesos::TaskId { value: "a/b".into() }, ..task() }, "task_id", "'/'");
     check(mesos::TaskInfo { agent_id: Default::default(), ..task() }, "agent_id", "empty");
     check(mesos::TaskInfo { resources: vec![], ..task() }, "resources", "empty");

@@ -240,10 +240,10 @@ fn any_scheduler_call() -> impl Strategy<Value = SchedulerCall> {
     let some_roles = || vec(text().prop_map(|role| Role::parse(&role).unwrap()), 0..3);
     let agent = || option::of(text().prop_map(AgentId::new));
     prop_oneof![
-        (option::of(text()), any_token(), any_framework_info(), some_roles()).prop_map(
-            |(id, token, info, suppressed_roles)| {
+        (option::of(text()), any_token(), any::<bool>(), any_framework_info(), some_roles()).prop_map(
+            |(id, token, stream, info, suppressed_roles)| {
                 let framework_id = id.map(FrameworkId::new);
-                SchedulerCall::Subscribe { framework_id, token, info, suppressed_roles }
+                SchedulerCall::Subscribe { framework_id, token, stream, info, suppressed_roles }
             }
         ),
         (offer_ids(), vec(any_spec(), 0..3), any::<u64>()).prop_map(|(offer_ids, tasks, refuse_ms)| {
@@ -271,6 +271,8 @@ fn any_scheduler_call() -> impl Strategy<Value = SchedulerCall> {
             data,
         }),
         Just(SchedulerCall::Teardown),
+        (any_framework_info(), some_roles())
+            .prop_map(|(info, suppressed_roles)| SchedulerCall::Update { info, suppressed_roles }),
     ]
 }
 

@@ -126,6 +126,11 @@ fn first_subscribe() -> Command {
     Command::FirstSubscribe(Token([5; 16]), subscribe)
 }
 
+fn stream_subscribe() -> Command {
+    let subscribe = Subscribe { framework_id: None, info: framework(), suppressed_roles: Vec::new() };
+    Command::StreamSubscribe(Token([7; 16]), subscribe)
+}
+
 /// One of each.
 fn commands() -> Vec<(&'static str, Command)> {
     let (framework_id, agent_id) = (framework_id(), agent_id());
@@ -175,6 +180,11 @@ fn commands() -> Vec<(&'static str, Command)> {
         ),
         ("first-subscribe", first_subscribe()),
         ("first-hello", Command::FirstHello(Token([6; 16]), Box::new(Hello { agent_id: None, ..hello() }))),
+        ("stream-subscribe", stream_subscribe()),
+        (
+            "update-framework",
+            Command::UpdateFramework { framework_id, info: framework(), suppressed_roles: vec![Role::any()] },
+        ),
     ]
 }
 
@@ -200,7 +210,9 @@ fn is_sampled(command: &Command) {
         | Command::Configure(_)
         | Command::LaunchSome(..)
         | Command::FirstSubscribe(..)
-        | Command::FirstHello(..) => {}
+        | Command::FirstHello(..)
+        | Command::StreamSubscribe(..)
+        | Command::UpdateFramework { .. } => {}
     }
 }
 
@@ -232,7 +244,7 @@ fn blanks_and_memberships_keep_their_bytes() {
     check("membership", &codec::encode_payload(&LogPayload::Membership(membership)).unwrap());
 }
 
-/// A registry that holds a record of every kind, but of clients with a token.
+/// A registry that holds a record of every kind, but of clients with a token and of event streams.
 fn registry() -> Registry {
     let mut registry = Registry::new(ClusterId::new("c1"), 1);
     let mut index = 0;
@@ -273,6 +285,18 @@ fn the_record_of_a_newcomer_keeps_its_bytes() {
 }
 
 #[test]
+fn the_record_of_an_event_stream_keeps_its_bytes() {
+    let mut registry = Registry::new(ClusterId::new("c1"), 1);
+    let entry =
+        Entry { term: Term(1), at: Timestamp(9), commands: vec![stream_subscribe()], ..Entry::default() };
+    registry.apply(Index(1), Term(1), &entry);
+    let records: Vec<_> = registry.records().map(|record| codec::encode(&record).unwrap()).collect();
+    let again = records.iter().map(|bytes| codec::decode::<Record>(bytes).unwrap());
+    assert_eq!(Registry::restore(again).unwrap(), registry);
+    check("record-event-stream", records.last().unwrap());
+}
+
+#[test]
 fn snapshot_records_keep_their_bytes() {
     let registry = registry();
     let mut kinds = std::collections::BTreeMap::new();
@@ -289,6 +313,7 @@ fn snapshot_records_keep_their_bytes() {
             Record::RemovedFramework(..) => "removed-framework",
             Record::Spent(..) => "spent",
             Record::Newcomer(..) => "newcomer",
+            Record::EventStream(..) => "event-stream",
         };
         let bytes = codec::encode(&record).unwrap();
         again.push(codec::decode::<Record>(&bytes).unwrap());

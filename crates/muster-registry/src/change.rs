@@ -11,6 +11,8 @@ pub enum Change {
     TermBegan,
     /// A framework subscribed; the record is as it is now. Its former session is void.
     FrameworkSubscribed(Arc<Framework>),
+    /// A framework described itself anew; the record is as it is now.
+    FrameworkUpdated(Arc<Framework>),
     /// A framework's session ended.
     FrameworkDisconnected(FrameworkId, Session),
     /// A framework is over; its tasks follow as changes of their own.

@@ -115,6 +115,18 @@ pub enum Command {
     FirstSubscribe(Token, Subscribe),
     /// The first hello of an agent without an id, likewise.
     FirstHello(Token, Box<Hello>),
+    /// A framework subscribes over an event stream of the Mesos API, which the token names from now on. Of a framework
+    /// without an id it is the first SUBSCRIBE as well: asked again with the same token, it is the same framework.
+    StreamSubscribe(Token, Subscribe),
+    /// A framework describes itself anew, without a new session.
+    UpdateFramework {
+        /// Which.
+        framework_id: FrameworkId,
+        /// Its description.
+        info: FrameworkInfo,
+        /// Roles it wants no offers for.
+        suppressed_roles: Vec<Role>,
+    },
 }
 
 /// The first command of a leader.

@@ -30,6 +30,11 @@ impl Registry {
                 return Err(format!("task {} waits for a framework that is no more", task.key));
             }
         }
+        for (id, stream) in self.streams.iter() {
+            if self.framework(id).is_none_or(|framework| framework.session != stream.session) {
+                return Err(format!("framework {id} has an event stream of another session"));
+            }
+        }
         for executor in self.executors.values() {
             let held = self.tasks_of_agent(&executor.key.agent_id).filter(|task| {
                 task.held

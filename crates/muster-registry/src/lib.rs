@@ -35,6 +35,6 @@ pub use change::Change;
 pub use command::{BeginTerm, Command, Entry, Launch, Limits, Subscribe};
 pub use framework::{CompletedFramework, Connection, Disconnection, Framework};
 pub use outcome::{Outcome, Refusal};
-pub use registry::{Account, Applied, Client, Holding, Newcomer, Registry, Spent};
+pub use registry::{Account, Applied, Client, EventStream, Holding, Newcomer, Registry, Spent};
 pub use snapshot::{Header, Record, RestoreError};
 pub use task::{Kill, QueuedUpdate, Task};

@@ -3,7 +3,7 @@
 use crate::Disconnection;
 use muster_model::{AcceptOutcome, AgentId, FrameworkId, Index, LaunchNumber, Session, Term};
 use serde::Serialize;
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -68,6 +68,13 @@ pub enum Refusal {
     NotTheHead,
     /// The agent still holds tasks that this would change (resources shrank below what is in use).
     ResourcesInUse(AgentId),
+    /// A framework may not change its user without a new session, in which the change is ignored.
+    UserChanged {
+        /// As it is known.
+        from: Arc<str>,
+        /// As it would be.
+        to: Arc<str>,
+    },
 }
 
 impl fmt::Display for Refusal {
@@ -88,6 +95,10 @@ impl fmt::Display for Refusal {
             Self::NotDue(_) => f.write_str("the disconnection ended, or its deadline lies ahead"),
             Self::UnknownTask => f.write_str("the task is not known"),
             Self::NotTheHead => f.write_str("this is not the update that waits for acknowledgement"),
+            Self::UserChanged { from, to } => write!(
+                f,
+                "Updating 'FrameworkInfo.user' is unsupported; attempted to update from '{from}' to '{to}'"
+            ),
             Self::ResourcesInUse(id) => {
                 write!(
                     f,

@@ -7,7 +7,7 @@ use crate::{
 use imbl::{OrdMap, OrdSet};
 use muster_model::{
     AcceptOutcome, AgentId, ClusterId, ExecutorId, FrameworkId, Index, MachineId, OfferId, Resources, Role,
-    TaskKey, Term, Timestamp, Token,
+    Session, TaskKey, Term, Timestamp, Token,
 };
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,8 @@ pub struct Registry {
     pub(crate) spent: Table<u64, Spent>,
     /// Clients that came with a token, by the order in which they came.
     pub(crate) newcomers: Table<u64, Newcomer>,
+    /// Event streams of the Mesos API, of frameworks whose newest session is one.
+    pub(crate) streams: Table<FrameworkId, EventStream>,
     pub(crate) index: Indexes,
 }
 
@@ -88,6 +90,16 @@ pub struct Newcomer {
     pub at: Timestamp,
 }
 
+/// A framework's session over the Mesos API. Its calls come as requests of their own and name the stream: so that any
+/// leader can tell whose they are, the registry keeps the name (`protocol` E23).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct EventStream {
+    /// The session.
+    pub session: Session,
+    /// Drawn at random for the stream; its text is the `Mesos-Stream-Id`.
+    pub token: Token,
+}
+
 /// A framework or an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Client {
@@ -143,6 +155,7 @@ impl Registry {
             removed_frameworks: Table::default(),
             spent: Table::default(),
             newcomers: Table::default(),
+            streams: Table::default(),
             index: Indexes::default(),
         }
     }
@@ -193,6 +206,10 @@ impl Registry {
                 Command::Configure(limits) => self.configure(*limits),
                 Command::FirstSubscribe(token, subscribe) => self.first_subscribe(*token, subscribe, to),
                 Command::FirstHello(token, hello) => self.first_hello(*token, hello, to),
+                Command::StreamSubscribe(token, subscribe) => self.stream_subscribe(*token, subscribe, to),
+                Command::UpdateFramework { framework_id, info, suppressed_roles } => {
+                    self.update_framework(framework_id, info, suppressed_roles, to)
+                }
             };
             applied.outcomes.push(outcome);
         }
@@ -252,6 +269,7 @@ impl Registry {
             self.removed_frameworks.hash(),
             self.spent.hash(),
             self.newcomers.hash(),
+            self.streams.hash(),
         ]
         .into_iter()
         .fold(0, u64::wrapping_add)
@@ -264,6 +282,11 @@ impl Registry {
     /// All frameworks that live, by id.
     pub fn frameworks(&self) -> impl Iterator<Item = &Framework> {
         self.frameworks.values().map(|framework| &**framework)
+    }
+    /// The session of a framework's event stream, if this token names it and no newer one was begun since.
+    pub fn stream_session(&self, id: &FrameworkId, token: Token) -> Option<Session> {
+        let stream = self.streams.get(id).filter(|stream| stream.token == token)?;
+        self.framework(id).map(|framework| framework.session).filter(|session| *session == stream.session)
     }
     /// Whether the id belonged to a framework that was removed.
     pub fn is_removed(&self, id: &FrameworkId) -> bool {
@@ -357,6 +380,7 @@ impl PartialEq for Registry {
             && self.completed_frameworks == other.completed_frameworks
             && self.removed_frameworks == other.removed_frameworks
             && self.newcomers == other.newcomers
+            && self.streams == other.streams
             && self.spent == other.spent
             && self.index == other.index
     }

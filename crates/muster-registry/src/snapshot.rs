@@ -1,7 +1,7 @@
 //! The registry as a sequence of records, and back.
 
 use crate::{
-    Agent, CompletedFramework, Framework, Limits, Newcomer, Registry, Spent, Task,
+    Agent, CompletedFramework, EventStream, Framework, Limits, Newcomer, Registry, Spent, Task,
     registry::{Executor, Indexes},
 };
 use muster_model::{ClusterId, FrameworkId, Index, Term, Timestamp, WallTime};
@@ -83,6 +83,8 @@ pub enum Record {
     Spent(u64, Box<Spent>),
     /// A client that came with a token, and its place in the order.
     Newcomer(u64, Box<Newcomer>),
+    /// A framework's event stream.
+    EventStream(FrameworkId, EventStream),
 }
 
 /// Why records do not make a registry.
@@ -121,6 +123,7 @@ impl Registry {
             .chain(self.removed_frameworks.iter().map(|(id, at)| Record::RemovedFramework(id.clone(), **at)))
             .chain(self.spent.iter().map(|(seq, it)| Record::Spent(*seq, Box::new((**it).clone()))))
             .chain(self.newcomers.iter().map(|(seq, it)| Record::Newcomer(*seq, Box::new((**it).clone()))))
+            .chain(self.streams.iter().map(|(id, it)| Record::EventStream(id.clone(), (**it).clone())))
     }
 
     /// The registry that these records were taken of.
@@ -141,6 +144,7 @@ impl Registry {
                 Record::RemovedFramework(id, at) => drop(all.removed_frameworks.put(id, at)),
                 Record::Spent(seq, it) => drop(all.spent.put(seq, *it)),
                 Record::Newcomer(seq, it) => drop(all.newcomers.put(seq, *it)),
+                Record::EventStream(id, it) => drop(all.streams.put(id, it)),
             }
         }
         all.index = Indexes::of(&all);

@@ -177,13 +177,14 @@ impl Spoken for Call {
         match self {
             Call::Agent { call, .. } => matches!(call, AgentCall::Hello(..)),
             Call::Scheduler { call, .. } => matches!(call, SchedulerCall::Subscribe { .. }),
+            Call::Resume { .. } => false,
         }
     }
 
     fn session(&self) -> Option<Session> {
         match self {
             Call::Agent { session, .. } => Some(*session),
-            Call::Scheduler { .. } => None,
+            Call::Scheduler { .. } | Call::Resume { .. } => None,
         }
     }
 }

@@ -9,6 +9,9 @@ impl Script {
         let known = self.frameworks.get(name).filter(|_| !words.has("new")).cloned();
         let roles = |key: &str| words.list(key).into_iter().map(|it| Role::parse(it).unwrap()).collect();
         let refuse_ms = words.number("filter").unwrap_or(0);
+        if words.0[1] == "resume" {
+            return self.resume(name, words);
+        }
         let call = match words.0[1] {
             "subscribe" => {
                 let mut wanted: Vec<Role> = roles("roles");
@@ -17,19 +20,9 @@ impl Script {
                 }
                 SchedulerCall::Subscribe {
                     framework_id: known,
-                    token: words.number("token").map(token),
-                    info: FrameworkInfo {
-                        name: name.into(),
-                        user: "u".into(),
-                        principal: words.value("principal").map(Into::into),
-                        roles: wanted,
-                        failover_timeout_ms: words.number("timeout").unwrap_or(0),
-                        capabilities: Capabilities {
-                            partition_aware: !words.has("unaware"),
-                            ..Default::default()
-                        },
-                        sealed: Sealed::default(),
-                    },
+                    token: words.number("token").or(words.number("events")).map(token),
+                    stream: words.number("events").is_some(),
+                    info: self.info(name, words, wanted),
                     suppressed_roles: roles("suppressed"),
                 }
             }
@@ -56,7 +49,11 @@ impl Script {
                 SchedulerCall::Acknowledge { task_id, uuid: head.map_or(Uuid([9; 16]), |head| head.uuid) }
             }
             "reconcile" => SchedulerCall::Reconcile {
-                tasks: words.0[2..].iter().map(|word| self.asked_for(word)).collect(),
+                tasks: words.0[2..]
+                    .iter()
+                    .filter(|word| !word.contains('='))
+                    .map(|word| self.asked_for(word))
+                    .collect(),
             },
             "request" => SchedulerCall::Request {
                 needs: words.0[2..].iter().map(|text| Resources::parse(text).unwrap()).collect(),
@@ -67,12 +64,37 @@ impl Script {
                 data: b"hello".to_vec(),
             },
             "teardown" => SchedulerCall::Teardown,
+            "update" => SchedulerCall::Update {
+                info: self.info(name, words, roles("roles")),
+                suppressed_roles: roles("suppressed"),
+            },
             other => panic!("{other}: no such call"),
         };
         self.calls += 1;
         let id = words.number("id").unwrap_or(self.calls);
         let conn = self.stream(name, words);
         self.step(Input::Call { conn, call: Call::Scheduler { id, call } });
+    }
+
+    fn info(&self, name: &str, words: &Words<'_>, roles: Vec<Role>) -> FrameworkInfo {
+        FrameworkInfo {
+            name: name.into(),
+            user: words.value("user").unwrap_or("u").into(),
+            principal: words.value("principal").map(Into::into),
+            roles,
+            failover_timeout_ms: words.number("timeout").unwrap_or(0),
+            capabilities: Capabilities { partition_aware: !words.has("unaware"), ..Default::default() },
+            sealed: Sealed::default(),
+        }
+    }
+
+    /// `F1 resume events=5`: on a stream of its own, to call as on the event stream of that token.
+    fn resume(&mut self, name: &str, words: &Words<'_>) {
+        self.calls += 1;
+        let (id, stream) = (self.calls, token(words.number("events").unwrap()));
+        let framework_id = self.frameworks[name].clone();
+        let conn = self.stream(name, words);
+        self.step(Input::Call { conn, call: Call::Resume { id, framework_id, stream } });
     }
 
     /// `on=A1,A2`: which agents the tasks name.

@@ -50,6 +50,11 @@ pub(crate) fn shown_command(command: &Command) -> String {
         Command::FirstSubscribe(_, it) => {
             format!("subscribe a new framework {}, which drew a token", it.info.name)
         }
+        Command::StreamSubscribe(_, it) => match &it.framework_id {
+            Some(id) => format!("subscribe {id} over an event stream"),
+            None => format!("subscribe a new framework {} over an event stream", it.info.name),
+        },
+        Command::UpdateFramework { framework_id, .. } => format!("describe {framework_id} anew"),
         Command::FirstHello(_, hello) => {
             format!("admit a new agent on {}, which drew a token", hello.info.hostname)
         }

@@ -4,4 +4,6 @@
 
 mod cluster;
 mod cut;
+mod events;
+mod http;
 mod support;

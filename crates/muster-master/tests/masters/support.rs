@@ -35,15 +35,20 @@ pub struct Masters {
 
 impl Masters {
     pub async fn start(count: usize) -> Self {
-        Self::start_with(count, false).await
+        Self::start_with(count, false, |_| {}).await
     }
 
     /// Masters with a wire between any two, which can be cut.
     pub async fn wired(count: usize) -> Self {
-        Self::start_with(count, true).await
+        Self::start_with(count, true, |_| {}).await
     }
 
-    async fn start_with(count: usize, wired: bool) -> Self {
+    /// Masters with other settings.
+    pub async fn configured(count: usize, change: impl Fn(&mut MasterConfig)) -> Self {
+        Self::start_with(count, false, change).await
+    }
+
+    async fn start_with(count: usize, wired: bool, change: impl Fn(&mut MasterConfig)) -> Self {
         let listeners: Vec<_> =
             (0..count).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let members: BTreeMap<String, String> = listeners
@@ -68,6 +73,7 @@ impl Masters {
                 config.members.insert(other.clone(), seen);
             }
             config.session.reconnect_grace_ms = 60_000;
+            change(&mut config);
             masters.running.insert(name.clone(), (start(config).await.unwrap(), address.clone()));
             masters._dirs.push(dir);
         }
@@ -209,6 +215,11 @@ impl Scheduler {
     /// Waits to hear who leads, and subscribes there.
     pub async fn subscribe(&mut self) {
         self.until(|event| matches!(event, Down::Leader(_)).then_some(())).await;
+        self.answer().await;
+    }
+
+    /// Answers the word of who leads.
+    async fn answer(&mut self) {
         let info = mesos::FrameworkInfo {
             user: "root".into(),
             name: "test".into(),
@@ -234,12 +245,19 @@ impl Scheduler {
             .await;
     }
 
+    /// An offer of whoever leads: leaders may change again before there is one.
     pub async fn offer(&mut self) -> v1::Offer {
-        self.until(|event| match event {
-            Down::Offers(offers) => offers.offers.into_iter().next(),
-            _ => None,
-        })
-        .await
+        loop {
+            let came = self.until(|event| match event {
+                Down::Offers(offers) => Some(offers.offers.into_iter().next()),
+                Down::Leader(_) => Some(None),
+                _ => None,
+            });
+            match came.await {
+                Some(offer) => return offer,
+                None => self.answer().await,
+            }
+        }
     }
 
     pub fn task(offer: &v1::Offer, id: &str, cpus: f64) -> mesos::TaskInfo {

@@ -1,11 +1,11 @@
 //! Subscribe, disconnect, expire, tear down.
 
 use crate::{
-    Change, CompletedFramework, Connection, Disconnection, Framework, Kill, Outcome, Refusal, Registry,
-    Subscribe, registry::Context,
+    Change, CompletedFramework, Connection, Disconnection, EventStream, Framework, Kill, Outcome, Refusal,
+    Registry, Subscribe, registry::Context,
 };
 use muster_fault::planted;
-use muster_model::{FrameworkId, Index, Session, TaskState};
+use muster_model::{FrameworkId, FrameworkInfo, Index, Role, Session, TaskState, Token};
 
 impl Registry {
     pub(crate) fn subscribe(&mut self, subscribe: &Subscribe, to: &mut Context<'_>) -> Outcome {
@@ -26,12 +26,9 @@ impl Registry {
         let id = match known {
             // An id that this registry does not know is taken as it is, as Mesos does.
             Some(id) => id.clone(),
-            None => {
-                let n = self.header.frameworks_counted;
-                self.header.frameworks_counted += 1;
-                FrameworkId::new(format!("{}-{n:04}", self.header.cluster_id))
-            }
+            None => self.next_framework_id(),
         };
+        self.streams.remove(&id); // a former session's
         let framework = Framework {
             id: id.clone(),
             info,
@@ -43,6 +40,63 @@ impl Registry {
         let framework = self.frameworks.put(id.clone(), framework);
         to.changes.push(Change::FrameworkSubscribed(framework.clone()));
         Outcome::Subscribed { framework_id: id, session: framework.session }
+    }
+
+    /// Counts on, past ids that frameworks chose themselves.
+    fn next_framework_id(&mut self) -> FrameworkId {
+        loop {
+            let n = self.header.frameworks_counted;
+            self.header.frameworks_counted += 1;
+            let id = FrameworkId::new(format!("{}-{n:04}", self.header.cluster_id));
+            if !self.frameworks.contains(&id) && !self.removed_frameworks.contains(&id) {
+                return id;
+            }
+        }
+    }
+
+    /// Subscribes over an event stream, which is named by the token from now on.
+    pub(crate) fn stream_subscribe(
+        &mut self,
+        token: Token,
+        subscribe: &Subscribe,
+        to: &mut Context<'_>,
+    ) -> Outcome {
+        let outcome = match subscribe.framework_id {
+            Some(_) => self.subscribe(subscribe, to),
+            None => self.first_subscribe(token, subscribe, to),
+        };
+        if let Outcome::Subscribed { framework_id, session } = &outcome {
+            self.streams.put(framework_id.clone(), EventStream { session: *session, token });
+        }
+        outcome
+    }
+
+    /// Takes a new description of a framework in; its session and its event stream stay.
+    pub(crate) fn update_framework(
+        &mut self,
+        id: &FrameworkId,
+        info: &FrameworkInfo,
+        suppressed_roles: &[Role],
+        to: &mut Context<'_>,
+    ) -> Outcome {
+        let Some(former) = self.frameworks.get(id) else {
+            return Outcome::Refused(Refusal::UnknownFramework(id.clone()));
+        };
+        if former.info.principal != info.principal {
+            return Outcome::Refused(Refusal::PrincipalChanged);
+        }
+        if former.info.user != info.user {
+            let (from, to) = (former.info.user.clone(), info.user.clone());
+            return Outcome::Refused(Refusal::UserChanged { from, to });
+        }
+        let framework = Framework {
+            info: info.clone(),
+            suppressed_roles: suppressed_roles.to_vec(),
+            ..(**former).clone()
+        };
+        let framework = self.frameworks.put(id.clone(), framework);
+        to.changes.push(Change::FrameworkUpdated(framework));
+        Outcome::Done
     }
 
     pub(crate) fn disconnect_framework(
@@ -89,6 +143,7 @@ impl Registry {
                 false => Refusal::UnknownFramework(id.clone()),
             });
         };
+        self.streams.remove(id);
         to.changes.push(Change::FrameworkRemoved(id.clone()));
         self.removed_frameworks.put(id.clone(), to.now);
         let completed = CompletedFramework { framework: (*framework).clone(), completed: self.header.wall };

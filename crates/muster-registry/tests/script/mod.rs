@@ -69,6 +69,13 @@ impl Script {
                 return;
             }
             "show" => return self.show(out),
+            "events" => {
+                // Whether the token names the framework's newest event stream.
+                let stream = token(arg(2).parse().unwrap());
+                let session = self.registry.stream_session(&self.frameworks[arg(1)], stream);
+                let text = session.map_or("nobody's".into(), |session| format!("session {session}"));
+                return out.push_str(&format!("  {text}\n"));
+            }
             "term" => {
                 self.term += 1;
                 Command::BeginTerm(BeginTerm { reconnect_grace_ms: words.number("grace").unwrap_or(60_000) })
@@ -102,9 +109,10 @@ impl Script {
                     },
                     suppressed_roles: Vec::new(),
                 };
-                match words.number("token") {
-                    Some(n) => Command::FirstSubscribe(token(n), subscribe),
-                    None => Command::Subscribe(subscribe),
+                match (words.number("token"), words.number("events")) {
+                    (Some(n), _) => Command::FirstSubscribe(token(n), subscribe),
+                    (None, Some(n)) => Command::StreamSubscribe(token(n), subscribe),
+                    (None, None) => Command::Subscribe(subscribe),
                 }
             }
             "disconnect" => {
@@ -372,6 +380,7 @@ impl fmt::Display for Shown<&Change> {
         match self.0 {
             Change::TermBegan => write!(f, "term began"),
             Change::FrameworkSubscribed(it) => write!(f, "{} subscribed", it.id),
+            Change::FrameworkUpdated(it) => write!(f, "{} described itself anew", it.id),
             Change::FrameworkDisconnected(id, session) => write!(f, "{id} session {session} ended"),
             Change::FrameworkRemoved(id) => write!(f, "{id} removed"),
             Change::AgentAdmitted(it) => write!(f, "{} admitted", it.id),

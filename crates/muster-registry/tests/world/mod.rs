@@ -81,6 +81,7 @@ impl World {
                 (Command::Subscribe(subscribe), 0) => {
                     Command::FirstSubscribe(token(c), Subscribe { framework_id: None, ..subscribe })
                 }
+                (Command::Subscribe(subscribe), 1) => Command::StreamSubscribe(token(c), subscribe),
                 (command, _) => command,
             },
             (2, _, agent) if a.is_multiple_of(4) => {

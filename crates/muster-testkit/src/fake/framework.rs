@@ -93,6 +93,7 @@ impl Framework {
             | SchedulerCall::Suppress { .. }
             | SchedulerCall::Kill { .. }
             | SchedulerCall::Request { .. }
+            | SchedulerCall::Update { .. }
             | SchedulerCall::Message { .. } => {}
         }
         (CallOutcome::Done, events)

@@ -1,7 +1,7 @@
 //! `muster bench failover`.
 
 use super::{
-    Shape,
+    Api, Shape,
     frameworks::{Moment, Pace, Shared},
     masters::Masters,
     report::{Report, median_max},
@@ -51,7 +51,7 @@ pub(crate) async fn run(args: FailoverArgs) -> anyhow::Result<Report> {
         every: Duration::from_secs_f64(1.0 / per_framework.max(0.001)),
         task: Resources::of(10, 1),
     };
-    let mut clients = args.shape.start_clients(&masters.addresses, &pace, &shared);
+    let mut clients = args.shape.start_clients(Api::Grpc, &masters.addresses, &pace, &shared);
     let mut newest = Fence::default();
     trial(&mut heard, Instant::now(), &mut newest, args.shape.frameworks, true).await?;
     let mut all = Vec::new();

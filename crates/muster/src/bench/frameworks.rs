@@ -175,7 +175,13 @@ impl Framework {
         let info: FrameworkInfo =
             muster_proto::framework_info(&bytes).map_err(|error| StreamError::Damaged(error.to_string()))?;
         let framework_id = self.framework_id.clone();
-        let call = SchedulerCall::Subscribe { framework_id, token: None, info, suppressed_roles: vec![] };
+        let call = SchedulerCall::Subscribe {
+            framework_id,
+            token: None,
+            stream: false,
+            info,
+            suppressed_roles: vec![],
+        };
         send(up, 0, &call)
     }
 
@@ -270,31 +276,39 @@ impl Framework {
         Ok(())
     }
 
-    /// A task description of about 300 bytes.
     fn task(&mut self, agent_id: &AgentId) -> TaskSpec {
         self.tasks += 1;
-        let id = format!("t{}", self.tasks);
-        let label = |n: usize| mesos::Label {
-            key: format!("label-{n}"),
-            value: Some("a value of some length".into()),
-        };
-        let task_id = TaskId::new(&id);
-        let info = mesos::TaskInfo {
-            name: format!("bench {id}"),
-            task_id: mesos::TaskId { value: id },
-            agent_id: mesos::AgentId { value: agent_id.to_string() },
-            resources: muster_proto::wire_resources(&self.pace.task),
-            command: Some(mesos::CommandInfo { value: Some("sleep 1000".into()), ..Default::default() }),
-            labels: Some(mesos::Labels { labels: (0..4).map(label).collect() }),
-            ..Default::default()
-        };
+        let info = task_info(format!("t{}", self.tasks), agent_id.as_str(), &self.pace.task);
         TaskSpec {
-            task_id,
+            task_id: TaskId::new(&info.task_id.value),
             name: info.name.as_str().into(),
             resources: self.pace.task.clone(),
             executor: None,
             grace_ms: None,
             sealed: Sealed::new(info.encode_to_vec()),
         }
+    }
+}
+
+/// An offer that waits to be used.
+#[derive(Debug)]
+pub(crate) struct Offered {
+    pub(crate) id: String,
+    pub(crate) agent: String,
+    pub(crate) resources: Resources,
+}
+
+/// A task description of about 300 bytes.
+pub(crate) fn task_info(id: String, agent_id: &str, needs: &Resources) -> mesos::TaskInfo {
+    let label =
+        |n: usize| mesos::Label { key: format!("label-{n}"), value: Some("a value of some length".into()) };
+    mesos::TaskInfo {
+        name: format!("bench {id}"),
+        task_id: mesos::TaskId { value: id },
+        agent_id: mesos::AgentId { value: agent_id.to_owned() },
+        resources: muster_proto::wire_resources(needs),
+        command: Some(mesos::CommandInfo { value: Some("sleep 1000".into()), ..Default::default() }),
+        labels: Some(mesos::Labels { labels: (0..4).map(label).collect() }),
+        ..Default::default()
     }
 }

@@ -1,7 +1,7 @@
 //! `muster bench launch`.
 
 use super::{
-    Shape,
+    Api, Shape,
     frameworks::{Pace, Shared},
     masters::Masters,
     report::Report,
@@ -18,6 +18,9 @@ use tokio::sync::mpsc;
 pub(crate) struct LaunchArgs {
     #[command(flatten)]
     shape: Shape,
+    /// What frameworks speak.
+    #[arg(long, value_enum, default_value_t = Api::Grpc)]
+    api: Api,
     /// Tasks in one ACCEPT.
     #[arg(long, default_value_t = 1)]
     tasks_per_accept: usize,
@@ -44,7 +47,7 @@ pub(crate) async fn run(args: LaunchArgs) -> anyhow::Result<Report> {
         every: if args.rate == 0 { Duration::ZERO } else { Duration::from_secs_f64(1.0 / per_second) },
         task: Resources::of(10, 1),
     };
-    let mut clients = args.shape.start_clients(&masters.addresses, &pace, &shared);
+    let mut clients = args.shape.start_clients(args.api, &masters.addresses, &pace, &shared);
     let settle = Instant::now();
     while ledger.started_count() < args.shape.frameworks && settle.elapsed() < Duration::from_secs(60) {
         tokio::time::sleep(Duration::from_millis(20)).await;

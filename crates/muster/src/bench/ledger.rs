@@ -17,6 +17,9 @@ pub(crate) struct Ledger {
     doubled: AtomicU64,
     pub(crate) offers: AtomicU64,
     pub(crate) running: AtomicU64,
+    /// Tasks that were taken over the Mesos API, where no launch has a number, and those that were heard of since.
+    pub(crate) accepted: AtomicU64,
+    pub(crate) told: AtomicU64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -39,10 +42,11 @@ impl Ledger {
         lock(&self.started).len()
     }
 
-    /// Acknowledged launches that no agent started, and launches that were started twice.
+    /// Acknowledged launches that no agent started, tasks that were taken and never heard of, and launches that were started twice.
     pub(crate) fn judge(&self) -> (u64, u64) {
         let started = lock(&self.started);
         let lost = lock(&self.acknowledged).iter().filter(|launch| !started.contains_key(launch)).count();
-        (lost as u64, self.doubled.load(Ordering::Relaxed))
+        let unheard = self.accepted.load(Ordering::Relaxed).saturating_sub(self.told.load(Ordering::Relaxed));
+        (lost as u64 + unheard, self.doubled.load(Ordering::Relaxed))
     }
 }

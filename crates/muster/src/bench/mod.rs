@@ -7,6 +7,7 @@
 mod agents;
 mod failover;
 mod frameworks;
+mod http;
 mod launch;
 mod ledger;
 mod masters;
@@ -14,9 +15,10 @@ mod report;
 mod wire;
 
 use crate::cli::Output;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use frameworks::{Pace, Shared};
 use muster_model::Resources;
+use muster_proto::json::Codec;
 use std::{process::ExitCode, sync::Arc};
 use tokio::task::JoinSet;
 
@@ -59,9 +61,20 @@ pub(crate) struct Shape {
     work_dir: Option<std::path::PathBuf>,
 }
 
+/// What simulated frameworks speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Api {
+    /// Our own stream, as the SDK does.
+    Grpc,
+    /// The Mesos v1 HTTP API in JSON.
+    HttpJson,
+    /// The Mesos v1 HTTP API in protobuf.
+    HttpProto,
+}
+
 impl Shape {
     /// Starts all simulated clients; they run until the set is shut down.
-    fn start_clients(&self, masters: &[String], pace: &Pace, shared: &Arc<Shared>) -> JoinSet<()> {
+    fn start_clients(&self, api: Api, masters: &[String], pace: &Pace, shared: &Arc<Shared>) -> JoinSet<()> {
         let mut clients = JoinSet::new();
         let roomy = Resources::of(100_000_000, 10_000_000);
         let together = usize::from(self.agents_per_connection);
@@ -72,7 +85,12 @@ impl Shape {
             }
         }
         for n in 0..self.frameworks {
-            clients.spawn(frameworks::run(n, masters.to_vec(), pace.clone(), shared.clone()));
+            let (masters, pace, shared) = (masters.to_vec(), pace.clone(), shared.clone());
+            match api {
+                Api::Grpc => clients.spawn(frameworks::run(n, masters, pace, shared)),
+                Api::HttpJson => clients.spawn(http::run(n, masters, pace, shared, Codec::Json)),
+                Api::HttpProto => clients.spawn(http::run(n, masters, pace, shared, Codec::Protobuf)),
+            };
         }
         clients
     }

@@ -1,5 +1,7 @@
 //! Compiles `proto/` in pure Rust: no system `protoc` is needed.
 
+mod shapes;
+
 use prost::Message;
 use std::{env, path::PathBuf};
 
@@ -8,6 +10,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed={}", root.display());
     let files = [
         "mesos/v1/mesos.proto",
+        "mesos/v1/scheduler/scheduler.proto",
+        "mesos/v1/executor/executor.proto",
+        "mesos/v1/master/master.proto",
+        "mesos/v1/agent/agent.proto",
         "muster/v1/common.proto",
         "muster/v1/agent.proto",
         "muster/v1/scheduler.proto",
@@ -18,8 +24,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(files, [&root])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    std::fs::write(out.join("shapes.rs"), shapes::tables(&descriptors))?;
     raw();
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    tonic_prost_build::configure().bytes(".").btree_map(".").compile_fds(descriptors)?;
     Ok(())
 }
 

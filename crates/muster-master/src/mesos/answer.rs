@@ -1,0 +1,72 @@
+//! Answers that are no stream.
+
+use axum::body::Body;
+use http::{HeaderValue, Method, Response, StatusCode, header};
+
+/// A sentence, or nothing.
+pub(super) fn plain(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+    let text = text.into();
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    if !text.is_empty() {
+        let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        *response.body_mut() = Body::from(text);
+    }
+    response
+}
+
+/// A value as JSON.
+pub(super) fn json(value: &serde_json::Value) -> Response<Body> {
+    let mut response = Response::new(Body::from(value.to_string()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A call was taken: it is committed and applied where it is durable.
+pub(super) fn accepted() -> Response<Body> {
+    plain(StatusCode::ACCEPTED, "")
+}
+
+/// What is wrong with a request.
+pub(super) fn bad(why: impl Into<String>) -> Response<Body> {
+    plain(StatusCode::BAD_REQUEST, why)
+}
+
+/// The master that leads has the answer. Relative to the scheme, as Mesos sends it.
+pub(super) fn moved(address: &str, path: &str) -> Response<Body> {
+    let mut response = plain(StatusCode::TEMPORARY_REDIRECT, "");
+    match HeaderValue::try_from(format!("//{address}{path}")) {
+        Ok(location) => {
+            response.headers_mut().insert(header::LOCATION, location);
+            response
+        }
+        Err(_) => nobody_leads(),
+    }
+}
+
+/// Nobody leads; clients look for these words.
+pub(super) fn nobody_leads() -> Response<Body> {
+    plain(StatusCode::SERVICE_UNAVAILABLE, "No leader elected")
+}
+
+/// Not now: the client tries again.
+pub(super) fn unavailable(why: &str) -> Response<Body> {
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, why);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+/// Mesos' own words.
+pub(super) fn not_found() -> Response<Body> {
+    plain(StatusCode::NOT_FOUND, "404 Not Found.")
+}
+
+/// Only this method is taken.
+pub(super) fn only(method: &Method) -> Response<Body> {
+    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, format!("Expecting one of {{ '{method}' }}"));
+    if let Ok(method) = HeaderValue::try_from(method.as_str()) {
+        response.headers_mut().insert(header::ALLOW, method);
+    }
+    response
+}

@@ -1,0 +1,338 @@
+//! `POST /api/v1/scheduler`: the checks in Mesos' order, then a stream or a call.
+//!
+//! A call finds its way by its stream's name: to the session that holds the stream here, else by the leader, which knows
+//! the name from the registry. What a change of leader interrupts is tried again with the next one, but for a message,
+//! which is delivered at most once.
+
+use super::{
+    Leads, Mesos,
+    answer::{accepted, bad, moved, nobody_leads, plain, unavailable},
+    forward, prefixed, request,
+    session::{self, Answer, NotTaken, stream_of},
+};
+use crate::{
+    door::next_client,
+    route::{Down, LocalRoute, Route, Sink, ToLeader},
+};
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode, request::Parts};
+use muster_model::{Call, CallOutcome, Event, FrameworkId, SchedulerEvent, Token};
+use muster_proto::{
+    json::{Codec, Mesos as _, from_json},
+    mesos,
+    scheduler_api::{self, Asked, Shown, asked, validate},
+    scheduler_call, v1,
+};
+use muster_registry::AgentState;
+use std::time::Duration;
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Names the stream that a call belongs to.
+pub(super) const STREAM_ID: &str = "mesos-stream-id";
+/// How long a call is tried again while leaders change.
+const TRIED: Duration = Duration::from_secs(10);
+/// Between two tries with a leader that is busy.
+const PAUSE: Duration = Duration::from_millis(50);
+
+type Refused = Box<Response<Body>>;
+
+/// Answers a POST; a refusal is an answer like any other.
+pub(super) async fn answer(on: &Mesos, head: Parts, body: Body) -> Response<Body> {
+    match try_answer(on, head, body).await {
+        Ok(response) => response,
+        Err(refusal) => *refusal,
+    }
+}
+
+async fn try_answer(on: &Mesos, head: Parts, body: Body) -> Result<Response<Body>, Refused> {
+    let is_call = head.headers.contains_key(STREAM_ID);
+    // Before the body is looked at, as Mesos does.
+    match on.leads() {
+        Leads::Here(_) => {}
+        Leads::There(address) if !is_call && !on.carries_streams => {
+            return Err(Box::new(moved(&address, &prefixed(&head.uri))));
+        }
+        Leads::Nobody if !is_call => return Err(Box::new(nobody_leads())),
+        Leads::There(_) | Leads::Nobody => {}
+    }
+    let spoken = request::spoken(&head.headers)?;
+    let body = request::body(&head.headers, body).await?;
+    // Protobuf's bytes, so that what a framework described stays as it was sent.
+    let bytes = match spoken {
+        Codec::Protobuf => body.clone(),
+        Codec::Json => {
+            from_json(mesos::scheduler::Call::shape(), &body).map_err(|error| wrong(&error))?.into()
+        }
+    };
+    let call: mesos::scheduler::Call = Codec::Protobuf.read(&bytes).map_err(|error| wrong(&error))?;
+    let kind =
+        validate(&call).map_err(|why| Box::new(bad(format!("Failed to validate scheduler::Call: {why}"))))?;
+    if kind == mesos::scheduler::call::Type::Subscribe {
+        let codec = request::wanted(&head.headers)?;
+        if is_call {
+            let why = "Subscribe calls should not include the 'Mesos-Stream-Id' header";
+            return Err(Box::new(bad(why)));
+        }
+        let Asked::Subscribe(subscribe) = asked(&call, &bytes, Shown::default(), |_| None) else {
+            return Err(Box::new(bad("Expecting 'subscribe' to be present")));
+        };
+        let info = call.subscribe.map(|subscribe| subscribe.framework_info).unwrap_or_default();
+        return Ok(session::open(on, subscribe, &info, codec));
+    }
+    let id = call.framework_id.as_ref().map(|id| id.value.as_str()).unwrap_or_default();
+    let asking = Asking { on, id: FrameworkId::new(id), kind, call: &call, bytes: &bytes };
+    asking.until_known(head, body).await
+}
+
+fn wrong(why: &impl ToString) -> Refused {
+    Box::new(bad(why.to_string()))
+}
+
+/// A call on its way.
+struct Asking<'a> {
+    on: &'a Mesos,
+    id: FrameworkId,
+    kind: mesos::scheduler::call::Type,
+    call: &'a mesos::scheduler::Call,
+    bytes: &'a Bytes,
+}
+
+/// What one try came to.
+enum Tried {
+    Answered(Response<Body>),
+    /// There is no leader, or there was one no more before the outcome was known.
+    Lost(&'static str),
+    /// The leader took nothing.
+    Busy,
+}
+
+const NOBODY: &str = "No leader elected";
+const REFUSED: &str = "the framework is over, or has subscribed again";
+const UNKNOWN: &str =
+    "leadership ended before the outcome was known: the call may or may not have been carried out";
+
+impl Asking<'_> {
+    /// Tries until there is an outcome, or nobody would wait for it any longer.
+    async fn until_known(&self, head: Parts, body: Bytes) -> Result<Response<Body>, Refused> {
+        let until = Instant::now() + TRIED;
+        let mut routes = self.on.routes.route.clone();
+        loop {
+            routes.mark_unchanged();
+            let tried = match self.on.held(&self.id, &head.headers) {
+                Some(session) => self.by_session(&session).await?,
+                None => match self.on.leads() {
+                    Leads::Here(local) => self.by_leader(&local, &head.headers).await?,
+                    _ if forward::is_forwarded(&head.headers) => Tried::Answered(forward::misdirected()),
+                    Leads::There(address) => {
+                        let answered = self.on.forwarder.call(&address, &head, body.clone());
+                        let answered = tokio::select! {
+                            answered = answered => answered,
+                            _ = routes.changed() => Err(forward::Failed::Unanswered),
+                        };
+                        match answered {
+                            Ok(response) => Tried::Answered(response),
+                            Err(forward::Failed::Unsent) => Tried::Lost(NOBODY),
+                            Err(forward::Failed::Unanswered) => Tried::Lost(UNKNOWN),
+                        }
+                    }
+                    Leads::Nobody => Tried::Lost(NOBODY),
+                },
+            };
+            let why = match tried {
+                Tried::Answered(response) => return Ok(response),
+                Tried::Busy => "the leader is busy: try again",
+                // At most once.
+                Tried::Lost(UNKNOWN) if self.kind == mesos::scheduler::call::Type::Message => {
+                    return Err(Box::new(unavailable(UNKNOWN)));
+                }
+                Tried::Lost(why) => {
+                    let _ = tokio::time::timeout_at(until.min(Instant::now() + 4 * PAUSE), routes.changed())
+                        .await;
+                    why
+                }
+            };
+            if Instant::now() + PAUSE >= until || self.on.stop.is_cancelled() {
+                return Err(Box::new(unavailable(why)));
+            }
+            if why != UNKNOWN {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+
+    /// By the session that holds the stream.
+    async fn by_session(&self, session: &session::Handle) -> Result<Tried, Refused> {
+        match self.asked(session.shown)? {
+            Some(call) => self.told(session.call(call).await),
+            None => Ok(Tried::Answered(accepted())),
+        }
+    }
+
+    /// By the leader, which is this master: the stream is elsewhere, or ended with the leader before.
+    async fn by_leader(&self, local: &LocalRoute, headers: &HeaderMap) -> Result<Tried, Refused> {
+        let stream = self.on.check_stream(&self.id, headers)?;
+        // What is told besides has no stream to go down.
+        let Some(frame) = self.asked(Shown::default())?.and_then(|call| call.frame) else {
+            return Ok(Tried::Answered(accepted()));
+        };
+        let call = match scheduler_call(v1::SchedulerFrame { id: CALL, call: Some(frame), fence: None }) {
+            Ok((id, call)) => Call::Scheduler { id, call },
+            Err(why) => return self.told(Ok(Err(why))),
+        };
+        let resume = Call::Resume { id: RESUME, framework_id: self.id.clone(), stream };
+        // A leader without a quorum answers nobody, and is no way any more.
+        let mut routes = self.on.routes.route.clone();
+        let gone = routes.wait_for(|route| !matches!(route, Route::Local(it) if it.fence == local.fence));
+        match once(local, resume, call, gone).await {
+            Some(Once::NotSubscribed) => Err(Box::new(not_subscribed())),
+            Some(Once::Outcome(outcome)) => self.told(Ok(Ok(outcome))),
+            None => Ok(Tried::Lost(UNKNOWN)),
+        }
+    }
+
+    /// How it is answered. What a framework asked wrongly is told by events, or not at all, as in Mesos: a client that is
+    /// answered with an error may end by it.
+    fn told(&self, answer: Result<Answer, NotTaken>) -> Result<Tried, Refused> {
+        use mesos::scheduler::call::Type;
+        Ok(match answer {
+            Err(NotTaken::Busy) | Ok(Ok(CallOutcome::Busy)) => Tried::Busy,
+            Err(NotTaken::Over) | Ok(Ok(CallOutcome::Unknown)) => Tried::Lost(UNKNOWN),
+            Ok(Err(why)) if matches!(self.kind, Type::Accept | Type::Message) => {
+                Tried::Answered(bad(why.to_string()))
+            }
+            Ok(Err(why)) if self.kind == Type::UpdateFramework => {
+                Tried::Answered(not_valid(&why.to_string()))
+            }
+            Ok(Ok(CallOutcome::Refused(why))) if self.kind == Type::UpdateFramework => {
+                Tried::Answered(not_valid(&why))
+            }
+            Ok(Ok(CallOutcome::Done)) if self.kind == Type::UpdateFramework => {
+                Tried::Answered(plain(StatusCode::OK, ""))
+            }
+            // Only a framework that is over, or whose stream another one has replaced, is refused these: the next try
+            // finds out which.
+            Ok(Ok(CallOutcome::Refused(_)))
+                if matches!(self.kind, Type::Accept | Type::Kill | Type::Teardown | Type::Reconcile) =>
+            {
+                Tried::Lost(REFUSED)
+            }
+            Ok(Ok(CallOutcome::Done | CallOutcome::Accepted(_) | CallOutcome::Refused(_)) | Err(_)) => {
+                Tried::Answered(accepted())
+            }
+        })
+    }
+
+    /// The call as ours; none for one that is carried out by now.
+    fn asked(&self, shown: Shown) -> Result<Option<scheduler_api::Call>, Refused> {
+        let lost = |id: &str| {
+            self.on.raft.with_registry(|registry| {
+                match registry.agent(&muster_model::AgentId::new(id)).map(|agent| agent.state) {
+                    Some(AgentState::Unreachable { .. }) => Some(mesos::OperationState::OperationUnreachable),
+                    Some(AgentState::Gone { .. }) => Some(mesos::OperationState::OperationGoneByOperator),
+                    _ => None,
+                }
+            })
+        };
+        let not_implemented = |why: String| Err(Box::new(plain(StatusCode::NOT_IMPLEMENTED, why)));
+        match asked(self.call, self.bytes, shown, lost) {
+            Asked::Call(call) => Ok(Some(call)),
+            Asked::Told(told) if told.is_empty() => Ok(None),
+            Asked::Told(told) => Ok(Some(scheduler_api::Call { frame: None, told })),
+            Asked::Unsupported(what) => not_implemented(format!("{what} is not supported yet")),
+            Asked::Unknown | Asked::Subscribe(_) => not_implemented("Received 'UNKNOWN' call".into()),
+        }
+    }
+}
+
+/// The numbers of a caller's two calls.
+const RESUME: u64 = 1;
+const CALL: u64 = 2;
+
+/// What came of a call that was made on no stream of its own.
+enum Once {
+    NotSubscribed,
+    Outcome(CallOutcome),
+}
+
+/// Calls the leader once, for a session whose stream is not here; none if the leader is gone first.
+async fn once<T>(
+    local: &LocalRoute,
+    resume: Call,
+    call: Call,
+    gone: impl Future<Output = T>,
+) -> Option<Once> {
+    // Two outcomes, and the end.
+    let (down, mut queue) = mpsc::channel(4);
+    let conn = next_client();
+    local.inputs.send(ToLeader::Opened(conn, Sink::Local(down, CancellationToken::new()))).await.ok()?;
+    local.inputs.send(ToLeader::Call(conn, resume)).await.ok()?;
+    local.inputs.send(ToLeader::Call(conn, call)).await.ok()?;
+    let outcome = async {
+        while let Some(Down::Event(_, event)) = queue.recv().await {
+            match *event {
+                Event::Scheduler(SchedulerEvent::Outcome {
+                    id: RESUME,
+                    outcome: CallOutcome::Refused(_),
+                }) => {
+                    return Some(Once::NotSubscribed);
+                }
+                Event::Scheduler(SchedulerEvent::Outcome { id: CALL, outcome }) => {
+                    return Some(Once::Outcome(outcome));
+                }
+                _ => {}
+            }
+        }
+        None
+    };
+    let came = tokio::select! {
+        came = outcome => came,
+        _ = gone => None,
+    };
+    let _ = local.inputs.send(ToLeader::Closed(conn)).await; // a loop that ended has forgotten it
+    came
+}
+
+fn not_valid(why: &str) -> Response<Body> {
+    bad(format!("FrameworkInfo update is not valid: {why}"))
+}
+
+fn not_subscribed() -> Response<Body> {
+    plain(StatusCode::FORBIDDEN, "Framework is not subscribed")
+}
+
+impl Mesos {
+    /// The session that holds the call's stream here, if one does.
+    fn held(&self, id: &FrameworkId, headers: &HeaderMap) -> Option<session::Handle> {
+        let stream = headers.get(STREAM_ID).and_then(|text| stream_of(text.as_bytes()))?;
+        self.sessions.of(id, stream)
+    }
+
+    /// Whether the call names the newest stream of its framework.
+    fn check_stream(&self, id: &FrameworkId, headers: &HeaderMap) -> Result<Token, Refused> {
+        let named = headers.get(STREAM_ID);
+        let stream = named.and_then(|text| stream_of(text.as_bytes()));
+        let (is_connected, is_newest) = self
+            .raft
+            .with_registry(|registry| {
+                let is_connected = registry.framework(id)?.is_connected();
+                let newest = stream.filter(|stream| registry.stream_session(id, *stream).is_some());
+                Some((is_connected, newest))
+            })
+            .ok_or_else(|| Box::new(bad("Framework cannot be found")))?;
+        match (is_newest, named) {
+            (Some(stream), _) => Ok(stream),
+            (None, _) if !is_connected => Err(Box::new(not_subscribed())),
+            (None, None) => {
+                let why = "All non-subscribe calls should include the 'Mesos-Stream-Id' header";
+                Err(Box::new(bad(why)))
+            }
+            (None, Some(named)) => Err(Box::new(bad(format!(
+                "The stream ID '{}' included in this request didn't match the stream ID currently associated with \
+                 framework ID {id}",
+                String::from_utf8_lossy(named.as_bytes())
+            )))),
+        }
+    }
+}
