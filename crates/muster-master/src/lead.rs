@@ -1,11 +1,19 @@
 //! The leader's loop: drives the machine of one term on a thread of its own, and the shards on theirs.
 
-use crate::route::{Sink, ToLeader};
+use crate::{
+    mesos::{Applied, Tap},
+    route::{Sink, ToLeader, UP_QUEUE},
+};
 use muster_allocator::{Policy, Shard, ShardId, ShardInput, ShardOutput, View};
 use muster_leader::{Committed, Config, ConnId, Effect, Input, Leader};
-use muster_model::{CallOutcome, Event, Fence, Timestamp};
+use muster_model::{Call, CallOutcome, Event, Fence, Timestamp};
 use muster_raft::{AppliedBatch, Leadership, Raft, Reign};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use muster_registry::Change;
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -25,9 +33,13 @@ struct Loop {
     machine: Leader,
     proposer: muster_raft::Proposer,
     sinks: HashMap<ConnId, Sink>,
+    /// Calls that came while no quorum was heard.
+    held: VecDeque<(ConnId, Call)>,
     shards: Vec<std::sync::mpsc::SyncSender<Pass>>,
     operators: HashMap<u64, oneshot::Sender<CallOutcome>>,
     operators_counted: u64,
+    /// Where operators' event streams hear of what is applied.
+    tap: Tap,
     serve: Option<Box<dyn FnOnce() + Send>>,
     effects: Vec<Effect>,
     ended: bool,
@@ -40,6 +52,7 @@ pub(crate) async fn lead(
     config: Config,
     mut inputs: mpsc::Receiver<ToLeader>,
     serve: Box<dyn FnOnce() + Send>,
+    tap: Tap,
     over: CancellationToken,
 ) {
     let Reign { fence, mut applied, proposer } = reign;
@@ -54,9 +67,11 @@ pub(crate) async fn lead(
         machine,
         proposer,
         sinks: HashMap::new(),
+        held: VecDeque::new(),
         shards,
         operators: HashMap::new(),
         operators_counted: 0,
+        tap,
         serve: Some(serve),
         effects,
         ended: false,
@@ -72,6 +87,7 @@ pub(crate) async fn lead(
                 Some(batch) => it.applied(batch),
                 None => break, // the reign is over
             },
+            Ok(()) = it.leadership.changed() => it.take_held(),
             Some((shard, output)) = outputs_in.recv() => it.step(Input::Allocated(shard, output)),
             n = inputs.recv_many(&mut some, INPUTS_AT_ONCE) => {
                 if n == 0 {
@@ -148,15 +164,32 @@ impl Loop {
             outcomes: entry.outcomes,
             changes: Arc::new(entry.changes),
         });
-        self.step(Input::Applied(entries.collect()));
+        let entries: Vec<_> = entries.collect();
+        entries.iter().for_each(|entry| self.show(entry));
+        self.step(Input::Applied(entries));
+    }
+
+    /// Shows operators what an entry changed.
+    fn show(&self, entry: &Committed) {
+        // Nobody may listen.
+        if entry.changes.iter().any(|change| matches!(change, Change::TermBegan)) {
+            let _ = self.tap.send(Applied::Began(Box::new(self.raft.registry())));
+        }
+        if !entry.changes.is_empty() {
+            let _ = self.tap.send(Applied::Changed(entry.index, entry.changes.clone()));
+        }
     }
 
     fn input(&mut self, input: ToLeader) {
         match input {
             ToLeader::Opened(conn, sink) => drop(self.sinks.insert(conn, sink)),
             // Clients leave when there is no quorum (`reign`), not all at once: who is still here is not answered by what
-            // the others have taken with them.
-            ToLeader::Call(..) if !self.has_quorum() => {}
+            // the others have taken with them. It may come back before they notice: so calls wait.
+            ToLeader::Call(conn, call) if !self.has_quorum() => {
+                if self.held.len() < UP_QUEUE {
+                    self.held.push_back((conn, call));
+                }
+            }
             ToLeader::Call(conn, call) if self.sinks.contains_key(&conn) => {
                 self.step(Input::Call { conn, call });
             }
@@ -172,6 +205,20 @@ impl Loop {
                 self.operators.insert(id, answer);
                 self.step(Input::Operator { id, call });
             }
+            // Offers are gone from here before what was launched on them is in the registry: nothing is seen twice.
+            ToLeader::Look(answer) => {
+                let offers = self.machine.offers().cloned().collect();
+                let _ = answer.send((self.raft.registry(), offers)); // who asked may be gone
+            }
+        }
+    }
+
+    /// Takes in what waited for a quorum, if there is one.
+    fn take_held(&mut self) {
+        while self.has_quorum()
+            && let Some((conn, call)) = self.held.pop_front()
+        {
+            self.input(ToLeader::Call(conn, call));
         }
     }
 

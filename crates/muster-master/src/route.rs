@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use muster_leader::ConnId;
-use muster_model::{Call, CallOutcome, Event, Fence};
+use muster_model::{Call, CallOutcome, Event, Fence, Offer};
 use muster_proto::v1;
-use std::sync::Arc;
+use muster_registry::Registry;
+use std::{sync::Arc, time::SystemTime};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +32,8 @@ pub(crate) enum Route {
 pub(crate) struct LocalRoute {
     pub(crate) fence: Fence,
     pub(crate) leader: v1::Leader,
+    /// Since when it leads, by its wall clock.
+    pub(crate) since: SystemTime,
     pub(crate) inputs: mpsc::Sender<ToLeader>,
 }
 
@@ -62,6 +65,8 @@ pub(crate) enum ToLeader {
     Closed(ConnId),
     /// An operator asks something.
     Operator(muster_leader::OperatorCall, oneshot::Sender<CallOutcome>),
+    /// Somebody looks at the registry and at the offers that stand, of one moment.
+    Look(oneshot::Sender<(Registry, Vec<Offer>)>),
 }
 
 /// What a follower's link carries up.

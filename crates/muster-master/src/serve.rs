@@ -7,7 +7,7 @@ use crate::{
     door::Door,
     lead::lead,
     link::{Heard, LinkDoor, SILENCE, follow},
-    mesos::{Forwarder, Mesos},
+    mesos::{About, Feed, Forwarder, Mesos, Tap},
     operator::Operator,
     route::{LocalRoute, Route, Routes, UP_QUEUE},
 };
@@ -17,7 +17,12 @@ use muster_proto::{
     v1::{self, link_service_server::LinkServiceServer, operator_service_server::OperatorServiceServer},
 };
 use muster_raft::{Leadership, Raft};
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -63,12 +68,17 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
         .register_encoded_file_descriptor_set(muster_proto::DESCRIPTORS)
         .build_v1()
         .map_err(|error| MasterError::Config(format!("the built-in descriptors are broken: {error}")))?;
+    let feed = Feed::default();
+    tokio::spawn(feed.clone().run(raft.clone(), stop.clone()));
     let mesos = Mesos {
         raft: raft.clone(),
         routes: routes.clone(),
         sessions: Default::default(),
         forwarder: Forwarder::new(),
         carries_streams: config.api.follower_streams == FollowerStreams::Forward,
+        about: Arc::new(About::of(&config)),
+        feed: feed.clone(),
+        writers: Default::default(),
         stop: stop.clone(),
     };
     let mut services = tonic::service::Routes::new(raft.peer_service())
@@ -94,7 +104,8 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
         .add_routes(services);
     let incoming = connections(listener);
     let server = tokio::spawn(server.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned()));
-    let leading = tokio::spawn(follow_leadership(raft.clone(), config, publish, redial_out, stop.clone()));
+    let leading =
+        tokio::spawn(follow_leadership(raft.clone(), config, publish, redial_out, feed.tap(), stop.clone()));
     tracing::info!(%address, "serving");
     Ok(Serving { raft, address, stop, server, leading })
 }
@@ -147,6 +158,7 @@ async fn follow_leadership(
     config: MasterConfig,
     publish: watch::Sender<Route>,
     redial: watch::Sender<u64>,
+    tap: Tap,
     stop: CancellationToken,
 ) {
     let mut leadership = raft.leadership();
@@ -165,7 +177,7 @@ async fn follow_leadership(
             match &now {
                 Leadership::Leading { fence, .. } => {
                     heard.remember(*fence);
-                    reign(&raft, &config, fence.term, &publish).await;
+                    reign(&raft, &config, fence.term, &publish, &tap).await;
                     heard.now();
                     std::future::pending::<()>().await;
                 }
@@ -224,7 +236,13 @@ fn is_alike(a: &Leadership, b: &Leadership) -> bool {
 
 /// Runs the leader's loop of one term on a thread of its own, until the reign ends. Clients come in while
 /// `BeginTerm` is applied and a quorum answers (`protocol` A3, A5).
-async fn reign(raft: &Raft, config: &MasterConfig, term: muster_model::Term, publish: &watch::Sender<Route>) {
+async fn reign(
+    raft: &Raft,
+    config: &MasterConfig,
+    term: muster_model::Term,
+    publish: &watch::Sender<Route>,
+    tap: &Tap,
+) {
     let reign = match raft.begin(term).await {
         Ok(reign) => reign,
         Err(error) => {
@@ -238,7 +256,7 @@ async fn reign(raft: &Raft, config: &MasterConfig, term: muster_model::Term, pub
         address: config.members.get(&config.name).cloned().unwrap_or_default(),
     };
     let fence = reign.fence;
-    let local = Arc::new(LocalRoute { fence, leader, inputs });
+    let local = Arc::new(LocalRoute { fence, leader, since: SystemTime::now(), inputs });
     // Cancelled when this master is told that it no longer leads, however late the loop's thread notices.
     let over = CancellationToken::new();
     let _guard = over.clone().drop_guard();
@@ -246,12 +264,12 @@ async fn reign(raft: &Raft, config: &MasterConfig, term: muster_model::Term, pub
     let serve = Box::new(move || {
         serving.send_replace(true);
     });
-    let (its_raft, config) = (raft.clone(), config.leader());
+    let (its_raft, config, tap) = (raft.clone(), config.leader(), tap.clone());
     let (done, mut ended) = tokio::sync::oneshot::channel();
     let run = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         match runtime {
-            Ok(runtime) => runtime.block_on(lead(its_raft, reign, config, inputs_in, serve, over)),
+            Ok(runtime) => runtime.block_on(lead(its_raft, reign, config, inputs_in, serve, tap, over)),
             Err(error) => tracing::error!(%error, "cannot start the leader's thread"),
         }
         let _ = done.send(());

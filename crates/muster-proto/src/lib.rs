@@ -16,6 +16,7 @@ mod error;
 pub mod framework;
 pub mod json;
 pub mod limits;
+pub mod master_api;
 pub mod offer;
 pub mod raw;
 pub mod resource;

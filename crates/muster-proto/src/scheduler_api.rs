@@ -437,8 +437,9 @@ pub fn error(why: &str) -> Event {
     }
 }
 
+/// Writes an offer.
 #[allow(deprecated)]
-fn offer(it: &OfferWithAgent, shown: Shown) -> mesos::Offer {
+pub fn offer(it: &OfferWithAgent, shown: Shown) -> mesos::Offer {
     let OfferWithAgent { offer, hostname, port, agent: offer_agent } = it;
     let agent = mesos::AgentInfo::decode(&**offer_agent).unwrap_or_default();
     let allocation =

@@ -346,6 +346,12 @@ impl Registry {
     pub fn spent(&self, offer_id: &OfferId) -> Option<&Spent> {
         self.index.spent_offers.get(offer_id).and_then(|seq| self.spent.get(seq)).map(|spent| &**spent)
     }
+    /// Executors that are held: on which agent, of which framework, in which role, and as they are described.
+    pub fn executors(
+        &self,
+    ) -> impl Iterator<Item = (&AgentId, &FrameworkId, &Role, &muster_model::task::ExecutorSpec)> {
+        self.executors.values().map(|it| (&it.key.agent_id, &it.key.framework_id, &it.role, &it.spec))
+    }
     /// Everything that is held, and on whose account.
     pub fn holdings(&self) -> Vec<Holding> {
         let tasks = self.tasks.values().filter(|task| task.held).map(|task| Holding {

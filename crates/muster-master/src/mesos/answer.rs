@@ -16,13 +16,6 @@ pub(super) fn plain(status: StatusCode, text: impl Into<String>) -> Response<Bod
     response
 }
 
-/// A value as JSON.
-pub(super) fn json(value: &serde_json::Value) -> Response<Body> {
-    let mut response = Response::new(Body::from(value.to_string()));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
-
 /// A call was taken: it is committed and applied where it is durable.
 pub(super) fn accepted() -> Response<Body> {
     plain(StatusCode::ACCEPTED, "")
@@ -62,11 +55,15 @@ pub(super) fn not_found() -> Response<Body> {
     plain(StatusCode::NOT_FOUND, "404 Not Found.")
 }
 
-/// Only this method is taken.
-pub(super) fn only(method: &Method) -> Response<Body> {
-    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, format!("Expecting one of {{ '{method}' }}"));
-    if let Ok(method) = HeaderValue::try_from(method.as_str()) {
-        response.headers_mut().insert(header::ALLOW, method);
+/// Only these methods are taken.
+pub(super) fn only(methods: &[Method], but: &Method) -> Response<Body> {
+    let names: Vec<_> = methods.iter().map(|method| format!("'{method}'")).collect();
+    let text =
+        format!("405 Method Not Allowed. Expecting one of {{ {} }}, but received '{but}'.", names.join(", "));
+    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, text);
+    let names: Vec<_> = methods.iter().map(Method::as_str).collect();
+    if let Ok(names) = HeaderValue::try_from(names.join(", ")) {
+        response.headers_mut().insert(header::ALLOW, names);
     }
     response
 }

@@ -8,18 +8,30 @@
 //! - A master that does not lead sends clients to the one that does, and to nobody else.
 //! - Each event is one record and one chunk; a client that does not read is cut off, and nobody waits for it.
 
+mod about;
 mod answer;
+mod events;
 mod forward;
+mod operator_api;
+mod parts;
+mod read;
+mod records;
 mod request;
 mod scheduler;
 mod session;
+#[cfg(test)]
+mod world;
 
 use crate::route::{LocalRoute, Route, Routes};
+pub(crate) use about::About;
 use answer::{moved, nobody_leads, not_found, plain};
 use axum::body::Body;
+pub(crate) use events::{Applied, Feed, Tap};
 pub(crate) use forward::Forwarder;
 use http::{Method, Request, Response, StatusCode, Uri};
 use muster_raft::Raft;
+pub(crate) use read::body::Writers;
+use read::{Here, OfLeader};
 pub(crate) use session::Sessions;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +48,11 @@ pub(crate) struct Mesos {
     pub(crate) forwarder: Forwarder,
     /// Whether this master carries the streams of schedulers when it does not lead.
     pub(crate) carries_streams: bool,
+    pub(crate) about: Arc<About>,
+    /// Operators' event streams.
+    pub(crate) feed: Feed,
+    /// Bounds how many long answers are written at a time.
+    pub(crate) writers: Writers,
     /// Ends all streams when the master stops.
     pub(crate) stop: CancellationToken,
 }
@@ -44,22 +61,64 @@ pub(crate) struct Mesos {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Endpoint {
     Scheduler,
+    Operator,
     Health,
-    Version,
     Redirect,
+    /// What every master answers.
+    Here(Here),
+    /// What the leader answers.
+    OfLeader(OfLeader),
+    Teardown,
+    /// What the leader would answer, and is not built.
+    NotYet(&'static str),
     None,
 }
 
-/// With or without the name of the process that serves it.
+/// All paths, without the name of the process that serves them.
+const ENDPOINTS: [(&str, Endpoint); 24] = [
+    ("/api/v1", Endpoint::Operator),
+    ("/api/v1/scheduler", Endpoint::Scheduler),
+    ("/create-volumes", Endpoint::NotYet("Creating volumes")),
+    ("/destroy-volumes", Endpoint::NotYet("Destroying volumes")),
+    ("/flags", Endpoint::Here(Here::Flags)),
+    ("/frameworks", Endpoint::OfLeader(OfLeader::Frameworks)),
+    ("/health", Endpoint::Health),
+    ("/machine/down", Endpoint::NotYet("Maintenance of machines")),
+    ("/machine/up", Endpoint::NotYet("Maintenance of machines")),
+    ("/maintenance/schedule", Endpoint::OfLeader(OfLeader::MaintenanceSchedule)),
+    ("/maintenance/status", Endpoint::OfLeader(OfLeader::MaintenanceStatus)),
+    ("/metrics/snapshot", Endpoint::Here(Here::Metrics)),
+    ("/quota", Endpoint::OfLeader(OfLeader::Quota)),
+    ("/redirect", Endpoint::Redirect),
+    ("/reserve", Endpoint::NotYet("Reserving resources")),
+    ("/roles", Endpoint::OfLeader(OfLeader::Roles)),
+    ("/slaves", Endpoint::OfLeader(OfLeader::Agents)),
+    ("/state", Endpoint::OfLeader(OfLeader::State)),
+    ("/state-summary", Endpoint::OfLeader(OfLeader::StateSummary)),
+    ("/tasks", Endpoint::OfLeader(OfLeader::Tasks)),
+    ("/teardown", Endpoint::Teardown),
+    ("/unreserve", Endpoint::NotYet("Unreserving resources")),
+    ("/version", Endpoint::Here(Here::Version)),
+    ("/weights", Endpoint::OfLeader(OfLeader::Weights)),
+];
+
+/// With or without the name of the process that serves it. A path that nobody serves is served by the nearest one above
+/// it, as in Mesos.
 fn endpoint(path: &str) -> Endpoint {
-    let path = path.strip_prefix("/master").filter(|rest| rest.starts_with('/')).unwrap_or(path);
-    match path {
-        "/api/v1/scheduler" => Endpoint::Scheduler,
-        "/health" => Endpoint::Health,
-        "/version" => Endpoint::Version,
-        "/redirect" => Endpoint::Redirect,
-        _ => Endpoint::None,
+    let prefixed = path.strip_prefix("/master").filter(|rest| rest.starts_with('/'));
+    let whole = prefixed.unwrap_or(path).trim_end_matches('/');
+    let mut path = whole;
+    while !path.is_empty() {
+        match ENDPOINTS.iter().find(|(known, _)| *known == path) {
+            // Another process serves it, by its own name alone.
+            Some((_, Endpoint::Here(Here::Metrics))) if prefixed.is_some() => return Endpoint::None,
+            // It sends nobody to a place below.
+            Some((_, Endpoint::Redirect)) if path != whole => return Endpoint::None,
+            Some((_, endpoint)) => return *endpoint,
+            None => path = path.rsplit_once('/').map_or("", |(above, _)| above),
+        }
     }
+    Endpoint::None
 }
 
 /// Who leads, as far as this master knows.
@@ -78,26 +137,43 @@ impl Mesos {
             percent_encoding::percent_decode_str(request.uri().path()).decode_utf8_lossy().into_owned();
         match endpoint(&path) {
             Endpoint::Health => plain(StatusCode::OK, ""),
-            Endpoint::Version => self.version(),
             Endpoint::Redirect => match self.leads() {
                 Leads::Here(local) => moved(&local.leader.address, ""),
                 Leads::There(address) => moved(&address, ""),
                 Leads::Nobody => nobody_leads(),
             },
+            Endpoint::Here(what) => read::here(&self, what, request.into_parts().0).await,
             Endpoint::Scheduler if request.method() == Method::POST => {
                 let (head, body) = request.into_parts();
                 scheduler::answer(&self, head, body).await
             }
-            // Who leads comes before the method: clients probe with a GET.
-            Endpoint::Scheduler => match self.leads() {
-                Leads::Here(_) => answer::only(&Method::POST),
-                Leads::There(address) => moved(&address, &prefixed(request.uri())),
-                Leads::Nobody => nobody_leads(),
-            },
             Endpoint::None if is_grpc(&request) => {
                 tonic::Status::unimplemented("no such service here").into_http()
             }
             Endpoint::None => not_found(),
+            // Who leads comes before the method: clients probe with a GET.
+            endpoint => match self.leads() {
+                Leads::Here(local) => self.answer_as_leader(local, endpoint, request).await,
+                Leads::There(address) => moved(&address, &prefixed(request.uri())),
+                Leads::Nobody => nobody_leads(),
+            },
+        }
+    }
+
+    async fn answer_as_leader(
+        &self,
+        local: Arc<LocalRoute>,
+        endpoint: Endpoint,
+        request: Request<Body>,
+    ) -> Response<Body> {
+        match endpoint {
+            Endpoint::OfLeader(what) => read::of_leader(self, local, what, request.into_parts().0).await,
+            Endpoint::Teardown => read::teardown(self, local, request).await,
+            Endpoint::NotYet(what) => read::not_yet(what),
+            Endpoint::Operator if request.method() == Method::POST => {
+                operator_api::answer(self, local, request).await
+            }
+            _ => answer::only(&[Method::POST], request.method()),
         }
     }
 
@@ -109,14 +185,16 @@ impl Mesos {
         }
     }
 
+    /// Waits until this is no way to the leader any more. One that lost its quorum answers nobody, but for who asked before.
+    async fn gone(&self, local: &LocalRoute) {
+        let mut routes = self.routes.route.clone();
+        let is_elsewhere = |route: &Route| !matches!(route, Route::Local(it) if it.fence == local.fence);
+        let _ = routes.wait_for(is_elsewhere).await; // a master that stops leads nobody
+    }
+
     /// Names the cluster: what Mesos' clients know as the id of a master.
     fn cluster_id(&self) -> String {
         self.raft.with_registry(|registry| registry.cluster_id().to_string())
-    }
-
-    fn version(&self) -> Response<Body> {
-        let version = serde_json::json!({ "version": MESOS_VERSION, "muster": env!("CARGO_PKG_VERSION") });
-        answer::json(&version)
     }
 }
 
@@ -140,7 +218,15 @@ mod tests {
         assert_eq!(endpoint("/api/v1/scheduler"), Endpoint::Scheduler);
         assert_eq!(endpoint("/master/api/v1/scheduler"), Endpoint::Scheduler);
         assert_eq!(endpoint("/master/redirect"), Endpoint::Redirect);
-        for none in ["/", "/master", "/masterredirect", "/redirect/x", "/api/v2/scheduler"] {
+        assert_eq!(endpoint("/metrics/snapshot"), Endpoint::Here(Here::Metrics));
+        assert_eq!(endpoint("/master/state"), Endpoint::OfLeader(OfLeader::State));
+        // The nearest one above.
+        assert_eq!(endpoint("/api/v1/operator"), Endpoint::Operator);
+        assert_eq!(endpoint("/master/api/v1/scheduler/x/y"), Endpoint::Scheduler);
+        assert_eq!(endpoint("/master/frameworks/"), Endpoint::OfLeader(OfLeader::Frameworks));
+        let nobodys =
+            ["/", "/master", "/masterredirect", "/redirect/x", "/api/v2/scheduler", "/agents", "//"];
+        for none in nobodys.into_iter().chain(["/master/metrics/snapshot", "/files/browse", "/statex"]) {
             assert_eq!(endpoint(none), Endpoint::None, "{none}");
         }
     }

@@ -77,10 +77,15 @@ impl Answer {
     }
 
     /// The whole body of an answer that is no stream.
-    pub(crate) async fn text(mut self) -> String {
+    pub(crate) async fn text(self) -> String {
+        String::from_utf8(self.bytes().await).unwrap()
+    }
+
+    /// The same, which need not be a text.
+    pub(crate) async fn bytes(mut self) -> Vec<u8> {
         let length: usize = self.headers.get("content-length").map_or(0, |text| text.parse().unwrap());
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body).await.unwrap();
-        String::from_utf8(body).unwrap()
+        body
     }
 }

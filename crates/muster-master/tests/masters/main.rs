@@ -6,4 +6,5 @@ mod cluster;
 mod cut;
 mod events;
 mod http;
+mod reads;
 mod support;

@@ -48,6 +48,20 @@ mesos! {
     crate::mesos::agent::Call => MESOS_V1_AGENT_CALL,
     crate::mesos::agent::Response => MESOS_V1_AGENT_RESPONSE,
     crate::mesos::agent::ProcessIo => MESOS_V1_AGENT_PROCESSIO,
+    crate::mesos::master::response::get_agents::Agent => MESOS_V1_MASTER_RESPONSE_GETAGENTS_AGENT,
+    crate::mesos::master::response::get_executors::Executor => MESOS_V1_MASTER_RESPONSE_GETEXECUTORS_EXECUTOR,
+    crate::mesos::master::response::get_frameworks::Framework => MESOS_V1_MASTER_RESPONSE_GETFRAMEWORKS_FRAMEWORK,
+    crate::mesos::master::response::GetMaster => MESOS_V1_MASTER_RESPONSE_GETMASTER,
+    crate::mesos::ContainerInfo => MESOS_V1_CONTAINERINFO,
+    crate::mesos::ContainerStatus => MESOS_V1_CONTAINERSTATUS,
+    crate::mesos::DiscoveryInfo => MESOS_V1_DISCOVERYINFO,
+    crate::mesos::DomainInfo => MESOS_V1_DOMAININFO,
+    crate::mesos::Environment => MESOS_V1_ENVIRONMENT,
+    crate::mesos::HealthCheck => MESOS_V1_HEALTHCHECK,
+    crate::mesos::Resource => MESOS_V1_RESOURCE,
+    crate::mesos::Role => MESOS_V1_ROLE,
+    crate::mesos::Task => MESOS_V1_TASK,
+    crate::mesos::WeightInfo => MESOS_V1_WEIGHTINFO,
 }
 
 /// How messages are written.

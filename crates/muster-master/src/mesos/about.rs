@@ -1,0 +1,138 @@
+//! What this master says of itself: its name, its address, its settings in Mesos' words.
+
+use crate::MasterConfig;
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+/// What this master is, for as long as it runs.
+#[derive(Debug)]
+pub(crate) struct About {
+    /// Where clients reach it, `host:port`.
+    pub(crate) address: String,
+    /// When it started, by its wall clock.
+    pub(crate) started: SystemTime,
+    /// The same, to count from.
+    pub(crate) since: Instant,
+    /// How many masters there are.
+    pub(crate) masters: usize,
+    /// Its settings by the names of Mesos' flags, where they mean the same. By name.
+    pub(crate) flags: BTreeMap<&'static str, String>,
+    /// The claims of roles against each other; 1.0 where none is given.
+    pub(crate) weights: BTreeMap<String, f64>,
+}
+
+impl About {
+    pub(crate) fn of(config: &MasterConfig) -> Self {
+        let address = config.address().unwrap_or_default().to_owned();
+        Self {
+            flags: flags(config, &address),
+            address,
+            started: SystemTime::now(),
+            since: Instant::now(),
+            masters: config.members.len(),
+            weights: config.allocator.weights.clone(),
+        }
+    }
+
+    /// Its host, and its port.
+    pub(crate) fn host(&self) -> (&str, u16) {
+        host(&self.address)
+    }
+
+    /// As Mesos names the process of a master.
+    pub(crate) fn pid(&self) -> String {
+        format!("master@{}", self.address)
+    }
+
+    /// What a role's claim weighs.
+    pub(crate) fn weight(&self, role: &str) -> f64 {
+        self.weights.get(role).copied().unwrap_or(1.0)
+    }
+}
+
+fn host(address: &str) -> (&str, u16) {
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+    (host, port.parse().unwrap_or(5050))
+}
+
+/// A moment in seconds since the Unix epoch.
+pub(crate) fn seconds(at: SystemTime) -> f64 {
+    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+/// A length of time as Mesos writes it in flags.
+fn duration(ms: u64) -> String {
+    const UNITS: [(u64, &str); 5] = [
+        (7 * 86_400_000, "weeks"),
+        (86_400_000, "days"),
+        (3_600_000, "hrs"),
+        (60_000, "mins"),
+        (1_000, "secs"),
+    ];
+    match UNITS.iter().find(|(unit, _)| ms >= *unit && ms.is_multiple_of(*unit)) {
+        Some((unit, name)) => format!("{}{name}", ms / unit),
+        None => format!("{ms}ms"),
+    }
+}
+
+fn flags(config: &MasterConfig, address: &str) -> BTreeMap<&'static str, String> {
+    let (host, port) = host(address);
+    let limits = muster_registry::Limits::default();
+    let mut flags = BTreeMap::from([
+        ("agent_ping_timeout", duration(config.session.ping_ms)),
+        ("agent_reregister_timeout", duration(config.session.agent_timeout_ms)),
+        ("authenticate_agents", "false".into()),
+        ("authenticate_frameworks", "false".into()),
+        ("authenticate_http_frameworks", "false".into()),
+        ("authenticate_http_readonly", "false".into()),
+        ("authenticate_http_readwrite", "false".into()),
+        ("hostname", host.into()),
+        ("max_agent_ping_timeouts", config.session.missed_pings_max.to_string()),
+        ("max_completed_frameworks", limits.completed_frameworks.to_string()),
+        ("max_completed_tasks_per_framework", limits.completed_tasks_per_framework.to_string()),
+        ("max_operator_event_stream_subscribers", super::events::SUBSCRIBERS.to_string()),
+        ("offer_timeout", duration(config.allocator.offer_timeout_ms)),
+        ("port", port.to_string()),
+        ("quorum", (config.members.len() / 2 + 1).to_string()),
+        ("registry", "replicated_log".into()),
+        ("registry_max_agent_age", duration(limits.lost_agents_ms)),
+        ("registry_max_agent_count", limits.lost_agents.to_string()),
+        ("work_dir", config.data_dir.display().to_string()),
+    ]);
+    if host.parse::<Ipv4Addr>().is_ok() {
+        flags.insert("ip", host.into());
+    }
+    if !config.allocator.weights.is_empty() {
+        let weights = config.allocator.weights.iter().map(|(role, weight)| format!("{role}={weight}"));
+        flags.insert("weights", weights.collect::<Vec<_>>().join(","));
+    }
+    flags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_time_are_written_as_mesos_does() {
+        for (ms, text) in
+            [(15_000, "15secs"), (75_000, "75secs"), (600_000, "10mins"), (1_209_600_000, "2weeks")]
+        {
+            assert_eq!(duration(ms), text);
+        }
+        assert_eq!(duration(1_500), "1500ms");
+        assert_eq!(duration(0), "0ms");
+    }
+
+    #[test]
+    fn settings_have_the_names_of_flags() {
+        let about = About::of(&MasterConfig::default());
+        assert_eq!(about.flags["port"], "5050");
+        assert_eq!(about.flags["agent_ping_timeout"], "5secs");
+        assert_eq!(about.pid(), "master@127.0.0.1:5050");
+        assert_eq!(about.weight("web"), 1.0);
+    }
+}

@@ -1,0 +1,536 @@
+//! The operators' event stream: what changes in the registry, as it changes.
+//!
+//! The leader's loop says what each entry changed on its [`Tap`]. One task, [`Feed::run`], makes events of it, once for
+//! all subscribers; each subscriber begins with a moment of the leader and goes on with the entries after it.
+//!
+//! # Laws
+//! - A subscriber is told of every change after the moment it began with, once and in order, or its stream ends.
+//! - Nobody waits for a subscriber: one that does not read is ended.
+
+use super::parts::{Part, record};
+use super::read::{
+    Counters, body,
+    seen::{self, FrameworkSeen},
+};
+use super::{Mesos, operator_api, records};
+use crate::route::LocalRoute;
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderValue, Response, header};
+use mesos::master::{Event, event};
+use muster_model::{AgentId, FrameworkId, Index, Source, Status, TaskKey, TaskState, Uuid};
+use muster_proto::json::Codec;
+use muster_proto::task::wire_state;
+use muster_proto::{mesos, mesos_status};
+use muster_raft::Raft;
+use muster_registry::{Agent, Change, Framework, Registry, Task};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    convert::Infallible,
+    io,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, broadcast, mpsc},
+};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
+
+/// Subscribers at a time; another one ends the oldest (Mesos).
+pub(super) const SUBSCRIBERS: usize = 1_000;
+/// How often a subscriber hears that the leader lives.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Entries whose changes wait to become events, at most.
+const TAPPED: usize = 4_096;
+/// Events that wait for the slowest subscriber, at most.
+const EVENTS: usize = 8_192;
+/// Records that wait for one client to read, at most.
+const RECORDS: usize = 64;
+/// A first record that is longer, in bytes, goes out in parts.
+const FIRST_BYTES_MAX: usize = 1 << 20;
+
+/// What the leader's loop says of what is applied.
+#[derive(Debug, Clone)]
+pub(crate) enum Applied {
+    /// A term began: the registry as it is now.
+    Began(Box<Registry>),
+    /// What an entry changed.
+    Changed(Index, Arc<Vec<Change>>),
+}
+
+/// Where the leader's loop says it. It never waits.
+pub(crate) type Tap = broadcast::Sender<Applied>;
+
+/// An event, or none where some were lost: written once in each codec that a subscriber speaks.
+#[derive(Debug)]
+struct Told {
+    /// The entry that it comes from.
+    index: Index,
+    event: Option<Event>,
+    json: OnceLock<Bytes>,
+    protobuf: OnceLock<Bytes>,
+}
+
+impl Told {
+    fn record(&self, event: &Event, codec: Codec) -> Bytes {
+        let written = match codec {
+            Codec::Json => &self.json,
+            Codec::Protobuf => &self.protobuf,
+        };
+        written.get_or_init(|| record(&codec.write(event))).clone()
+    }
+}
+
+/// Makes events of changes, and hands them to subscribers.
+#[derive(Debug, Clone)]
+pub(crate) struct Feed(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    tap: Tap,
+    events: broadcast::Sender<Arc<Told>>,
+    open: Mutex<Open>,
+    counters: Counters,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    counted: u64,
+    streams: VecDeque<(u64, CancellationToken)>,
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        Self(Arc::new(Inner {
+            tap: broadcast::Sender::new(TAPPED),
+            events: broadcast::Sender::new(EVENTS),
+            open: Mutex::default(),
+            counters: Counters::default(),
+        }))
+    }
+}
+
+impl Feed {
+    /// Where the leader's loop says what is applied.
+    pub(crate) fn tap(&self) -> Tap {
+        self.0.tap.clone()
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.0.counters
+    }
+
+    pub(super) fn subscribers(&self) -> usize {
+        self.open().streams.len()
+    }
+
+    fn open(&self) -> std::sync::MutexGuard<'_, Open> {
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a subscriber, from now on.
+    fn enter(&self, stop: &CancellationToken) -> Place {
+        let cut = stop.child_token();
+        let mut open = self.open();
+        open.counted += 1;
+        let n = open.counted;
+        open.streams.push_back((n, cut.clone()));
+        if open.streams.len() > SUBSCRIBERS
+            && let Some((_, oldest)) = open.streams.pop_front()
+        {
+            oldest.cancel();
+        }
+        Place { feed: self.clone(), n, cut, events: self.0.events.subscribe() }
+    }
+
+    /// Makes events of what is applied, until the master stops.
+    pub(crate) async fn run(self, raft: Raft, stop: CancellationToken) {
+        let mut tapped = self.0.tap.subscribe();
+        let mut known = Known::default();
+        loop {
+            let applied = tokio::select! {
+                () = stop.cancelled() => return,
+                applied = tapped.recv() => applied,
+            };
+            match applied {
+                Ok(Applied::Began(registry)) => known = Known::of(&registry),
+                Ok(Applied::Changed(index, changes)) => self.changed(&mut known, index, &changes, &raft),
+                Err(broadcast::error::RecvError::Closed) => return,
+                Err(broadcast::error::RecvError::Lagged(_)) => {
+                    tracing::warn!("changes came faster than events could be made: subscribers begin anew");
+                    known = Known::of(&raft.registry());
+                    self.tell(Index(0), None);
+                }
+            }
+        }
+    }
+
+    fn changed(&self, known: &mut Known, index: Index, changes: &[Change], raft: &Raft) {
+        let is_heard = self.0.events.receiver_count() > 0;
+        for change in changes {
+            let Some(what) = known.follow(index, change) else { continue };
+            count(&self.0.counters, &what);
+            if is_heard {
+                let look = |key: &TaskKey| raft.with_registry(|it| it.task(key).map(|task| task.state));
+                if let What::FrameworkRemoved(id, _) = &what {
+                    self.tell_killed(index, &raft.registry(), id);
+                }
+                if let Some(event) = what.event(look) {
+                    self.tell(index, Some(event));
+                }
+            }
+        }
+    }
+
+    /// The tasks of a framework that is over are killed, which nobody is sent an update of.
+    fn tell_killed(&self, index: Index, registry: &Registry, id: &FrameworkId) {
+        for task in registry.tasks_of_framework(id).filter(|task| task.state == TaskState::Killed) {
+            let status = Status {
+                state: task.state,
+                source: Source::Master,
+                reason: Some(muster_model::Reason::FrameworkRemoved),
+                message: task.message.clone(),
+                wall: task.updated,
+                sealed: Default::default(),
+            };
+            let update =
+                What::Updated { task: &task.key, agent_id: &task.agent_id, uuid: None, status: &status };
+            if let Some(event) = update.event(|_| Some(task.state)) {
+                self.tell(index, Some(event));
+            }
+        }
+    }
+
+    fn tell(&self, index: Index, event: Option<Event>) {
+        let told = Told { index, event, json: OnceLock::new(), protobuf: OnceLock::new() };
+        let _ = self.0.events.send(Arc::new(told)); // nobody may be there
+    }
+}
+
+/// A subscriber's place: it is given up with this.
+struct Place {
+    feed: Feed,
+    n: u64,
+    cut: CancellationToken,
+    events: broadcast::Receiver<Arc<Told>>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.feed.open().streams.retain(|(n, _)| *n != self.n);
+    }
+}
+
+/// What operators have been told of: what of it comes again is not new.
+#[derive(Debug, Default)]
+struct Known {
+    agents: BTreeSet<AgentId>,
+    frameworks: BTreeMap<FrameworkId, Arc<Framework>>,
+}
+
+/// What a change means to operators.
+#[derive(Debug)]
+enum What<'a> {
+    TaskAdded(&'a Task),
+    Updated {
+        task: &'a TaskKey,
+        agent_id: &'a AgentId,
+        uuid: Option<Uuid>,
+        status: &'a Status,
+    },
+    AgentAdded(&'a Agent),
+    /// It came back in time: nothing is told.
+    AgentBack,
+    /// It is gone, or does not answer.
+    AgentRemoved(&'a AgentId, bool),
+    FrameworkAdded(&'a Framework),
+    FrameworkUpdated(&'a Framework),
+    FrameworkRemoved(&'a FrameworkId, Option<Arc<Framework>>),
+}
+
+impl Known {
+    fn of(registry: &Registry) -> Self {
+        let here = registry.agents().filter(|agent| records::is_here(agent));
+        let frameworks = registry.frameworks().map(|it| (it.id.clone(), Arc::new(it.clone())));
+        Self { agents: here.map(|agent| agent.id.clone()).collect(), frameworks: frameworks.collect() }
+    }
+
+    fn follow<'a>(&mut self, index: Index, change: &'a Change) -> Option<What<'a>> {
+        Some(match change {
+            // An order that is sent again is of a launch before.
+            Change::RunDue(task) if task.launch.index == index => What::TaskAdded(task),
+            Change::UpdateDue { task, agent_id, uuid, status } => {
+                What::Updated { task, agent_id, uuid: Some(*uuid), status }
+            }
+            Change::AgentAdmitted(agent) if self.agents.insert(agent.id.clone()) => What::AgentAdded(agent),
+            Change::AgentAdmitted(_) => What::AgentBack,
+            Change::AgentUnreachable(id) if self.agents.remove(id) => What::AgentRemoved(id, true),
+            Change::AgentRemoved(id) if self.agents.remove(id) => What::AgentRemoved(id, false),
+            Change::FrameworkSubscribed(it) | Change::FrameworkUpdated(it) => {
+                match self.frameworks.insert(it.id.clone(), it.clone()) {
+                    Some(_) => What::FrameworkUpdated(it),
+                    None => What::FrameworkAdded(it),
+                }
+            }
+            Change::FrameworkRemoved(id) => What::FrameworkRemoved(id, self.frameworks.remove(id)),
+            Change::RunDue(_)
+            | Change::AgentUnreachable(_)
+            | Change::AgentRemoved(_)
+            | Change::TermBegan
+            | Change::FrameworkDisconnected(..)
+            | Change::AgentDisconnected(..)
+            | Change::HeldChanged { .. }
+            | Change::KillDue(_)
+            | Change::StrayFound { .. }
+            | Change::TaskCompleted(_) => return None,
+        })
+    }
+}
+
+fn count(counters: &Counters, what: &What<'_>) {
+    counters.count(|counts| match what {
+        What::AgentAdded(_) => counts.agents_registered += 1,
+        What::AgentBack => counts.agents_reregistered += 1,
+        What::AgentRemoved(_, true) => counts.agents_unreachable += 1,
+        What::AgentRemoved(_, false) => counts.agents_removed += 1,
+        What::Updated { status, .. } => {
+            counts.updates += 1;
+            if status.state.is_terminal() {
+                *counts.ended.entry((status.state, status.source, status.reason)).or_default() += 1;
+            }
+        }
+        What::TaskAdded(_)
+        | What::FrameworkAdded(_)
+        | What::FrameworkUpdated(_)
+        | What::FrameworkRemoved(..) => {}
+    });
+}
+
+impl What<'_> {
+    /// The event; none for what there is no event of. `latest` says the newest state of a task.
+    fn event(&self, latest: impl Fn(&TaskKey) -> Option<TaskState>) -> Option<Event> {
+        let of = |kind: event::Type| Event { r#type: Some(kind.into()), ..Default::default() };
+        let framework =
+            |it: &Framework| records::framework(FrameworkSeen { framework: it, completed: None }, None);
+        Some(match self {
+            Self::TaskAdded(task) => Event {
+                task_added: Some(event::TaskAdded { task: records::task(task) }),
+                ..of(event::Type::TaskAdded)
+            },
+            Self::Updated { task, agent_id, uuid, status } => Event {
+                task_updated: Some(event::TaskUpdated {
+                    framework_id: mesos::FrameworkId { value: task.framework_id.to_string() },
+                    status: mesos_status(&task.task_id, Some(agent_id), status, uuid.as_ref()).ok()?,
+                    state: wire_state(latest(task).unwrap_or(status.state)).into(),
+                }),
+                ..of(event::Type::TaskUpdated)
+            },
+            Self::AgentAdded(agent) => Event {
+                agent_added: Some(event::AgentAdded { agent: records::agent(agent, None) }),
+                ..of(event::Type::AgentAdded)
+            },
+            Self::AgentBack => return None,
+            Self::AgentRemoved(id, _) => Event {
+                agent_removed: Some(event::AgentRemoved {
+                    agent_id: mesos::AgentId { value: id.to_string() },
+                }),
+                ..of(event::Type::AgentRemoved)
+            },
+            Self::FrameworkAdded(it) => Event {
+                framework_added: Some(event::FrameworkAdded { framework: framework(it) }),
+                ..of(event::Type::FrameworkAdded)
+            },
+            Self::FrameworkUpdated(it) => Event {
+                framework_updated: Some(event::FrameworkUpdated { framework: framework(it) }),
+                ..of(event::Type::FrameworkUpdated)
+            },
+            Self::FrameworkRemoved(id, it) => {
+                let id = mesos::FrameworkId { value: id.to_string() };
+                let framework_info = match it {
+                    Some(it) => records::framework_info(it),
+                    None => mesos::FrameworkInfo { id: Some(id), ..Default::default() },
+                };
+                Event {
+                    framework_removed: Some(event::FrameworkRemoved { framework_info }),
+                    ..of(event::Type::FrameworkRemoved)
+                }
+            }
+        })
+    }
+}
+
+/// Opens a stream of events.
+pub(super) async fn subscribe(on: &Mesos, local: Arc<LocalRoute>, codec: Codec) -> Response<Body> {
+    // Before the moment that it begins with, so that nothing falls between.
+    let place = on.feed.enter(&on.stop);
+    let seen = match super::read::seen(on, local.clone()).await {
+        Ok(seen) => seen,
+        Err(refusal) => return *refusal,
+    };
+    let Some(turn) = on.writers.turn().await else { return body::too_many() };
+    let (records, body) = mpsc::channel::<Bytes>(RECORDS);
+    tokio::spawn(serve(on.clone(), local, place, seen, turn, codec, records));
+    let body = ReceiverStream::new(body).map(Ok::<_, Infallible>);
+    let mut response = Response::new(Body::from_stream(body));
+    let kind = HeaderValue::from_static(codec.media_type());
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+/// Serves one subscriber until either side ends. It ends in order: the client subscribes anew.
+async fn serve(
+    on: Mesos,
+    local: Arc<LocalRoute>,
+    mut place: Place,
+    seen: seen::Seen,
+    turn: OwnedSemaphorePermit,
+    codec: Codec,
+    records: mpsc::Sender<Bytes>,
+) {
+    let (begun, cut) = (seen.registry.applied(), place.cut.clone());
+    let first = {
+        let (records, runtime) = (records.clone(), Handle::current());
+        tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            subscribed(&seen, codec, |bytes| body::send(&runtime, &records, bytes)).is_ok()
+        })
+    };
+    let going = async {
+        if !first.await.unwrap_or(false) {
+            return;
+        }
+        let heartbeat = Event { r#type: Some(event::Type::Heartbeat.into()), ..Default::default() };
+        let heartbeat = record(&codec.write(&heartbeat));
+        let mut beats = tokio::time::interval(HEARTBEAT);
+        beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let next = tokio::select! {
+                biased;
+                _ = beats.tick() => Some(heartbeat.clone()), // the first one at once
+                told = place.events.recv() => match told {
+                    Ok(told) => match &told.event {
+                        Some(event) if told.index > begun => Some(told.record(event, codec)),
+                        Some(_) => None, // it began with that
+                        None => return,
+                    },
+                    Err(_) => return, // it does not read as fast as things happen
+                },
+            };
+            if let Some(next) = next
+                && records.send(next).await.is_err()
+            {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = going => {}
+        () = cut.cancelled() => {}
+        () = records.closed() => {}
+        () = on.gone(&local) => {}
+    }
+}
+
+/// Writes the first record: all there is.
+fn subscribed(seen: &seen::Seen, codec: Codec, send: impl FnMut(Bytes) -> io::Result<()>) -> io::Result<()> {
+    let sorted = seen::Sorted::of(seen);
+    let kind = event::Type::Subscribed;
+    let event = [
+        Part::Enum { name: "type", number: 1, text: kind.as_str_name(), value: kind.into() },
+        Part::Message {
+            name: "subscribed",
+            number: 2,
+            parts: vec![
+                Part::Message { name: "get_state", number: 1, parts: operator_api::state(&sorted) },
+                Part::Double {
+                    name: "heartbeat_interval_seconds",
+                    number: 2,
+                    value: HEARTBEAT.as_secs_f64(),
+                },
+            ],
+        },
+    ];
+    super::parts::write_record(&event, codec, FIRST_BYTES_MAX, send)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::super::world::{framework, spec, world};
+    use super::*;
+    use muster_registry::Command;
+
+    fn none(_: &TaskKey) -> Option<TaskState> {
+        None
+    }
+
+    #[test]
+    fn what_comes_again_is_not_new() {
+        let world = world();
+        let agent = Arc::new(world.registry.agents().next().unwrap().clone());
+        let mut known = Known::default();
+        let mut told = |change: Change| known.follow(Index(1), &change).map(|what| what.event(none));
+        let kind = |told: Option<Option<Event>>| told.flatten().map(|event| event.r#type());
+        use event::Type;
+        let admitted = Change::AgentAdmitted(agent.clone());
+        assert_eq!(kind(told(admitted.clone())), Some(Type::AgentAdded));
+        assert_eq!(kind(told(admitted.clone())), None, "it is back in time");
+        assert_eq!(kind(told(Change::AgentUnreachable(agent.id.clone()))), Some(Type::AgentRemoved));
+        assert_eq!(kind(told(admitted)), Some(Type::AgentAdded), "it is back late");
+        assert_eq!(kind(told(Change::AgentRemoved(agent.id.clone()))), Some(Type::AgentRemoved));
+        assert_eq!(kind(told(Change::AgentRemoved(agent.id.clone()))), None, "it is gone already");
+    }
+
+    #[test]
+    fn a_framework_is_told_with_its_description_to_the_last() {
+        let mut world = world();
+        let mut known = Known::of(&world.registry);
+        let mut tell = |world: &mut super::super::world::World, command: Command| -> Vec<Event> {
+            let changes = world.apply(command).changes;
+            let index = Index(world.index);
+            changes.iter().filter_map(|it| known.follow(index, it)?.event(none)).collect()
+        };
+        let added = tell(&mut world, Command::Subscribe(framework("new"))).remove(0).framework_added.unwrap();
+        let id = FrameworkId::new(added.framework.framework_info.id.unwrap().value);
+        let again = muster_registry::Subscribe { framework_id: Some(id.clone()), ..framework("newer") };
+        let updated = tell(&mut world, Command::Subscribe(again)).remove(0).framework_updated.unwrap();
+        assert_eq!(updated.framework.framework_info.name, "newer");
+        let removed =
+            tell(&mut world, Command::Teardown { framework_id: id }).remove(0).framework_removed.unwrap();
+        assert_eq!((removed.framework_info.name.as_str(), removed.framework_info.hostname()), ("newer", "h"));
+    }
+
+    #[test]
+    fn an_order_that_is_sent_again_is_no_new_task() {
+        let mut world = world();
+        let launched = world.launch(vec![spec("more", None)]);
+        let mut known = Known::of(&world.registry);
+        let run = launched.iter().find(|change| matches!(change, Change::RunDue(_))).unwrap();
+        let added = known.follow(Index(world.index), run).unwrap().event(none).unwrap().task_added.unwrap();
+        assert_eq!((added.task.name.as_str(), added.task.state()), ("more", mesos::TaskState::TaskStaging));
+        assert!(known.follow(Index(world.index + 1), run).is_none());
+    }
+
+    #[test]
+    fn an_event_is_written_once_for_all() {
+        let event = Event { r#type: Some(event::Type::Heartbeat.into()), ..Default::default() };
+        let told = Told { index: Index(1), event: None, json: OnceLock::new(), protobuf: OnceLock::new() };
+        let written = told.record(&event, Codec::Json);
+        assert_eq!(&*written, b"20\n{\"type\":\"HEARTBEAT\"}");
+        assert_eq!(written.as_ptr(), told.record(&event, Codec::Json).as_ptr());
+        assert_eq!(&*told.record(&event, Codec::Protobuf), b"2\n\x08\x09");
+    }
+
+    #[test]
+    fn the_oldest_subscriber_makes_room() {
+        let (feed, stop) = (Feed::default(), CancellationToken::new());
+        let places: Vec<_> = (0..=SUBSCRIBERS).map(|_| feed.enter(&stop)).collect();
+        assert_eq!(feed.subscribers(), SUBSCRIBERS);
+        assert!(places[0].cut.is_cancelled() && !places[1].cut.is_cancelled());
+        drop(places);
+        assert_eq!(feed.subscribers(), 0);
+    }
+}

@@ -1,0 +1,82 @@
+//! Agents as the legacy answers show them, and `/slaves`.
+
+use super::super::{MESOS_VERSION, records};
+use super::resources::{Amounts, Attributes};
+use super::seen::{Sorted, offered, total};
+use super::{List, Raw};
+use muster_model::Resources;
+use muster_proto::{master_api::seconds, mesos};
+use muster_registry::Agent;
+use prost::Message;
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use std::collections::BTreeMap;
+
+/// Writes what an agent is and holds.
+pub(super) fn fields<M: SerializeMap>(agent: &Agent, of: &Sorted<'_>, map: &mut M) -> Result<(), M::Error> {
+    let info = mesos::AgentInfo::decode(&*agent.sealed).unwrap_or_default();
+    map.serialize_entry("id", agent.id.as_str())?;
+    map.serialize_entry("hostname", &*agent.info.hostname)?;
+    map.serialize_entry("port", &agent.info.port)?;
+    map.serialize_entry("attributes", &Attributes(&agent.info.attributes))?;
+    if let Some(domain) = &info.domain {
+        map.serialize_entry("domain", &Raw(domain))?;
+    }
+    map.serialize_entry("pid", &records::agent_pid(agent))?;
+    map.serialize_entry("registered_time", &seconds(agent.registered))?;
+    map.serialize_entry("resources", &Amounts(&agent.info.resources))?;
+    map.serialize_entry("used_resources", &Amounts(&of.seen.registry.held_on(&agent.id)))?;
+    map.serialize_entry("offered_resources", &Amounts(&total(&offered(of.offers_on(&agent.id)))))?;
+    // Nothing can be reserved as yet.
+    map.serialize_entry("reserved_resources", &BTreeMap::<&str, Amounts<'_>>::new())?;
+    map.serialize_entry("unreserved_resources", &Amounts(&agent.info.resources))?;
+    map.serialize_entry("active", &agent.is_connected())?;
+    map.serialize_entry("deactivated", &false)?;
+    map.serialize_entry("version", MESOS_VERSION)?;
+    let capabilities = || records::AGENT_CAPABILITIES.iter().map(|it| it.as_str_name());
+    map.serialize_entry("capabilities", &List(capabilities))
+}
+
+/// An agent, with its resources a second time as the messages they are.
+struct Full<'a>(&'a Agent, &'a Sorted<'a>);
+
+impl Serialize for Full<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(agent, of) = *self;
+        let mut map = serializer.serialize_map(None)?;
+        fields(agent, of, &mut map)?;
+        let total = records::shown_resources(&agent.info.resources);
+        let used = records::shown_by_role(&of.used_on(&agent.id));
+        let offered = records::shown_by_role(&offered(of.offers_on(&agent.id)));
+        map.serialize_entry("reserved_resources_full", &BTreeMap::<&str, Vec<&Resources>>::new())?;
+        map.serialize_entry("unreserved_resources_full", &List(|| total.iter().map(Raw)))?;
+        map.serialize_entry("used_resources_full", &List(|| used.iter().map(Raw)))?;
+        map.serialize_entry("offered_resources_full", &List(|| offered.iter().map(Raw)))?;
+        map.end()
+    }
+}
+
+/// The agents that belong to the cluster, or the one that is meant.
+pub(super) fn agents<'a>(of: &'a Sorted<'a>, only: Option<&str>) -> impl Serialize {
+    List(move || {
+        let agents = of.seen.registry.agents().filter(|agent| records::is_here(agent));
+        agents
+            .filter(move |agent| only.is_none_or(|id| agent.id.as_str() == id))
+            .map(move |agent| Full(agent, of))
+    })
+}
+
+/// `/slaves`.
+pub(super) struct Agents<'a> {
+    pub(super) of: &'a Sorted<'a>,
+    pub(super) only: Option<&'a str>,
+}
+
+impl Serialize for Agents<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("slaves", &agents(self.of, self.only))?;
+        // An agent is known with all it has, from the first term on: none is only half known.
+        map.serialize_entry("recovered_slaves", &[(); 0])?;
+        map.end()
+    }
+}

@@ -1,0 +1,184 @@
+//! Frameworks as the legacy answers show them, and `/frameworks`.
+
+use super::super::records;
+use super::resources::Amounts;
+use super::seen::{Executor, FrameworkSeen, Sorted, offered, total};
+use super::task::{self, Labels};
+use super::{List, Raw};
+use muster_model::{Offer, TaskState};
+use muster_proto::{master_api::seconds, mesos};
+use muster_registry::Task;
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use std::collections::BTreeMap;
+
+/// Writes what every answer shows of a framework.
+pub(super) fn summary<M: SerializeMap>(
+    it: FrameworkSeen<'_>,
+    info: &mesos::FrameworkInfo,
+    of: &Sorted<'_>,
+    map: &mut M,
+) -> Result<(), M::Error> {
+    let FrameworkSeen { framework, completed } = it;
+    let is_connected = completed.is_none() && framework.is_connected();
+    map.serialize_entry("id", framework.id.as_str())?;
+    map.serialize_entry("name", &*framework.info.name)?;
+    map.serialize_entry("used_resources", &Amounts(&total(&of.used(&framework.id))))?;
+    map.serialize_entry("offered_resources", &Amounts(&total(&offered(of.offers(&framework.id)))))?;
+    let capabilities = || info.capabilities.iter().filter_map(capability);
+    map.serialize_entry("capabilities", &List(capabilities))?;
+    map.serialize_entry("hostname", info.hostname())?;
+    map.serialize_entry("webui_url", info.webui_url())?;
+    map.serialize_entry("active", &is_connected)?;
+    map.serialize_entry("connected", &is_connected)?;
+    map.serialize_entry("recovered", &false)
+}
+
+fn capability(it: &mesos::framework_info::Capability) -> Option<&'static str> {
+    use mesos::framework_info::capability::Type;
+    it.r#type.and_then(|kind| Type::try_from(kind).ok()).map(|kind| kind.as_str_name())
+}
+
+/// A framework with all that is its.
+struct Full<'a>(FrameworkSeen<'a>, &'a Sorted<'a>);
+
+impl Serialize for Full<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(it, of) = *self;
+        let (framework, id) = (it.framework, &it.framework.id);
+        let info = records::framework_info(framework);
+        let mut map = serializer.serialize_map(None)?;
+        summary(it, &info, of, &mut map)?;
+        map.serialize_entry("user", &*framework.info.user)?;
+        map.serialize_entry("failover_timeout", &(framework.info.failover_timeout_ms as f64 / 1000.0))?;
+        map.serialize_entry("checkpoint", &info.checkpoint())?;
+        map.serialize_entry("registered_time", &seconds(framework.registered))?;
+        map.serialize_entry("unregistered_time", &it.completed.map_or(0.0, seconds))?;
+        if let Some(principal) = &framework.info.principal {
+            map.serialize_entry("principal", &**principal)?;
+        }
+        let resources = total(&of.used(id)).plus(&total(&offered(of.offers(id))));
+        map.serialize_entry("resources", &Amounts(&resources))?;
+        let roles = || framework.info.roles.iter().map(|role| role.as_str());
+        match framework.info.capabilities.multi_role {
+            true => map.serialize_entry("roles", &List(roles))?,
+            false => map.serialize_entry("role", roles().next().unwrap_or("*"))?,
+        }
+        let is_over = it.completed.is_some();
+        let live = || of.seen.registry.tasks_of_framework(id);
+        let shown = |task| task::Shown(task);
+        let is_unreachable = |task: &&Task| task.state == TaskState::Unreachable;
+        let tasks = || live().filter(|task| !is_over && !is_unreachable(task)).map(shown);
+        let unreachable = || live().filter(|task| !is_over && is_unreachable(task)).map(shown);
+        // Of a framework that is over nothing more is told: what is left of its tasks is being ended.
+        let left = || live().filter(|_| is_over).map(shown);
+        let completed = || of.completed(id).iter().copied().map(shown).chain(left());
+        map.serialize_entry("tasks", &List(tasks))?;
+        map.serialize_entry("unreachable_tasks", &List(unreachable))?;
+        map.serialize_entry("completed_tasks", &List(completed))?;
+        map.serialize_entry("offers", &List(|| of.offers(id).iter().map(|offer| Offered(offer))))?;
+        map.serialize_entry("executors", &List(|| of.executors(id).iter().map(Custom)))?;
+        if let Some(labels) = &info.labels {
+            map.serialize_entry("labels", &Labels(labels))?;
+        }
+        map.serialize_entry("offer_constraints", &BTreeMap::<&str, ()>::new())?;
+        map.end()
+    }
+}
+
+struct Offered<'a>(&'a Offer);
+
+impl Serialize for Offered<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("id", self.0.offer_id.as_str())?;
+        map.serialize_entry("framework_id", self.0.framework_id.as_str())?;
+        map.serialize_entry("allocation_info", &BTreeMap::from([("role", self.0.role.as_str())]))?;
+        map.serialize_entry("slave_id", self.0.agent_id.as_str())?;
+        map.serialize_entry("resources", &Amounts(&self.0.resources))?;
+        map.end()
+    }
+}
+
+struct Custom<'a>(&'a Executor<'a>);
+
+impl Serialize for Custom<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use mesos::executor_info::Type;
+        let info = records::executor_info(self.0);
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("executor_id", self.0.id().as_str())?;
+        map.serialize_entry("name", info.name())?;
+        map.serialize_entry("framework_id", self.0.framework_id.as_str())?;
+        if let Some(command) = &info.command {
+            map.serialize_entry("command", &Command(command))?;
+        }
+        map.serialize_entry("resources", &Amounts(&self.0.spec.resources))?;
+        map.serialize_entry("role", self.0.role.as_str())?;
+        if let Some(labels) = &info.labels {
+            map.serialize_entry("labels", &Labels(labels))?;
+        }
+        if let Some(kind) = info.r#type.and_then(|kind| Type::try_from(kind).ok()) {
+            map.serialize_entry("type", kind.as_str_name())?;
+        }
+        map.serialize_entry("slave_id", self.0.agent_id.as_str())?;
+        map.end()
+    }
+}
+
+struct Command<'a>(&'a mesos::CommandInfo);
+
+impl Serialize for Command<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let command = self.0;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("shell", &command.shell())?;
+        if let Some(value) = &command.value {
+            map.serialize_entry("value", value)?;
+        }
+        map.serialize_entry("argv", &command.arguments)?;
+        if let Some(environment) = &command.environment {
+            map.serialize_entry("environment", &Raw(environment))?;
+        }
+        map.serialize_entry("uris", &List(|| command.uris.iter().map(Uri)))?;
+        map.end()
+    }
+}
+
+struct Uri<'a>(&'a mesos::command_info::Uri);
+
+impl Serialize for Uri<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("value", &self.0.value)?;
+        map.serialize_entry("executable", &self.0.executable())?;
+        map.end()
+    }
+}
+
+/// Writes the frameworks that live and those that are over, or the one that is meant.
+pub(super) fn lists<M: SerializeMap>(
+    of: &Sorted<'_>,
+    only: Option<&str>,
+    map: &mut M,
+) -> Result<(), M::Error> {
+    let is_meant = |it: &FrameworkSeen<'_>| only.is_none_or(|id| it.framework.id.as_str() == id);
+    let live = || of.seen.frameworks().filter(is_meant).map(|it| Full(it, of));
+    let completed = || of.seen.completed_frameworks().filter(is_meant).map(|it| Full(it, of));
+    map.serialize_entry("frameworks", &List(live))?;
+    map.serialize_entry("completed_frameworks", &List(completed))
+}
+
+/// `/frameworks`.
+pub(super) struct Frameworks<'a> {
+    pub(super) of: &'a Sorted<'a>,
+    pub(super) only: Option<&'a str>,
+}
+
+impl Serialize for Frameworks<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        lists(self.of, self.only, &mut map)?;
+        map.serialize_entry("unregistered_frameworks", &[(); 0])?;
+        map.end()
+    }
+}

@@ -1,0 +1,252 @@
+//! `/metrics/snapshot`: numbers under Mesos' names, where they mean the same. What is counted is counted since this master
+//! started, and while it led; what is measured of the cluster is the leader's, and 0 elsewhere, as in Mesos.
+
+use super::super::{Leads, Mesos, about::About};
+use super::resources::units;
+use super::seen::InRole;
+use muster_model::{Offer, Reason, Resources, Source, TaskState};
+use muster_registry::{AgentState, Registry, Task};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// What happened while this master led.
+#[derive(Debug, Default)]
+pub(crate) struct Counters(Mutex<Counts>);
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Counts {
+    pub(crate) agents_registered: u64,
+    pub(crate) agents_reregistered: u64,
+    pub(crate) agents_removed: u64,
+    pub(crate) agents_unreachable: u64,
+    pub(crate) updates: u64,
+    /// Tasks that came to an end, by how and why.
+    pub(crate) ended: BTreeMap<(TaskState, Source, Option<Reason>), u64>,
+}
+
+impl Counters {
+    pub(crate) fn count(&self, count: impl FnOnce(&mut Counts)) {
+        count(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn now(&self) -> Counts {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What the numbers are made of.
+pub(crate) struct Gathered {
+    about: Arc<About>,
+    counts: Counts,
+    subscribers: usize,
+    is_in_cluster: bool,
+    /// What the leader has; none on others.
+    led: Option<(Registry, Vec<Offer>)>,
+}
+
+/// Gathers what there is, without asking a quorum: numbers are read when a cluster is ill, too.
+pub(crate) async fn gather(on: &Mesos) -> Gathered {
+    let led = match on.leads() {
+        Leads::Here(local) => super::look(&local).await,
+        Leads::There(_) | Leads::Nobody => None,
+    };
+    let leadership = on.raft.leadership();
+    let is_in_cluster = !matches!(*leadership.borrow(), muster_raft::Leadership::Outside { .. });
+    Gathered {
+        about: on.about.clone(),
+        counts: on.feed.counters().now(),
+        subscribers: on.feed.subscribers(),
+        is_in_cluster,
+        led,
+    }
+}
+
+/// Scalars that are measured, and whether the allocator names them, too.
+const SCALARS: [(&str, bool); 4] = [("cpus", true), ("disk", true), ("gpus", false), ("mem", true)];
+/// States in which a task is counted as it is.
+const ACTIVE: [TaskState; 5] =
+    [TaskState::Staging, TaskState::Starting, TaskState::Running, TaskState::Killing, TaskState::Unreachable];
+/// States at whose coming it is counted.
+const ENDED: [TaskState; 8] = [
+    TaskState::Finished,
+    TaskState::Failed,
+    TaskState::Killed,
+    TaskState::Error,
+    TaskState::Lost,
+    TaskState::Dropped,
+    TaskState::Gone,
+    TaskState::GoneByOperator,
+];
+/// What can become of an operation. There are no operations as yet.
+const OPERATIONS: [&str; 9] = [
+    "dropped",
+    "error",
+    "failed",
+    "finished",
+    "gone_by_operator",
+    "pending",
+    "recovering",
+    "total",
+    "unreachable",
+];
+
+/// `TASK_RUNNING` as names have it: `running`.
+fn short(state: TaskState) -> String {
+    state.name().trim_start_matches("TASK_").to_lowercase()
+}
+
+#[derive(Default)]
+struct Numbers(BTreeMap<String, f64>);
+
+impl Numbers {
+    fn put(&mut self, name: impl Into<String>, value: f64) {
+        self.0.insert(name.into(), value);
+    }
+
+    fn count(&mut self, name: impl Into<String>, value: u64) {
+        self.put(name, value as f64);
+    }
+}
+
+impl Gathered {
+    /// All numbers, by name.
+    pub(crate) fn all(&self) -> BTreeMap<String, f64> {
+        let mut all = Numbers::default();
+        all.put("master/elected", if self.led.is_some() { 1.0 } else { 0.0 });
+        all.put("master/uptime_secs", self.about.since.elapsed().as_secs_f64());
+        all.count("master/operator_event_stream_subscribers", self.subscribers as u64);
+        all.count("registrar/log/ensemble_size", self.about.masters as u64);
+        all.put("registrar/log/recovered", if self.is_in_cluster { 1.0 } else { 0.0 });
+        OPERATIONS.iter().for_each(|what| all.count(format!("master/operations/{what}"), 0));
+        self.counted(&mut all);
+        let (none, no_offers) = (Registry::new(muster_model::ClusterId::new("none"), 0), Vec::new());
+        let (registry, offers) = self.led.as_ref().map_or((&none, &no_offers), |led| (&led.0, &led.1));
+        all.count("master/outstanding_offers", offers.len() as u64);
+        agents(registry, &mut all);
+        frameworks(registry, &mut all);
+        self.resources(registry, offers, &mut all);
+        system(&mut all);
+        all.0
+    }
+
+    fn counted(&self, all: &mut Numbers) {
+        let counts = &self.counts;
+        all.count("master/slave_registrations", counts.agents_registered);
+        all.count("master/slave_reregistrations", counts.agents_reregistered);
+        all.count("master/slave_removals", counts.agents_removed);
+        all.count("master/slave_unreachable_completed", counts.agents_unreachable);
+        all.count("master/valid_status_updates", counts.updates);
+        for state in ENDED {
+            let of = counts.ended.iter().filter(|((it, ..), _)| *it == state);
+            all.count(format!("master/tasks_{}", short(state)), of.map(|(_, n)| n).sum());
+        }
+        for ((state, source, reason), n) in &counts.ended {
+            let (state, source) = (state.name().to_lowercase(), format!("{source:?}").to_lowercase());
+            let Some(reason) = reason.map(|reason| reason.name().to_lowercase()) else { continue };
+            all.count(format!("master/{state}/source_{source}/{reason}"), *n);
+        }
+    }
+
+    fn resources(&self, registry: &Registry, offers: &[Offer], all: &mut Numbers) {
+        let sum = |sum: Resources, it: &Resources| sum.plus(it);
+        let here = registry.agents().filter(|agent| agent.lost_since().is_none());
+        let total = here.map(|agent| &agent.info.resources).fold(Resources::none(), sum);
+        let (mut used, mut roles) = (Resources::none(), BTreeMap::<String, InRole>::new());
+        for holding in registry.holdings() {
+            used.add(&holding.resources);
+            if let Some((_, role)) = &holding.account {
+                roles.entry(role.to_string()).or_default().allocated.add(&holding.resources);
+            }
+        }
+        let mut taken = used.clone();
+        for offer in offers {
+            taken.add(&offer.resources);
+            roles.entry(offer.role.to_string()).or_default().offered.add(&offer.resources);
+        }
+        let share = |part: &Resources, name: &str| match total.scalar(name) {
+            0 => 0.0,
+            all => part.scalar(name) as f64 / all as f64,
+        };
+        for (name, is_allocated) in SCALARS {
+            all.put(format!("master/{name}_total"), units(total.scalar(name)));
+            all.put(format!("master/{name}_used"), units(used.scalar(name)));
+            all.put(format!("master/{name}_percent"), share(&used, name));
+            // Nothing is revocable as yet.
+            for what in ["total", "used", "percent"] {
+                all.put(format!("master/{name}_revocable_{what}"), 0.0);
+            }
+            if is_allocated {
+                let of = format!("allocator/mesos/resources/{name}");
+                all.put(format!("{of}/total"), units(total.scalar(name)));
+                all.put(format!("{of}/offered_or_allocated"), units(taken.scalar(name)));
+            }
+        }
+        for (role, it) in &roles {
+            let all_of_it = it.allocated.plus(&it.offered);
+            let dominant = SCALARS.iter().map(|(name, _)| share(&all_of_it, name)).fold(0.0, f64::max);
+            all.put(format!("allocator/mesos/roles/{role}/shares/dominant"), dominant);
+        }
+    }
+}
+
+fn agents(registry: &Registry, all: &mut Numbers) {
+    let count = |is: fn(&AgentState) -> bool| registry.agents().filter(|it| is(&it.state)).count() as u64;
+    let connected = count(|it| matches!(it, AgentState::Connected));
+    let disconnected = count(|it| matches!(it, AgentState::Disconnected(_)));
+    all.count("master/slaves_active", connected);
+    all.count("master/slaves_connected", connected);
+    all.count("master/slaves_inactive", disconnected);
+    all.count("master/slaves_disconnected", disconnected);
+    all.count("master/slaves_unreachable", count(|it| matches!(it, AgentState::Unreachable { .. })));
+}
+
+fn frameworks(registry: &Registry, all: &mut Numbers) {
+    let by_state = by_state(registry.tasks());
+    ACTIVE
+        .iter()
+        .zip(by_state)
+        .for_each(|(state, n)| all.count(format!("master/tasks_{}", short(*state)), n));
+    let (mut connected, mut disconnected) = (0, 0);
+    for framework in registry.frameworks() {
+        *if framework.is_connected() { &mut connected } else { &mut disconnected } += 1;
+        let name = utf8_percent_encode(&framework.info.name, NON_ALPHANUMERIC);
+        let of = format!("master/frameworks/{name}/{}", framework.id);
+        all.put(format!("{of}/subscribed"), if framework.is_connected() { 1.0 } else { 0.0 });
+        let by_state = self::by_state(registry.tasks_of_framework(&framework.id));
+        for (state, n) in ACTIVE.iter().zip(by_state) {
+            all.count(format!("{of}/tasks/active/{}", state.name().to_lowercase()), n);
+        }
+    }
+    all.count("master/frameworks_active", connected);
+    all.count("master/frameworks_connected", connected);
+    all.count("master/frameworks_inactive", disconnected);
+    all.count("master/frameworks_disconnected", disconnected);
+}
+
+fn by_state<'a>(tasks: impl Iterator<Item = &'a Task>) -> [u64; ACTIVE.len()] {
+    let mut counts = [0; ACTIVE.len()];
+    for task in tasks {
+        if let Some(at) = ACTIVE.iter().position(|state| *state == task.state) {
+            counts[at] += 1;
+        }
+    }
+    counts
+}
+
+/// The machine that this master runs on.
+fn system(all: &mut Numbers) {
+    let it = rustix::system::sysinfo();
+    // A load is a fraction of 65,536.
+    let load = |at: usize| it.loads.get(at).map_or(0.0, |load| *load as f64 / 65_536.0);
+    all.put("system/load_1min", load(0));
+    all.put("system/load_5min", load(1));
+    all.put("system/load_15min", load(2));
+    let unit = f64::from(it.mem_unit.max(1));
+    all.put("system/mem_total_bytes", it.totalram as f64 * unit);
+    all.put("system/mem_free_bytes", it.freeram as f64 * unit);
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    all.count("system/cpus_total", cpus as u64);
+}

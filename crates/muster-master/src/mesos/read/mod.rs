@@ -1,0 +1,275 @@
+//! The legacy endpoints that tools read: plain GETs with JSON of their own shapes.
+//!
+//! Every answer is a function of one moment of the leader ([`seen`]), written piece by piece while the client reads
+//! ([`body`]): none is whole in memory, and none is made under the registry's lock.
+//!
+//! # Laws
+//! - What a leader answers holds all that was acknowledged before it was asked.
+//! - Keys come in the order in which Mesos sends them; doubles have a fraction.
+
+mod agent;
+pub(crate) mod body;
+mod framework;
+mod metrics;
+mod resources;
+mod role;
+pub(crate) mod seen;
+mod state;
+mod task;
+#[cfg(test)]
+mod tests;
+
+pub(super) use metrics::{Counters, gather};
+
+use super::Mesos;
+use super::answer::{bad, nobody_leads, plain};
+use crate::route::{LocalRoute, ToLeader};
+use axum::body::Body;
+use body::Wrapped;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header, request::Parts};
+use muster_model::{CallOutcome, Offer};
+use muster_proto::json::{Codec, Mesos as Message};
+use muster_registry::Registry;
+use seen::{Seen, Sorted};
+use serde::{Serialize, Serializer};
+use std::{collections::BTreeMap, io, sync::Arc};
+use tokio::sync::oneshot;
+
+/// An endpoint that is read. These are answered by every master.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Here {
+    Version,
+    Flags,
+    Metrics,
+}
+
+/// These by the one that leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OfLeader {
+    State,
+    StateSummary,
+    Agents,
+    Frameworks,
+    Tasks,
+    Roles,
+    Quota,
+    Weights,
+    MaintenanceSchedule,
+    MaintenanceStatus,
+}
+
+/// A list that is made while it is written.
+pub(crate) struct List<F>(pub(crate) F);
+
+impl<F: Fn() -> I, I: Iterator<Item: Serialize>> Serialize for List<F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq((self.0)())
+    }
+}
+
+/// A message in Mesos' JSON, within an answer of another shape.
+struct Raw<'a, M>(&'a M);
+
+impl<M: Message> Serialize for Raw<'_, M> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = String::from_utf8(Codec::Json.write(self.0).into()).map_err(serde::ser::Error::custom)?;
+        let raw = serde_json::value::RawValue::from_string(text).map_err(serde::ser::Error::custom)?;
+        raw.serialize(serializer)
+    }
+}
+
+/// What stands behind the path, or in a form.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Query(BTreeMap<String, String>);
+
+impl Query {
+    /// Reads `name=value&name=value`. Of a name that comes twice, the last one counts (Mesos).
+    pub(super) fn parse(text: &str) -> Self {
+        let plain = |text: &str| {
+            let spaces = text.replace('+', " ");
+            percent_encoding::percent_decode_str(&spaces).decode_utf8_lossy().into_owned()
+        };
+        let pairs = text.split('&').filter(|pair| !pair.is_empty());
+        let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        Self(pairs.map(|(name, value)| (plain(name), plain(value))).collect())
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+}
+
+/// How a client wants its answer told.
+fn wrapped(headers: &HeaderMap, query: &Query) -> Result<Wrapped, Box<Response<Body>>> {
+    let jsonp = query.get("jsonp").map(str::to_owned);
+    // What is called becomes a part of a script.
+    let is_name = |name: &String| {
+        !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_$.[]".contains(c))
+    };
+    if jsonp.as_ref().is_some_and(|name| !is_name(name)) {
+        return Err(Box::new(bad("'jsonp' is not the name of a function")));
+    }
+    Ok(Wrapped { gzip: takes_gzip(headers), jsonp })
+}
+
+/// Whether the client can unpack an answer.
+pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|coding| {
+        let (name, q) = coding.split_once(';').unwrap_or((coding, ""));
+        let q = q.trim().strip_prefix("q=").and_then(|q| q.trim().parse::<f64>().ok());
+        name.trim().eq_ignore_ascii_case("gzip") && q != Some(0.0)
+    })
+}
+
+/// Answers what every master knows.
+pub(super) async fn here(on: &Mesos, what: Here, head: Parts) -> Response<Body> {
+    match asked(&head) {
+        Err(refusal) => *refusal,
+        Ok((_, wrapped)) => match what {
+            Here::Version => written(on, wrapped, |out| json(out, &state::Version)).await,
+            Here::Flags => {
+                let about = on.about.clone();
+                written(on, wrapped, move |out| json(out, &state::Flags(&about.flags))).await
+            }
+            Here::Metrics => {
+                let gathered = metrics::gather(on).await;
+                written(on, wrapped, move |out| json(out, &gathered.all())).await
+            }
+        },
+    }
+}
+
+/// Answers what the leader knows.
+pub(super) async fn of_leader(
+    on: &Mesos,
+    local: Arc<LocalRoute>,
+    what: OfLeader,
+    head: Parts,
+) -> Response<Body> {
+    if let (OfLeader::Quota | OfLeader::Weights | OfLeader::MaintenanceSchedule, true) =
+        (what, matches!(head.method, Method::POST | Method::PUT | Method::DELETE))
+    {
+        return not_yet("Quotas, weights and maintenance schedules cannot be set over HTTP");
+    }
+    let (query, wrapped) = match asked(&head) {
+        Ok(asked) => asked,
+        Err(refusal) => return *refusal,
+    };
+    let seen = match seen(on, local).await {
+        Ok(seen) => seen,
+        Err(refusal) => return *refusal,
+    };
+    written(on, wrapped, move |out| answer(out, what, &query, &seen)).await
+}
+
+/// Writes what is asked, from one moment.
+fn answer(out: &mut dyn io::Write, what: OfLeader, query: &Query, seen: &Seen) -> io::Result<()> {
+    let of = || Sorted::of(seen);
+    match what {
+        OfLeader::State => json(out, &state::State(&of())),
+        OfLeader::StateSummary => json(out, &state::Summary(&of())),
+        OfLeader::Agents => json(out, &agent::Agents { of: &of(), only: query.get("slave_id") }),
+        OfLeader::Frameworks => {
+            json(out, &framework::Frameworks { of: &of(), only: query.get("framework_id") })
+        }
+        OfLeader::Tasks => json(out, &task::Tasks(seen, &task::Asked::of(query))),
+        OfLeader::Roles => json(out, &role::Roles(&of())),
+        OfLeader::Weights => json(out, &role::Weights(&seen.about.weights)),
+        // There is none of it as yet.
+        OfLeader::Quota | OfLeader::MaintenanceSchedule | OfLeader::MaintenanceStatus => out.write_all(b"{}"),
+    }
+}
+
+fn json(out: &mut dyn io::Write, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(out, value).map_err(io::Error::from)
+}
+
+async fn written<W>(on: &Mesos, wrapped: Wrapped, write: W) -> Response<Body>
+where
+    W: FnOnce(&mut dyn io::Write) -> io::Result<()> + Send + 'static,
+{
+    on.writers.answer("application/json", wrapped, write).await
+}
+
+/// Checks the method, and reads what stands behind the path.
+fn asked(head: &Parts) -> Result<(Query, Wrapped), Box<Response<Body>>> {
+    if !matches!(head.method, Method::GET | Method::HEAD) {
+        return Err(Box::new(super::answer::only(&[Method::GET, Method::HEAD], &head.method)));
+    }
+    let query = Query::parse(head.uri.query().unwrap_or_default());
+    let wrapped = wrapped(&head.headers, &query)?;
+    Ok((query, wrapped))
+}
+
+/// One moment of the leader, which has all that was acknowledged before.
+pub(super) async fn seen(on: &Mesos, local: Arc<LocalRoute>) -> Result<Seen, Box<Response<Body>>> {
+    // A quorum says that this one leads; what it looks at then is no older.
+    let looked = async {
+        on.raft.read().await.ok()?;
+        look(&local).await
+    };
+    let looked = tokio::select! {
+        looked = looked => looked,
+        () = on.gone(&local) => None,
+    };
+    let (registry, offers) = looked.ok_or_else(|| Box::new(nobody_leads()))?;
+    Ok(Seen { registry, offers, about: on.about.clone(), local })
+}
+
+/// The registry and the offers that stand, of one moment; none when the leadership ended.
+async fn look(local: &LocalRoute) -> Option<(Registry, Vec<Offer>)> {
+    let (answer, looked) = oneshot::channel();
+    local.inputs.send(ToLeader::Look(answer)).await.ok()?;
+    looked.await.ok()
+}
+
+/// What is not built is said so.
+pub(super) fn not_yet(what: &str) -> Response<Body> {
+    plain(StatusCode::NOT_IMPLEMENTED, format!("{what}: muster does not support this yet"))
+}
+
+/// `POST /teardown`, with the framework's id in a form.
+pub(super) async fn teardown(on: &Mesos, local: Arc<LocalRoute>, request: Request<Body>) -> Response<Body> {
+    if request.method() != Method::POST {
+        return super::answer::only(&[Method::POST], request.method());
+    }
+    let (head, body) = request.into_parts();
+    let body = match super::request::body(&head.headers, body).await {
+        Ok(body) => body,
+        Err(refusal) => return *refusal,
+    };
+    let form = Query::parse(&String::from_utf8_lossy(&body));
+    match form.get("frameworkId") {
+        None => bad("Missing 'frameworkId' query parameter in the request body"),
+        Some(id) => super::operator_api::teardown(on, &local, id).await,
+    }
+}
+
+/// Puts an operator's wish in the log, and waits for what became of it.
+pub(super) async fn ask(
+    on: &Mesos,
+    local: &LocalRoute,
+    call: muster_leader::OperatorCall,
+    refused: impl FnOnce(String) -> Response<Body>,
+) -> Response<Body> {
+    let lost = || {
+        let text = "Leadership ended before the outcome was known: look whether it is done";
+        plain(StatusCode::SERVICE_UNAVAILABLE, text)
+    };
+    let (answer, outcome) = oneshot::channel();
+    if local.inputs.send(ToLeader::Operator(call, answer)).await.is_err() {
+        return lost();
+    }
+    let outcome = tokio::select! {
+        biased;
+        outcome = outcome => outcome,
+        () = on.gone(local) => return lost(),
+    };
+    match outcome {
+        Ok(CallOutcome::Done | CallOutcome::Accepted(_)) => plain(StatusCode::OK, ""),
+        Ok(CallOutcome::Refused(why)) => refused(why),
+        Ok(CallOutcome::Busy) => plain(StatusCode::SERVICE_UNAVAILABLE, "The leader is busy: try again"),
+        Ok(CallOutcome::Unknown) | Err(_) => lost(),
+    }
+}

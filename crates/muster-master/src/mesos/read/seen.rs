@@ -1,0 +1,187 @@
+//! What the answers are made of: the registry as it was at one moment, and what its leader held then.
+
+use super::super::about::About;
+use crate::route::LocalRoute;
+use muster_model::{AgentId, ExecutorId, FrameworkId, Offer, Resources, Role, task::ExecutorSpec};
+use muster_registry::{Framework, Registry, Task};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+/// One moment of the leader.
+pub(crate) struct Seen {
+    /// What is committed.
+    pub(crate) registry: Registry,
+    /// What is offered.
+    pub(crate) offers: Vec<Offer>,
+    /// This master.
+    pub(crate) about: Arc<About>,
+    /// Its leadership.
+    pub(crate) local: Arc<LocalRoute>,
+}
+
+/// A custom executor that holds resources.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Executor<'a> {
+    pub(crate) agent_id: &'a AgentId,
+    pub(crate) framework_id: &'a FrameworkId,
+    pub(crate) role: &'a Role,
+    pub(crate) spec: &'a ExecutorSpec,
+}
+
+impl Executor<'_> {
+    pub(crate) fn id(&self) -> &ExecutorId {
+        &self.spec.executor_id
+    }
+}
+
+/// A moment, sorted by what is asked for: made once for each answer.
+pub(crate) struct Sorted<'a> {
+    pub(crate) seen: &'a Seen,
+    completed: HashMap<&'a FrameworkId, Vec<&'a Task>>,
+    executors: HashMap<&'a FrameworkId, Vec<Executor<'a>>>,
+    executors_on: HashMap<&'a AgentId, Vec<Executor<'a>>>,
+    offers: HashMap<&'a FrameworkId, Vec<&'a Offer>>,
+    offers_on: HashMap<&'a AgentId, Vec<&'a Offer>>,
+}
+
+/// Resources by the role on whose account they are held; none for processes that no task stands for.
+pub(crate) type ByRole<'a> = BTreeMap<Option<&'a Role>, Resources>;
+
+impl<'a> Sorted<'a> {
+    pub(crate) fn of(seen: &'a Seen) -> Self {
+        let mut sorted = Self {
+            seen,
+            completed: HashMap::new(),
+            executors: HashMap::new(),
+            executors_on: HashMap::new(),
+            offers: HashMap::new(),
+            offers_on: HashMap::new(),
+        };
+        for task in seen.registry.completed_tasks() {
+            sorted.completed.entry(&task.key.framework_id).or_default().push(task);
+        }
+        // They come newest first, and are shown oldest first.
+        sorted.completed.values_mut().for_each(|tasks| tasks.reverse());
+        for (agent_id, framework_id, role, spec) in seen.registry.executors() {
+            let executor = Executor { agent_id, framework_id, role, spec };
+            sorted.executors.entry(framework_id).or_default().push(executor);
+            sorted.executors_on.entry(agent_id).or_default().push(executor);
+        }
+        for offer in &seen.offers {
+            sorted.offers.entry(&offer.framework_id).or_default().push(offer);
+            sorted.offers_on.entry(&offer.agent_id).or_default().push(offer);
+        }
+        sorted
+    }
+
+    /// Tasks of a framework that are over, oldest first.
+    pub(crate) fn completed(&self, id: &FrameworkId) -> &[&'a Task] {
+        self.completed.get(id).map_or(&[], Vec::as_slice)
+    }
+    /// All executors.
+    pub(crate) fn all_executors(&self) -> impl Iterator<Item = Executor<'a>> {
+        let seen: &'a Seen = self.seen;
+        let all = seen.registry.executors();
+        all.map(|(agent_id, framework_id, role, spec)| Executor { agent_id, framework_id, role, spec })
+    }
+    pub(crate) fn executors(&self, id: &FrameworkId) -> &[Executor<'a>] {
+        self.executors.get(id).map_or(&[], Vec::as_slice)
+    }
+    pub(crate) fn offers(&self, id: &FrameworkId) -> &[&'a Offer] {
+        self.offers.get(id).map_or(&[], Vec::as_slice)
+    }
+    pub(crate) fn offers_on(&self, id: &AgentId) -> &[&'a Offer] {
+        self.offers_on.get(id).map_or(&[], Vec::as_slice)
+    }
+
+    /// What a framework's tasks and executors hold, by role.
+    pub(crate) fn used(&self, id: &'a FrameworkId) -> ByRole<'a> {
+        let tasks = self.seen.registry.tasks_of_framework(id).filter(|task| task.held);
+        let executors = self.executors(id).iter().map(|it| (Some(it.role), &it.spec.resources));
+        sums(tasks.map(|task| (Some(&task.role), &task.resources)).chain(executors))
+    }
+
+    /// What is held on an agent, by role.
+    pub(crate) fn used_on(&self, id: &'a AgentId) -> ByRole<'a> {
+        let registry = &self.seen.registry;
+        let tasks = registry.tasks_of_agent(id).filter(|task| task.held);
+        let executors = self.executors_on.get(id).into_iter().flatten();
+        let strays = registry.agent(id).into_iter().flat_map(|agent| agent.strays.values());
+        sums(
+            tasks
+                .map(|task| (Some(&task.role), &task.resources))
+                .chain(executors.map(|it| (Some(it.role), &it.spec.resources)))
+                .chain(strays.map(|stray| (None, &stray.resources))),
+        )
+    }
+
+    /// All roles that frameworks are in or hold resources in, or that have a weight.
+    pub(crate) fn roles(&self) -> BTreeMap<String, InRole> {
+        let mut roles: BTreeMap<String, InRole> = BTreeMap::new();
+        for role in self.seen.about.weights.keys() {
+            roles.entry(role.clone()).or_default();
+        }
+        for framework in self.seen.registry.frameworks() {
+            for role in &framework.info.roles {
+                roles.entry(role.to_string()).or_default().frameworks.push(framework.id.clone());
+            }
+        }
+        for holding in self.seen.registry.holdings() {
+            let Some((_, role)) = &holding.account else { continue };
+            roles.entry(role.to_string()).or_default().allocated.add(&holding.resources);
+        }
+        for offer in &self.seen.offers {
+            roles.entry(offer.role.to_string()).or_default().offered.add(&offer.resources);
+        }
+        roles
+    }
+}
+
+/// What is in a role.
+#[derive(Debug, Default)]
+pub(crate) struct InRole {
+    pub(crate) frameworks: Vec<FrameworkId>,
+    pub(crate) allocated: Resources,
+    pub(crate) offered: Resources,
+}
+
+fn sums<'a>(held: impl Iterator<Item = (Option<&'a Role>, &'a Resources)>) -> ByRole<'a> {
+    let mut sums = ByRole::new();
+    for (role, resources) in held {
+        sums.entry(role).or_default().add(resources);
+    }
+    sums
+}
+
+/// Offered resources by role.
+pub(crate) fn offered<'a>(offers: &[&'a Offer]) -> ByRole<'a> {
+    sums(offers.iter().map(|offer| (Some(&offer.role), &offer.resources)))
+}
+
+/// All of it together.
+pub(crate) fn total(by_role: &ByRole<'_>) -> Resources {
+    by_role.values().fold(Resources::none(), |sum, it| sum.plus(it))
+}
+
+/// A framework, and whether it is over and since when.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FrameworkSeen<'a> {
+    pub(crate) framework: &'a Framework,
+    pub(crate) completed: Option<muster_model::WallTime>,
+}
+
+impl Seen {
+    /// Frameworks that live, by id.
+    pub(crate) fn frameworks(&self) -> impl Iterator<Item = FrameworkSeen<'_>> {
+        self.registry.frameworks().map(|framework| FrameworkSeen { framework, completed: None })
+    }
+
+    /// Frameworks that are over, oldest first.
+    pub(crate) fn completed_frameworks(&self) -> impl Iterator<Item = FrameworkSeen<'_>> {
+        let mut all: Vec<_> = self.registry.completed_frameworks().collect();
+        all.reverse();
+        all.into_iter().map(|it| FrameworkSeen { framework: &it.framework, completed: Some(it.completed) })
+    }
+}

@@ -1,0 +1,193 @@
+//! `/state` and `/state-summary`.
+
+use super::super::{MESOS_VERSION, about::seconds, records};
+use super::seen::{FrameworkSeen, Sorted};
+use super::{List, agent, framework};
+use muster_model::{AgentId, FrameworkId, TaskState};
+use muster_registry::{Agent, AgentState};
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// `/state`.
+pub(super) struct State<'a>(pub(super) &'a Sorted<'a>);
+
+impl Serialize for State<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (of, seen) = (self.0, self.0.seen);
+        let about = &seen.about;
+        let (host, port) = about.host();
+        let count = |is: fn(&AgentState) -> bool| {
+            seen.registry.agents().filter(|agent| is(&agent.state)).count() as f64
+        };
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("version", MESOS_VERSION)?;
+        build(&mut map)?;
+        map.serialize_entry("start_time", &seconds(about.started))?;
+        map.serialize_entry("elected_time", &seconds(seen.local.since))?;
+        map.serialize_entry("id", seen.registry.cluster_id().as_str())?;
+        map.serialize_entry("pid", &about.pid())?;
+        map.serialize_entry("hostname", host)?;
+        map.serialize_entry("capabilities", &["AGENT_UPDATE"])?;
+        map.serialize_entry("activated_slaves", &count(|it| matches!(it, AgentState::Connected)))?;
+        map.serialize_entry("deactivated_slaves", &count(|it| matches!(it, AgentState::Disconnected(_))))?;
+        map.serialize_entry("unreachable_slaves", &count(|it| matches!(it, AgentState::Unreachable { .. })))?;
+        map.serialize_entry("leader", &about.pid())?;
+        let leader =
+            LeaderInfo { id: seen.registry.cluster_id().as_str(), pid: about.pid(), port, hostname: host };
+        map.serialize_entry("leader_info", &leader)?;
+        map.serialize_entry("cluster", seen.registry.cluster_id().as_str())?;
+        map.serialize_entry("flags", &about.flags)?;
+        map.serialize_entry("slaves", &agent::agents(of, None))?;
+        map.serialize_entry("recovered_slaves", &[(); 0])?;
+        framework::lists(of, None, &mut map)?;
+        map.serialize_entry("orphan_tasks", &[(); 0])?;
+        map.serialize_entry("unregistered_frameworks", &[(); 0])?;
+        map.end()
+    }
+}
+
+/// When and by whom it was built is not kept: builds of one source are alike.
+fn build<M: SerializeMap>(map: &mut M) -> Result<(), M::Error> {
+    map.serialize_entry("build_date", "1970-01-01 00:00:00")?;
+    map.serialize_entry("build_time", &0.0)?;
+    map.serialize_entry("build_user", "muster")
+}
+
+/// `/version`.
+pub(super) struct Version;
+
+impl Serialize for Version {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        build(&mut map)?;
+        map.serialize_entry("muster", env!("CARGO_PKG_VERSION"))?;
+        map.serialize_entry("version", MESOS_VERSION)?;
+        map.end()
+    }
+}
+
+#[derive(Serialize)]
+struct LeaderInfo<'a> {
+    id: &'a str,
+    pid: String,
+    port: u16,
+    hostname: &'a str,
+}
+
+/// The states that are counted, in Mesos' order.
+const COUNTED: [&str; 10] = [
+    "TASK_STAGING",
+    "TASK_STARTING",
+    "TASK_RUNNING",
+    "TASK_KILLING",
+    "TASK_FINISHED",
+    "TASK_KILLED",
+    "TASK_FAILED",
+    "TASK_LOST",
+    "TASK_ERROR",
+    "TASK_UNREACHABLE",
+];
+
+/// Tasks by state.
+#[derive(Default)]
+struct Tasks<'a> {
+    counts: [u64; COUNTED.len()],
+    agents: BTreeSet<&'a AgentId>,
+    frameworks: BTreeSet<&'a FrameworkId>,
+}
+
+impl Tasks<'_> {
+    fn count(&mut self, state: TaskState) {
+        // The four ways of being lost for ever have no counter of their own there.
+        let counted = COUNTED.iter().position(|name| *name == state.name());
+        let counted =
+            counted.or_else(|| COUNTED.iter().position(|name| *name == state.for_partition_unaware().name()));
+        if let Some(count) = counted.and_then(|at| self.counts.get_mut(at)) {
+            *count += 1;
+        }
+    }
+
+    fn fields<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        COUNTED.iter().zip(self.counts).try_for_each(|(name, count)| map.serialize_entry(name, &count))
+    }
+}
+
+/// `/state-summary`.
+pub(super) struct Summary<'a>(pub(super) &'a Sorted<'a>);
+
+impl Serialize for Summary<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (of, seen) = (self.0, self.0.seen);
+        let (mut on, mut by) = (HashMap::<_, Tasks<'_>>::new(), HashMap::<_, Tasks<'_>>::new());
+        for task in seen.registry.tasks().chain(seen.registry.completed_tasks()) {
+            let on = on.entry(&task.agent_id).or_default();
+            on.count(task.state);
+            on.frameworks.insert(&task.key.framework_id);
+            let by = by.entry(&task.key.framework_id).or_default();
+            by.count(task.state);
+            by.agents.insert(&task.agent_id);
+        }
+        let none = Tasks::default();
+        let agents = || {
+            let here = seen.registry.agents().filter(|agent| records::is_here(agent));
+            here.map(|agent| AgentSummary { agent, of, tasks: on.get(&agent.id).unwrap_or(&none) })
+        };
+        let frameworks = || {
+            seen.frameworks().map(|it| FrameworkSummary {
+                it,
+                of,
+                tasks: by.get(&it.framework.id).unwrap_or(&none),
+            })
+        };
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("hostname", seen.about.host().0)?;
+        map.serialize_entry("cluster", seen.registry.cluster_id().as_str())?;
+        map.serialize_entry("slaves", &List(agents))?;
+        map.serialize_entry("frameworks", &List(frameworks))?;
+        map.end()
+    }
+}
+
+struct AgentSummary<'a> {
+    agent: &'a Agent,
+    of: &'a Sorted<'a>,
+    tasks: &'a Tasks<'a>,
+}
+
+impl Serialize for AgentSummary<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        agent::fields(self.agent, self.of, &mut map)?;
+        self.tasks.fields(&mut map)?;
+        map.serialize_entry("framework_ids", &List(|| self.tasks.frameworks.iter().map(|id| id.as_str())))?;
+        map.end()
+    }
+}
+
+struct FrameworkSummary<'a> {
+    it: FrameworkSeen<'a>,
+    of: &'a Sorted<'a>,
+    tasks: &'a Tasks<'a>,
+}
+
+impl Serialize for FrameworkSummary<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let info = records::framework_info(self.it.framework);
+        let mut map = serializer.serialize_map(None)?;
+        framework::summary(self.it, &info, self.of, &mut map)?;
+        self.tasks.fields(&mut map)?;
+        map.serialize_entry("slave_ids", &List(|| self.tasks.agents.iter().map(|id| id.as_str())))?;
+        map.end()
+    }
+}
+
+/// `/flags`.
+pub(super) struct Flags<'a>(pub(super) &'a BTreeMap<&'static str, String>);
+
+impl Serialize for Flags<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("flags", self.0)?;
+        map.end()
+    }
+}

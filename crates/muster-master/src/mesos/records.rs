@@ -1,0 +1,247 @@
+//! The registry's records as messages of the operator API.
+
+use super::about::seconds;
+use super::read::seen::{ByRole, Executor, FrameworkSeen, Seen, Sorted, offered};
+use super::{MESOS_VERSION, about::About};
+use mesos::master::response::{get_agents, get_executors, get_frameworks};
+use muster_model::{Offer, Resources, Role, TaskState, event::OfferWithAgent};
+use muster_proto::master_api::{self, time};
+use muster_proto::scheduler_api::{self, Shown};
+use muster_proto::task::wire_state;
+use muster_proto::{mesos, mesos_status, wire_resources};
+use muster_registry::{Agent, Framework, Registry, Task};
+use prost::Message;
+
+/// What agents of muster can do of what agents of Mesos can.
+pub(super) const AGENT_CAPABILITIES: [mesos::agent_info::capability::Type; 2] =
+    [mesos::agent_info::capability::Type::MultiRole, mesos::agent_info::capability::Type::HierarchicalRole];
+
+/// Where an agent listens, as Mesos names its process.
+pub(super) fn agent_pid(agent: &Agent) -> String {
+    let ip = muster_proto::agent::ip(&agent.sealed, &agent.info.hostname);
+    let host = ip.map_or_else(|| agent.info.hostname.to_string(), |ip| ip.to_string());
+    format!("slave(1)@{host}:{}", agent.info.port)
+}
+
+/// An agent's whole description.
+pub(super) fn agent_info(agent: &Agent) -> mesos::AgentInfo {
+    let info = mesos::AgentInfo::decode(&*agent.sealed).unwrap_or_default();
+    mesos::AgentInfo {
+        id: Some(mesos::AgentId { value: agent.id.to_string() }),
+        hostname: agent.info.hostname.to_string(),
+        port: Some(agent.info.port.into()),
+        ..info
+    }
+}
+
+/// A framework's whole description.
+pub(super) fn framework_info(framework: &Framework) -> mesos::FrameworkInfo {
+    let info = mesos::FrameworkInfo::decode(&*framework.info.sealed).unwrap_or_default();
+    mesos::FrameworkInfo {
+        id: Some(mesos::FrameworkId { value: framework.id.to_string() }),
+        user: framework.info.user.to_string(),
+        name: framework.info.name.to_string(),
+        ..info
+    }
+}
+
+/// Resources as they are shown to operators: with the role that they are reserved for, which is none as yet.
+#[allow(deprecated)]
+pub(super) fn shown_resources(resources: &Resources) -> Vec<mesos::Resource> {
+    let mut list = wire_resources(resources);
+    list.iter_mut().for_each(|resource| resource.role = Some("*".into()));
+    list
+}
+
+/// The same, with the roles on whose account they are held.
+pub(super) fn shown_by_role(by_role: &ByRole<'_>) -> Vec<mesos::Resource> {
+    let shown = by_role.iter().flat_map(|(role, resources)| {
+        let mut list = shown_resources(resources);
+        list.iter_mut().for_each(|resource| resource.allocation_info = role.map(allocation));
+        list
+    });
+    shown.collect()
+}
+
+fn allocation(role: &Role) -> mesos::resource::AllocationInfo {
+    mesos::resource::AllocationInfo { role: Some(role.to_string()) }
+}
+
+/// An agent, with what of it is held and offered.
+pub(super) fn agent(agent: &Agent, of: Option<&Sorted<'_>>) -> get_agents::Agent {
+    let (allocated, offered) = match of {
+        Some(of) => (shown_by_role(&of.used_on(&agent.id)), shown_by_role(&offered(of.offers_on(&agent.id)))),
+        None => Default::default(),
+    };
+    let capability =
+        |it: mesos::agent_info::capability::Type| mesos::agent_info::Capability { r#type: Some(it.into()) };
+    get_agents::Agent {
+        agent_info: agent_info(agent),
+        active: agent.is_connected(),
+        deactivated: Some(false),
+        version: MESOS_VERSION.into(),
+        pid: Some(agent_pid(agent)),
+        registered_time: Some(time(agent.registered)),
+        total_resources: shown_resources(&agent.info.resources),
+        allocated_resources: allocated,
+        offered_resources: offered,
+        capabilities: AGENT_CAPABILITIES.map(capability).into(),
+        ..Default::default()
+    }
+}
+
+/// A framework, with what it holds and is offered where `of` says so.
+pub(super) fn framework(it: FrameworkSeen<'_>, of: Option<&Sorted<'_>>) -> get_frameworks::Framework {
+    let FrameworkSeen { framework, completed } = it;
+    let is_connected = completed.is_none() && framework.is_connected();
+    let mut shown = get_frameworks::Framework {
+        framework_info: framework_info(framework),
+        active: is_connected,
+        connected: is_connected,
+        recovered: false,
+        registered_time: Some(time(framework.registered)),
+        unregistered_time: completed.map(time),
+        ..Default::default()
+    };
+    if let Some(of) = of {
+        let how = Shown::to(&shown.framework_info);
+        let offers = of.offers(&framework.id);
+        shown.offers = offers.iter().filter_map(|it| offer(it, &of.seen.registry, how)).collect();
+        shown.offered_resources = shown_by_role(&offered(offers));
+        shown.allocated_resources = shown_by_role(&of.used(&framework.id));
+    }
+    shown
+}
+
+/// An offer as its framework was sent it; none when its agent is not known any more.
+fn offer(it: &Offer, registry: &Registry, how: Shown) -> Option<mesos::Offer> {
+    let agent = registry.agent(&it.agent_id)?;
+    let with_agent = OfferWithAgent {
+        offer: it.clone(),
+        hostname: agent.info.hostname.clone(),
+        port: agent.info.port,
+        agent: agent.sealed.clone(),
+    };
+    Some(scheduler_api::offer(&with_agent, how))
+}
+
+/// An executor.
+pub(super) fn executor(it: &Executor<'_>) -> get_executors::Executor {
+    get_executors::Executor {
+        executor_info: executor_info(it),
+        agent_id: mesos::AgentId { value: it.agent_id.to_string() },
+    }
+}
+
+/// An executor's whole description.
+pub(super) fn executor_info(it: &Executor<'_>) -> mesos::ExecutorInfo {
+    let info = mesos::ExecutorInfo::decode(&*it.spec.sealed).unwrap_or_default();
+    mesos::ExecutorInfo {
+        framework_id: Some(mesos::FrameworkId { value: it.framework_id.to_string() }),
+        executor_id: mesos::ExecutorId { value: it.id().to_string() },
+        ..info
+    }
+}
+
+/// The statuses that the registry has of a task: those that wait for an acknowledgement, and the state that it came to.
+pub(super) fn statuses(task: &Task) -> Vec<mesos::TaskStatus> {
+    let waiting = task.updates.iter().filter_map(|update| {
+        mesos_status(&task.key.task_id, Some(&task.agent_id), &update.status, Some(&update.uuid)).ok()
+    });
+    let mut statuses: Vec<_> = waiting.collect();
+    let state: i32 = wire_state(task.state).into();
+    let is_heard = task.state != TaskState::Staging;
+    if is_heard && statuses.last().is_none_or(|last| last.state != state) {
+        statuses.push(mesos::TaskStatus {
+            task_id: mesos::TaskId { value: task.key.task_id.to_string() },
+            state,
+            agent_id: Some(mesos::AgentId { value: task.agent_id.to_string() }),
+            message: (!task.message.is_empty()).then(|| task.message.to_string()),
+            timestamp: Some(master_api::seconds(task.updated)),
+            ..Default::default()
+        });
+    }
+    statuses
+}
+
+/// The user that a task asks to run as, if it does.
+pub(super) fn user(info: &mesos::TaskInfo) -> Option<&str> {
+    let executors = info.executor.as_ref().and_then(|executor| executor.command.as_ref());
+    let commands = [info.command.as_ref(), executors];
+    commands.into_iter().flatten().find_map(|command| command.user.as_deref())
+}
+
+/// A task.
+pub(super) fn task(task: &Task) -> mesos::Task {
+    let info = mesos::TaskInfo::decode(&*task.sealed).unwrap_or_default();
+    let mut resources = wire_resources(&task.resources);
+    resources.iter_mut().for_each(|it| it.allocation_info = Some(allocation(&task.role)));
+    let head = task.updates.first();
+    let told = match head {
+        Some(head) => Some(head.status.state),
+        None => Some(task.state).filter(|state| *state != TaskState::Staging),
+    };
+    let user = user(&info).map(Into::into);
+    mesos::Task {
+        name: task.name.to_string(),
+        task_id: mesos::TaskId { value: task.key.task_id.to_string() },
+        framework_id: mesos::FrameworkId { value: task.key.framework_id.to_string() },
+        executor_id: task.executor_id.as_ref().map(|id| mesos::ExecutorId { value: id.to_string() }),
+        agent_id: mesos::AgentId { value: task.agent_id.to_string() },
+        state: wire_state(task.state).into(),
+        resources,
+        statuses: statuses(task),
+        status_update_state: told.map(|state| wire_state(state).into()),
+        status_update_uuid: head.map(|head| head.uuid.0.to_vec().into()),
+        labels: info.labels,
+        discovery: info.discovery,
+        container: info.container,
+        user,
+        health_check: info.health_check,
+        kill_policy: info.kill_policy,
+        limits: info.limits,
+    }
+}
+
+/// The roles that there are.
+pub(super) fn roles(of: &Sorted<'_>, about: &About) -> Vec<mesos::Role> {
+    let roles = of.roles().into_iter().map(|(name, it)| mesos::Role {
+        weight: about.weight(&name),
+        name,
+        frameworks: it.frameworks.iter().map(|id| mesos::FrameworkId { value: id.to_string() }).collect(),
+        resources: wire_resources(&it.allocated.plus(&it.offered))
+            .into_iter()
+            .filter(|resource| resource.scalar.is_some())
+            .collect(),
+    });
+    roles.collect()
+}
+
+/// The weights that were set.
+pub(super) fn weights(about: &About) -> Vec<mesos::WeightInfo> {
+    let weight =
+        |(role, weight): (&String, &f64)| mesos::WeightInfo { role: Some(role.clone()), weight: *weight };
+    about.weights.iter().map(weight).collect()
+}
+
+/// The master that leads.
+pub(super) fn master(seen: &Seen) -> mesos::master::response::GetMaster {
+    mesos::master::response::GetMaster {
+        master_info: Some(super::session::master_info(
+            seen.registry.cluster_id().as_str(),
+            &seen.local.leader,
+        )),
+        start_time: Some(seconds(seen.about.started)),
+        elected_time: Some(seconds(seen.local.since)),
+    }
+}
+
+/// The version that is spoken.
+pub(super) fn version() -> mesos::VersionInfo {
+    mesos::VersionInfo { version: MESOS_VERSION.into(), ..Default::default() }
+}
+
+/// Whether an agent belongs to the cluster at present.
+pub(super) fn is_here(agent: &Agent) -> bool {
+    agent.lost_since().is_none()
+}
