@@ -1,10 +1,16 @@
-//! From a task's description to what its supervisor runs.
+//! From the description of a task or an executor to what its supervisor runs.
 
 use crate::supervisor::{MARK, Place, Spec};
-use muster_node::Start;
-use muster_proto::mesos::{self, TaskInfo, environment};
+use muster_model::{ExecutorName, LaunchNumber};
+use muster_node::{Start, StartExecutor};
+use muster_proto::mesos::{CommandInfo, ExecutorInfo, TaskInfo, command_info, environment};
 use prost::Message;
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
 
 /// The PATH of a task that names none.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -18,56 +24,110 @@ pub(crate) enum Unfit {
     Here(String),
 }
 
-/// What a supervisor needs to run this task's command.
+/// What is to be held by a supervisor.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// A task with a process of its own.
+    Task(Box<Start>),
+    /// An executor.
+    Executor(Box<StartExecutor>),
+}
+
+impl Work {
+    /// The number that its supervisor, its process and its sandbox go by.
+    pub(crate) fn number(&self) -> LaunchNumber {
+        match self {
+            Self::Task(start) => start.launch,
+            Self::Executor(start) => start.intent.number,
+        }
+    }
+}
+
+/// What commands are told of the agent.
+#[derive(Debug, Clone)]
+pub(crate) struct Surroundings {
+    /// Where sockets and exit files go.
+    pub(crate) place: Place,
+    /// Arguments that make this executable a `hold`.
+    pub(crate) hold_args: Vec<String>,
+    /// Whether commands run as the user that they name.
+    pub(crate) switch_user: bool,
+    /// Where the executor API listens.
+    pub(crate) endpoint: SocketAddr,
+    /// How long an executor may take to end once it is asked to, in ms.
+    pub(crate) executor_grace_ms: u64,
+}
+
+/// What a supervisor needs to run a command, and what is to be fetched before.
 pub(crate) fn spec(
-    start: &Start,
+    work: &Work,
     sandbox: PathBuf,
-    place: &Place,
-    hold_args: &[String],
-    switch_user: bool,
-) -> Result<Spec, Unfit> {
+    around: &Surroundings,
+) -> Result<(Spec, Vec<command_info::Uri>), Unfit> {
+    let (command, default_user, env) = match work {
+        Work::Task(start) => {
+            let command = task_command(start)?;
+            let env = task_environment(start, &command, &sandbox)?;
+            (command, &start.user, env)
+        }
+        Work::Executor(start) => {
+            let info = ExecutorInfo::decode(&*start.intent.sealed)
+                .map_err(|error| Unfit::Invalid(format!("The ExecutorInfo cannot be read: {error}")))?;
+            let env = executor_environment(start, &info, &sandbox, around)?;
+            (executor_command(info)?, &start.intent.user, env)
+        }
+    };
+    let (program, arg0, args) = program(&command)?;
+    let mut env: BTreeMap<String, String> = env;
+    env.insert(MARK.into(), around.place.mark(Some(work.number())));
+    let named = command.user.as_deref().filter(|user| !user.is_empty()).unwrap_or(default_user);
+    let user = if around.switch_user { user(named)? } else { None };
+    let spec = Spec {
+        launch: work.number(),
+        program,
+        arg0,
+        args,
+        env: env.into_iter().collect(),
+        sandbox,
+        user,
+        open_files: None,
+        hold_args: around.hold_args.clone(),
+        place: around.place.clone(),
+    };
+    Ok((spec, command.uris))
+}
+
+fn task_command(start: &Start) -> Result<CommandInfo, Unfit> {
     let info = TaskInfo::decode(&*start.sealed)
         .map_err(|error| Unfit::Invalid(format!("The TaskInfo cannot be read: {error}")))?;
     if info.executor.is_some() {
-        return Err(Unfit::Invalid("This agent runs command tasks only; the task names an executor".into()));
+        return Err(Unfit::Invalid("The task names an executor, and its order none".into()));
     }
     if info.container.is_some() {
         return Err(Unfit::Invalid(
             "This agent runs plain processes only; the task asks for a container".into(),
         ));
     }
-    let Some(command) = &info.command else {
-        return Err(Unfit::Invalid("The task has no command".into()));
-    };
-    let (program, arg0, args) = program(command)?;
-    let env = environment(start, command, &sandbox, place)?;
-    let named = command.user.as_deref().filter(|user| !user.is_empty()).unwrap_or(&start.user);
-    let user = if switch_user { user(named)? } else { None };
-    Ok(Spec {
-        launch: start.launch,
-        program,
-        arg0,
-        args,
-        env,
-        sandbox,
-        user,
-        open_files: None,
-        hold_args: hold_args.to_vec(),
-        place: place.clone(),
-    })
+    info.command.ok_or_else(|| Unfit::Invalid("The task has no command".into()))
 }
 
-fn program(command: &mesos::CommandInfo) -> Result<(String, String, Vec<String>), Unfit> {
+fn executor_command(info: ExecutorInfo) -> Result<CommandInfo, Unfit> {
+    if info.container.is_some() {
+        return Err(Unfit::Invalid(
+            "This agent runs plain processes only; the executor asks for a container".into(),
+        ));
+    }
+    info.command.ok_or_else(|| Unfit::Invalid("The executor has no command".into()))
+}
+
+fn program(command: &CommandInfo) -> Result<(String, String, Vec<String>), Unfit> {
     let value = command.value.as_deref().unwrap_or_default();
     let no_nul = |text: &str| match text.contains('\0') {
         true => Err(Unfit::Invalid("The command contains a NUL character".into())),
         false => Ok(text.to_owned()),
     };
     if value.is_empty() {
-        return Err(Unfit::Invalid("The task's command has no value".into()));
-    }
-    if !command.uris.is_empty() {
-        return Err(Unfit::Invalid("This agent does not fetch; the task's command names URIs".into()));
+        return Err(Unfit::Invalid("The command has no value".into()));
     }
     let value = no_nul(value)?;
     if command.shell() {
@@ -79,14 +139,83 @@ fn program(command: &mesos::CommandInfo) -> Result<(String, String, Vec<String>)
     Ok((value, arg0, arguments.collect::<Result<_, _>>()?))
 }
 
-fn environment(
+fn task_environment(
     start: &Start,
-    command: &mesos::CommandInfo,
-    sandbox: &std::path::Path,
-    place: &Place,
-) -> Result<Vec<(String, String)>, Unfit> {
+    command: &CommandInfo,
+    sandbox: &Path,
+) -> Result<BTreeMap<String, String>, Unfit> {
     let mut all = BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]);
-    for variable in command.environment.iter().flat_map(|environment| &environment.variables) {
+    all.extend(variables(command)?);
+    for (name, value) in [
+        ("MESOS_SANDBOX", sandbox.display().to_string()),
+        ("MESOS_TASK_ID", start.task.task_id.to_string()),
+        ("MESOS_FRAMEWORK_ID", start.task.framework_id.to_string()),
+        ("MESOS_AGENT_ID", start.agent_id.to_string()),
+    ] {
+        all.insert(name.into(), value);
+    }
+    Ok(all)
+}
+
+/// What an executor needs to find its agent and to say who it is. Its own variables win, as in Mesos.
+fn executor_environment(
+    start: &StartExecutor,
+    info: &ExecutorInfo,
+    sandbox: &Path,
+    around: &Surroundings,
+) -> Result<BTreeMap<String, String>, Unfit> {
+    let ExecutorName { framework_id, executor_id } = &start.intent.name;
+    let (endpoint, sandbox) = (reachable(around.endpoint), sandbox.display().to_string());
+    let grace_ms = start.intent.grace_ms.unwrap_or(around.executor_grace_ms);
+    let mut all: BTreeMap<String, String> = [
+        ("PATH", PATH.to_owned()),
+        ("MESOS_FRAMEWORK_ID", framework_id.to_string()),
+        ("MESOS_EXECUTOR_ID", executor_id.to_string()),
+        ("MESOS_AGENT_ID", start.agent_id.to_string()),
+        ("MESOS_SLAVE_ID", start.agent_id.to_string()),
+        ("MESOS_SLAVE_PID", format!("slave(1)@{endpoint}")),
+        ("MESOS_AGENT_ENDPOINT", endpoint.to_string()),
+        ("MESOS_DIRECTORY", sandbox.clone()),
+        ("MESOS_SANDBOX", sandbox),
+        // There is no `0`: some clients take any value for true.
+        ("MESOS_CHECKPOINT", "1".into()),
+        ("MESOS_RECOVERY_TIMEOUT", "15mins".into()),
+        ("MESOS_SUBSCRIPTION_BACKOFF_MAX", "2secs".into()),
+        ("MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD", duration(grace_ms)),
+        ("MESOS_HTTP_COMMAND_EXECUTOR", "0".into()),
+        ("LIBPROCESS_PORT", "0".into()),
+        ("LIBPROCESS_IP", endpoint.ip().to_string()),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect();
+    if let Some(command) = &info.command {
+        all.extend(variables(command)?);
+    }
+    Ok(all)
+}
+
+/// An address that listens everywhere is reached here.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// A time as Mesos writes it.
+fn duration(ms: u64) -> String {
+    match ms % 1_000 {
+        0 => format!("{}secs", ms / 1_000),
+        _ => format!("{ms}ms"),
+    }
+}
+
+fn variables(command: &CommandInfo) -> Result<Vec<(String, String)>, Unfit> {
+    let variables = command.environment.iter().flat_map(|environment| &environment.variables);
+    let each = variables.map(|variable| {
         if variable.r#type() == environment::variable::Type::Secret {
             let message = format!("This agent has no secrets; the variable {} is one", variable.name);
             return Err(Unfit::Invalid(message));
@@ -95,18 +224,9 @@ fn environment(
         if variable.name.is_empty() || variable.name.contains(['=', '\0']) || value.contains('\0') {
             return Err(Unfit::Invalid(format!("The variable {:?} cannot be set", variable.name)));
         }
-        all.insert(variable.name.clone(), value);
-    }
-    for (name, value) in [
-        ("MESOS_SANDBOX", sandbox.display().to_string()),
-        ("MESOS_TASK_ID", start.task.task_id.to_string()),
-        ("MESOS_FRAMEWORK_ID", start.task.framework_id.to_string()),
-        ("MESOS_AGENT_ID", start.agent_id.to_string()),
-        (MARK, place.mark(Some(start.launch))),
-    ] {
-        all.insert(name.into(), value);
-    }
-    Ok(all.into_iter().collect())
+        Ok((variable.name.clone(), value))
+    });
+    each.collect()
 }
 
 /// User and group of a name, if it is not the agent's own user. Only root can be another.
@@ -134,7 +254,20 @@ fn find_user(users: &str, name: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use muster_model::{AgentId, FrameworkId, LaunchNumber, Sealed, TaskId, TaskKey};
+    use muster_model::{AgentId, FrameworkId, Sealed, TaskId, TaskKey};
+    use muster_node::ExecutorIntent;
+    use muster_proto::mesos;
+    use std::sync::Arc;
+
+    fn around() -> Surroundings {
+        Surroundings {
+            place: Place { runtime: "/r".into(), exits: "/e".into() },
+            hold_args: vec!["hold".into()],
+            switch_user: true,
+            endpoint: "0.0.0.0:5051".parse().unwrap(),
+            executor_grace_ms: 5_000,
+        }
+    }
 
     fn check(info: &TaskInfo) -> Result<Spec, Unfit> {
         let start = Start {
@@ -144,12 +277,57 @@ mod tests {
             user: "".into(),
             sealed: Sealed::new(info.encode_to_vec()),
         };
-        let place = Place { runtime: "/r".into(), exits: "/e".into() };
-        spec(&start, "/s".into(), &place, &["hold".into()], true)
+        spec(&Work::Task(Box::new(start)), "/s".into(), &around()).map(|(spec, _)| spec)
+    }
+
+    fn check_executor(info: &ExecutorInfo, grace_ms: Option<u64>) -> Result<Spec, Unfit> {
+        let intent = ExecutorIntent {
+            number: LaunchNumber::default(),
+            name: ExecutorName {
+                framework_id: FrameworkId::new("f"),
+                executor_id: muster_model::ExecutorId::new("e"),
+            },
+            resources: Default::default(),
+            grace_ms,
+            user: "".into(),
+            framework: Sealed::default(),
+            sealed: Sealed::new(info.encode_to_vec()),
+        };
+        let start = StartExecutor { intent: Arc::new(intent), agent_id: AgentId::new("a") };
+        spec(&Work::Executor(Box::new(start)), "/s".into(), &around()).map(|(spec, _)| spec)
     }
 
     fn task(command: mesos::CommandInfo) -> TaskInfo {
         TaskInfo { command: Some(command), ..Default::default() }
+    }
+
+    #[test]
+    fn an_executor_is_told_who_it_is_and_where_its_agent() {
+        let command = mesos::CommandInfo {
+            value: Some("./run".into()),
+            shell: Some(false),
+            environment: Some(mesos::Environment {
+                variables: vec![environment_variable("MESOS_SANDBOX", "own")],
+            }),
+            ..Default::default()
+        };
+        let info = ExecutorInfo { command: Some(command), ..Default::default() };
+        let spec = check_executor(&info, Some(1_500)).unwrap();
+        assert_eq!(spec.program, "./run");
+        let env: BTreeMap<_, _> = spec.env.into_iter().collect();
+        for (name, value) in [
+            ("MESOS_AGENT_ENDPOINT", "127.0.0.1:5051"),
+            ("MESOS_SLAVE_PID", "slave(1)@127.0.0.1:5051"),
+            ("MESOS_FRAMEWORK_ID", "f"),
+            ("MESOS_EXECUTOR_ID", "e"),
+            ("MESOS_DIRECTORY", "/s"),
+            ("MESOS_SANDBOX", "own"),
+            ("MESOS_CHECKPOINT", "1"),
+            ("MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD", "1500ms"),
+        ] {
+            assert_eq!(env.get(name).map(String::as_str), Some(value), "{name}");
+        }
+        assert_eq!(duration(5_000), "5secs");
     }
 
     #[test]
@@ -200,11 +378,9 @@ mod tests {
     #[test]
     fn what_this_agent_does_not_do_is_refused_in_words() {
         let command = || mesos::CommandInfo { value: Some("true".into()), ..Default::default() };
-        let with_uri = mesos::CommandInfo { uris: vec![mesos::command_info::Uri::default()], ..command() };
         for (info, part) in [
             (TaskInfo::default(), "no command"),
             (task(mesos::CommandInfo::default()), "no value"),
-            (task(with_uri), "does not fetch"),
             (TaskInfo { executor: Some(Default::default()), ..task(command()) }, "executor"),
             (TaskInfo { container: Some(Default::default()), ..task(command()) }, "container"),
         ] {

@@ -3,7 +3,10 @@
 use crate::AgentError;
 use muster_model::{Attribute, AttributeValue, MachineId, Resources};
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+};
 
 /// The keys of `agent.toml`; `config/agent.toml` says what each means.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +22,9 @@ pub struct AgentConfig {
     pub hostname: String,
     /// The address it is shown with; empty = what the name stands for.
     pub ip: String,
-    /// The port this agent is shown with.
+    /// The address that the executor API listens on.
+    pub listen_ip: IpAddr,
+    /// The port that it listens on and this agent is shown with; 0 = any that is free.
     pub port: u16,
     /// What it has to give; kinds that are missing are probed.
     pub resources: String,
@@ -31,6 +36,16 @@ pub struct AgentConfig {
     pub switch_user: bool,
     /// Kill grace where nobody names one, in ms.
     pub kill_grace_ms: u64,
+    /// How long an executor that was started may take to subscribe, in ms.
+    pub executor_registration_ms: u64,
+    /// How long an executor may take to come back after the agent did, in ms.
+    pub executor_reregistration_ms: u64,
+    /// How long an executor may take to end once it is asked to, in ms.
+    pub executor_grace_ms: u64,
+    /// How long all that one command names may take to fetch, in ms.
+    pub fetch_ms_max: u64,
+    /// The longest file that is fetched, in MB.
+    pub fetch_mb_max: u64,
     /// Tasks held at once.
     pub tasks_max: usize,
     /// Supervisors that may be starting at once.
@@ -57,12 +72,18 @@ impl Default for AgentConfig {
             runtime_dir: PathBuf::new(),
             hostname: String::new(),
             ip: String::new(),
+            listen_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 5150,
             resources: String::new(),
             attributes: String::new(),
             machine_id: String::new(),
             switch_user: true,
             kill_grace_ms: 5_000,
+            executor_registration_ms: 60_000,
+            executor_reregistration_ms: 15_000,
+            executor_grace_ms: 5_000,
+            fetch_ms_max: 60_000,
+            fetch_mb_max: 1_024,
             tasks_max: 10_000,
             starts_max: 16,
             sandboxes_max: 10_000,
@@ -121,6 +142,11 @@ impl AgentConfig {
         }
         for (name, value, max) in [
             ("kill-grace-ms", self.kill_grace_ms, 7 * 24 * 3_600_000),
+            ("executor-registration-ms", self.executor_registration_ms, 3_600_000),
+            ("executor-reregistration-ms", self.executor_reregistration_ms, 3_600_000),
+            ("executor-grace-ms", self.executor_grace_ms, 7 * 24 * 3_600_000),
+            ("fetch-ms-max", self.fetch_ms_max, 3_600_000),
+            ("fetch-mb-max", self.fetch_mb_max, 1 << 20),
             ("welcome-ms", self.welcome_ms, 3_600_000),
             ("repeat-ms", self.repeat_ms, 3_600_000),
             ("repeat-ms-max", self.repeat_ms_max, 24 * 3_600_000),
@@ -129,7 +155,7 @@ impl AgentConfig {
             ("tasks-max", self.tasks_max as u64, 50_000),
             ("starts-max", self.starts_max as u64, 1_024),
         ] {
-            let least = u64::from(name != "kill-grace-ms");
+            let least = u64::from(!["kill-grace-ms", "executor-grace-ms"].contains(&name));
             if !(least..=max).contains(&value) {
                 return wrong(format!("{name} is {value}, must be {least} to {max}"));
             }

@@ -53,6 +53,14 @@ pub enum AgentError {
         .0.display()
     )]
     Leftovers(PathBuf),
+    /// The address of the executor API is not to be had.
+    #[error("cannot listen on {address}; choose another port, or another listen-ip")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
     /// The machine cannot go on.
     #[error("{0}")]
     Stopped(String),

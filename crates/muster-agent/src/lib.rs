@@ -1,7 +1,9 @@
 //! The agent's shell: it drives [`muster_node::Node`], runs tasks as real processes, keeps checkpoints, and
 //! holds a stream to the leader through any master.
 //!
-//! Each task has a supervisor process of its own ([`supervise_main`]) that outlives the agent; see
+//! It serves the executor API (`executors/`) to the executors that run tasks for their frameworks.
+//!
+//! Each task, and each executor, has a supervisor process of its own ([`supervise_main`]) that outlives the agent; see
 //! `supervisor/mod.rs` for how a command is held and let go.
 //!
 //! # On disk
@@ -9,7 +11,8 @@
 //! <work-dir>/lock                                     held while an agent runs
 //! <work-dir>/meta/agent.log                           the machine's records, a checksum each (disk/log.rs)
 //! <work-dir>/meta/exits/<launch>-<pid>                how a task ended, from its supervisor
-//! <work-dir>/sandboxes/<framework>/<task>/<launch>/   working directory, stdout, stderr
+//! <work-dir>/sandboxes/<framework>/<task>/<launch>/   working directory, stdout, stderr; an executor's likewise,
+//!                                                     under its own id and the launch that it was started for
 //! <runtime-dir>/<fingerprint>/<launch>-<pid>.sock     a supervisor; the fingerprint is of the work directory
 //! ```
 //!
@@ -30,6 +33,8 @@ mod command;
 mod config;
 mod disk;
 mod error;
+mod executors;
+mod fetch;
 mod link;
 mod probe;
 mod sandbox;

@@ -2,23 +2,27 @@
 
 use crate::{
     AgentConfig, AgentError,
+    command::Work,
     disk::{Durable, Log, Opened, WorkDir, Writer},
+    executors::{self, Executors},
     link::Link,
     probe,
     sandbox::{self, Sandboxes},
     supervisors::{Launcher, Order, Supervisors},
 };
 use muster_fault::{Point, point_async};
-use muster_model::{AgentInfo, Sealed, TaskState, Token};
+use muster_model::{AgentInfo, ExecutorCall, ExecutorName, Sealed, TaskId, TaskKey, TaskState, Token};
 use muster_node::{Effect, Input, Node, NodeConfig, Record, Saved};
+use muster_proto::executor_api::with_container;
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     future::Future,
-    path::Path,
+    net::SocketAddr,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
-use tokio::{sync::mpsc, task::spawn_blocking, time};
+use tokio::{net::TcpListener, sync::mpsc, task::spawn_blocking, time};
 use tracing::{error, info, warn};
 
 /// Inputs that may wait for the loop.
@@ -36,8 +40,13 @@ pub async fn run(
     launcher: Launcher,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
+    let mut config = config;
     config.check()?;
-    let mut agent = Agent::begin(Arc::new(config), launcher).await?;
+    let for_dir = config.clone();
+    let dir = blocking(move || WorkDir::open(&for_dir)).await?;
+    let (listener, endpoint) = executors::listen(&config).await?;
+    config.port = endpoint.port();
+    let mut agent = Agent::begin(Arc::new(config), dir, launcher, listener, endpoint).await?;
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         if let Some(stopped) = agent.work().await {
@@ -70,8 +79,15 @@ struct Ground {
     sandboxes: Sandboxes,
 }
 
-fn prepare(config: &AgentConfig) -> Result<Ground, AgentError> {
-    let dir = WorkDir::open(config)?;
+/// Does what may block apart from the loop.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, AgentError> + Send + 'static,
+) -> Result<T, AgentError> {
+    let done = spawn_blocking(work).await;
+    done.map_err(|error| AgentError::Stopped(format!("cannot prepare: {error}")))?
+}
+
+fn prepare(config: &AgentConfig, dir: WorkDir) -> Result<Ground, AgentError> {
     let (log, opened) = Log::open(&dir.log())?;
     let saved = match opened {
         Opened::Read(saved) => *saved,
@@ -82,10 +98,17 @@ fn prepare(config: &AgentConfig) -> Result<Ground, AgentError> {
         }
     };
     let (info, sealed) = probe::describe(config, &dir)?;
-    let lives =
-        |path: &Path| saved.tasks.iter().any(|(launch, task)| dir.sandbox(&task.task, *launch) == path);
-    let sandboxes = Sandboxes::find(&dir.sandboxes(), config.sandboxes_max, lives);
+    let tasks = saved.tasks.iter().map(|(launch, task)| dir.sandbox(&task.task, *launch));
+    let executors =
+        saved.executors.runs.iter().map(|(number, run)| dir.sandbox(&sandbox_key(&run.intent.name), *number));
+    let live: BTreeSet<PathBuf> = tasks.chain(executors).collect();
+    let sandboxes = Sandboxes::find(&dir.sandboxes(), config.sandboxes_max, |path| live.contains(path));
     Ok(Ground { dir, log, saved, info, sealed, sandboxes })
+}
+
+/// The name of an executor in the place of a task's.
+fn sandbox_key(name: &ExecutorName) -> TaskKey {
+    TaskKey { framework_id: name.framework_id.clone(), task_id: TaskId::new(name.executor_id.as_str()) }
 }
 
 struct Agent {
@@ -98,17 +121,25 @@ struct Agent {
     writer: Writer,
     link: Link,
     supervisors: Supervisors,
+    executors: Executors,
     sandboxes: Sandboxes,
 }
 
 impl Agent {
-    async fn begin(config: Arc<AgentConfig>, launcher: Launcher) -> Result<Self, AgentError> {
+    async fn begin(
+        config: Arc<AgentConfig>,
+        dir: WorkDir,
+        launcher: Launcher,
+        listener: TcpListener,
+        endpoint: SocketAddr,
+    ) -> Result<Self, AgentError> {
         let for_ground = config.clone();
-        let ground = spawn_blocking(move || prepare(&for_ground)).await;
-        let ground = ground.map_err(|error| AgentError::Stopped(format!("cannot prepare: {error}")))??;
+        let ground = blocking(move || prepare(&for_ground, dir)).await?;
         let (sender, inputs) = mpsc::channel(INPUTS_WAITING_MAX);
         let place = ground.dir.place.clone();
-        let mut supervisors = Supervisors::new(place, launcher, &config, sender.clone())?;
+        let mut supervisors = Supervisors::new(place, launcher, &config, endpoint, sender.clone())?;
+        let agent_info = bytes::Bytes::copy_from_slice(&ground.sealed);
+        let mut executors = Executors::new(agent_info, sender.clone());
         let writer = Writer::start(ground.log)
             .map_err(|source| AgentError::System { doing: "start the checkpoint thread", source })?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -128,14 +159,18 @@ impl Agent {
             repeat_ms: config.repeat_ms,
             repeat_ms_max: config.repeat_ms_max,
             welcome_ms: config.welcome_ms,
+            executor_registration_ms: config.executor_registration_ms,
+            executor_reregistration_ms: config.executor_reregistration_ms,
+            executor_grace_ms: config.executor_grace_ms,
             tasks_max: config.tasks_max,
             answered_max: ANSWERED_MAX,
             wall_at_zero_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
         };
         let node = Node::recover(node_config, ground.saved);
-        let processes = node.processes().filter_map(|(launch, task)| Some((launch, task.process.clone()?)));
+        let processes = node.processes().map(|(launch, process)| (launch, process.clone()));
         let mut queue: VecDeque<Input> = supervisors.recover(processes.collect()).await?.into();
         queue.push_back(Input::Begin);
+        executors.serve(listener);
         Ok(Self {
             link: Link::new(config, sender),
             dir: ground.dir,
@@ -145,6 +180,7 @@ impl Agent {
             queue,
             writer,
             supervisors,
+            executors,
             sandboxes: ground.sandboxes,
         })
     }
@@ -152,7 +188,8 @@ impl Agent {
     /// Steps through what is queued. Returns why the agent must stop, if it must.
     async fn work(&mut self) -> Option<String> {
         let mut effects = Vec::new();
-        while let Some(input) = self.queue.pop_front() {
+        while let Some(mut input) = self.queue.pop_front() {
+            self.complete(&mut input);
             match &input {
                 Input::Started { launch, process } => self.supervisors.started(*launch, process),
                 Input::Ended { launch, .. } => self.supervisors.ended(*launch),
@@ -166,6 +203,20 @@ impl Agent {
             }
         }
         None
+    }
+
+    /// What an executor says of its tasks, with the container that they run in.
+    fn complete(&self, input: &mut Input) {
+        let Input::Executor { from, said, .. } = input else { return };
+        let updates = match said {
+            ExecutorCall::Subscribe { updates, .. } => updates.as_mut_slice(),
+            ExecutorCall::Update(update) => std::slice::from_mut(update),
+            ExecutorCall::Message(_) => return,
+        };
+        let Some(number) = self.node.executor_number(from) else { return };
+        for update in updates {
+            update.status.sealed = with_container(&update.status.sealed, number);
+        }
     }
 
     fn now_ms(&self) -> u64 {
@@ -199,8 +250,22 @@ impl Agent {
                     return Some(error.to_string());
                 }
                 let sandbox = self.dir.sandbox(&start.task, start.launch);
-                self.supervisors.start(*start, sandbox);
+                self.supervisors.start(Work::Task(start), sandbox);
             }
+            Effect::StartExecutor(start) => {
+                if let Err(error) = point_async!(Point::TaskStart).await {
+                    return Some(error.to_string());
+                }
+                let sandbox = self.dir.sandbox(&sandbox_key(&start.intent.name), start.intent.number);
+                self.supervisors.start(Work::Executor(start), sandbox);
+            }
+            Effect::Answer { call, answer } => self.executors.answer(call, answer),
+            Effect::Tell { stream, event } => {
+                if !self.executors.tell(stream, &event) {
+                    self.queue.push_back(Input::ExecutorGone { stream });
+                }
+            }
+            Effect::HangUp { stream } => self.executors.hang_up(stream),
             Effect::Release { launch } => {
                 if let Err(error) = point_async!(Point::TaskRelease).await {
                     return Some(error.to_string());
@@ -230,7 +295,7 @@ impl Agent {
     /// Leaves the tasks to their supervisors, and the disk to the next agent.
     async fn end(self) {
         info!(tasks = self.node.saved().tasks.len(), "agent ends; its tasks go on");
-        drop((self.link, self.supervisors));
+        drop((self.link, self.supervisors, self.executors));
         self.writer.end().await;
         // Refused while a socket is in it, which is when it is needed.
         let _ = tokio::fs::remove_dir(&self.dir.place.runtime).await;
@@ -245,6 +310,10 @@ fn log_record(record: &Record) {
         Record::Intent(intent) => {
             info!(launch = %intent.launch, task_id = %intent.task.task_id, framework_id = %intent.task.framework_id, "task accepted")
         }
+        Record::Executor(intent) => {
+            info!(number = %intent.number, executor = %intent.name, "executor accepted");
+        }
+        Record::ExecutorEnded { executor, status } => info!(number = %executor, status, "executor ended"),
         Record::Update(update) => {
             let (launch, state) = (update.launch, update.status.state);
             let message = &*update.status.message;

@@ -3,19 +3,21 @@
 
 use crate::{
     AgentConfig, AgentError,
-    command::{Unfit, spec},
+    command::{Surroundings, Unfit, Work, spec},
     disk::WorkDir,
+    fetch::{Bounds, fetch},
     supervisor::{
         Ending, Frames, FromSupervisor, Place, Spec, ToSupervisor, boot_id, encode, end_marked, read_exit,
     },
 };
 use muster_model::LaunchNumber;
-use muster_node::{End, Input, Process, Signal, Start};
+use muster_node::{End, Input, Process, Signal};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io,
+    net::SocketAddr,
     os::{fd::AsRawFd, fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -70,7 +72,10 @@ pub async fn end_tasks(config: AgentConfig) -> Result<(), AgentError> {
     let dir = spawn_blocking(move || WorkDir::open(&for_dir)).await;
     let dir =
         dir.map_err(|error| AgentError::Stopped(format!("cannot open the work directory: {error}")))??;
-    let supervisors = Supervisors::new(dir.place.clone(), Launcher::this_executable(), &config, inputs)?;
+    // No command is started, so none is told of an address.
+    let nowhere = (config.listen_ip, config.port).into();
+    let launcher = Launcher::this_executable();
+    let supervisors = Supervisors::new(dir.place.clone(), launcher, &config, nowhere, inputs)?;
     supervisors.shared.end_all_but(&BTreeSet::new(), &BTreeMap::new()).await?;
     let _ = tokio::fs::remove_dir(&dir.place.runtime).await; // empty now, unless a socket's owner is slow
     Ok(())
@@ -97,7 +102,11 @@ pub(crate) struct Supervisors {
 struct Shared {
     place: Place,
     launcher: Launcher,
-    switch_user: bool,
+    around: Surroundings,
+    /// How long all that one command names may take to fetch.
+    fetch: Duration,
+    /// The longest file that is fetched, in bytes.
+    fetch_bytes: u64,
     /// The limit of open files that tasks shall have: the agent raised its own.
     open_files: Option<u64>,
     /// The runtime directory: a socket's whole path may be longer than an address can be.
@@ -112,6 +121,7 @@ impl Supervisors {
         place: Place,
         launcher: Launcher,
         config: &AgentConfig,
+        endpoint: SocketAddr,
         inputs: mpsc::Sender<Input>,
     ) -> Result<Self, AgentError> {
         let directory = File::open(&place.runtime).map_err(|source| AgentError::Prepare {
@@ -122,9 +132,17 @@ impl Supervisors {
         let boot_id =
             boot_id().map_err(|source| AgentError::System { doing: "read the boot id", source })?.into();
         let shared = Shared {
+            around: Surroundings {
+                place: place.clone(),
+                hold_args: launcher.hold_args.clone(),
+                switch_user: config.switch_user,
+                endpoint,
+                executor_grace_ms: config.executor_grace_ms,
+            },
             place,
             launcher,
-            switch_user: config.switch_user,
+            fetch: Duration::from_millis(config.fetch_ms_max),
+            fetch_bytes: config.fetch_mb_max << 20,
             open_files: raise_open_files(),
             directory,
             boot_id,
@@ -136,13 +154,13 @@ impl Supervisors {
     }
 
     /// Starts a supervisor that holds a command.
-    pub(crate) fn start(&mut self, start: Start, sandbox: PathBuf) {
-        let launch = start.launch;
+    pub(crate) fn start(&mut self, work: Work, sandbox: PathBuf) {
+        let launch = work.number();
         let (orders, waiting) = mpsc::channel(ORDERS_WAITING_MAX);
         self.orders.insert(launch, orders);
         let shared = self.shared.clone();
         self.talks.spawn(async move {
-            let end = shared.launch(start, sandbox, waiting).await;
+            let end = shared.launch(work, sandbox, waiting).await;
             shared.tell(Input::Ended { launch, end }).await;
         });
     }
@@ -217,11 +235,29 @@ impl Shared {
         let _ = self.inputs.send(input).await;
     }
 
-    async fn launch(&self, start: Start, sandbox: PathBuf, mut orders: mpsc::Receiver<Order>) -> End {
-        let launch = start.launch;
+    async fn launch(&self, work: Work, sandbox: PathBuf, mut orders: mpsc::Receiver<Order>) -> End {
+        let launch = work.number();
         let failed = |error: &dyn std::fmt::Display| {
             End::StartFailed(format!("Failed to start the task's supervisor: {error}").into())
         };
+        let around = self.around.clone();
+        let described = spawn_blocking(move || spec(&work, sandbox, &around)).await;
+        let (mut spec, uris) = match described {
+            Ok(Ok(described)) => described,
+            Ok(Err(Unfit::Invalid(why))) => return End::Invalid(why.into()),
+            Ok(Err(Unfit::Here(why))) => return End::StartFailed(why.into()),
+            Err(error) => return failed(&error),
+        };
+        let bounds = Bounds { time: self.fetch, file_bytes: self.fetch_bytes, user: spec.user };
+        tokio::select! {
+            fetched = fetch(&uris, &spec.sandbox, bounds) => {
+                if let Err(why) = fetched {
+                    return End::StartFailed(why.into());
+                }
+            }
+            // Before there is anything to release it can only be abandoned.
+            _ = orders.recv() => return End::NotReleased,
+        }
         let permit = tokio::select! {
             biased;
             // Before there is anything to release it can only be abandoned.
@@ -231,21 +267,10 @@ impl Shared {
                 Err(_) => return End::NotReleased, // never closed
             },
         };
-        let (place, launcher, switch_user) = (self.place.clone(), self.launcher.clone(), self.switch_user);
-        let spawned = spawn_blocking(move || {
-            let spec =
-                spec(&start, sandbox, &place, &launcher.hold_args, switch_user).map_err(
-                    |unfit| match unfit {
-                        Unfit::Invalid(why) => End::Invalid(why.into()),
-                        Unfit::Here(why) => End::StartFailed(why.into()),
-                    },
-                )?;
-            let (socket, child) = spawn(&launcher).map_err(|error| failed(&error))?;
-            Ok((spec, socket, child))
-        });
-        let (mut spec, socket, child) = match spawned.await {
+        let launcher = self.launcher.clone();
+        let (socket, child) = match spawn_blocking(move || spawn(&launcher)).await {
             Ok(Ok(spawned)) => spawned,
-            Ok(Err(end)) => return end,
+            Ok(Err(error)) => return failed(&error),
             Err(error) => return failed(&error),
         };
         spec.open_files = self.open_files;

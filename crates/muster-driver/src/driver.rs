@@ -620,8 +620,10 @@ impl Driver {
             // Offers are void without the subscription they came in.
             SchedulerCall::Decline { .. } if subscribed => effects.push(Effect::Send { id: 0, call }),
             SchedulerCall::Decline { .. } => {}
-            SchedulerCall::Message { .. } if subscribed => effects.push(Effect::Send { id: 0, call }),
-            SchedulerCall::Message { .. } => {
+            SchedulerCall::Message { .. } | SchedulerCall::Shutdown { .. } if subscribed => {
+                effects.push(Effect::Send { id: 0, call });
+            }
+            SchedulerCall::Message { .. } | SchedulerCall::Shutdown { .. } => {
                 refuse(&call, "not connected, and messages are sent at most once")
             }
             SchedulerCall::Suppress { roles } => {
@@ -779,6 +781,7 @@ fn name(call: &SchedulerCall) -> &'static str {
         SchedulerCall::Reconcile { .. } => "RECONCILE",
         SchedulerCall::Request { .. } => "REQUEST",
         SchedulerCall::Message { .. } => "MESSAGE",
+        SchedulerCall::Shutdown { .. } => "SHUTDOWN",
         SchedulerCall::Teardown => "TEARDOWN",
         SchedulerCall::Update { .. } => "UPDATE_FRAMEWORK",
     }

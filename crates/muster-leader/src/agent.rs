@@ -6,7 +6,8 @@ use crate::{
 };
 use muster_fault::planted;
 use muster_model::{
-    AgentCall, AgentEvent, AgentId, Event, LaunchNumber, RunOrder, SchedulerEvent, Session, Timestamp,
+    AgentCall, AgentEvent, AgentId, Event, ExecutorOrder, KnownExecutor, LaunchNumber, RunOrder,
+    SchedulerEvent, Session, Timestamp,
 };
 use muster_registry::{Command, Registry, Task};
 
@@ -94,6 +95,31 @@ impl Leader {
                     tell(to.conn, SchedulerEvent::Message { agent_id, executor_id, data }, effects);
                 }
             }
+            AgentCall::Executors { executors, all } => {
+                self.executors(registry, agent_id, session, executors, all, effects);
+            }
+        }
+    }
+
+    /// What an agent says of its executors, also after each welcome: what is known already needs no command.
+    fn executors(
+        &mut self,
+        registry: &Registry,
+        agent_id: AgentId,
+        session: Session,
+        executors: Vec<KnownExecutor>,
+        all: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !registry.knows_executors(&agent_id, &executors, all) {
+            let numbers = executors.iter().filter(|it| it.ended.is_some()).map(|it| it.number).collect();
+            let waiting = Waiting::ExecutorsEnded { agent_id: agent_id.clone(), session, numbers };
+            return self.propose(Command::Executors { agent_id, executors, all }, waiting, effects);
+        }
+        for KnownExecutor { framework_id, executor_id, .. } in executors {
+            if registry.framework(&framework_id).is_none() {
+                self.order(&agent_id, AgentEvent::ShutdownExecutor { framework_id, executor_id }, effects);
+            }
         }
     }
 
@@ -146,6 +172,16 @@ impl Leader {
             user: framework.map_or_else(|| "".into(), |framework| framework.info.user.clone()),
             killed: task.kill.is_some() || framework.is_none(),
             sealed: task.sealed.clone(),
+            executor: task.executor_id.as_ref().and_then(|executor_id| {
+                let spec = registry.executor_of(&task.agent_id, &task.key.framework_id, executor_id)?;
+                Some(Box::new(ExecutorOrder {
+                    executor_id: executor_id.clone(),
+                    resources: spec.resources.clone(),
+                    grace_ms: None,
+                    framework: framework.map(|framework| framework.info.sealed.clone()).unwrap_or_default(),
+                    sealed: spec.sealed.clone(),
+                }))
+            }),
         };
         self.order(&task.agent_id, AgentEvent::Run(Box::new(order)), effects);
     }

@@ -82,6 +82,15 @@ impl Leader {
                     self.confirm(now, agent_id, launch, seq, effects);
                 }
             }
+            Waiting::ExecutorsEnded { agent_id, session, numbers } => {
+                if matches!(outcome, Outcome::Confirmed)
+                    && self.agents.get(&agent_id).is_some_and(|it| it.session == session)
+                {
+                    for number in numbers {
+                        self.order(&agent_id, AgentEvent::ConfirmExecutor(number), effects);
+                    }
+                }
+            }
             Waiting::Call { conn, call } => {
                 answer(conn, call, told(&outcome), effects);
             }
@@ -269,6 +278,17 @@ impl Leader {
                 if let Some(session) = self.frameworks.get(&task.framework_id) {
                     tell_update(session, task, agent_id, *uuid, status.clone(), effects);
                 }
+            }
+            Change::ExecutorEnded { agent_id, framework_id, executor_id, status } => {
+                if let Some(session) = self.frameworks.get(framework_id) {
+                    let (agent_id, executor_id) = (agent_id.clone(), executor_id.clone());
+                    let event = SchedulerEvent::ExecutorLost { agent_id, executor_id, status: *status };
+                    tell(session.conn, event, effects);
+                }
+            }
+            Change::ExecutorUnwanted { agent_id, framework_id, executor_id } => {
+                let (framework_id, executor_id) = (framework_id.clone(), executor_id.clone());
+                self.order(agent_id, AgentEvent::ShutdownExecutor { framework_id, executor_id }, effects);
             }
             Change::FrameworkRemoved(id) => self.framework_removed(id, effects),
             Change::AgentDisconnected(id, session) => self.end_agent_session(id, *session, effects),

@@ -91,6 +91,11 @@ pub(crate) enum Waiting {
         launch: LaunchNumber,
         seq: u32,
     },
+    ExecutorsEnded {
+        agent_id: AgentId,
+        session: Session,
+        numbers: Vec<LaunchNumber>,
+    },
     Call {
         conn: ConnId,
         call: u64,
@@ -203,7 +208,8 @@ impl Leader {
                 | Waiting::BeginTerm
                 | Waiting::Tick
                 | Waiting::Hello { .. }
-                | Waiting::Confirm { .. } => {}
+                | Waiting::Confirm { .. }
+                | Waiting::ExecutorsEnded { .. } => {}
             }
         }
     }

@@ -127,6 +127,11 @@ impl Leader {
                 self.wish(&framework_id);
                 answer(conn, id, CallOutcome::Done, effects);
             }
+            SchedulerCall::Shutdown { agent_id, executor_id } => {
+                // Without a word of it where the agent is away, as in Mesos.
+                self.order(&agent_id, AgentEvent::ShutdownExecutor { framework_id, executor_id }, effects);
+                answer(conn, id, CallOutcome::Done, effects);
+            }
             SchedulerCall::Message { agent_id, executor_id, data } => {
                 let outcome = match self.agents.get(&agent_id) {
                     None => CallOutcome::Refused(format!("agent {agent_id} is not connected")),

@@ -1,6 +1,9 @@
 //! Agents as they describe themselves.
 
-use crate::{AgentId, LaunchNumber, MachineId, Resources, Sealed, StatusUpdate, TaskKey, TaskState};
+use crate::{
+    AgentId, ExecutorId, FrameworkId, LaunchNumber, MachineId, Resources, Sealed, StatusUpdate, TaskKey,
+    TaskState,
+};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -54,6 +57,21 @@ pub struct KnownTask {
     pub resources: Resources,
     /// Updates not yet confirmed, in order.
     pub updates: Vec<StatusUpdate>,
+}
+
+/// A run of an executor that an agent holds a record of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct KnownExecutor {
+    /// Names the run: the launch of the task that it was started for.
+    pub number: LaunchNumber,
+    /// Whose.
+    pub framework_id: FrameworkId,
+    /// Its id.
+    pub executor_id: ExecutorId,
+    /// What it holds while it lives.
+    pub resources: Resources,
+    /// Its wait status, once no process of it is left.
+    pub ended: Option<i32>,
 }
 
 /// An agent's first word on a stream, and its answer to "the leader is ...": all that is unconfirmed.

@@ -1,8 +1,8 @@
 //! What a client asked: decoded, bounded, not yet trusted.
 
 use crate::{
-    AgentId, BadTask, ExecutorId, FrameworkId, FrameworkInfo, Hello, LaunchNumber, OfferId, Resources, Role,
-    Session, StatusUpdate, TaskId, TaskSpec, Token, Uuid,
+    AgentId, BadTask, ExecutorId, FrameworkId, FrameworkInfo, Hello, KnownExecutor, LaunchNumber, OfferId,
+    Resources, Role, Session, Status, StatusUpdate, TaskId, TaskSpec, Token, Uuid,
 };
 
 /// A call of any client that holds a stream.
@@ -117,6 +117,13 @@ pub enum SchedulerCall {
         /// The bytes.
         data: Vec<u8>,
     },
+    /// End an executor: it is asked to, and made to after its grace. At most once.
+    Shutdown {
+        /// On which agent.
+        agent_id: AgentId,
+        /// Which executor.
+        executor_id: ExecutorId,
+    },
     /// End the framework and all its tasks.
     Teardown,
     /// Describe the framework anew, on the same stream.
@@ -151,4 +158,38 @@ pub enum AgentCall {
         /// The bytes.
         data: Vec<u8>,
     },
+    /// Executors that live here or are about to, and such as ended: that is repeated until it is confirmed.
+    Executors {
+        /// The executors.
+        executors: Vec<KnownExecutor>,
+        /// Whether these are all of which there is a record, as after each welcome.
+        all: bool,
+    },
+}
+
+/// What an executor may say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExecutorCall {
+    /// It wants its events on a stream.
+    Subscribe {
+        /// Tasks it has of which no update was acknowledged.
+        tasks: Vec<TaskId>,
+        /// Updates that were not acknowledged, in order.
+        updates: Vec<ExecutorUpdate>,
+    },
+    /// A task's status.
+    Update(ExecutorUpdate),
+    /// Bytes for its framework.
+    Message(Vec<u8>),
+}
+
+/// A status in an executor's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecutorUpdate {
+    /// Of which task.
+    pub task_id: TaskId,
+    /// Drawn by the executor; the framework acknowledges it.
+    pub uuid: Uuid,
+    /// The status.
+    pub status: Status,
 }

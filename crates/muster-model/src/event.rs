@@ -177,6 +177,56 @@ pub enum AgentEvent {
     },
     /// This agent may not register; it should stop and tell its operator.
     Rejected(String),
+    /// End an executor: it is asked to, and made to after its grace.
+    ShutdownExecutor {
+        /// Whose.
+        framework_id: FrameworkId,
+        /// Which.
+        executor_id: ExecutorId,
+    },
+    /// The registry knows that this run of an executor ended: forget it.
+    ConfirmExecutor(LaunchNumber),
+}
+
+/// What an executor is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExecutorEvent {
+    /// It is subscribed.
+    Subscribed {
+        /// Names its run.
+        number: LaunchNumber,
+        /// Its whole `mesos.v1.ExecutorInfo`.
+        executor: Sealed,
+        /// Whose it is.
+        framework_id: FrameworkId,
+        /// The framework's whole `mesos.v1.FrameworkInfo`.
+        framework: Sealed,
+        /// On which agent.
+        agent_id: AgentId,
+    },
+    /// Start a task.
+    Launch {
+        /// The whole `mesos.v1.TaskInfo`.
+        task: Sealed,
+    },
+    /// End a task.
+    Kill {
+        /// Which.
+        task_id: TaskId,
+        /// How long it may take to end by itself, in ms; none = its own policy.
+        grace_ms: Option<u64>,
+    },
+    /// An update is kept: the executor need not repeat it.
+    Acknowledged {
+        /// Of which task.
+        task_id: TaskId,
+        /// Which update.
+        uuid: Uuid,
+    },
+    /// Bytes from its framework.
+    Message(Vec<u8>),
+    /// End all tasks, and then.
+    Shutdown,
 }
 
 /// An order to start a task.
@@ -195,5 +245,22 @@ pub struct RunOrder {
     /// A kill that came before the order: answer TASK_KILLED without starting it.
     pub killed: bool,
     /// The whole `mesos.v1.TaskInfo`.
+    pub sealed: Sealed,
+    /// The executor that it runs in; none for a task with a process of its own.
+    pub executor: Option<Box<ExecutorOrder>>,
+}
+
+/// The executor that an ordered task runs in, as its agent needs it to start it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecutorOrder {
+    /// Its id: tasks of one framework that name the same share it.
+    pub executor_id: ExecutorId,
+    /// What it holds itself.
+    pub resources: crate::Resources,
+    /// How long it may take to end once it is asked to, in ms; none = the agent's default.
+    pub grace_ms: Option<u64>,
+    /// The whole `mesos.v1.FrameworkInfo`.
+    pub framework: Sealed,
+    /// The whole `mesos.v1.ExecutorInfo`.
     pub sealed: Sealed,
 }

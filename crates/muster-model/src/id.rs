@@ -179,6 +179,21 @@ impl fmt::Debug for TaskKey {
     }
 }
 
+/// An executor's full name: ids are unique within their framework.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ExecutorName {
+    /// Whose.
+    pub framework_id: FrameworkId,
+    /// Its id there.
+    pub executor_id: ExecutorId,
+}
+
+impl fmt::Display for ExecutorName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.framework_id, self.executor_id)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -99,6 +99,19 @@ impl Uuid {
         bytes[12..].copy_from_slice(&seq.to_be_bytes());
         Self(bytes)
     }
+
+    /// The launch that a uuid of [`Uuid::of`] names; its incarnation is told up to 65,535.
+    pub fn launch(&self) -> LaunchNumber {
+        let [a, b, rest @ ..] = self.0;
+        let (index, rest) = rest.split_at(6);
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        let (n, _) = rest.split_at(4);
+        LaunchNumber {
+            incarnation: u32::from(u16::from_be_bytes([a, b])),
+            index: Index(number(index)),
+            n: number(n) as u32,
+        }
+    }
 }
 
 impl fmt::Display for Uuid {
@@ -130,5 +143,7 @@ mod tests {
         let b = LaunchNumber { n: 1, ..a };
         assert_ne!(Uuid::of(a, 1), Uuid::of(a, 2));
         assert_ne!(Uuid::of(a, 1), Uuid::of(b, 1));
+        let launch = LaunchNumber { incarnation: 3, index: Index(0x0102_0304_0506), n: 70_000 };
+        assert_eq!(Uuid::of(launch, 9).launch(), launch);
     }
 }

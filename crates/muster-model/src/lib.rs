@@ -23,12 +23,16 @@ pub mod sealed;
 pub mod task;
 pub mod time;
 
-pub use agent::{AgentInfo, Attribute, AttributeValue, Hello, KnownTask};
-pub use call::{AgentCall, Call, SchedulerCall};
-pub use event::{AcceptOutcome, AgentEvent, CallOutcome, Event, RunOrder, SchedulerEvent, TaskOutcome};
+pub use agent::{AgentInfo, Attribute, AttributeValue, Hello, KnownExecutor, KnownTask};
+pub use call::{AgentCall, Call, ExecutorCall, ExecutorUpdate, SchedulerCall};
+pub use event::{
+    AcceptOutcome, AgentEvent, CallOutcome, Event, ExecutorEvent, ExecutorOrder, RunOrder, SchedulerEvent,
+    TaskOutcome,
+};
 pub use framework::{Capabilities, FrameworkInfo};
 pub use id::{
-    AgentId, ClusterId, ExecutorId, FrameworkId, IdError, MachineId, OfferId, Role, TaskId, TaskKey,
+    AgentId, ClusterId, ExecutorId, ExecutorName, FrameworkId, IdError, MachineId, OfferId, Role, TaskId,
+    TaskKey,
 };
 pub use launch::{Fence, Index, LaunchNumber, Session, Term, Token, Uuid};
 pub use offer::Offer;

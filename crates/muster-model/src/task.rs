@@ -119,6 +119,10 @@ pub enum Reason {
     TaskInvalid,
     /// REASON_TASK_KILLED_DURING_LAUNCH
     TaskKilledDuringLaunch,
+    /// REASON_EXECUTOR_REGISTRATION_TIMEOUT
+    ExecutorRegistrationTimeout,
+    /// REASON_EXECUTOR_REREGISTRATION_TIMEOUT
+    ExecutorReregistrationTimeout,
 }
 
 impl Reason {
@@ -138,6 +142,8 @@ impl Reason {
             Reconciliation => "REASON_RECONCILIATION",
             TaskInvalid => "REASON_TASK_INVALID",
             TaskKilledDuringLaunch => "REASON_TASK_KILLED_DURING_LAUNCH",
+            ExecutorRegistrationTimeout => "REASON_EXECUTOR_REGISTRATION_TIMEOUT",
+            ExecutorReregistrationTimeout => "REASON_EXECUTOR_REREGISTRATION_TIMEOUT",
         }
     }
 }

@@ -8,8 +8,8 @@ use crate::{
     task::Phase,
 };
 use muster_model::{
-    AgentCall, AgentEvent, AgentId, Fence, Hello, Index, KnownTask, LaunchNumber, Resources, Session,
-    StatusUpdate, TaskState,
+    AgentCall, AgentEvent, AgentId, ExecutorName, Fence, Hello, Index, KnownTask, LaunchNumber, Resources,
+    Session, StatusUpdate, TaskState,
 };
 
 /// A leader that pings is taken for gone after this many silent ping intervals.
@@ -234,12 +234,13 @@ impl Node {
         }
         self.connection.left_answered = self.saved.answered.len();
         for launch in forget {
-            self.forget(launch);
+            self.forget(now_ms, launch, effects);
         }
+        self.say_executors(now_ms, effects);
         self.say_what_the_hello_left_out(now_ms, effects);
         let pending = self.runs.iter().filter(|(_, run)| run.phase == Phase::Pending);
         for launch in pending.map(|(launch, _)| *launch).collect::<Vec<_>>() {
-            self.start(launch, Phase::Pending, effects);
+            self.start(now_ms, launch, Phase::Pending, effects);
         }
     }
 
@@ -266,8 +267,13 @@ impl Node {
             AgentEvent::Kill { launch, task, grace_ms } => self.kill(now_ms, launch, task, grace_ms, effects),
             AgentEvent::Confirm { launch, seq } => self.confirm(launch, seq),
             AgentEvent::Ping(n) => self.say(AgentCall::Pong(n), effects),
-            // Executors come later; without one, bytes for it are dropped, as at-most-once allows.
-            AgentEvent::Message { .. } => {}
+            AgentEvent::Message { framework_id, executor_id, data } => {
+                self.tell_message(&ExecutorName { framework_id, executor_id }, data, effects);
+            }
+            AgentEvent::ShutdownExecutor { framework_id, executor_id } => {
+                self.shut_down(now_ms, &ExecutorName { framework_id, executor_id }, effects);
+            }
+            AgentEvent::ConfirmExecutor(number) => self.confirm_executor(number),
             AgentEvent::Welcome { .. } | AgentEvent::Rejected(_) => {}
         }
     }

@@ -1,7 +1,7 @@
 //! What the machine asks of its shell.
 
-use crate::Record;
-use muster_model::{AgentCall, AgentId, LaunchNumber, Sealed, Session, TaskKey};
+use crate::{ExecutorIntent, Record};
+use muster_model::{AgentCall, AgentId, ExecutorEvent, LaunchNumber, Sealed, Session, TaskKey};
 use std::sync::Arc;
 
 /// One thing to do. Effects are performed in order; those that take long report back by an `Input`.
@@ -45,19 +45,40 @@ pub enum Effect {
         /// Which.
         launch: LaunchNumber,
     },
-    /// Signal the task's whole process group.
+    /// Signal the whole process group of a task or executor.
     Signal {
         /// Which.
         launch: LaunchNumber,
         /// With what.
         signal: Signal,
     },
-    /// The launch is over: what the supervisor left behind for it may go.
+    /// The launch, or the run of an executor, is over: what the supervisor left behind for it may go.
     Remove {
         /// Which.
         launch: LaunchNumber,
-        /// Its name.
+        /// Its name; an executor's stands in the place of a task's.
         task: TaskKey,
+    },
+    /// Start a supervisor that holds an executor's command. Reports `Started` or `Ended` under its number.
+    StartExecutor(Box<StartExecutor>),
+    /// Answer an executor's call.
+    Answer {
+        /// The call.
+        call: u64,
+        /// How.
+        answer: ExecutorAnswer,
+    },
+    /// Send an event down an executor's stream, if it is still open.
+    Tell {
+        /// The stream.
+        stream: u64,
+        /// The event.
+        event: ExecutorEvent,
+    },
+    /// End an executor's stream, after what was sent; the end is not reported.
+    HangUp {
+        /// The stream.
+        stream: u64,
     },
     /// The agent cannot go on; this says why. No other effect follows.
     Stop(String),
@@ -76,6 +97,32 @@ pub struct Start {
     pub user: Arc<str>,
     /// The whole `mesos.v1.TaskInfo`.
     pub sealed: Sealed,
+}
+
+/// A supervisor to start for an executor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartExecutor {
+    /// What to start.
+    pub intent: Arc<ExecutorIntent>,
+    /// On which agent.
+    pub agent_id: AgentId,
+}
+
+/// How an executor's call is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExecutorAnswer {
+    /// The stream is open; events follow.
+    Subscribed,
+    /// The call was taken.
+    Accepted,
+    /// No executor of this framework is here.
+    NoFramework,
+    /// No such executor of the framework is here.
+    NoExecutor,
+    /// It must subscribe first.
+    NotSubscribed,
+    /// Too many updates of the task wait: try again.
+    Busy,
 }
 
 /// How a task is ended.

@@ -1,7 +1,7 @@
 //! What the shell tells the machine.
 
 use crate::Process;
-use muster_model::{AgentEvent, Fence, LaunchNumber, Session};
+use muster_model::{AgentEvent, ExecutorCall, ExecutorName, Fence, LaunchNumber, Session};
 use std::sync::Arc;
 
 /// One thing that happened.
@@ -37,7 +37,7 @@ pub enum Input {
     },
     /// A checkpoint could not be made durable.
     CheckpointFailed(String),
-    /// A supervisor holds the launch's command.
+    /// A supervisor holds the command of a launch, or of the executor of that number; so in what follows.
     Started {
         /// Which.
         launch: LaunchNumber,
@@ -58,6 +58,20 @@ pub enum Input {
     },
     /// Time passed.
     Wake,
+    /// An executor says something over the executor API. Answered by [`crate::Effect::Answer`] in the same step.
+    Executor {
+        /// The shell's number for it. A SUBSCRIBE opens the stream of this number.
+        call: u64,
+        /// Who it says it is.
+        from: ExecutorName,
+        /// What it says.
+        said: ExecutorCall,
+    },
+    /// An executor's stream broke.
+    ExecutorGone {
+        /// The stream.
+        stream: u64,
+    },
 }
 
 /// What comes down a stream.

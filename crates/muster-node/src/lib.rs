@@ -3,7 +3,8 @@
 //!
 //! The road of a task: order -> [`Record::Intent`] synced -> `Accepted` sent and [`Effect::Start`] (a
 //! supervisor that holds the command) -> [`Record::Started`] synced -> [`Effect::Release`] -> TASK_RUNNING
-//! -> [`Input::Ended`] -> terminal update, repeated until confirmed -> forgotten.
+//! -> [`Input::Ended`] -> terminal update, repeated until confirmed -> forgotten. A task that names an executor is
+//! handed to that, which is started as a task is (`executor.rs`).
 //!
 //! # Laws
 //! - The state that matters is the fold of the records ([`Saved::apply`]): a machine rebuilt from what was
@@ -16,17 +17,22 @@
 //!
 //! # Nevers
 //! - No clock, no IO, no chance, no waiting: time comes with each step, effects leave as values.
-//! - A launch with a recorded process is never started again: without a living process it has ended.
+//! - A launch with a recorded process is never started again: without a living process it has ended. Nor is one
+//!   handed again that is recorded as handed.
 //! - A sealed message is never opened here.
 
 mod connection;
 pub mod effect;
+mod executor;
 pub mod input;
 pub mod node;
 pub mod record;
 mod task;
 
-pub use effect::{Effect, Signal, Start};
+pub use effect::{Effect, ExecutorAnswer, Signal, Start, StartExecutor};
 pub use input::{Down, End, Input};
 pub use node::{Node, NodeConfig};
-pub use record::{Intent, LowMark, Process, Record, Saved, TaskRecord};
+pub use record::{
+    ExecutorIntent, ExecutorRecord, Executors, InExecutor, Intent, LowMark, Process, Record, Saved,
+    TaskRecord,
+};

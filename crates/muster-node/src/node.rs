@@ -3,11 +3,14 @@
 use crate::{
     connection::Connection,
     effect::{Effect, Start},
+    executor::Execs,
     input::Input,
-    record::{Record, Saved},
+    record::{Process, Record, Saved},
     task::{Phase, Run},
 };
-use muster_model::{AgentCall, AgentInfo, LaunchNumber, Sealed, TaskState, Token};
+use muster_model::{
+    AgentCall, AgentInfo, ExecutorName, LaunchNumber, Sealed, TaskId, TaskState, Token, Uuid,
+};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What an agent is told once, at its start.
@@ -27,6 +30,12 @@ pub struct NodeConfig {
     pub repeat_ms_max: u64,
     /// How long a hello may stay unanswered before another master is dialled, in ms.
     pub welcome_ms: u64,
+    /// How long an executor that was started may take to subscribe, in ms.
+    pub executor_registration_ms: u64,
+    /// How long an executor may take to come back after the agent did, in ms.
+    pub executor_reregistration_ms: u64,
+    /// How long an executor may take to end once it is asked to, where its description does not say, in ms.
+    pub executor_grace_ms: u64,
     /// Tasks held at once; an order beyond is answered TASK_DROPPED.
     pub tasks_max: usize,
     /// Beyond this many answered orders a hello is said unasked, for the welcome brings the low mark that prunes
@@ -51,6 +60,14 @@ pub(crate) enum After {
     Update(LaunchNumber, u32, TaskState),
     /// Nothing of the launch is needed any more.
     Remove(LaunchNumber, muster_model::TaskKey),
+    /// Let an executor's held command go.
+    ReleaseExecutor(LaunchNumber),
+    /// Send a task to its executor.
+    Handed(LaunchNumber),
+    /// Tell an executor that its update is kept.
+    Acknowledge(LaunchNumber, TaskId, Uuid),
+    /// Say that an executor ended.
+    ExecutorEnded(LaunchNumber),
 }
 
 /// The agent's machine.
@@ -64,8 +81,11 @@ pub struct Node {
     pub(crate) connection: Connection,
     /// When which run wants a wake.
     pub(crate) timers: BTreeSet<(u64, LaunchNumber)>,
+    pub(crate) execs: Execs,
     /// The last checkpoint's ticket.
     ticket: u64,
+    /// The last that is durable.
+    synced: u64,
     /// This step's records.
     records: Vec<Record>,
     after: VecDeque<(u64, After)>,
@@ -76,14 +96,21 @@ impl Node {
     /// A machine that carries on from what was kept, or a new one from `Saved::default()`. The shell then
     /// reports what became of each task in [`Node::processes`], and `Begin`.
     pub fn recover(config: NodeConfig, saved: Saved) -> Self {
-        let runs = saved.tasks.iter().map(|(launch, task)| (*launch, Run::recover(task))).collect();
+        let in_executors = &saved.executors.tasks;
+        let runs = saved
+            .tasks
+            .iter()
+            .map(|(launch, task)| (*launch, Run::recover(task, in_executors.get(launch))))
+            .collect();
         Self {
             config,
+            execs: Execs::recover(&saved),
             saved,
             runs,
             connection: Connection::default(),
             timers: BTreeSet::new(),
             ticket: 0,
+            synced: 0,
             records: Vec::new(),
             after: VecDeque::new(),
             stopped: false,
@@ -95,20 +122,26 @@ impl Node {
         &self.saved
     }
 
-    /// Launches whose recorded process may live, or may have ended unreported.
-    pub fn processes(&self) -> impl Iterator<Item = (LaunchNumber, &crate::TaskRecord)> {
-        self.runs.iter().filter(|(_, run)| matches!(run.phase, Phase::Live { .. })).filter_map(
-            |(launch, _)| {
-                let task = self.saved.tasks.get(launch)?;
-                task.process.is_some().then_some((*launch, task))
-            },
-        )
+    /// Launches, and runs of executors, whose recorded process may live, or may have ended unreported.
+    pub fn processes(&self) -> impl Iterator<Item = (LaunchNumber, &Process)> {
+        let live = self.runs.iter().filter(|(_, run)| matches!(run.phase, Phase::Live { .. }));
+        let tasks = live.filter_map(|(launch, _)| {
+            let process = self.saved.tasks.get(launch)?.process.as_ref()?;
+            Some((*launch, process))
+        });
+        let runs = self.saved.executors.runs.iter().filter(|(number, _)| self.execs.is_live(**number));
+        tasks.chain(runs.filter_map(|(number, run)| Some((*number, run.process.as_ref()?))))
+    }
+
+    /// The run of the executor of this name, unless it ended.
+    pub fn executor_number(&self, name: &ExecutorName) -> Option<LaunchNumber> {
+        self.execs.number(name)
     }
 
     /// When the next `Wake` is due, if nothing else happens.
     pub fn wake_at(&self) -> Option<u64> {
         let timer = self.timers.first().map(|(at, _)| *at);
-        [timer, self.connection.deadline].into_iter().flatten().min()
+        [timer, self.execs.wake_at(), self.connection.deadline].into_iter().flatten().min()
     }
 
     /// Takes one input in. `now_ms` is monotonic.
@@ -125,9 +158,19 @@ impl Node {
             }
             Input::Synced { ticket } => self.synced(now_ms, ticket, effects),
             Input::CheckpointFailed(why) => self.stop(format!("cannot keep a checkpoint: {why}"), effects),
+            // The first task of an executor has its number, and no process.
+            Input::Started { launch, process } if self.execs.has(launch) => {
+                self.executor_held(launch, process);
+            }
+            Input::Released { launch } if self.execs.has(launch) => {}
+            Input::Ended { launch, end } if self.execs.has(launch) => {
+                self.executor_ended(now_ms, launch, &end, effects);
+            }
             Input::Started { launch, process } => self.started(launch, process),
             Input::Released { launch } => self.released(now_ms, launch),
             Input::Ended { launch, end } => self.ended(now_ms, launch, end),
+            Input::Executor { call, from, said } => self.executor_call(now_ms, call, &from, said, effects),
+            Input::ExecutorGone { stream } => self.executor_gone(stream),
             Input::Wake => self.wake(now_ms, effects),
         }
         if !self.records.is_empty() && !self.stopped {
@@ -153,6 +196,17 @@ impl Node {
         self.after.push_back((self.ticket + 1, after));
     }
 
+    /// Does this once all that was kept so far is durable.
+    pub(crate) fn after_all(&mut self, after: After) {
+        let last = self.ticket + u64::from(!self.records.is_empty());
+        self.after.push_back((last, after));
+    }
+
+    /// Whether nothing that was kept is on its way to the disk.
+    pub(crate) fn is_all_durable(&self) -> bool {
+        self.records.is_empty() && self.synced == self.ticket
+    }
+
     /// Whether an order, or the word of a leader, is on its way to the disk.
     pub(crate) fn orders_wait(&self) -> bool {
         let waits = |after: &After| matches!(after, After::Intent(_) | After::Refused(_) | After::Hello(_));
@@ -161,17 +215,18 @@ impl Node {
 
     /// Says hello once all that was kept so far is durable.
     pub(crate) fn hello_after_all(&mut self, stream: u64) {
-        let last = self.ticket + u64::from(!self.records.is_empty());
         self.after.retain(|(_, after)| !matches!(after, After::Hello(_)));
-        self.after.push_back((last, After::Hello(stream)));
+        self.after_all(After::Hello(stream));
     }
 
     fn synced(&mut self, now_ms: u64, ticket: u64, effects: &mut Vec<Effect>) {
+        self.synced = self.synced.max(ticket);
         let ready = self.after.iter().take_while(|(at, _)| *at <= ticket).count();
         let due: Vec<After> = self.after.drain(..ready).map(|(_, after)| after).collect();
         let mut accepted = Vec::new();
         for after in &due {
             let (After::Intent(launch) | After::Refused(launch)) = after else { continue };
+            self.executor_durable(*launch, effects);
             let Some(run) = self.runs.get_mut(launch) else { continue };
             run.durable = true;
             if run.unlisted && run.phase == Phase::Intending {
@@ -187,18 +242,33 @@ impl Node {
         for after in due {
             match after {
                 After::Hello(stream) => self.say_hello(now_ms, stream, effects),
-                After::Intent(launch) => self.start(launch, Phase::Intending, effects),
+                After::Intent(launch) => self.start(now_ms, launch, Phase::Intending, effects),
                 After::Refused(_) => {}
                 After::Release(launch) => self.release(launch, effects),
                 After::Update(launch, seq, state) => self.update_durable(now_ms, launch, seq, state, effects),
                 After::Remove(launch, task) => effects.push(Effect::Remove { launch, task }),
+                After::ReleaseExecutor(number) => self.release_executor(now_ms, number, effects),
+                After::Handed(launch) => self.handed(launch, effects),
+                After::Acknowledge(number, task_id, uuid) => {
+                    self.acknowledge(number, task_id, uuid, effects);
+                }
+                After::ExecutorEnded(number) => self.executor_end_durable(now_ms, number, effects),
             }
         }
         self.ask_for_a_low_mark(now_ms, effects);
     }
 
     /// Starts a launch whose intent is durable, if it still stands where it is expected to.
-    pub(crate) fn start(&mut self, launch: LaunchNumber, expected: Phase, effects: &mut Vec<Effect>) {
+    pub(crate) fn start(
+        &mut self,
+        now_ms: u64,
+        launch: LaunchNumber,
+        expected: Phase,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.saved.executors.tasks.contains_key(&launch) {
+            return self.queue_in_executor(now_ms, launch, expected, effects);
+        }
         let Some(agent_id) = self.saved.agent_id.clone() else { return };
         let Some(intent) = self.saved.tasks.get(&launch).and_then(|task| task.intent.clone()) else { return };
         let Some(run) = self.runs.get_mut(&launch).filter(|run| run.phase == expected) else { return };
@@ -218,5 +288,6 @@ impl Node {
             self.timers.remove(&(at, launch));
             self.run_wake(now_ms, launch, effects);
         }
+        self.wake_executors(now_ms, effects);
     }
 }

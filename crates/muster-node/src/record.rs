@@ -2,11 +2,12 @@
 //! variant's position.
 
 use muster_model::{
-    AgentId, Fence, Index, LaunchNumber, Resources, Sealed, StatusUpdate, TaskKey, TaskState,
+    AgentId, ExecutorName, Fence, Index, LaunchNumber, Resources, Sealed, StatusUpdate, TaskKey, TaskState,
+    Uuid,
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -57,6 +58,46 @@ pub enum Record {
     Forgotten {
         /// Which.
         launch: LaunchNumber,
+    },
+    /// All that came before of executors, in one record: the second of a compacted log that has any.
+    Executors(Box<Executors>),
+    /// An executor shall be started for the task of an order.
+    Executor(Box<ExecutorIntent>),
+    /// A task runs in an executor.
+    InExecutor {
+        /// Which task.
+        launch: LaunchNumber,
+        /// Which run of an executor.
+        executor: LaunchNumber,
+    },
+    /// A task is handed to its executor, and never again.
+    Handed {
+        /// Which.
+        launch: LaunchNumber,
+    },
+    /// An executor's command exists, held by its supervisor.
+    ExecutorHeld {
+        /// Which run.
+        executor: LaunchNumber,
+        /// The held process.
+        process: Process,
+    },
+    /// An executor shall end.
+    ExecutorUnwanted {
+        /// Which run.
+        executor: LaunchNumber,
+    },
+    /// No process of an executor is left.
+    ExecutorEnded {
+        /// Which run.
+        executor: LaunchNumber,
+        /// Its wait status.
+        status: i32,
+    },
+    /// The registry knows that the executor ended.
+    ExecutorForgotten {
+        /// Which run.
+        executor: LaunchNumber,
     },
 }
 
@@ -143,6 +184,68 @@ impl TaskRecord {
     }
 }
 
+/// An executor as it was taken on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecutorIntent {
+    /// Names the run: the launch of the task that it is started for.
+    pub number: LaunchNumber,
+    /// Whose, and its id there.
+    pub name: ExecutorName,
+    /// What it holds itself.
+    pub resources: Resources,
+    /// How long it may take to end once it is asked to, in ms; none = the agent's default.
+    pub grace_ms: Option<u64>,
+    /// The user to run as when it names none.
+    pub user: Arc<str>,
+    /// The whole `mesos.v1.FrameworkInfo`.
+    pub framework: Sealed,
+    /// The whole `mesos.v1.ExecutorInfo`.
+    pub sealed: Sealed,
+}
+
+/// A run of an executor that is not forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecutorRecord {
+    /// What it was started as.
+    pub intent: Arc<ExecutorIntent>,
+    /// Its process, once there is one. From then on it is never started again.
+    pub process: Option<Process>,
+    /// It shall end.
+    pub unwanted: bool,
+    /// Its wait status, once it ended.
+    pub ended: Option<i32>,
+}
+
+/// Where a task of an executor stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InExecutor {
+    /// The run of its executor.
+    pub executor: LaunchNumber,
+    /// It was handed, and never is again.
+    pub handed: bool,
+    /// The newest updates that came from the executor: it repeats what it was not told to be kept.
+    pub uuids: VecDeque<Uuid>,
+}
+
+/// Updates of one task by which a repeated one is known.
+const UUIDS_MAX: usize = 256;
+
+/// The fold of what is kept of executors.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Executors {
+    /// The runs that are not forgotten.
+    pub runs: BTreeMap<LaunchNumber, ExecutorRecord>,
+    /// The tasks that run in one, until they are forgotten.
+    pub tasks: BTreeMap<LaunchNumber, InExecutor>,
+}
+
+impl Executors {
+    /// Whether there is nothing to keep.
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty() && self.tasks.is_empty()
+    }
+}
+
 /// The fold of the records.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
@@ -156,6 +259,9 @@ pub struct Saved {
     pub answered: BTreeSet<LaunchNumber>,
     /// The launches that are not forgotten.
     pub tasks: BTreeMap<LaunchNumber, TaskRecord>,
+    /// Their executors: a record of their own ([`Record::Executors`]), for the form of this one is settled.
+    #[serde(skip)]
+    pub executors: Executors,
 }
 
 impl Saved {
@@ -197,6 +303,12 @@ impl Saved {
                     task.seq = update.seq;
                     task.updates.push((**update).clone());
                 }
+                if let Some(task) = self.executors.tasks.get_mut(&update.launch) {
+                    task.uuids.push_back(update.uuid);
+                    if task.uuids.len() > UUIDS_MAX {
+                        task.uuids.pop_front();
+                    }
+                }
             }
             Record::Confirmed { launch, seq } => {
                 if let Some(task) = self.tasks.get_mut(launch) {
@@ -205,10 +317,67 @@ impl Saved {
             }
             Record::Forgotten { launch } => {
                 self.tasks.remove(launch);
+                self.executors.tasks.remove(launch);
                 if self.low_mark.refuses(*launch) {
                     self.answered.remove(launch);
                 }
             }
+            Record::Executors(executors) => self.executors = (**executors).clone(),
+            Record::Executor(_)
+            | Record::InExecutor { .. }
+            | Record::Handed { .. }
+            | Record::ExecutorHeld { .. }
+            | Record::ExecutorUnwanted { .. }
+            | Record::ExecutorEnded { .. }
+            | Record::ExecutorForgotten { .. } => self.executors.apply(record),
+        }
+    }
+
+    /// All that is here, as the first records of a log.
+    pub fn snapshot(&self) -> Vec<Record> {
+        let mut records = vec![Record::Snapshot(Box::new(self.clone()))];
+        if !self.executors.is_empty() {
+            records.push(Record::Executors(Box::new(self.executors.clone())));
+        }
+        records
+    }
+}
+
+impl Executors {
+    fn apply(&mut self, record: &Record) {
+        match record {
+            Record::Executor(intent) => {
+                let intent = Arc::new((**intent).clone());
+                let record =
+                    ExecutorRecord { intent: intent.clone(), process: None, unwanted: false, ended: None };
+                self.runs.insert(intent.number, record);
+            }
+            Record::InExecutor { launch, executor } => {
+                let task = InExecutor { executor: *executor, handed: false, uuids: VecDeque::new() };
+                self.tasks.insert(*launch, task);
+            }
+            Record::Handed { launch } => {
+                if let Some(task) = self.tasks.get_mut(launch) {
+                    task.handed = true;
+                }
+            }
+            Record::ExecutorHeld { executor, process } => {
+                if let Some(run) = self.runs.get_mut(executor) {
+                    run.process = Some(process.clone());
+                }
+            }
+            Record::ExecutorUnwanted { executor } => {
+                if let Some(run) = self.runs.get_mut(executor) {
+                    run.unwanted = true;
+                }
+            }
+            Record::ExecutorEnded { executor, status } => {
+                if let Some(run) = self.runs.get_mut(executor) {
+                    run.ended = Some(*status);
+                }
+            }
+            Record::ExecutorForgotten { executor } => drop(self.runs.remove(executor)),
+            _ => {}
         }
     }
 }

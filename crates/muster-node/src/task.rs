@@ -4,7 +4,7 @@ use crate::{
     effect::{Effect, Signal},
     input::End,
     node::{After, Node},
-    record::{Intent, Process, Record, TaskRecord},
+    record::{InExecutor, Intent, Process, Record, TaskRecord},
 };
 use muster_fault::planted;
 use muster_model::{
@@ -35,6 +35,15 @@ pub(crate) enum Phase {
     },
     /// Killed before its release; waits for the supervisor's end.
     Abandoned,
+    /// Waits for its executor to subscribe.
+    Queued,
+    /// Its record as handed to its executor is on the way to the disk.
+    Handing,
+    /// Handed to its executor, or recorded so and perhaps handed.
+    Handed {
+        /// This agent sent it.
+        sent: bool,
+    },
     /// No process of it is left.
     Ended,
 }
@@ -79,9 +88,10 @@ impl Run {
     }
 
     /// What a record read from the disk means for a machine that just began.
-    pub(crate) fn recover(task: &TaskRecord) -> Self {
+    pub(crate) fn recover(task: &TaskRecord, in_executor: Option<&InExecutor>) -> Self {
         let phase = match (&task.process, task.state) {
             (_, state) if state.is_terminal() => Phase::Ended,
+            _ if in_executor.is_some_and(|task| task.handed) => Phase::Handed { sent: false },
             (Some(_), _) if planted!(RestartLaunch) => Phase::Pending,
             (Some(_), _) => Phase::Live { released: false },
             (None, _) => Phase::Pending,
@@ -116,6 +126,7 @@ impl Node {
                 _ => {}
             }
         }
+        self.begin_executors(now_ms, effects);
         effects.push(Effect::Dial);
     }
 
@@ -132,7 +143,7 @@ impl Node {
             if order.killed {
                 self.kill(now_ms, launch, order.task, order.grace_ms, effects);
             } else {
-                self.start(launch, Phase::Unlisted, effects);
+                self.start(now_ms, launch, Phase::Unlisted, effects);
             }
             if durable {
                 self.say(AgentCall::Accepted(vec![launch]), effects);
@@ -154,6 +165,14 @@ impl Node {
                 &message,
             );
         } else {
+            let executor = order.executor.as_ref().map(|executor| self.executor_for(&order, executor));
+            if executor == Some(None) {
+                self.refuse(launch, order.task);
+                let reason = Some(Reason::ExecutorTerminated);
+                let message = "The task's executor is about to end, or the agent holds too many";
+                return self.end(now_ms, launch, TaskState::Dropped, Source::Agent, reason, message);
+            }
+            let task_id = order.task.task_id.clone();
             self.runs.insert(launch, Run::new(Phase::Intending));
             self.keep(Record::Intent(Box::new(Intent {
                 launch,
@@ -163,6 +182,9 @@ impl Node {
                 user: order.user,
                 sealed: order.sealed,
             })));
+            if let Some(executor) = executor.flatten() {
+                self.join_executor(launch, task_id, executor);
+            }
             self.after(After::Intent(launch));
         }
     }
@@ -190,7 +212,11 @@ impl Node {
             return self.killed_during_launch(now_ms, launch);
         };
         match run.phase {
-            Phase::Pending | Phase::Intending | Phase::Unlisted => self.killed_during_launch(now_ms, launch),
+            Phase::Pending | Phase::Intending | Phase::Unlisted | Phase::Queued => {
+                self.killed_during_launch(now_ms, launch);
+                self.task_not_handed(now_ms, launch, effects);
+            }
+            Phase::Handing | Phase::Handed { .. } => self.kill_in_executor(launch, grace_ms, effects),
             Phase::Starting | Phase::Holding => {
                 run.phase = Phase::Abandoned;
                 self.keep(Record::KillWanted { launch, grace_ms: 0 });
@@ -220,7 +246,7 @@ impl Node {
         });
     }
 
-    fn killed_during_launch(&mut self, now_ms: u64, launch: LaunchNumber) {
+    pub(crate) fn killed_during_launch(&mut self, now_ms: u64, launch: LaunchNumber) {
         let reason = Some(Reason::TaskKilledDuringLaunch);
         let message = "Task was killed before its command was started";
         self.end(now_ms, launch, TaskState::Killed, Source::Agent, reason, message);
@@ -253,7 +279,8 @@ impl Node {
 
     pub(crate) fn ended(&mut self, now_ms: u64, launch: LaunchNumber, end: End) {
         let Some(run) = self.runs.get(&launch) else { return };
-        if matches!(run.phase, Phase::Ended | Phase::Pending | Phase::Intending | Phase::Unlisted) {
+        use Phase::*;
+        if matches!(run.phase, Ended | Pending | Intending | Unlisted | Queued | Handing | Handed { .. }) {
             return;
         }
         let Some(task) = self.saved.tasks.get(&launch) else { return };
@@ -266,7 +293,7 @@ impl Node {
     }
 
     /// No process is left: the terminal update.
-    fn end(
+    pub(crate) fn end(
         &mut self,
         now_ms: u64,
         launch: LaunchNumber,
@@ -275,11 +302,16 @@ impl Node {
         reason: Option<Reason>,
         message: &str,
     ) {
+        self.run_ended(launch);
+        self.report(now_ms, launch, state, source, reason, message);
+    }
+
+    /// No process is left; the terminal update is about to be reported.
+    pub(crate) fn run_ended(&mut self, launch: LaunchNumber) {
         self.with_timer(launch, |run| {
             run.phase = Phase::Ended;
             run.kill_at = None;
         });
-        self.report(now_ms, launch, state, source, reason, message);
     }
 
     fn report(
@@ -291,8 +323,6 @@ impl Node {
         reason: Option<Reason>,
         message: &str,
     ) {
-        let Some(task) = self.saved.tasks.get(&launch) else { return };
-        let seq = task.seq + 1;
         let status = Status {
             state,
             source,
@@ -301,8 +331,16 @@ impl Node {
             wall: WallTime(self.config.wall_at_zero_ms.saturating_add(now_ms)),
             sealed: Sealed::default(),
         };
+        self.report_status(launch, None, status);
+    }
+
+    /// Keeps a status, to be sent once it is durable. Without a uuid of its executor's it gets one of its own.
+    pub(crate) fn report_status(&mut self, launch: LaunchNumber, uuid: Option<Uuid>, status: Status) {
+        let Some(task) = self.saved.tasks.get(&launch) else { return };
+        let (seq, state) = (task.seq + 1, status.state);
         let task = task.task.clone();
-        let update = StatusUpdate { launch, task, seq, uuid: Uuid::of(launch, seq), status };
+        let update =
+            StatusUpdate { launch, task, seq, uuid: uuid.unwrap_or_else(|| Uuid::of(launch, seq)), status };
         self.keep(Record::Update(Box::new(update)));
         self.after(After::Update(launch, seq, state));
     }
@@ -383,10 +421,14 @@ impl Node {
     }
 
     /// The registry wants no word of this launch any more. What lives is not forgotten, whoever says so.
-    pub(crate) fn forget(&mut self, launch: LaunchNumber) {
+    pub(crate) fn forget(&mut self, now_ms: u64, launch: LaunchNumber, effects: &mut Vec<Effect>) {
         let phase = self.runs.get(&launch).map(|run| run.phase);
         if matches!(phase, Some(Phase::Ended | Phase::Pending | Phase::Unlisted)) {
+            let executor = self.saved.executors.tasks.get(&launch).map(|task| task.executor);
             self.drop_task(launch);
+            if let Some(executor) = executor {
+                self.end_if_of_no_use(now_ms, executor, effects);
+            }
         }
     }
 
@@ -397,8 +439,13 @@ impl Node {
         });
         self.runs.remove(&launch);
         let Some(task) = self.saved.tasks.get(&launch).map(|task| task.task.clone()) else { return };
+        self.leave_executor(launch, &task);
+        // The sandbox of a task in an executor is the executor's.
+        let has_sandbox = !self.saved.executors.tasks.contains_key(&launch);
         self.keep(Record::Forgotten { launch });
-        self.after(After::Remove(launch, task));
+        if has_sandbox {
+            self.after(After::Remove(launch, task));
+        }
     }
 
     /// Changes a run and keeps the timers in step with it.
@@ -417,6 +464,17 @@ impl Node {
 }
 
 const RESTARTED: &str = "The agent restarted before the command was started";
+
+/// An end in words, as in `Command exited with status 1`.
+pub(crate) fn how_it_ended(end: &End) -> String {
+    match end {
+        End::Exited(code) => format!("exited with status {code}"),
+        End::Signaled(signal) => format!("terminated with signal {}", signal_name(*signal)),
+        End::NotReleased => "was never started".into(),
+        End::StartFailed(why) | End::Invalid(why) => format!("could not be started: {why}"),
+        End::Unknown => "is gone and left no exit status".into(),
+    }
+}
 
 fn verdict(end: &End, killed: bool) -> (TaskState, Source, Option<Reason>, Arc<str>) {
     use TaskState::*;

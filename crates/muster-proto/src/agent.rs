@@ -2,14 +2,14 @@
 
 use crate::error::{Within, bounded, id, id_or_none, required, short};
 use crate::task::{
-    launch_number, launch_numbers, status_update, task_key, task_state, token, wire_launch_number,
-    wire_state, wire_status_update, wire_token,
+    duration_ms, executor_spec, launch_number, launch_numbers, status_update, task_key, task_state, token,
+    wire_launch_number, wire_state, wire_status_update, wire_token,
 };
 use crate::{WireError, attributes, limits, mesos, resources, v1, wire_resources};
 use bytes::Bytes;
 use muster_model::{
-    AgentCall, AgentEvent, AgentInfo, Fence, Hello, Index, KnownTask, LaunchNumber, MachineId, Sealed,
-    Session, Term,
+    AgentCall, AgentEvent, AgentInfo, ExecutorOrder, Fence, Hello, Index, KnownExecutor, KnownTask,
+    LaunchNumber, MachineId, Sealed, Session, Term,
 };
 use prost::Message;
 use std::net::IpAddr;
@@ -87,8 +87,24 @@ pub fn agent_call(frame: v1::AgentFrame) -> Result<(Session, AgentCall), WireErr
                 data: wire.data.to_vec(),
             }
         }
+        Up::Executors(wire) => {
+            bounded("executors", &wire.executors, limits::HELLO_TASKS_MAX)?;
+            let known = |(i, it)| known_executor(it).within(format_args!("executors[{i}]"));
+            let executors = wire.executors.into_iter().enumerate().map(known).collect::<Result<_, _>>()?;
+            AgentCall::Executors { executors, all: wire.all }
+        }
     };
     Ok((Session(frame.session), call))
+}
+
+fn known_executor(wire: v1::KnownExecutor) -> Result<KnownExecutor, WireError> {
+    Ok(KnownExecutor {
+        number: launch_number(required("number", wire.number)?),
+        framework_id: id!(FrameworkId, "framework_id", wire.framework_id)?,
+        executor_id: id!(ExecutorId, "executor_id", wire.executor_id)?,
+        resources: resources(&wire.resources)?,
+        ended: wire.ended,
+    })
 }
 
 fn hello(wire: v1::Hello) -> Result<Hello, WireError> {
@@ -137,8 +153,22 @@ pub fn agent_frame(session: Session, call: &AgentCall) -> v1::AgentFrame {
             executor_id: executor_id.to_string(),
             data: Bytes::copy_from_slice(data),
         }),
+        AgentCall::Executors { executors, all } => Up::Executors(v1::KnownExecutors {
+            executors: executors.iter().map(wire_known_executor).collect(),
+            all: *all,
+        }),
     };
     v1::AgentFrame { session: session.0, frame: Some(frame), fence: None }
+}
+
+fn wire_known_executor(executor: &KnownExecutor) -> v1::KnownExecutor {
+    v1::KnownExecutor {
+        number: Some(wire_launch_number(executor.number)),
+        framework_id: executor.framework_id.to_string(),
+        executor_id: executor.executor_id.to_string(),
+        resources: wire_resources(&executor.resources),
+        ended: executor.ended,
+    }
 }
 
 fn wire_launches(launches: &[LaunchNumber]) -> Vec<v1::LaunchNumber> {
@@ -189,6 +219,11 @@ pub fn agent_event(frame: v1::AgentDownFrame) -> Result<(Fence, Session, AgentDo
             })
         }
         Down::Rejected(why) => AgentDown::Event(AgentEvent::Rejected(why)),
+        Down::ShutdownExecutor(wire) => AgentDown::Event(AgentEvent::ShutdownExecutor {
+            framework_id: id!(FrameworkId, "shutdown_executor.framework_id", wire.framework_id)?,
+            executor_id: id!(ExecutorId, "shutdown_executor.executor_id", wire.executor_id)?,
+        }),
+        Down::ConfirmExecutor(wire) => AgentDown::Event(AgentEvent::ConfirmExecutor(launch_number(wire))),
     };
     Ok((fence, Session(frame.session), event))
 }
@@ -203,8 +238,28 @@ fn run_order(wire: v1::RunOrder) -> Result<muster_model::event::RunOrder, WireEr
         grace_ms: wire.grace_ms,
         user: wire.user.into(),
         killed: wire.killed,
+        executor: match wire.framework_info {
+            Some(framework) => executor_order(&wire.task_info, &framework).within("task_info")?.map(Box::new),
+            None => None,
+        },
         sealed: Sealed::new(&*wire.task_info),
     })
+}
+
+/// The executor that a task names.
+fn executor_order(task_info: &[u8], framework: &[u8]) -> Result<Option<ExecutorOrder>, WireError> {
+    short("framework_info", framework, limits::SEALED_BYTES_MAX)?;
+    let info = mesos::TaskInfo::decode(task_info)
+        .map_err(|error| WireError::new("", format!("is not a mesos.v1.TaskInfo: {error}")))?;
+    let Some(executor) = &info.executor else { return Ok(None) };
+    let spec = executor_spec(executor, task_info).within("executor")?;
+    Ok(Some(ExecutorOrder {
+        executor_id: spec.executor_id,
+        resources: spec.resources,
+        grace_ms: duration_ms(executor.shutdown_grace_period.as_ref()).within("executor")?,
+        framework: Sealed::new(framework),
+        sealed: spec.sealed,
+    }))
 }
 
 /// Writes a frame to an agent.
@@ -225,6 +280,10 @@ pub fn agent_down_frame(fence: Fence, session: Session, event: &AgentEvent) -> v
             user: order.user.to_string(),
             killed: order.killed,
             task_info: Bytes::copy_from_slice(&order.sealed),
+            framework_info: order
+                .executor
+                .as_ref()
+                .map(|executor| Bytes::copy_from_slice(&executor.framework)),
         }),
         AgentEvent::Kill { launch, task, grace_ms } => Down::Kill(v1::KillOrder {
             launch: Some(wire_launch_number(*launch)),
@@ -243,6 +302,13 @@ pub fn agent_down_frame(fence: Fence, session: Session, event: &AgentEvent) -> v
             data: Bytes::copy_from_slice(data),
         }),
         AgentEvent::Rejected(why) => Down::Rejected(why.clone()),
+        AgentEvent::ShutdownExecutor { framework_id, executor_id } => {
+            Down::ShutdownExecutor(v1::ExecutorName {
+                framework_id: framework_id.to_string(),
+                executor_id: executor_id.to_string(),
+            })
+        }
+        AgentEvent::ConfirmExecutor(number) => Down::ConfirmExecutor(wire_launch_number(*number)),
     };
     v1::AgentDownFrame { fence: Some(wire_fence(fence)), session: session.0, frame: Some(frame) }
 }

@@ -13,10 +13,12 @@
 
 pub mod agent;
 mod error;
+pub mod executor_api;
 pub mod framework;
 pub mod json;
 pub mod limits;
 pub mod master_api;
+pub mod media;
 pub mod offer;
 pub mod raw;
 pub mod resource;

@@ -85,6 +85,10 @@ pub fn scheduler_call(frame: v1::SchedulerFrame) -> Result<(u64, SchedulerCall),
                 data: wire.data.to_vec(),
             }
         }
+        Up::Shutdown(wire) => SchedulerCall::Shutdown {
+            agent_id: id!(AgentId, "shutdown.agent_id", wire.agent_id)?,
+            executor_id: id!(ExecutorId, "shutdown.executor_id", wire.executor_id)?,
+        },
         Up::Teardown(v1::Teardown {}) => SchedulerCall::Teardown,
         Up::Update(wire) => SchedulerCall::Update {
             info: framework_info(&wire.framework_info).within("update")?,
@@ -178,6 +182,10 @@ pub fn scheduler_frame(id: u64, call: &SchedulerCall) -> v1::SchedulerFrame {
             data: Bytes::copy_from_slice(data),
         }),
         SchedulerCall::Teardown => Up::Teardown(v1::Teardown {}),
+        SchedulerCall::Shutdown { agent_id, executor_id } => Up::Shutdown(v1::ShutdownExecutor {
+            agent_id: agent_id.to_string(),
+            executor_id: executor_id.to_string(),
+        }),
         SchedulerCall::Update { info, suppressed_roles } => Up::Update(v1::UpdateFramework {
             framework_info: Bytes::copy_from_slice(&info.sealed),
             suppressed_roles: texts(suppressed_roles),

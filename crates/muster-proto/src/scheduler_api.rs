@@ -179,7 +179,13 @@ pub fn asked(
         Type::AcceptInverseOffers | Type::DeclineInverseOffers | Type::AcknowledgeOperationStatus => {
             Asked::Told(Vec::new())
         }
-        Type::Shutdown => Asked::Unsupported("SHUTDOWN"),
+        Type::Shutdown => {
+            let shutdown = call.shutdown.clone().unwrap_or_default();
+            ask(Up::Shutdown(v1::ShutdownExecutor {
+                agent_id: shutdown.agent_id.value,
+                executor_id: shutdown.executor_id.value,
+            }))
+        }
         Type::UpdateFramework => {
             let update = call.update_framework.clone().unwrap_or_default();
             ask(Up::Update(v1::UpdateFramework {

@@ -77,7 +77,10 @@ fn runnable(command: &mesos::CommandInfo, in_container: bool) -> Result<(), Wire
     }
 }
 
-fn executor_spec(executor: &mesos::ExecutorInfo, task_info: &[u8]) -> Result<ExecutorSpec, WireError> {
+pub(crate) fn executor_spec(
+    executor: &mesos::ExecutorInfo,
+    task_info: &[u8],
+) -> Result<ExecutorSpec, WireError> {
     if executor.r#type == Some(mesos::executor_info::Type::Default.into()) {
         return Err(WireError::new("type", "DEFAULT is for task groups, which are not supported yet"));
     }
@@ -115,7 +118,12 @@ fn executor_bytes(mut task_info: &[u8]) -> Result<Vec<u8>, WireError> {
 }
 
 fn grace_ms(policy: Option<&mesos::KillPolicy>) -> Result<Option<u64>, WireError> {
-    let Some(grace) = policy.and_then(|policy| policy.grace_period.as_ref()) else { return Ok(None) };
+    duration_ms(policy.and_then(|policy| policy.grace_period.as_ref()))
+}
+
+/// A grace in ms; less than a whole one counts as one.
+pub(crate) fn duration_ms(grace: Option<&mesos::DurationInfo>) -> Result<Option<u64>, WireError> {
+    let Some(grace) = grace else { return Ok(None) };
     let nanoseconds = u64::try_from(grace.nanoseconds)
         .map_err(|_| WireError::new("grace_period", "is negative, must be 0 or more"))?;
     Ok(Some(nanoseconds.div_ceil(1_000_000)))
@@ -155,6 +163,8 @@ same_names!(
     ExecutorTerminated = ExecutorTerminated, FrameworkRemoved = FrameworkRemoved,
     InvalidOffers = InvalidOffers, Reconciliation = Reconciliation, TaskInvalid = TaskInvalid,
     TaskKilledDuringLaunch = TaskKilledDuringLaunch,
+    ExecutorRegistrationTimeout = ExecutorRegistrationTimeout,
+    ExecutorReregistrationTimeout = ExecutorReregistrationTimeout,
 });
 
 /// Reads a state's Mesos number.
@@ -206,7 +216,14 @@ pub fn mesos_status(
     uuid: Option<&Uuid>,
 ) -> Result<mesos::TaskStatus, WireError> {
     let mut whole = if status.sealed.is_empty() {
-        mesos::TaskStatus { timestamp: Some(status.wall.0 as f64 / 1000.0), ..Default::default() }
+        let mut whole =
+            mesos::TaskStatus { timestamp: Some(status.wall.0 as f64 / 1000.0), ..Default::default() };
+        if let Some(uuid) = uuid.filter(|_| status.source == Source::Executor) {
+            // Of a task with a process of its own, whose executor is its agent under the task's name.
+            whole.executor_id = Some(mesos::ExecutorId { value: task_id.to_string() });
+            whole.container_status = Some(crate::executor_api::container_status(uuid.launch()));
+        }
+        whole
     } else {
         mesos::TaskStatus::decode(&*status.sealed).map_err(|error| {
             WireError::new("task_status", format!("is not a mesos.v1.TaskStatus: {error}"))

@@ -163,7 +163,21 @@ fn any_agent_call() -> impl Strategy<Value = AgentCall> {
             executor_id: ExecutorId::new(e),
             data,
         }),
+        (any_launch(), text(), text(), any_resources(), option::of(any::<i32>())).prop_map(
+            |(number, f, e, resources, ended)| one_executor(KnownExecutor {
+                number,
+                framework_id: FrameworkId::new(f),
+                executor_id: ExecutorId::new(e),
+                resources,
+                ended,
+            })
+        ),
     ]
+}
+
+fn one_executor(executor: KnownExecutor) -> AgentCall {
+    let all = executor.ended.is_none();
+    AgentCall::Executors { executors: vec![executor], all }
 }
 
 fn any_agent_event() -> impl Strategy<Value = AgentEvent> {
@@ -193,14 +207,60 @@ fn any_agent_event() -> impl Strategy<Value = AgentEvent> {
                     user: "nobody".into(),
                     killed,
                     sealed: Sealed::new(sealed),
+                    executor: None,
                 }))
             }),
+        (any_launch(), any_key(), text(), any_resources(), option::of(0u64..1 << 40), vec(any::<u8>(), 0..9))
+            .prop_map(|(launch, task, id, resources, grace_ms, framework)| {
+                AgentEvent::Run(Box::new(in_executor(launch, task, &id, resources, grace_ms, framework)))
+            }),
+        (text(), text()).prop_map(|(f, e)| AgentEvent::ShutdownExecutor {
+            framework_id: FrameworkId::new(f),
+            executor_id: ExecutorId::new(e),
+        }),
+        any_launch().prop_map(AgentEvent::ConfirmExecutor),
         (any_launch(), any_key(), option::of(any::<u64>()))
             .prop_map(|(launch, task, grace_ms)| AgentEvent::Kill { launch, task, grace_ms }),
         (any_launch(), any::<u32>()).prop_map(|(launch, seq)| AgentEvent::Confirm { launch, seq }),
         any::<u64>().prop_map(AgentEvent::Ping),
         text().prop_map(AgentEvent::Rejected),
     ]
+}
+
+/// What is told of the executor is read of the task's description: so the two agree.
+fn in_executor(
+    launch: LaunchNumber,
+    task: TaskKey,
+    id: &str,
+    resources: Resources,
+    grace_ms: Option<u64>,
+    framework: Vec<u8>,
+) -> RunOrder {
+    let info = mesos::ExecutorInfo {
+        executor_id: mesos::ExecutorId { value: id.into() },
+        resources: wire_resources(&resources),
+        command: Some(mesos::CommandInfo { value: Some("true".into()), ..Default::default() }),
+        shutdown_grace_period: grace_ms
+            .map(|ms| mesos::DurationInfo { nanoseconds: i64::try_from(ms).unwrap() * 1_000_000 }),
+        ..Default::default()
+    };
+    let wire = mesos::TaskInfo { executor: Some(info.clone()), ..Default::default() };
+    RunOrder {
+        launch,
+        task,
+        resources: Resources::none(),
+        grace_ms: None,
+        user: "nobody".into(),
+        killed: false,
+        sealed: Sealed::new(wire.encode_to_vec()),
+        executor: Some(Box::new(ExecutorOrder {
+            executor_id: ExecutorId::new(id),
+            resources,
+            grace_ms,
+            framework: Sealed::new(framework),
+            sealed: Sealed::new(info.encode_to_vec()),
+        })),
+    }
 }
 
 fn task_info(task_id: &str, needs: &Resources) -> Vec<u8> {
@@ -273,6 +333,10 @@ fn any_scheduler_call() -> impl Strategy<Value = SchedulerCall> {
         Just(SchedulerCall::Teardown),
         (any_framework_info(), some_roles())
             .prop_map(|(info, suppressed_roles)| SchedulerCall::Update { info, suppressed_roles }),
+        (text(), text()).prop_map(|(agent, executor)| SchedulerCall::Shutdown {
+            agent_id: AgentId::new(agent),
+            executor_id: ExecutorId::new(executor),
+        }),
     ]
 }
 

@@ -131,6 +131,17 @@ fn stream_subscribe() -> Command {
     Command::StreamSubscribe(Token([7; 16]), subscribe)
 }
 
+fn executors() -> Command {
+    let executor = KnownExecutor {
+        number: launch_number(),
+        framework_id: framework_id(),
+        executor_id: ExecutorId::new("e1"),
+        resources: Resources::of(100, 32),
+        ended: None,
+    };
+    Command::Executors { agent_id: agent_id(), executors: vec![executor], all: true }
+}
+
 /// One of each.
 fn commands() -> Vec<(&'static str, Command)> {
     let (framework_id, agent_id) = (framework_id(), agent_id());
@@ -185,6 +196,7 @@ fn commands() -> Vec<(&'static str, Command)> {
             "update-framework",
             Command::UpdateFramework { framework_id, info: framework(), suppressed_roles: vec![Role::any()] },
         ),
+        ("executors", executors()),
     ]
 }
 
@@ -212,7 +224,8 @@ fn is_sampled(command: &Command) {
         | Command::FirstSubscribe(..)
         | Command::FirstHello(..)
         | Command::StreamSubscribe(..)
-        | Command::UpdateFramework { .. } => {}
+        | Command::UpdateFramework { .. }
+        | Command::Executors { .. } => {}
     }
 }
 
@@ -244,7 +257,8 @@ fn blanks_and_memberships_keep_their_bytes() {
     check("membership", &codec::encode_payload(&LogPayload::Membership(membership)).unwrap());
 }
 
-/// A registry that holds a record of every kind, but of clients with a token and of event streams.
+/// A registry that holds a record of every kind, but of clients with a token, of event streams and of
+/// executors that live.
 fn registry() -> Registry {
     let mut registry = Registry::new(ClusterId::new("c1"), 1);
     let mut index = 0;
@@ -297,6 +311,19 @@ fn the_record_of_an_event_stream_keeps_its_bytes() {
 }
 
 #[test]
+fn the_record_of_an_executor_that_lives_keeps_its_bytes() {
+    let mut registry = Registry::new(ClusterId::new("c1"), 1);
+    let admit = Command::AdmitAgent(Box::new(Hello { agent_id: None, tasks: Vec::new(), ..hello() }));
+    let commands = vec![admit, executors()];
+    let entry = Entry { term: Term(1), at: Timestamp(9), commands, ..Entry::default() };
+    registry.apply(Index(1), Term(1), &entry);
+    let records: Vec<_> = registry.records().map(|record| codec::encode(&record).unwrap()).collect();
+    let again = records.iter().map(|bytes| codec::decode::<Record>(bytes).unwrap());
+    assert_eq!(Registry::restore(again).unwrap(), registry);
+    check("record-living", records.last().unwrap());
+}
+
+#[test]
 fn snapshot_records_keep_their_bytes() {
     let registry = registry();
     let mut kinds = std::collections::BTreeMap::new();
@@ -314,6 +341,7 @@ fn snapshot_records_keep_their_bytes() {
             Record::Spent(..) => "spent",
             Record::Newcomer(..) => "newcomer",
             Record::EventStream(..) => "event-stream",
+            Record::Living(..) => "living",
         };
         let bytes = codec::encode(&record).unwrap();
         again.push(codec::decode::<Record>(&bytes).unwrap());

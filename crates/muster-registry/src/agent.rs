@@ -60,6 +60,11 @@ impl Agent {
         self.state == AgentState::Connected
     }
 
+    /// Whether it will never come back.
+    pub fn is_gone(&self) -> bool {
+        matches!(self.state, AgentState::Gone { .. })
+    }
+
     /// Since when it is unreachable or gone.
     pub fn lost_since(&self) -> Option<Timestamp> {
         match self.state {

@@ -1,7 +1,9 @@
 //! Committed facts about the registry, in log order. Views fold them; the leader tells clients of them.
 
 use crate::{Account, Agent, Framework, Task};
-use muster_model::{AgentId, FrameworkId, LaunchNumber, Resources, Session, Status, TaskKey, Uuid};
+use muster_model::{
+    AgentId, ExecutorId, FrameworkId, LaunchNumber, Resources, Session, Status, TaskKey, Uuid,
+};
 use std::sync::Arc;
 
 /// One committed fact.
@@ -62,4 +64,24 @@ pub enum Change {
     },
     /// A task is over and acknowledged: it left the live tasks.
     TaskCompleted(TaskKey),
+    /// An executor ended: its framework is told.
+    ExecutorEnded {
+        /// Where.
+        agent_id: AgentId,
+        /// Whose.
+        framework_id: FrameworkId,
+        /// Which.
+        executor_id: ExecutorId,
+        /// Its wait status.
+        status: i32,
+    },
+    /// An executor of a framework that is over lives: its agent must end it.
+    ExecutorUnwanted {
+        /// Where.
+        agent_id: AgentId,
+        /// Whose.
+        framework_id: FrameworkId,
+        /// Which.
+        executor_id: ExecutorId,
+    },
 }

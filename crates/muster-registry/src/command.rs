@@ -1,8 +1,8 @@
 //! All that can be asked of the registry. Append-only: bincode stores a variant's position.
 
 use muster_model::{
-    AgentId, BadTask, FrameworkId, FrameworkInfo, Hello, Index, LaunchNumber, OfferId, Role, Session,
-    StatusUpdate, TaskId, TaskKey, TaskSpec, Term, Timestamp, Token, Uuid, WallTime,
+    AgentId, BadTask, FrameworkId, FrameworkInfo, Hello, Index, KnownExecutor, LaunchNumber, OfferId, Role,
+    Session, StatusUpdate, TaskId, TaskKey, TaskSpec, Term, Timestamp, Token, Uuid, WallTime,
 };
 use serde::{Deserialize, Serialize};
 
@@ -126,6 +126,15 @@ pub enum Command {
         info: FrameworkInfo,
         /// Roles it wants no offers for.
         suppressed_roles: Vec<Role>,
+    },
+    /// An agent says which executors live, and how others ended.
+    Executors {
+        /// Which agent.
+        agent_id: AgentId,
+        /// What it says.
+        executors: Vec<KnownExecutor>,
+        /// Whether it knows of no other.
+        all: bool,
     },
 }
 

@@ -44,6 +44,14 @@ impl Registry {
             if held.count() != executor.tasks as usize {
                 return Err(format!("executor {:?} counts its tasks wrongly", executor.key));
             }
+            if executor.tasks == 0 && !self.living.contains(&executor.key) {
+                return Err(format!("executor {:?} holds for nobody", executor.key));
+            }
+        }
+        for (key, _) in self.living.iter() {
+            if !self.executors.contains(key) {
+                return Err(format!("executor {key:?} lives and holds nothing"));
+            }
         }
         let held: Resources =
             self.holdings().iter().fold(Resources::none(), |sum, it| sum.plus(&it.resources));

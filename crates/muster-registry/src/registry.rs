@@ -6,8 +6,8 @@ use crate::{
 };
 use imbl::{OrdMap, OrdSet};
 use muster_model::{
-    AcceptOutcome, AgentId, ClusterId, ExecutorId, FrameworkId, Index, MachineId, OfferId, Resources, Role,
-    Session, TaskKey, Term, Timestamp, Token,
+    AcceptOutcome, AgentId, ClusterId, ExecutorId, FrameworkId, Index, LaunchNumber, MachineId, OfferId,
+    Resources, Role, Session, TaskKey, Term, Timestamp, Token,
 };
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,8 @@ pub struct Registry {
     pub(crate) newcomers: Table<u64, Newcomer>,
     /// Event streams of the Mesos API, of frameworks whose newest session is one.
     pub(crate) streams: Table<FrameworkId, EventStream>,
+    /// Executors of which their agent says that they live, and which run of them.
+    pub(crate) living: Table<ExecutorKey, LaunchNumber>,
     pub(crate) index: Indexes,
 }
 
@@ -49,13 +51,13 @@ pub(crate) struct Indexes {
 
 /// An executor's full name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(crate) struct ExecutorKey {
+pub struct ExecutorKey {
     pub(crate) agent_id: AgentId,
     pub(crate) framework_id: FrameworkId,
     pub(crate) executor_id: ExecutorId,
 }
 
-/// An executor on an agent. It is held while any task of it is.
+/// An executor on an agent. It is held while any task of it is, and while it lives.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Executor {
     pub(crate) key: ExecutorKey,
@@ -138,6 +140,8 @@ pub(crate) struct Context<'a> {
     pub(crate) now: Timestamp,
     /// Launches so far in this entry.
     pub(crate) launches: u32,
+    /// A hello is being settled: of the agent's executors nothing is known before it says so.
+    pub(crate) settling: bool,
     pub(crate) changes: &'a mut Vec<Change>,
 }
 
@@ -156,6 +160,7 @@ impl Registry {
             spent: Table::default(),
             newcomers: Table::default(),
             streams: Table::default(),
+            living: Table::default(),
             index: Indexes::default(),
         }
     }
@@ -173,8 +178,13 @@ impl Registry {
         self.header.clock = self.header.clock.max(entry.at); // time never runs backward
         self.header.wall = entry.wall;
         self.header.term = term;
-        let mut context =
-            Context { index, now: self.header.clock, launches: 0, changes: &mut applied.changes };
+        let mut context = Context {
+            index,
+            now: self.header.clock,
+            launches: 0,
+            settling: false,
+            changes: &mut applied.changes,
+        };
         let to = &mut context;
         for command in &entry.commands {
             let outcome = match command {
@@ -210,6 +220,9 @@ impl Registry {
                 Command::UpdateFramework { framework_id, info, suppressed_roles } => {
                     self.update_framework(framework_id, info, suppressed_roles, to)
                 }
+                Command::Executors { agent_id, executors, all } => {
+                    self.executors_of(agent_id, executors, *all, to)
+                }
             };
             applied.outcomes.push(outcome);
         }
@@ -217,6 +230,7 @@ impl Registry {
             index,
             now: self.header.clock,
             launches: 0,
+            settling: false,
             changes: &mut applied.changes,
         });
         applied
@@ -270,6 +284,7 @@ impl Registry {
             self.spent.hash(),
             self.newcomers.hash(),
             self.streams.hash(),
+            self.living.hash(),
         ]
         .into_iter()
         .fold(0, u64::wrapping_add)
@@ -387,6 +402,7 @@ impl PartialEq for Registry {
             && self.removed_frameworks == other.removed_frameworks
             && self.newcomers == other.newcomers
             && self.streams == other.streams
+            && self.living == other.living
             && self.spent == other.spent
             && self.index == other.index
     }

@@ -2,9 +2,9 @@
 
 use crate::{
     Agent, CompletedFramework, EventStream, Framework, Limits, Newcomer, Registry, Spent, Task,
-    registry::{Executor, Indexes},
+    registry::{Executor, ExecutorKey, Indexes},
 };
-use muster_model::{ClusterId, FrameworkId, Index, Term, Timestamp, WallTime};
+use muster_model::{ClusterId, FrameworkId, Index, LaunchNumber, Term, Timestamp, WallTime};
 use serde::{Deserialize, Serialize};
 use std::{fmt, hash::Hasher};
 use xxhash_rust::xxh3::Xxh3Default;
@@ -85,6 +85,8 @@ pub enum Record {
     Newcomer(u64, Box<Newcomer>),
     /// A framework's event stream.
     EventStream(FrameworkId, EventStream),
+    /// An executor that lives, and which run of it.
+    Living(Box<ExecutorKey>, LaunchNumber),
 }
 
 /// Why records do not make a registry.
@@ -124,6 +126,7 @@ impl Registry {
             .chain(self.spent.iter().map(|(seq, it)| Record::Spent(*seq, Box::new((**it).clone()))))
             .chain(self.newcomers.iter().map(|(seq, it)| Record::Newcomer(*seq, Box::new((**it).clone()))))
             .chain(self.streams.iter().map(|(id, it)| Record::EventStream(id.clone(), (**it).clone())))
+            .chain(self.living.iter().map(|(key, it)| Record::Living(Box::new(key.clone()), **it)))
     }
 
     /// The registry that these records were taken of.
@@ -145,6 +148,7 @@ impl Registry {
                 Record::Spent(seq, it) => drop(all.spent.put(seq, *it)),
                 Record::Newcomer(seq, it) => drop(all.newcomers.put(seq, *it)),
                 Record::EventStream(id, it) => drop(all.streams.put(id, it)),
+                Record::Living(key, number) => drop(all.living.put(*key, number)),
             }
         }
         all.index = Indexes::of(&all);

@@ -52,6 +52,9 @@ struct Args {
     /// Of a replay: what goes wrong, separated by commas, or "none".
     #[arg(long)]
     faults: Option<Faults>,
+    /// Let some tasks share executors.
+    #[arg(long)]
+    executors: bool,
     /// Of a replay: print all that happens.
     #[arg(long)]
     tell: bool,
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
 /// Runs one plan. Whether all laws held.
 fn replay(args: &Args, seed: u64) -> bool {
     let mut plan = Plan::of(seed);
+    plan.executors = args.executors;
     plan.agents = args.agents.unwrap_or(plan.agents);
     plan.frameworks = args.frameworks.unwrap_or(plan.frameworks);
     plan.shards = args.shards.unwrap_or(plan.shards);
@@ -113,13 +117,13 @@ fn all(args: &Args) -> bool {
         }
         let plans = match args.sweep {
             Some(most) => {
-                let swept = sweep(&Plan::calm(seed), most);
+                let swept = sweep(&Plan { executors: args.executors, ..Plan::calm(seed) }, most);
                 runs += swept.runs;
                 counts += swept.counts;
                 swept.failed
             }
             None => {
-                let plan = Plan::of(seed);
+                let plan = Plan { executors: args.executors, ..Plan::of(seed) };
                 let run = run(&plan);
                 runs += 1;
                 counts += run.counts;

@@ -2,6 +2,7 @@
 
 use crate::{
     dice::{Dice, token},
+    executor::Executor,
     fault::{Fault, Step, What, When},
     forge::{Heard, Present},
     plan::{Law, Plan, Planted},
@@ -9,7 +10,7 @@ use crate::{
 };
 use muster_model::{
     AgentEvent as Word, AgentId, AgentInfo, Call, Event as Frame, Fence, LaunchNumber, MachineId, Resources,
-    Sealed, Session,
+    Sealed, Session, TaskId, TaskState,
 };
 use muster_node::{Down, Effect, End, Input, Node, NodeConfig, Process, Record, Saved, Signal};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -26,6 +27,12 @@ pub(crate) enum AgentEvent {
     Report(u64, Box<Input>),
     /// A released command ends by itself.
     End(LaunchNumber, i32),
+    /// An executor reads what it was told, or looks for its agent.
+    ExecutorActs(LaunchNumber),
+    /// An executor looks whether it has something to do.
+    ExecutorIdle(LaunchNumber),
+    /// A task in an executor ends by itself.
+    TaskOver(LaunchNumber, TaskId),
     Dial(u64),
     /// The agent starts again after a crash.
     Boot(u64),
@@ -35,26 +42,33 @@ pub(crate) enum AgentEvent {
 
 /// A supervisor with its command.
 #[derive(Debug, Clone)]
-struct Running {
-    released: bool,
-    end: Option<End>,
+pub(crate) struct Running {
+    pub(crate) released: bool,
+    pub(crate) end: Option<End>,
     /// It ends only when it is killed.
     is_endless: bool,
 }
 
 #[derive(Debug)]
 pub(crate) struct Agent {
-    n: usize,
-    dice: Dice,
+    pub(crate) n: usize,
+    pub(crate) dice: Dice,
     planted: Option<Planted>,
-    node: Option<Node>,
+    pub(crate) node: Option<Node>,
     /// Counts boots: what was on its way before a crash is void.
-    life: u64,
+    pub(crate) life: u64,
     synced: Saved,
     waiting: VecDeque<(u64, Vec<Record>)>,
     /// The disk syncs nothing before this.
     stall_until: u64,
-    processes: BTreeMap<LaunchNumber, Running>,
+    pub(crate) processes: BTreeMap<LaunchNumber, Running>,
+    /// What executors remember, by the number of their process.
+    pub(crate) executors: BTreeMap<LaunchNumber, Executor>,
+    /// Calls of executors so far, and the SUBSCRIBE that is being asked.
+    pub(crate) calls: u64,
+    pub(crate) calling: Option<(u64, LaunchNumber)>,
+    /// Every launch that an executor was handed.
+    pub(crate) handed: BTreeSet<LaunchNumber>,
     /// Every launch whose command was let go.
     started: BTreeSet<LaunchNumber>,
     /// The newest session it was welcomed in.
@@ -84,6 +98,9 @@ fn config(n: usize, life: u64) -> NodeConfig {
         repeat_ms: 3_000,
         repeat_ms_max: 20_000,
         welcome_ms: 3_000,
+        executor_registration_ms: 10_000,
+        executor_reregistration_ms: 5_000,
+        executor_grace_ms: 1_000,
         tasks_max: 1_000,
         // Few, so that low marks are asked for.
         answered_max: 20,
@@ -107,6 +124,10 @@ impl Agent {
             waiting: VecDeque::new(),
             stall_until: 0,
             processes: BTreeMap::new(),
+            executors: BTreeMap::new(),
+            calls: 0,
+            calling: None,
+            handed: BTreeSet::new(),
             started: BTreeSet::new(),
             session: Session(0),
             stream: None,
@@ -153,6 +174,11 @@ impl Agent {
         self.processes.values_mut().filter(|it| !it.released && it.end.is_none()).for_each(|it| {
             it.end = Some(End::NotReleased);
         });
+        for (number, executor) in &mut self.executors {
+            executor.cut_off();
+            let at = world.now_ms + dice.between(50, 2_000);
+            world.at(at, Event::Agent(self.n, AgentEvent::ExecutorActs(*number)));
+        }
         self.wants_stream = false;
         self.wake_at = None;
         self.session = Session(0);
@@ -304,6 +330,11 @@ impl Agent {
             | AgentEvent::Sync(..)
             | AgentEvent::Report(..) => {}
             AgentEvent::End(launch, status) => self.end(world, launch, End::Exited(status)),
+            AgentEvent::ExecutorActs(number) => self.executor_acts(world, number),
+            AgentEvent::ExecutorIdle(number) => self.executor_idle(world, number),
+            AgentEvent::TaskOver(number, task_id) => {
+                self.executor_ends_task(world, number, &task_id, TaskState::Finished);
+            }
         }
     }
 
@@ -324,7 +355,7 @@ impl Agent {
         }
     }
 
-    fn step(&mut self, world: &mut World, input: Input) {
+    pub(crate) fn step(&mut self, world: &mut World, input: Input) {
         let Some(node) = self.node.as_mut() else { return };
         let mut effects = Vec::new();
         node.step(world.now_ms, input, &mut effects);
@@ -334,11 +365,16 @@ impl Agent {
             let step = match &effect {
                 Effect::Checkpoint { .. } => Some(Step::Checkpoint),
                 Effect::Send { .. } => Some(Step::Said),
-                Effect::Start(_) => Some(Step::Started),
+                Effect::Start(_) | Effect::StartExecutor(_) => Some(Step::Started),
                 Effect::Release { .. } => Some(Step::Released),
                 Effect::Abandon { .. } | Effect::Signal { .. } => Some(Step::Signalled),
                 Effect::Remove { .. } => Some(Step::Removed),
-                Effect::Dial | Effect::Redial { .. } | Effect::Stop(_) => None,
+                Effect::Dial
+                | Effect::Redial { .. }
+                | Effect::Answer { .. }
+                | Effect::Tell { .. }
+                | Effect::HangUp { .. }
+                | Effect::Stop(_) => None,
             };
             self.perform(world, effect);
             if self.life != life || step.is_some_and(|step| self.struck(world, step)) {
@@ -414,6 +450,18 @@ impl Agent {
                 }
             }
             Effect::Remove { .. } => {}
+            Effect::StartExecutor(start) => {
+                let launch = start.intent.number;
+                self.executors.insert(launch, Executor::new(start.intent.name.clone()));
+                let held = Running { released: false, end: None, is_endless: true };
+                self.processes.insert(launch, held);
+                let started = Input::Started { launch, process: process(launch) };
+                world.soon(5, Event::Agent(self.n, AgentEvent::Report(life, Box::new(started))));
+            }
+            Effect::Answer { call, answer } => self.answered(call, answer),
+            Effect::Tell { stream, event } => self.told(world, stream, event),
+            // What was sent before is read all the same.
+            Effect::HangUp { .. } => {}
             Effect::Stop(_) if self.is_condemned => {
                 self.is_condemned = false;
                 let when = When::At(world.now_ms);
@@ -429,11 +477,14 @@ impl Agent {
         let Some(it) = self.processes.get_mut(&launch).filter(|it| it.end.is_none()) else { return };
         it.released = true;
         let is_endless = it.is_endless;
-        world.counts.started += 1;
         let is_new = self.started.insert(launch);
         world.demand(is_new, Law::Started, || format!("launch {launch} started twice on agent {}", self.n));
-        let running = self.processes.values().filter(|it| it.released && it.end.is_none()).count() as u64;
-        world.demand(running <= CPUS, Law::Room, || format!("agent {} runs {running} tasks", self.n));
+        if self.executors.contains_key(&launch) {
+            world.soon(400, Event::Agent(self.n, AgentEvent::ExecutorActs(launch)));
+        } else {
+            world.counts.started += 1;
+        }
+        self.check_room(world);
         let released = Input::Released { launch };
         world.soon(3, Event::Agent(self.n, AgentEvent::Report(self.life, Box::new(released))));
         let ms = self.dice.between(10, 4_000);
@@ -443,7 +494,15 @@ impl Agent {
         }
     }
 
-    fn end(&mut self, world: &mut World, launch: LaunchNumber, end: End) {
+    /// It runs no more tasks than it has cpus.
+    pub(crate) fn check_room(&self, world: &mut World) {
+        let live = self.processes.iter().filter(|(_, it)| it.released && it.end.is_none());
+        let running: u64 =
+            live.map(|(number, _)| self.executors.get(number).map_or(1, Executor::running)).sum();
+        world.demand(running <= CPUS, Law::Room, || format!("agent {} runs {running} tasks", self.n));
+    }
+
+    pub(crate) fn end(&mut self, world: &mut World, launch: LaunchNumber, end: End) {
         let Some(it) = self.processes.get_mut(&launch).filter(|it| it.end.is_none()) else { return };
         it.end = Some(end.clone());
         let ended = Input::Ended { launch, end };

@@ -258,6 +258,8 @@ impl Cluster {
             && living.iter().all(|id| registry.framework(id).is_some_and(|it| it.is_connected()))
             && registry.agents().filter(|agent| agent.is_connected()).count() == self.agents.len()
             && registry.agents().all(|agent| agent.strays.is_empty())
+            // Executors live on for a while.
+            && registry.agents().all(|agent| registry.held_on(&agent.id).is_empty())
     }
 
     fn check_end(&mut self) {

@@ -10,8 +10,9 @@ use crate::{
 };
 use muster_driver::{Callback, Config, Down, Driver, Effect, Input};
 use muster_model::{
-    Call, Capabilities, Event as Frame, Fence, FrameworkId, FrameworkInfo, LaunchNumber, OfferId, Resources,
-    Role, SchedulerCall, Sealed, Session, TaskId, TaskKey, TaskSpec, TaskState, Uuid, event::OfferWithAgent,
+    Call, Capabilities, Event as Frame, ExecutorId, Fence, FrameworkId, FrameworkInfo, LaunchNumber, OfferId,
+    Resources, Role, SchedulerCall, Sealed, Session, TaskId, TaskKey, TaskSpec, TaskState, Uuid,
+    event::OfferWithAgent, task::ExecutorSpec,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -69,6 +70,8 @@ pub(crate) struct Framework {
     is_done: bool,
     /// The last task, once there was an offer for it.
     last: Option<TaskId>,
+    /// Whether some of its tasks share executors.
+    executors: bool,
 }
 
 impl Framework {
@@ -95,6 +98,7 @@ impl Framework {
             is_condemned: false,
             is_done: false,
             last: None,
+            executors: plan.executors,
         }
     }
 
@@ -451,13 +455,25 @@ impl Framework {
             let at = world.now_ms + self.dice.between(0, 4_000);
             world.at(at, Event::Framework(self.n, FrameworkEvent::Kill(task_id.clone())));
         }
+        let kind = if is_endless { "endless" } else { "task" };
+        // No chance is taken of a plan without executors: its runs stay as they were.
+        let executor = (self.executors && self.dice.percent(50)).then(|| ExecutorSpec {
+            executor_id: ExecutorId::new(format!("e{}", self.dice.between(0, 2))),
+            resources: Resources::of(10, 10),
+            sealed: Sealed::new(*b"executor"),
+        });
+        let sealed = match &executor {
+            // By its name its executor finds it again.
+            Some(_) => Sealed::new(format!("{kind}:{task_id}").into_bytes()),
+            None => Sealed::new(kind.as_bytes()),
+        };
         TaskSpec {
             task_id,
             name: "task".into(),
             resources: Resources::of(1_000, 100),
-            executor: None,
+            executor,
             grace_ms: None,
-            sealed: if is_endless { Sealed::new(*b"endless") } else { Sealed::new(*b"task") },
+            sealed,
         }
     }
 

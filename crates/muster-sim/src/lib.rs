@@ -20,6 +20,7 @@
 mod agent;
 mod cluster;
 mod dice;
+mod executor;
 mod fault;
 mod forge;
 mod framework;

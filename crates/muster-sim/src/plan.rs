@@ -23,6 +23,8 @@ pub struct Plan {
     pub ms: u64,
     /// What goes wrong.
     pub faults: Vec<Fault>,
+    /// Whether some tasks share executors.
+    pub executors: bool,
     /// What is wrong with the imitated shells, to see whether it is found.
     pub planted: Option<Planted>,
 }
@@ -51,6 +53,7 @@ impl Plan {
             shards: dice.between(1, 4) as u32,
             ms: 1_000 * dice.between(10, 31),
             faults: Vec::new(),
+            executors: false,
             planted: None,
         };
         plan.faults = fault::draw(&mut dice, plan.ms, FAULT_EVERY_MS);
@@ -61,14 +64,17 @@ impl Plan {
     /// with.
     pub fn calm(seed: u64) -> Self {
         let (agents, frameworks, shards, ms) = (2, 2, 1, 5_000);
-        Self { seed, agents, frameworks, shards, ms, faults: Vec::new(), planted: None }
+        Self { seed, agents, frameworks, shards, ms, faults: Vec::new(), executors: false, planted: None }
     }
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, agents, frameworks, shards, ms, faults, planted: _ } = self;
+        let Self { seed, agents, frameworks, shards, ms, faults, executors, planted: _ } = self;
         write!(f, "--replay {seed} --agents {agents} --frameworks {frameworks} --shards {shards} --ms {ms}")?;
+        if *executors {
+            write!(f, " --executors")?;
+        }
         let faults: Vec<String> = faults.iter().map(Fault::to_string).collect();
         write!(f, " --faults {}", if faults.is_empty() { "none".into() } else { faults.join(",") })
     }

@@ -39,6 +39,16 @@ fn every_step_may_be_the_last() {
 }
 
 #[test]
+fn tasks_in_executors_come_to_their_end_whatever_goes_wrong() {
+    let mut counts = Counts::default();
+    (1..=40).for_each(|seed| counts += lawful(&Plan { executors: true, ..Plan::of(seed) }));
+    assert!(counts.started > counts.launches * 6 / 10, "{counts}");
+    let swept = sweep(&Plan { executors: true, ..Plan::calm(2) }, 4);
+    let failed: Vec<String> = swept.failed.iter().map(ToString::to_string).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+#[test]
 fn every_kind_of_step_is_made_and_every_fault_strikes() {
     let runs: Vec<_> = (1..=20).map(|seed| run(&Plan::of(seed))).collect();
     for step in Step::ALL {

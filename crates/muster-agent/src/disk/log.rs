@@ -102,7 +102,7 @@ impl Log {
         let mut bytes = MAGIC.to_vec();
         bytes.push(FORMAT);
         if saved != Saved::default() {
-            frame(&vec![Record::Snapshot(Box::new(saved.clone()))], &mut bytes)?;
+            frame(&saved.snapshot(), &mut bytes)?;
         }
         point!(Point::AgentLogNew)?;
         let mut file = OpenOptions::new().create(true).write(true).truncate(true).open(&fresh)?;
@@ -208,10 +208,10 @@ fn is_torn(bytes: &[u8]) -> bool {
 mod tests {
     use super::*;
     use muster_model::{
-        AgentId, Fence, FrameworkId, Index, LaunchNumber, Reason, Resources, Sealed, Source, Status,
-        StatusUpdate, TaskId, TaskKey, TaskState, Term, Uuid, WallTime,
+        AgentId, ExecutorId, ExecutorName, Fence, FrameworkId, Index, LaunchNumber, Reason, Resources,
+        Sealed, Source, Status, StatusUpdate, TaskId, TaskKey, TaskState, Term, Uuid, WallTime,
     };
-    use muster_node::{Intent, LowMark, Process};
+    use muster_node::{ExecutorIntent, Intent, LowMark, Process};
 
     fn fence(term: u64) -> Vec<Record> {
         vec![Record::Fence(Fence { incarnation: 1, term: Term(term) })]
@@ -342,6 +342,52 @@ mod tests {
             Record::Refused { launch: LaunchNumber { n: 3, ..launch }, task },
             Record::Forgotten { launch: LaunchNumber { n: 3, ..launch } },
         ]
+    }
+
+    /// Of executors, likewise: one of each, in the order of their variants.
+    fn one_of_each_of_executors() -> Vec<Record> {
+        let executor = LaunchNumber { incarnation: 1, index: Index(700), n: 2 };
+        let launch = LaunchNumber { n: 4, ..executor };
+        let name = ExecutorName { framework_id: FrameworkId::new("f"), executor_id: ExecutorId::new("e") };
+        vec![
+            Record::Executors(Box::default()),
+            Record::Executor(Box::new(ExecutorIntent {
+                number: executor,
+                name,
+                resources: Resources::parse("cpus:1").unwrap(),
+                grace_ms: Some(9),
+                user: "u".into(),
+                framework: Sealed::new(*b"fw"),
+                sealed: Sealed::new(*b"xyz"),
+            })),
+            Record::InExecutor { launch, executor },
+            Record::Handed { launch },
+            Record::ExecutorHeld {
+                executor,
+                process: Process { pid: 4, start_time: 5, boot_id: "b".into() },
+            },
+            Record::ExecutorUnwanted { executor },
+            Record::ExecutorEnded { executor, status: 256 },
+            Record::ExecutorForgotten { executor: LaunchNumber { n: 3, ..executor } },
+        ]
+    }
+
+    #[test]
+    fn golden_bytes_of_executors() {
+        let mut saved = Saved::default();
+        one_of_each_of_executors().iter().for_each(|record| saved.apply(record));
+        let mut bytes = Vec::new();
+        frame(&one_of_each_of_executors(), &mut bytes).unwrap();
+        let snapshot = saved.snapshot();
+        frame(&snapshot, &mut bytes).unwrap();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        expect_test::expect_file!["golden/log-executors-1.hex"].assert_eq(&hex);
+        let (records, length) = frame_at(&bytes).unwrap();
+        assert_eq!(records, one_of_each_of_executors());
+        let (records, _) = frame_at(&bytes[length..]).unwrap();
+        let mut again = Saved::default();
+        records.iter().for_each(|record| again.apply(record));
+        assert_eq!(again, saved, "a compacted log has all of it");
     }
 
     /// The bytes of released versions are never edited.

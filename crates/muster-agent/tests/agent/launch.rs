@@ -27,6 +27,8 @@ async fn a_command_runs_and_its_end_is_reported(mut world: World) {
     assert!(hello.info.resources.scalar("disk") > 0, "probed");
     assert!(hello.tasks.is_empty());
 
+    let executors = AgentCall::Executors { executors: Vec::new(), all: true };
+    assert_eq!(stream.hear().await, Some((Session(1), executors)), "after each welcome");
     world.run(&mut stream, 7, "echo Hello, World!; echo oops >&2").await;
     assert_eq!(stream.hear().await, Some((Session(1), AgentCall::Accepted(vec![launch(7)]))));
     let running = world.unconfirmed(&mut stream, 7).await;

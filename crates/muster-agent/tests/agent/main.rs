@@ -7,6 +7,7 @@ mod master;
 mod runner;
 mod world;
 
+mod executor;
 mod kill;
 mod launch;
 mod order;
@@ -21,7 +22,7 @@ fn main() -> ExitCode {
         Some("supervise") => muster_agent::supervise_main(args),
         Some("hold") => muster_agent::hold_main(args),
         Some("agent") => agent(args.next().expect("a configuration").into()),
-        _ => runner::main(&[launch::CASES, kill::CASES, order::CASES, recovery::CASES]),
+        _ => runner::main(&[launch::CASES, kill::CASES, order::CASES, recovery::CASES, executor::CASES]),
     }
 }
 

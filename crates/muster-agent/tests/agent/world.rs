@@ -21,6 +21,8 @@ use tokio::time::sleep;
 pub(crate) struct World {
     pub(crate) dir: TempDir,
     pub(crate) master: Master,
+    /// Where the executor API listens: the same for each agent of this world.
+    pub(crate) port: u16,
     pub(crate) agent: Option<Child>,
     /// Updates that came while another was waited for.
     early: VecDeque<StatusUpdate>,
@@ -52,6 +54,7 @@ pub(crate) fn order(n: u64, info: &TaskInfo) -> RunOrder {
         user: "".into(),
         killed: false,
         sealed: Sealed::new(info.encode_to_vec()),
+        executor: None,
     }
 }
 
@@ -63,16 +66,18 @@ impl World {
     pub(crate) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let master = Master::start().await;
-        let world = Self { dir, master, agent: None, early: VecDeque::new(), sessions: 0 };
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let world = Self { dir, master, port, agent: None, early: VecDeque::new(), sessions: 0 };
         world.configure(&world.work_dir(), &[world.master.address.to_string()]);
         world
     }
 
     pub(crate) fn configure(&self, work_dir: &Path, masters: &[String]) {
         let text = format!(
-            "masters = {masters:?}\nwork-dir = {work_dir:?}\nruntime-dir = {:?}\nhostname = 'here'\n\
+            "masters = {masters:?}\nwork-dir = {work_dir:?}\nruntime-dir = {:?}\nhostname = 'here'\nport = {}\n\
              resources = 'cpus:4;mem:1024'\nrepeat-ms = 300\nkill-grace-ms = 400\ndial-ms = 20\ndial-ms-max = 200\n",
             self.runtime_dir(),
+            self.port,
         );
         fs::write(self.config(), text).unwrap();
     }

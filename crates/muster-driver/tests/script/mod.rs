@@ -161,6 +161,7 @@ fn call(call: &SchedulerCall) -> String {
         SchedulerCall::Request { needs } => format!("REQUEST {needs:?}"),
         SchedulerCall::Reconcile { tasks } => format!("RECONCILE {}", tasks.len()),
         SchedulerCall::Message { .. } => "MESSAGE".into(),
+        SchedulerCall::Shutdown { .. } => "SHUTDOWN".into(),
         SchedulerCall::Teardown => "TEARDOWN".into(),
         SchedulerCall::Update { .. } => "UPDATE_FRAMEWORK".into(),
     }

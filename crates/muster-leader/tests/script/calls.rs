@@ -2,7 +2,7 @@
 
 use super::{Script, words::Words};
 use muster_leader::Input;
-use muster_model::*;
+use muster_model::{task::ExecutorSpec, *};
 
 impl Script {
     pub(crate) fn scheduler(&mut self, name: &str, words: &Words<'_>) {
@@ -28,7 +28,7 @@ impl Script {
             }
             "accept" => SchedulerCall::Accept {
                 offer_ids: words.0[2].split(',').map(OfferId::new).collect(),
-                tasks: words.0[3..].iter().filter_map(|word| task(word)).collect(),
+                tasks: words.0[3..].iter().filter_map(|word| task(word, words.value("executor"))).collect(),
                 agent_ids: self.named_agents(words),
                 bad: bad_tasks(words),
                 refuse_ms,
@@ -62,6 +62,11 @@ impl Script {
                 agent_id: self.agents[words.0[2]].0.clone(),
                 executor_id: ExecutorId::new("e1"),
                 data: b"hello".to_vec(),
+            },
+            // `F1 shutdown A1`: the executor e1 there.
+            "shutdown" => SchedulerCall::Shutdown {
+                agent_id: self.agents[words.0[2]].0.clone(),
+                executor_id: ExecutorId::new("e1"),
             },
             "teardown" => SchedulerCall::Teardown,
             "update" => SchedulerCall::Update {
@@ -128,6 +133,18 @@ impl Script {
                 executor_id: ExecutorId::new("e1"),
                 data: b"hello".to_vec(),
             },
+            // `A1 executor F1 t1 ended=256`: of the run that was started for t1; `A1 executors`: there is none.
+            "executor" => AgentCall::Executors {
+                executors: vec![KnownExecutor {
+                    number: self.launches[words.0[3]],
+                    framework_id: self.frameworks[words.0[2]].clone(),
+                    executor_id: ExecutorId::new("e1"),
+                    resources: Resources::parse("cpus:0.1").unwrap(),
+                    ended: words.number("ended").map(|status| status as i32),
+                }],
+                all: words.has("all"),
+            },
+            "executors" => AgentCall::Executors { executors: Vec::new(), all: true },
             other => panic!("{other}: no such call"),
         };
         let session = self.agents.get(name).map_or(Session(0), |(_, session)| *session);
@@ -196,14 +213,18 @@ fn bad_tasks(words: &Words<'_>) -> Vec<BadTask> {
     (0..).zip(tasks).filter_map(bad).collect()
 }
 
-/// `t1=cpus:1;mem:32`.
-fn task(word: &str) -> Option<TaskSpec> {
+/// `t1=cpus:1;mem:32`, all in the same executor with `executor=e1`.
+fn task(word: &str, executor: Option<&str>) -> Option<TaskSpec> {
     let (id, resources) = word.split_once('=').filter(|(id, _)| id.starts_with('t'))?;
     Some(TaskSpec {
         task_id: TaskId::new(id),
         name: id.into(),
         resources: Resources::parse(resources).unwrap(),
-        executor: None,
+        executor: executor.map(|id| ExecutorSpec {
+            executor_id: ExecutorId::new(id),
+            resources: Resources::parse("cpus:0.1").unwrap(),
+            sealed: Sealed::new(*b"executor"),
+        }),
         grace_ms: None,
         sealed: Sealed::default(),
     })

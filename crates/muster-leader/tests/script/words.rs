@@ -75,6 +75,14 @@ pub(crate) fn shown_command(command: &Command) -> String {
         Command::Ended { agent_id, launch } => format!("ended on {agent_id}: {launch}"),
         Command::Acknowledge { task, .. } => format!("acknowledge {task}"),
         Command::Kill { task, .. } => format!("kill {task}"),
+        Command::Executors { agent_id, executors, all } => {
+            let shown = executors.iter().map(|it| match it.ended {
+                None => format!("{} lives as {}", it.executor_id, it.number),
+                Some(status) => format!("{} ended as {} with {status}", it.executor_id, it.number),
+            });
+            let all = if *all { "all " } else { "" };
+            format!("{all}executors on {agent_id}: {}", shown.collect::<Vec<_>>().join(", "))
+        }
         Command::Configure(limits) => format!("let agents be away for {} ms", limits.agent_timeout_ms),
     }
 }
@@ -149,7 +157,9 @@ fn shown_agent_event(event: &AgentEvent) -> String {
         }
         AgentEvent::Run(order) => {
             let killed = if order.killed { ", killed already" } else { "" };
-            format!("run {} as {}{killed}", order.task, order.launch)
+            let executor =
+                order.executor.as_ref().map(|it| format!(" in {}", it.executor_id)).unwrap_or_default();
+            format!("run {} as {}{executor}{killed}", order.task, order.launch)
         }
         AgentEvent::Kill { launch, task, .. } => format!("kill {task}, {launch}"),
         AgentEvent::Confirm { launch, seq } => format!("confirmed update {seq} of {launch}"),
@@ -158,5 +168,9 @@ fn shown_agent_event(event: &AgentEvent) -> String {
             format!("message from {framework_id} to {executor_id}")
         }
         AgentEvent::Rejected(why) => format!("rejected: {why}"),
+        AgentEvent::ShutdownExecutor { framework_id, executor_id } => {
+            format!("shut {executor_id} of {framework_id} down")
+        }
+        AgentEvent::ConfirmExecutor(number) => format!("confirmed the end of executor {number}"),
     }
 }

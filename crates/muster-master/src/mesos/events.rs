@@ -283,6 +283,8 @@ impl Known {
             | Change::AgentDisconnected(..)
             | Change::HeldChanged { .. }
             | Change::KillDue(_)
+            | Change::ExecutorEnded { .. }
+            | Change::ExecutorUnwanted { .. }
             | Change::StrayFound { .. }
             | Change::TaskCompleted(_) => return None,
         })

@@ -172,6 +172,12 @@ impl Sim {
             Effect::Abandon { launch } => ask(launch, Asked::Abandon),
             Effect::Signal { launch, signal: Signal::Kill } => ask(launch, Asked::Kill),
             Effect::Signal { .. } | Effect::Remove { .. } => {}
+            Effect::StartExecutor(_)
+            | Effect::Answer { .. }
+            | Effect::Tell { .. }
+            | Effect::HangUp { .. } => {
+                unreachable!("no executor was ordered")
+            }
             Effect::Stop(why) => panic!("stopped: {why}"),
         }
     }
@@ -207,6 +213,7 @@ impl Sim {
             AgentCall::Ended(launch) => {
                 assert!(self.registry[&launch].terminal, "{launch} ended without a word")
             }
+            AgentCall::Executors { executors, .. } => assert!(executors.is_empty()),
             AgentCall::Pong(_) | AgentCall::Hello(..) | AgentCall::Message { .. } => {}
         }
     }
@@ -277,6 +284,7 @@ impl Sim {
             user: "".into(),
             killed,
             sealed: Sealed::default(),
+            executor: None,
         })));
     }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests, which clippy does not see as such
 
+mod executor_laws;
 mod hello;
 mod laws;
 mod scenarios;

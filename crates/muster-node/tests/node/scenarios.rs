@@ -81,3 +81,28 @@ fn ends() {
 fn silence_and_failure() {
     check("silence_and_failure");
 }
+
+#[test]
+fn executors() {
+    check("executors");
+}
+
+#[test]
+fn executors_share_a_run() {
+    check("executors_share_a_run");
+}
+
+#[test]
+fn executors_after_a_restart() {
+    check("executors_after_a_restart");
+}
+
+#[test]
+fn executors_end() {
+    check("executors_end");
+}
+
+#[test]
+fn kills_in_executors() {
+    check("kills_in_executors");
+}

@@ -1,8 +1,9 @@
 //! A machine and its disk, driven by lines of text.
 
 use muster_model::{
-    AgentCall, AgentEvent, AgentId, AgentInfo, Fence, FrameworkId, Index, LaunchNumber, MachineId, Resources,
-    Sealed, Session, StatusUpdate, TaskId, TaskKey, Term, event::RunOrder,
+    AgentCall, AgentEvent, AgentId, AgentInfo, ExecutorCall, ExecutorEvent, ExecutorId, ExecutorName,
+    ExecutorOrder, ExecutorUpdate, Fence, FrameworkId, Index, LaunchNumber, MachineId, Resources, Sealed,
+    Session, Source, Status, StatusUpdate, TaskId, TaskKey, TaskState, Term, Uuid, WallTime, event::RunOrder,
 };
 use muster_node::{Down, Effect, End, Input, Node, NodeConfig, Process, Record, Saved};
 
@@ -21,6 +22,9 @@ pub(crate) fn config() -> NodeConfig {
         repeat_ms: 10_000,
         repeat_ms_max: 30_000,
         welcome_ms: 15_000,
+        executor_registration_ms: 60_000,
+        executor_reregistration_ms: 15_000,
+        executor_grace_ms: 5_000,
         tasks_max: 8,
         answered_max: 20,
         wall_at_zero_ms: 0,
@@ -116,12 +120,40 @@ impl World {
                 user: "".into(),
                 killed: rest.contains(&"killed"),
                 sealed: Sealed::default(),
+                executor: value("in").map(|name| Box::new(executor(name))),
             }))),
             "kill" => {
                 event(AgentEvent::Kill { launch: first(), task: key(first()), grace_ms: number("grace") })
             }
             "confirm" => event(AgentEvent::Confirm { launch: first(), seq: rest[1].parse().unwrap() }),
             "ping" => event(AgentEvent::Ping(rest[0].parse().unwrap())),
+            "shutdown" => event(AgentEvent::ShutdownExecutor {
+                framework_id: FrameworkId::new("f"),
+                executor_id: ExecutorId::new(rest[0]),
+            }),
+            "forget-executor" => event(AgentEvent::ConfirmExecutor(first())),
+            "tell" => event(AgentEvent::Message {
+                framework_id: FrameworkId::new("f"),
+                executor_id: ExecutorId::new(rest[0]),
+                data: b"hello".to_vec(),
+            }),
+            "subscribe" => {
+                let list = |key: &str| value(key).into_iter().flat_map(|list| list.split(','));
+                let said = ExecutorCall::Subscribe {
+                    tasks: list("tasks").map(TaskId::new).collect(),
+                    updates: list("updates").map(said_of).collect(),
+                };
+                Input::Executor { call: number("call").unwrap(), from: name(rest[0]), said }
+            }
+            "says" => Input::Executor {
+                call: number("call").unwrap(),
+                from: name(rest[0]),
+                said: match value("of") {
+                    Some(text) => ExecutorCall::Update(said_of(text)),
+                    None => ExecutorCall::Message(b"hello".to_vec()),
+                },
+            },
+            "gone" => Input::ExecutorGone { stream: rest[0].parse().unwrap() },
             "reject" => event(AgentEvent::Rejected("gone".into())),
             "held" => Input::Started { launch: first(), process: process(first()) },
             "runs" => Input::Released { launch: first() },
@@ -173,6 +205,11 @@ impl World {
         lines.extend(saved.tasks.iter().map(|(launch, task)| {
             format!("{launch} {} with {} unconfirmed", task.state, task.updates.len())
         }));
+        lines.extend(
+            saved.executors.runs.iter().map(|(number, run)| {
+                format!("executor {} as {number}, ended {:?}", run.intent.name, run.ended)
+            }),
+        );
         lines.push(format!("wakes at {:?}", self.node.wake_at()));
         lines
     }
@@ -182,6 +219,11 @@ impl World {
         self.node.step(self.now_ms, input, &mut effects);
         let mut lines = Vec::new();
         for effect in effects {
+            if let Effect::Send { call: AgentCall::Executors { executors, all: true }, .. } = &effect
+                && executors.is_empty()
+            {
+                continue; // with each welcome: shown where there are any
+            }
             lines.push(match effect {
                 Effect::Checkpoint { ticket, records } => {
                     let names: Vec<String> = records.iter().map(record_name).collect();
@@ -196,10 +238,70 @@ impl World {
                 Effect::Abandon { launch } => format!("abandon {launch}"),
                 Effect::Signal { launch, signal } => format!("signal {launch} {signal:?}"),
                 Effect::Remove { launch, .. } => format!("remove {launch}"),
+                Effect::StartExecutor(start) => {
+                    format!("start {} as {}", start.intent.name, start.intent.number)
+                }
+                Effect::Answer { call, answer } => format!("answer {call}: {answer:?}"),
+                Effect::Tell { stream, event } => format!("tell {stream}: {}", event_name(&event)),
+                Effect::HangUp { stream } => format!("hang up {stream}"),
                 Effect::Stop(why) => format!("stop: {why}"),
             });
         }
         lines
+    }
+}
+
+pub(crate) fn name(id: &str) -> ExecutorName {
+    ExecutorName { framework_id: FrameworkId::new("f"), executor_id: ExecutorId::new(id) }
+}
+
+pub(crate) fn executor(id: &str) -> ExecutorOrder {
+    ExecutorOrder {
+        executor_id: ExecutorId::new(id),
+        resources: Resources::of(100, 1),
+        grace_ms: None,
+        framework: Sealed::default(),
+        sealed: Sealed::default(),
+    }
+}
+
+/// `t10/1/RUNNING`: of which task, the first byte of its uuid, the state.
+fn said_of(text: &str) -> ExecutorUpdate {
+    let [task, uuid, state] = text.split('/').collect::<Vec<_>>()[..] else { panic!("no update: {text}") };
+    let state = match state {
+        "STARTING" => TaskState::Starting,
+        "RUNNING" => TaskState::Running,
+        "FINISHED" => TaskState::Finished,
+        "KILLED" => TaskState::Killed,
+        other => panic!("no such state: {other}"),
+    };
+    update_of(task, uuid.parse().unwrap(), state)
+}
+
+pub(crate) fn update_of(task: &str, uuid: u8, state: TaskState) -> ExecutorUpdate {
+    ExecutorUpdate {
+        task_id: TaskId::new(task),
+        uuid: Uuid([uuid; 16]),
+        status: Status {
+            state,
+            source: Source::Executor,
+            reason: None,
+            message: "".into(),
+            wall: WallTime(0),
+            sealed: Sealed::new(*b"whole"),
+        },
+    }
+}
+
+fn event_name(event: &ExecutorEvent) -> String {
+    match event {
+        ExecutorEvent::Subscribed { number, .. } => format!("subscribed as {number}"),
+        ExecutorEvent::Launch { .. } => "launch".into(),
+        ExecutorEvent::Kill { task_id, grace_ms: None } => format!("kill {task_id}"),
+        ExecutorEvent::Kill { task_id, grace_ms: Some(ms) } => format!("kill {task_id} in {ms}"),
+        ExecutorEvent::Acknowledged { task_id, uuid } => format!("acknowledged {task_id}/{}", uuid.0[0]),
+        ExecutorEvent::Message(_) => "message".into(),
+        ExecutorEvent::Shutdown => "shutdown".into(),
     }
 }
 
@@ -228,6 +330,14 @@ fn record_name(record: &Record) -> String {
         Record::Update(update) => format!("update {}", update_name(update)),
         Record::Confirmed { launch, seq } => format!("confirmed {launch} {seq}"),
         Record::Forgotten { launch } => format!("forgotten {launch}"),
+        Record::Executors(_) => "executors".into(),
+        Record::Executor(intent) => format!("executor {} as {}", intent.name, intent.number),
+        Record::InExecutor { launch, executor } => format!("{launch} in {executor}"),
+        Record::Handed { launch } => format!("handed {launch}"),
+        Record::ExecutorHeld { executor, .. } => format!("process of {executor}"),
+        Record::ExecutorUnwanted { executor } => format!("unwanted {executor}"),
+        Record::ExecutorEnded { executor, status } => format!("ended {executor} with {status}"),
+        Record::ExecutorForgotten { executor } => format!("forgotten executor {executor}"),
     }
 }
 
@@ -260,6 +370,14 @@ fn call_name(call: &AgentCall) -> String {
         }
         AgentCall::Ended(launch) => format!("ended {launch}"),
         AgentCall::Pong(n) => format!("pong {n}"),
-        AgentCall::Message { .. } => "message".into(),
+        AgentCall::Message { executor_id, .. } => format!("message of {executor_id}"),
+        AgentCall::Executors { executors, all } => {
+            let shown = executors.iter().map(|known| match known.ended {
+                None => format!("{} lives as {}", known.executor_id, known.number),
+                Some(status) => format!("{} ended as {} with {status}", known.executor_id, known.number),
+            });
+            let shown: Vec<String> = shown.collect();
+            format!("{} executors [{}]", if *all { "all" } else { "of" }, shown.join(", "))
+        }
     }
 }

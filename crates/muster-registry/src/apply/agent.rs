@@ -63,7 +63,9 @@ impl Registry {
         };
         let agent = self.agents.put(id.clone(), agent);
         to.changes.push(Change::AgentAdmitted(agent));
+        to.settling = true;
         let answer = self.settle(&id, hello, was_unreachable, to);
+        to.settling = false;
         Outcome::Admitted {
             low_mark: self.low_mark(&id, to.index),
             agent_id: id,
@@ -271,6 +273,7 @@ impl Registry {
         if self.index.agent_of_machine.get(&agent.info.machine_id) == Some(id) {
             self.index.agent_of_machine.remove(&agent.info.machine_id);
         }
+        self.remove_executors(id, to);
         let tasks: Vec<_> = self.tasks_of_agent(id).cloned().collect();
         for mut task in tasks {
             if !task.state.is_terminal() {

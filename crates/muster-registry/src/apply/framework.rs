@@ -171,6 +171,7 @@ impl Registry {
                 to.changes.push(Change::KillDue(task));
             }
         }
+        self.abandon_executors(id, to);
         self.forget_spent_of(id);
         Outcome::Done
     }

@@ -125,7 +125,8 @@ impl Registry {
         if let Some(executor) = &spec.executor {
             let key = names.executor(spec);
             match key.and_then(|key| self.executors.get(&key)) {
-                Some(running) if running.spec != *executor => {
+                // One that only its agent describes has nothing to compare with.
+                Some(running) if !running.spec.sealed.is_empty() && running.spec != *executor => {
                     return Err(No::error(format!(
                         "executor {} runs on agent {agent_id} with another description",
                         executor.executor_id

@@ -1,6 +1,7 @@
 //! How each command is carried out, by noun; and what all of them share.
 
 mod agent;
+mod executor;
 mod framework;
 mod launch;
 mod newcomer;
@@ -150,26 +151,28 @@ impl Registry {
         None
     }
 
-    /// Lets a task's resources go, and its executor's with the last of its tasks.
+    /// Lets a task's resources go; with the last of its tasks an executor's, unless that lives on.
     pub(crate) fn let_go(&mut self, task: &mut Task, to: &mut Context<'_>) {
         if !std::mem::take(&mut task.held) {
             return;
         }
         let account = Some((task.key.framework_id.clone(), task.role.clone()));
-        self.release(&task.agent_id, account.clone(), &task.resources, to);
+        self.release(&task.agent_id, account, &task.resources, to);
         let Some(executor_id) = &task.executor_id else { return };
         let key = crate::registry::ExecutorKey {
             agent_id: task.agent_id.clone(),
             framework_id: task.key.framework_id.clone(),
             executor_id: executor_id.clone(),
         };
-        let Some(executor) = self.executors.update(&key, |it| it.tasks = it.tasks.saturating_sub(1)) else {
-            return;
-        };
-        if executor.tasks == 0 {
-            self.executors.remove(&key);
-            let account = Some((key.framework_id, executor.role.clone()));
-            self.release(&task.agent_id, account, &executor.spec.resources, to);
+        self.executors.update(&key, |it| it.tasks = it.tasks.saturating_sub(1));
+        if to.settling
+            && self.executors.get(&key).is_some_and(|it| it.tasks == 0)
+            && !self.living.contains(&key)
+        {
+            // It may live; its agent says so next, or does not.
+            self.living.put(key, LaunchNumber::default());
+        } else {
+            self.release_idle(&key, to);
         }
     }
 

@@ -195,6 +195,21 @@ impl Script {
             "ended" => {
                 Command::Ended { agent_id: self.agents[arg(1)].clone(), launch: self.launches[arg(2)] }
             }
+            "executor" => {
+                let (framework, executor) = arg(2).split_once('/').unwrap();
+                let known = KnownExecutor {
+                    number: self.launches[arg(3)],
+                    framework_id: self.frameworks[framework].clone(),
+                    executor_id: ExecutorId::new(executor),
+                    resources: Resources::parse("cpus:0.1").unwrap(),
+                    ended: words.number("ended").map(|status| status as i32),
+                };
+                let agent_id = self.agents[arg(1)].clone();
+                Command::Executors { agent_id, executors: vec![known], all: words.0.contains(&"all") }
+            }
+            "executors" => {
+                Command::Executors { agent_id: self.agents[arg(1)].clone(), executors: Vec::new(), all: true }
+            }
             "ack" => {
                 let task = self.key(arg(1));
                 let head = self.registry.task(&task).and_then(|task| task.updates.first());
@@ -401,6 +416,12 @@ impl fmt::Display for Shown<&Change> {
                 write!(f, "kill stray {launch} ({task}) on {agent_id}")
             }
             Change::TaskCompleted(key) => write!(f, "{key} completed"),
+            Change::ExecutorEnded { agent_id, framework_id, executor_id, status } => {
+                write!(f, "executor {framework_id}/{executor_id} on {agent_id} ended with {status}")
+            }
+            Change::ExecutorUnwanted { agent_id, framework_id, executor_id } => {
+                write!(f, "end executor {framework_id}/{executor_id} on {agent_id}")
+            }
         }
     }
 }

@@ -94,7 +94,8 @@ impl Framework {
             | SchedulerCall::Kill { .. }
             | SchedulerCall::Request { .. }
             | SchedulerCall::Update { .. }
-            | SchedulerCall::Message { .. } => {}
+            | SchedulerCall::Message { .. }
+            | SchedulerCall::Shutdown { .. } => {}
         }
         (CallOutcome::Done, events)
     }

@@ -134,7 +134,10 @@ impl Agent {
                 vec![]
             }
             AgentEvent::Ping(n) => vec![AgentCall::Pong(n)],
-            AgentEvent::Message { .. } | AgentEvent::Rejected(_) => vec![],
+            AgentEvent::Message { .. }
+            | AgentEvent::Rejected(_)
+            | AgentEvent::ShutdownExecutor { .. }
+            | AgentEvent::ConfirmExecutor(_) => vec![],
         }
     }
 }

@@ -1,0 +1,147 @@
+//! The Mesos v1 executor API: `POST /api/v1/executor`, on a port of its own.
+//!
+//! Each call is an input of the machine and is answered by an effect of the same step. A SUBSCRIBE opens a stream: what
+//! the machine tells its executor goes down it as records, until it breaks, is hung up, or is not read.
+//!
+//! # Laws
+//! - Each event is one record and one chunk.
+//! - Nothing is decided here: who an executor is, and what it may say, the machine knows.
+//! - The loop waits for no executor: one that does not read is cut off, and subscribes again.
+
+mod serve;
+
+use bytes::Bytes;
+use muster_model::ExecutorEvent;
+use muster_node::{ExecutorAnswer, Input};
+use muster_proto::{executor_api, json::Codec, media::record};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+use tracing::{info, warn};
+
+/// Records that wait for an executor to read: all tasks that an agent may hold come at once.
+const RECORDS_WAITING_MAX: usize = 65_536;
+/// How often an executor is told that its agent lives. Rarely, for there are executors that end by a word they do not
+/// know.
+const HEARTBEAT: Duration = Duration::from_secs(30 * 60);
+
+/// A call on its way through the loop.
+struct Waiting {
+    answer: oneshot::Sender<ExecutorAnswer>,
+    /// What a SUBSCRIBE opens.
+    stream: Option<Stream>,
+}
+
+/// An executor's stream.
+#[derive(Clone)]
+struct Stream {
+    codec: Codec,
+    records: mpsc::Sender<Bytes>,
+}
+
+impl Stream {
+    /// False when it has to be taken for broken.
+    fn send(&self, event: Vec<u8>) -> bool {
+        let message = self.codec.write_encoded(executor_api::event_shape(), event.into());
+        self.records.try_send(record(&message)).is_ok()
+    }
+}
+
+/// What the requests and the loop share.
+#[derive(Clone)]
+struct Shared {
+    calls: Arc<AtomicU64>,
+    waiting: Arc<Mutex<HashMap<u64, Waiting>>>,
+    inputs: mpsc::Sender<Input>,
+}
+
+impl Shared {
+    fn next_call(&self) -> u64 {
+        self.calls.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The loop's side of the executor API.
+pub(crate) struct Executors {
+    shared: Shared,
+    streams: BTreeMap<u64, Stream>,
+    /// The agent's encoded description, which executors are shown.
+    agent: Bytes,
+    server: Option<JoinHandle<()>>,
+}
+
+impl Executors {
+    pub(crate) fn new(agent: Bytes, inputs: mpsc::Sender<Input>) -> Self {
+        let shared = Shared { calls: Arc::default(), waiting: Arc::default(), inputs };
+        Self { shared, streams: BTreeMap::new(), agent, server: None }
+    }
+
+    /// Serves from now on: the machine knows of every executor that lives.
+    pub(crate) fn serve(&mut self, listener: TcpListener) {
+        let shared = self.shared.clone();
+        self.server = Some(tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, serve::routes(shared)).await {
+                warn!(%error, "the executor API ends");
+            }
+        }));
+    }
+
+    /// Answers a call; a SUBSCRIBE that was taken has a stream from now on.
+    pub(crate) fn answer(&mut self, call: u64, answer: ExecutorAnswer) {
+        let Some(waiting) = self.shared.waiting().remove(&call) else { return };
+        if let (ExecutorAnswer::Subscribed, Some(stream)) = (answer, waiting.stream) {
+            self.streams.insert(call, stream);
+        }
+        let _ = waiting.answer.send(answer); // who asked may be gone
+    }
+
+    /// Sends an event; false when the stream broke, or has to be taken for broken.
+    pub(crate) fn tell(&mut self, stream: u64, event: &ExecutorEvent) -> bool {
+        let Some(open) = self.streams.get(&stream) else { return true }; // its end is on the way to the machine
+        let sent = open.send(executor_api::event(event, &self.agent));
+        if !sent {
+            info!(stream, "an executor's stream broke, or is not read");
+            self.streams.remove(&stream);
+        }
+        sent
+    }
+
+    /// Ends a stream in order, after what was sent.
+    pub(crate) fn hang_up(&mut self, stream: u64) {
+        self.streams.remove(&stream);
+    }
+}
+
+impl Drop for Executors {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.abort();
+        }
+    }
+}
+
+/// Listens where the configuration says.
+pub(crate) async fn listen(
+    config: &crate::AgentConfig,
+) -> Result<(TcpListener, SocketAddr), crate::AgentError> {
+    let address = SocketAddr::new(config.listen_ip, config.port);
+    let failed = |source| crate::AgentError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}

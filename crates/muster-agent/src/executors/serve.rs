@@ -1,0 +1,212 @@
+//! The requests: the checks in Mesos' order, then a stream or an answer.
+
+use super::{HEARTBEAT, RECORDS_WAITING_MAX, Shared, Stream, Waiting};
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::State,
+};
+use bytes::Bytes;
+use futures::Stream as FutureStream;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use muster_model::ExecutorCall;
+use muster_node::{ExecutorAnswer, Input};
+use muster_proto::{
+    executor_api::{self, Said},
+    json::{Codec, Mesos, from_json},
+    limits::FRAME_BYTES_MAX,
+    media::{self, Unfit},
+    mesos::executor::{Call, call::Type},
+};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{MissedTickBehavior, interval},
+};
+use tokio_stream::wrappers::ReceiverStream;
+
+/// The name of the process that serves it in Mesos: a path may begin with it.
+const PROCESS: &str = "/slave(1)";
+
+pub(super) fn routes(shared: Shared) -> Router {
+    Router::new().fallback(answer).with_state(shared)
+}
+
+/// Answers a request; a refusal is an answer like any other.
+async fn answer(State(shared): State<Shared>, request: Request<Body>) -> Response<Body> {
+    let path = percent_encoding::percent_decode_str(request.uri().path()).decode_utf8_lossy().into_owned();
+    if path.strip_prefix(PROCESS).unwrap_or(&path) != "/api/v1/executor" {
+        return plain(StatusCode::NOT_FOUND, "404 Not Found.");
+    }
+    if request.method() != Method::POST {
+        let text = format!("Expecting one of {{ 'POST' }}, but received '{}'", request.method());
+        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, text);
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        return response;
+    }
+    call(&shared, request).await.unwrap_or_else(|refusal| *refusal)
+}
+
+async fn call(shared: &Shared, request: Request<Body>) -> Result<Response<Body>, Box<Response<Body>>> {
+    let (head, body) = request.into_parts();
+    let spoken = media::spoken(text(&head.headers, &header::CONTENT_TYPE).first().copied()).map_err(unfit)?;
+    let body = to_bytes(body, FRAME_BYTES_MAX).await.map_err(|error| {
+        let why = format!("The body broke off, or has more than {FRAME_BYTES_MAX} bytes: {error}");
+        Box::new(plain(StatusCode::PAYLOAD_TOO_LARGE, why))
+    })?;
+    // Protobuf's bytes, so that what an executor says stays as it was sent.
+    let bytes = match spoken {
+        Codec::Protobuf => body,
+        Codec::Json => from_json(Call::shape(), &body).map_err(|error| bad(error.to_string()))?.into(),
+    };
+    let call: Call = Codec::Protobuf.read(&bytes).map_err(|error| bad(error.to_string()))?;
+    let kind = executor_api::validate(&call)
+        .map_err(|why| bad(format!("Failed to validate Executor::Call: {why}")))?;
+    let wanted = match kind {
+        Type::Subscribe => Some(media::wanted(&text(&head.headers, &header::ACCEPT)).map_err(unfit)?),
+        _ => None,
+    };
+    // An id that cannot be one is no executor's.
+    let from = executor_api::name(&call).map_err(|_| refused(ExecutorAnswer::NoExecutor))?;
+    let said = match executor_api::said(&call, &bytes) {
+        Ok(Said::Heartbeat) => return Ok(plain(StatusCode::ACCEPTED, "")),
+        Ok(Said::Unknown) => {
+            return Err(Box::new(plain(StatusCode::NOT_IMPLEMENTED, "Received 'UNKNOWN' call")));
+        }
+        Ok(Said::Call(said)) => said,
+        Err(error) => return Err(bad(error.to_string())),
+    };
+    match (&said, wanted) {
+        (ExecutorCall::Subscribe { .. }, Some(codec)) => subscribe(shared, from, said, codec).await,
+        _ => match ask(shared, shared.next_call(), from, said, None).await {
+            Some(ExecutorAnswer::Accepted) => Ok(plain(StatusCode::ACCEPTED, "")),
+            Some(answer) => Err(refused(answer)),
+            None => Err(ending()),
+        },
+    }
+}
+
+async fn subscribe(
+    shared: &Shared,
+    from: muster_model::ExecutorName,
+    said: ExecutorCall,
+    codec: Codec,
+) -> Result<Response<Body>, Box<Response<Body>>> {
+    let call = shared.next_call();
+    let (records, waiting) = mpsc::channel(RECORDS_WAITING_MAX);
+    let (held, dropped) = oneshot::channel();
+    let heartbeats = Stream { codec, records: records.clone() };
+    match ask(shared, call, from, said, Some(Stream { codec, records })).await {
+        Some(ExecutorAnswer::Subscribed) => {}
+        Some(answer) => return Err(refused(answer)),
+        None => return Err(ending()),
+    }
+    tokio::spawn(watch(shared.clone(), call, heartbeats, dropped));
+    let body = Records { records: ReceiverStream::new(waiting), _held: held };
+    let mut response = Response::new(Body::from_stream(body));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(codec.media_type()));
+    Ok(response)
+}
+
+/// Hands a call to the loop and waits for its answer; none when the agent ends.
+async fn ask(
+    shared: &Shared,
+    call: u64,
+    from: muster_model::ExecutorName,
+    said: ExecutorCall,
+    stream: Option<Stream>,
+) -> Option<ExecutorAnswer> {
+    let (answer, answered) = oneshot::channel();
+    let is_stream = stream.is_some();
+    shared.waiting().insert(call, Waiting { answer, stream });
+    // A client that goes away meanwhile leaves a stream behind that nobody reads: the first event finds that out.
+    let asked = shared.inputs.send(Input::Executor { call, from, said }).await;
+    if asked.is_err() {
+        shared.waiting().remove(&call);
+        return None;
+    }
+    let answer = answered.await.ok();
+    debug_assert!(is_stream || answer != Some(ExecutorAnswer::Subscribed));
+    answer
+}
+
+/// Says rarely that the agent lives, and once that nobody reads the stream any more.
+async fn watch(shared: Shared, stream: u64, open: Stream, mut dropped: oneshot::Receiver<()>) {
+    let mut beats = interval(HEARTBEAT);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beats.tick().await; // the first is due at once
+    // Only a weak hold: a stream that is hung up ends though it is watched.
+    let (codec, records) = (open.codec, open.records.downgrade());
+    drop(open);
+    loop {
+        tokio::select! {
+            _ = &mut dropped => break,
+            _ = beats.tick() => match records.upgrade() {
+                Some(records) => drop(Stream { codec, records }.send(executor_api::heartbeat())),
+                None => break,
+            },
+        }
+    }
+    // The loop is gone when this fails. One that was hung up is not known there any more.
+    let _ = shared.inputs.send(Input::ExecutorGone { stream }).await;
+}
+
+/// The records of a stream, and what is dropped with them when nobody reads them any more.
+struct Records {
+    records: ReceiverStream<Bytes>,
+    _held: oneshot::Sender<()>,
+}
+
+impl FutureStream for Records {
+    type Item = Result<Bytes, Infallible>;
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Pin::new(&mut self.records).poll_next(context).map(|next| next.map(Ok))
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a str> {
+    headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect()
+}
+
+fn plain(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+    let text = text.into();
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    if !text.is_empty() {
+        let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        *response.body_mut() = Body::from(text);
+    }
+    response
+}
+
+fn bad(why: impl Into<String>) -> Box<Response<Body>> {
+    Box::new(plain(StatusCode::BAD_REQUEST, why))
+}
+
+fn unfit(unfit: Unfit) -> Box<Response<Body>> {
+    let status = StatusCode::from_u16(unfit.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    Box::new(plain(status, unfit.text()))
+}
+
+fn refused(answer: ExecutorAnswer) -> Box<Response<Body>> {
+    let (status, text) = match answer {
+        ExecutorAnswer::NoFramework => (StatusCode::BAD_REQUEST, "Framework cannot be found"),
+        ExecutorAnswer::NoExecutor => (StatusCode::BAD_REQUEST, "Executor cannot be found"),
+        ExecutorAnswer::NotSubscribed => (StatusCode::FORBIDDEN, "Executor is not subscribed"),
+        ExecutorAnswer::Busy => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too many updates of the task wait for its framework: try again",
+        ),
+        ExecutorAnswer::Accepted | ExecutorAnswer::Subscribed => (StatusCode::ACCEPTED, ""),
+    };
+    Box::new(plain(status, text))
+}
+
+fn ending() -> Box<Response<Body>> {
+    Box::new(plain(StatusCode::SERVICE_UNAVAILABLE, "The agent ends"))
+}

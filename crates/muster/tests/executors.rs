@@ -1,0 +1,84 @@
+//! A custom executor of the Mesos v1 API, from its scheduler through a master and an agent, each a process of its own.
+
+#![allow(clippy::unwrap_used)]
+
+use serde_json::Value;
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+/// A port that is free with the one that the agent gets, below those that connections are given as their own end.
+fn base_port() -> u16 {
+    loop {
+        let chance = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), ());
+        let base = 12_000 + (chance % 20_000) as u16;
+        if [base, base + 100].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()) {
+            return base;
+        }
+    }
+}
+
+/// `muster local`; its cluster ends with it.
+struct Local {
+    child: Child,
+    master: String,
+}
+
+impl Local {
+    fn start() -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_muster"))
+            .args(["local", "-o", "json", "--masters", "1", "--agents", "1"])
+            .args(["--resources", "cpus:3;mem:512", "--base-port", &base_port().to_string()])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        if line.is_empty() {
+            let mut why = String::new();
+            child.stderr.as_mut().unwrap().read_to_string(&mut why).unwrap();
+            panic!("not ready: {why}");
+        }
+        let ready: Value = serde_json::from_str(&line).unwrap();
+        let master = ready["masters"][0]["address"].as_str().unwrap().to_owned();
+        Self { child, master }
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_scheduler_runs_tasks_in_its_own_executor() {
+    let local = Local::start();
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let executor = crates.join("../muster-agent/tests/agent/executor.py");
+    let done = Command::new("python3")
+        .arg(crates.join("tests/executors/scheduler.py"))
+        .arg(&local.master)
+        .arg(format!("exec python3 {}", executor.display()))
+        .output()
+        .unwrap();
+    let (told, why) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{told}\n{why}");
+    let statuses = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let running: Vec<Value> = statuses.filter(|it| it["state"] == "TASK_RUNNING").collect();
+    assert_eq!(running.len(), 2, "{told}");
+    for status in &running {
+        // All that the executor said, the container that the agent added, and nothing that neither did.
+        assert_eq!((&status["healthy"], &status["source"]), (&Value::Bool(true), &"SOURCE_EXECUTOR".into()));
+        assert_eq!(status["labels"]["labels"][0]["key"], "a");
+        assert!(status["data"].is_string() && status["executor_id"].is_null(), "{status}");
+        assert_eq!(status["container_status"], running[0]["container_status"]);
+        assert!(status["container_status"]["container_id"]["value"].is_string(), "{status}");
+    }
+}
