@@ -308,7 +308,10 @@ fn reconciled(call: &scheduler::Call, lost: impl Fn(&str) -> Option<mesos::Opera
         operation_status(mesos::OperationStatus {
             operation_id: Some(operation.operation_id.clone()),
             state: state.unwrap_or(mesos::OperationState::OperationUnknown).into(),
-            message: Some("Reconciliation: Operation is unknown".into()),
+            message: Some(match operation.agent_id {
+                Some(_) => "Reconciliation: Operation is unknown".into(),
+                None => "Reconciliation: Operation is unknown and no 'agent_id' was provided".into(),
+            }),
             agent_id: operation.agent_id.clone(),
             resource_provider_id: operation.resource_provider_id.clone(),
             ..Default::default()

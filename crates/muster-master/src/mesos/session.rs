@@ -13,7 +13,8 @@ use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderValue, Response, StatusCode, header};
 use muster_model::{
-    Call, CallOutcome, Event, FrameworkId, SchedulerEvent, Source, Status, TaskOutcome, Token, WallTime,
+    AgentId, Call, CallOutcome, Event, FrameworkId, SchedulerEvent, Source, Status, TaskId, TaskOutcome,
+    Token, WallTime,
 };
 use muster_proto::{
     SchedulerDown, WireError,
@@ -220,6 +221,8 @@ struct Waiting {
     answer: oneshot::Sender<Answer>,
     /// The framework's new description, which holds when this is done.
     update: Option<v1::UpdateFramework>,
+    /// The tasks that it asks for: those that are refused are told with the agents that they name.
+    task_infos: Vec<Bytes>,
     told: Vec<mesos::scheduler::Event>,
 }
 
@@ -332,8 +335,13 @@ impl Session {
                         continue;
                     };
                     let update = if let Up::Update(update) = &frame { Some(update.clone()) } else { None };
+                    let task_infos = match &frame {
+                        Up::Accept(accept) => accept.task_infos.clone(),
+                        _ => Vec::new(),
+                    };
+                    let told = call.told;
                     match self.say(seat, frame, id).await {
-                        Ok(()) => drop(self.waiting.insert(id, Waiting { answer, update, told: call.told })),
+                        Ok(()) => drop(self.waiting.insert(id, Waiting { answer, update, task_infos, told })),
                         Err(why) => drop(answer.send(Err(why))),
                     }
                 }
@@ -376,11 +384,12 @@ impl Session {
     ) -> Result<(), End> {
         match event {
             SchedulerEvent::Outcome { id, outcome } => {
-                let Some(Waiting { answer, update, told }) = self.waiting.remove(&id) else { return Ok(()) };
+                let Some(waiting) = self.waiting.remove(&id) else { return Ok(()) };
+                let Waiting { answer, update, task_infos, told } = waiting;
                 if let (Some(update), CallOutcome::Done) = (update, &outcome) {
                     self.describe_anew(update);
                 }
-                let refused = self.refused(&outcome);
+                let refused = self.refused(&outcome, &task_infos);
                 // The answer comes first: what it leads to is known to lead from it.
                 let _ = answer.send(Ok(outcome)); // who asked may be gone
                 for event in told.iter().chain(&refused) {
@@ -424,8 +433,18 @@ impl Session {
     }
 
     /// Updates of the tasks that an ACCEPT did not launch.
-    fn refused(&self, outcome: &CallOutcome) -> Vec<mesos::scheduler::Event> {
+    fn refused(&self, outcome: &CallOutcome, task_infos: &[Bytes]) -> Vec<mesos::scheduler::Event> {
         let CallOutcome::Accepted(became) = outcome else { return Vec::new() };
+        // Nothing is decoded while nothing is refused.
+        let mut asked = None;
+        let mut named = |task_id: &TaskId| {
+            let asked = asked.get_or_insert_with(|| {
+                let decoded =
+                    task_infos.iter().filter_map(|bytes| mesos::TaskInfo::decode(bytes.clone()).ok());
+                decoded.map(|info| (info.task_id.value, info.agent_id.value)).collect::<HashMap<_, _>>()
+            });
+            asked.get(task_id.as_str()).map(AgentId::new)
+        };
         let refused = became.tasks.iter().filter_map(|(task_id, became)| {
             let TaskOutcome::Refused { state, reason, message } = became else { return None };
             let is_aware = self.out.shown.partition_aware;
@@ -437,8 +456,8 @@ impl Session {
                 wall: now(),
                 sealed: Default::default(),
             };
-            let task_id = task_id.clone();
-            let update = SchedulerEvent::Update { task_id, agent_id: None, status, uuid: None };
+            let (task_id, agent_id) = (task_id.clone(), named(task_id));
+            let update = SchedulerEvent::Update { task_id, agent_id, status, uuid: None };
             event(&update, &mesos::MasterInfo::default(), self.out.shown, now())
         });
         refused.collect()

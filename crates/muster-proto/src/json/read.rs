@@ -2,7 +2,7 @@
 
 use super::shape::{Field, Kind, Label, Shape};
 use super::wire::{DEPTH_MAX, Raw, entries};
-use base64::{Engine, engine::general_purpose::STANDARD};
+use base64::{DecodeError, Engine, engine::general_purpose::STANDARD};
 use prost::encoding::{WireType, encode_key, encode_varint};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::fmt;
@@ -25,7 +25,12 @@ pub(super) fn message(shape: &'static Shape, text: &[u8]) -> Result<Vec<u8>, Unr
     let mut json = serde_json::Deserializer::from_slice(text);
     let read = json.deserialize_any(Object { shape, to: &mut reading });
     read.and_then(|()| json.end()).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => Unread::Shape(error.to_string()),
+        // Mesos says what, not where.
+        serde_json::error::Category::Data => {
+            let (text, place) =
+                (error.to_string(), format!(" at line {} column {}", error.line(), error.column()));
+            Unread::Shape(text.strip_suffix(&place).unwrap_or(&text).to_owned())
+        }
         _ => Unread::Syntax(error.to_string()),
     })?;
     if reading.missing.is_empty() {
@@ -330,7 +335,13 @@ impl<'de> Visitor<'de> for Given<'_> {
             Kind::String => self.to.bytes(self.field, text.as_bytes()),
             Kind::Bytes => {
                 let bytes = STANDARD.decode(text).map_err(|error| {
-                    E::custom(format!("Failed to base64 decode bytes field '{}': {error}", self.field.name))
+                    let why = match error {
+                        DecodeError::InvalidByte(_, byte) => {
+                            format!("Invalid character '{}'", char::from(byte))
+                        }
+                        other => other.to_string(),
+                    };
+                    E::custom(format!("Failed to base64 decode bytes field '{}': {why}", self.field.name))
                 })?;
                 self.to.bytes(self.field, &bytes);
             }
