@@ -132,11 +132,12 @@ impl History {
         dice.one_of(&elsewhere).map(|it| Said { reign, ..it.clone() })
     }
 
-    /// A call of the present stream that the leader gets again.
+    /// A call of the present stream that the leader gets again. What an agent says of its executors is how they stand: on
+    /// a stream, which is in order, an older word of that never comes after a newer one.
     pub(crate) fn twice(&self, dice: &mut Dice, now: Present, reign: u64) -> Option<Said> {
         let present = |it: &&Said| it.client == now.client && it.stream == now.stream && it.reign == reign;
-        let mine = self.said.iter().filter(present).filter(|it| !it.call.begins_a_session());
-        let all: Vec<&Said> = mine.collect();
+        let may_repeat = |it: &&Said| !it.call.begins_a_session() && !it.call.tells_how_executors_stand();
+        let all: Vec<&Said> = self.said.iter().filter(present).filter(may_repeat).collect();
         dice.one_of(&all).cloned()
     }
 }
@@ -168,6 +169,7 @@ impl DownFrame {
 /// What matters of a call here.
 pub(crate) trait Spoken {
     fn begins_a_session(&self) -> bool;
+    fn tells_how_executors_stand(&self) -> bool;
     fn session(&self) -> Option<Session>;
 }
 
@@ -179,6 +181,10 @@ impl Spoken for Call {
             Call::Scheduler { call, .. } => matches!(call, SchedulerCall::Subscribe { .. }),
             Call::Resume { .. } => false,
         }
+    }
+
+    fn tells_how_executors_stand(&self) -> bool {
+        matches!(self, Call::Agent { call: AgentCall::Executors { .. }, .. })
     }
 
     fn session(&self) -> Option<Session> {
