@@ -20,7 +20,7 @@ pub struct AgentConfig {
     pub runtime_dir: PathBuf,
     /// The name others reach this agent by; empty = the machine's.
     pub hostname: String,
-    /// The address it is shown with; empty = what the name stands for.
+    /// The address it is shown with; empty = what the name stands for, or where it listens.
     pub ip: String,
     /// The address that the executor API listens on.
     pub listen_ip: IpAddr,

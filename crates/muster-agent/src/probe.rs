@@ -29,7 +29,9 @@ pub(crate) fn describe(config: &AgentConfig, dir: &WorkDir) -> Result<(AgentInfo
         resources,
         attributes,
     };
-    let ip = if config.ip.is_empty() { ip_of(&hostname) } else { config.ip.parse().ok() };
+    // A name that stands for nothing here: then it is at least where this agent listens.
+    let listens = Some(config.listen_ip).filter(|ip| !ip.is_unspecified());
+    let ip = if config.ip.is_empty() { ip_of(&hostname).or(listens) } else { config.ip.parse().ok() };
     Ok((info, Sealed::new(with_ip(&wire, ip))))
 }
 

@@ -68,7 +68,7 @@ const FLAGS: &str = "flags of Mesos that mean nothing here";
 const METRICS: &str = "counts of messages, and times of the allocator and the registrar";
 const MAINTENANCE: &str = "maintenance";
 const QUOTA: &str = "quotas";
-const ADDRESS: &str = "an agent tells masters its host name only";
+const ADDRESS: &str = "the agents of the replay say no address; ours do";
 const CAPABILITIES: &str =
     "a master names what it can do; v1 has no word for Mesos' third, and the other is missing yet";
 const BUILD: &str = "we have no build of Mesos to tell of";
