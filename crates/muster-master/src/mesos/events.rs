@@ -7,7 +7,7 @@
 //! - A subscriber is told of every change after the moment it began with, once and in order, or its stream ends.
 //! - Nobody waits for a subscriber: one that does not read is ended.
 
-use super::parts::{Part, record};
+use super::parts::Part;
 use super::read::{
     Counters, body,
     seen::{self, FrameworkSeen},
@@ -21,7 +21,7 @@ use mesos::master::{Event, event};
 use muster_model::{AgentId, FrameworkId, Index, Source, Status, TaskKey, TaskState, Uuid};
 use muster_proto::json::Codec;
 use muster_proto::task::wire_state;
-use muster_proto::{mesos, mesos_status};
+use muster_proto::{media::record, mesos, mesos_status};
 use muster_raft::Raft;
 use muster_registry::{Agent, Change, Framework, Registry, Task};
 use std::{

@@ -165,15 +165,6 @@ fn field(number: u32, bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(bytes);
 }
 
-/// A record of an event stream: its length, and a message.
-pub(super) fn record(message: &[u8]) -> Bytes {
-    let mut record = message.len().to_string().into_bytes();
-    record.reserve(message.len() + 1);
-    record.push(b'\n');
-    record.extend_from_slice(message);
-    record.into()
-}
-
 /// Counts what is written.
 #[derive(Default)]
 struct Counting(u64);

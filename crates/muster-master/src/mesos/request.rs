@@ -6,49 +6,25 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header};
 use muster_proto::json::Codec;
 use muster_proto::limits::FRAME_BYTES_MAX;
+use muster_proto::media::{self, Unfit};
 use std::io::Read;
 
 /// The codec of a body.
 pub(super) fn spoken(headers: &HeaderMap) -> Result<Codec, Box<Response<Body>>> {
-    let Some(kind) = headers.get(header::CONTENT_TYPE) else {
-        return Err(Box::new(bad("Expecting 'Content-Type' to be present")));
-    };
-    // Mesos compares the whole; parameters and the case of letters mean nothing here.
-    let kind = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    codec(kind).ok_or_else(|| {
-        let text = "Expecting 'Content-Type' of application/json or application/x-protobuf";
-        Box::new(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, text))
-    })
-}
-
-fn codec(kind: &str) -> Option<Codec> {
-    [Codec::Json, Codec::Protobuf].into_iter().find(|codec| kind.eq_ignore_ascii_case(codec.media_type()))
+    let kind = headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default());
+    media::spoken(kind).map_err(unfit)
 }
 
 /// The codec of the answer: JSON where both would do.
 pub(super) fn wanted(headers: &HeaderMap) -> Result<Codec, Box<Response<Body>>> {
-    let mut accepted = headers.get_all(header::ACCEPT).iter().peekable();
-    if accepted.peek().is_none() {
-        return Ok(Codec::Json);
-    }
-    let texts: Vec<&str> = accepted.filter_map(|value| value.to_str().ok()).collect();
-    let kinds = || texts.iter().flat_map(|text| text.split(',')).filter(|kind| !is_refused(kind));
-    let names = || kinds().map(|kind| kind.split(';').next().unwrap_or_default().trim());
-    let takes = |codec: &Codec| {
-        names().any(|name| {
-            name == "*/*" || name == "application/*" || name.eq_ignore_ascii_case(codec.media_type())
-        })
-    };
-    [Codec::Json, Codec::Protobuf].into_iter().find(takes).ok_or_else(|| {
-        let text = "Expecting 'Accept' to allow 'application/x-protobuf' or 'application/json'";
-        Box::new(plain(StatusCode::NOT_ACCEPTABLE, text))
-    })
+    let accepts: Vec<&str> =
+        headers.get_all(header::ACCEPT).iter().map(|value| value.to_str().unwrap_or_default()).collect();
+    media::wanted(&accepts).map_err(unfit)
 }
 
-/// `q=0`: anything but this.
-fn is_refused(kind: &str) -> bool {
-    let q = kind.split(';').skip(1).find_map(|parameter| parameter.trim().strip_prefix("q="));
-    q.is_some_and(|q| q.trim().parse::<f64>() == Ok(0.0))
+fn unfit(why: Unfit) -> Box<Response<Body>> {
+    let status = StatusCode::from_u16(why.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    Box::new(plain(status, why.text()))
 }
 
 /// The whole body, if it is not too long; one that was compressed as it was before.

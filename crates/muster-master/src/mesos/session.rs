@@ -10,7 +10,7 @@ use crate::{
     route::{DOWN_QUEUE, Down, Kind, LinkItem, ToLeader},
 };
 use axum::body::Body;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use muster_model::{
     AgentId, Call, CallOutcome, Event, FrameworkId, SchedulerEvent, Source, Status, TaskId, TaskOutcome,
@@ -19,7 +19,7 @@ use muster_model::{
 use muster_proto::{
     SchedulerDown, WireError,
     json::Codec,
-    mesos,
+    media, mesos,
     scheduler_api::{self, Shown, Up, error, event},
     scheduler_call, scheduler_event, v1,
 };
@@ -170,15 +170,9 @@ pub(super) fn master_info(id: &str, leader: &v1::Leader) -> mesos::MasterInfo {
     }
 }
 
-/// A record: its length, and an event.
+/// A record of the stream.
 fn record(codec: Codec, event: &mesos::scheduler::Event) -> Bytes {
-    let body = codec.write(event);
-    let length = body.len().to_string();
-    let mut record = BytesMut::with_capacity(length.len() + 1 + body.len());
-    record.put_slice(length.as_bytes());
-    record.put_u8(b'\n');
-    record.put_slice(&body);
-    record.freeze()
+    media::record(&codec.write(event))
 }
 
 fn now() -> WallTime {

@@ -229,7 +229,7 @@ impl Scheduler {
         self.answer().await;
     }
 
-    /// Answers the word of who leads.
+    /// Answers the word of who leads, and again when that changes before the answer is taken.
     async fn answer(&mut self) {
         let info = mesos::FrameworkInfo {
             user: "root".into(),
@@ -237,23 +237,25 @@ impl Scheduler {
             failover_timeout: Some(600.0),
             ..Default::default()
         };
-        let framework_info = info.encode_to_vec().into();
-        let framework_id = self.framework_id.clone();
-        self.call(Up::Subscribe(v1::Subscribe {
-            framework_id,
-            framework_info,
-            suppressed_roles: vec![],
-            ..Default::default()
-        }))
-        .await;
-        self.stash.retain(|event| matches!(event, Down::Leader(_))); // of the former session
-        self.framework_id = self
-            .until(|event| match event {
-                Down::Subscribed(it) => Some(it.framework_id),
+        loop {
+            self.call(Up::Subscribe(v1::Subscribe {
+                framework_id: self.framework_id.clone(),
+                framework_info: info.encode_to_vec().into(),
+                ..Default::default()
+            }))
+            .await;
+            self.stash.retain(|event| matches!(event, Down::Leader(_))); // of the former session
+            let taken = self.until(|event| match event {
+                Down::Subscribed(it) => Some(Some(it.framework_id)),
+                Down::Leader(_) => Some(None),
                 Down::Error(error) => panic!("{error}"),
                 _ => None,
-            })
-            .await;
+            });
+            if let Some(framework_id) = taken.await {
+                self.framework_id = framework_id;
+                return;
+            }
+        }
     }
 
     /// An offer of whoever leads: leaders may change again before there is one.
