@@ -49,8 +49,11 @@ impl FullDisk {
 
 impl Drop for FullDisk {
     fn drop(&mut self) {
-        // It went with the disk, perhaps.
+        // It went with the disk, perhaps. That it is gone must not be forgotten by an error or a power cut that comes next.
         let _ = std::fs::remove_file(&self.filler);
+        if let Some(disk) = self.filler.parent() {
+            let _ = File::open(disk).and_then(|disk| disk.sync_all());
+        }
     }
 }
 
