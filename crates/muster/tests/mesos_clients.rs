@@ -418,8 +418,3 @@ async fn pymesos_goes_on_while_leaders_are_killed() {
 async fn avmesos_runs_a_workload() {
     a_workload(&AVMESOS).await;
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn avmesos_goes_on_while_leaders_are_killed() {
-    leaders_are_killed(&AVMESOS).await;
-}
