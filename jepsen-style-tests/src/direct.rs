@@ -2,24 +2,18 @@
 //! calls, and repeats none. It keeps an offer at hand for a while before it uses it, and stays for longer than an
 //! election takes with a leader that says nothing: what it asks then is asked of one that is deposed.
 
-use crate::client::{Told, amounts};
-use crate::history::{Amounts, Event, Phase, Recorder};
-use crate::model::{MARKS, marking_command};
+use crate::history::{Event, Recorder};
+use crate::jobs::{Jobs, NOBODYS};
 use crate::register::open;
 use muster_model::event::OfferWithAgent;
-use muster_model::{
-    CallOutcome, Fence, FrameworkId, Reason, Resources, SchedulerEvent, Status, TaskOutcome, Uuid,
-};
+use muster_model::{CallOutcome, Fence, FrameworkId, SchedulerEvent, Status, TaskOutcome, Uuid};
 use muster_proto::agent::wire_fence;
-use muster_proto::mesos::framework_info::{Capability, capability::Type};
 use muster_proto::v1::scheduler_frame::Call;
-use muster_proto::{SchedulerDown, mesos, scheduler_event, v1, wire_resources};
+use muster_proto::{SchedulerDown, scheduler_event, v1};
 use muster_testkit::TestCluster;
 use prost::Message;
-use rand::rngs::SmallRng;
-use rand::{RngExt, SeedableRng};
+use rand::RngExt;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -33,25 +27,9 @@ pub const ACCEPT: &str = "accept";
 pub const KILL: &str = "kill";
 /// Takes an update as received.
 pub const ACKNOWLEDGE: &str = "acknowledge";
-/// A task that nobody launched.
-const NOBODYS: &str = "nobodys";
-/// How long the masters keep it when it is gone: longer than any run is without it.
-const FAILOVER_S: f64 = 600.0;
-/// What each task needs.
-const TASK_CPUS_MILLI: u64 = 100;
-const TASK_MEM_MB: u64 = 16;
-/// How long tasks run, and those that are to be killed: longer than a run waits for them.
-const RUN_MS: std::ops::RangeInclusive<u64> = 0..=600;
-const ENDLESS_MS: u64 = 600_000;
-const KILL_ONE_IN: u32 = 4;
-/// Tasks that are open at once, and launched on one offer.
-const OPEN_MAX: usize = 6;
-const TOGETHER_MAX: usize = 2;
 /// For how long it keeps an offer at hand, and how long it takes no other.
 const REST: Duration = Duration::from_millis(250);
 const HOLD_MS: std::ops::RangeInclusive<u64> = 20..=500;
-/// How long what it does not want is not to be offered again.
-const REFUSE_MS: std::ops::RangeInclusive<u64> = 100..=400;
 /// How long a master may take to take a stream, and how long a leader may say nothing.
 const DIAL_TIME: Duration = Duration::from_secs(2);
 const SILENCE: Duration = Duration::from_secs(5);
@@ -65,37 +43,20 @@ const END_TIME: Duration = Duration::from_secs(30);
 /// The framework. What it knows outlasts its streams.
 #[derive(Debug)]
 pub struct Direct {
-    recorder: Recorder,
     masters: Vec<String>,
     known: Mutex<Known>,
 }
 
 #[derive(Debug)]
 struct Known {
-    marks: PathBuf,
-    rng: SmallRng,
+    jobs: Jobs,
     /// By which its first SUBSCRIBE is known again.
     token: [u8; 16],
     framework_id: Option<FrameworkId>,
-    launched: u64,
-    /// Those of which no end was told.
-    tasks: BTreeMap<String, Open>,
     /// When it may take another offer at hand.
     rested: Instant,
-    /// It launches nothing more, and what it has is to end.
-    is_ending: bool,
     /// It has asked since, on the present stream, and was answered.
     is_told: bool,
-}
-
-#[derive(Debug)]
-struct Open {
-    /// Nothing was heard of it.
-    undecided: bool,
-    /// It never ends by itself.
-    kill: bool,
-    /// It was asked to end, on the present stream.
-    kill_asked: bool,
 }
 
 /// One stream, as far as it is under one leader.
@@ -141,17 +102,13 @@ impl Direct {
     /// Of these dice.
     pub fn new(cluster: &TestCluster, recorder: &Recorder, seed: u64) -> Self {
         let known = Known {
-            marks: cluster.dir().join(MARKS),
-            rng: SmallRng::seed_from_u64(seed),
+            jobs: Jobs::new(DIRECT, cluster, recorder, seed),
             token: rand::random(),
             framework_id: None,
-            launched: 0,
-            tasks: BTreeMap::new(),
             rested: Instant::now(),
-            is_ending: false,
             is_told: false,
         };
-        Self { recorder: recorder.clone(), masters: cluster.masters(), known: Mutex::new(known) }
+        Self { masters: cluster.masters(), known: Mutex::new(known) }
     }
 
     /// Launches and kills until this is dropped.
@@ -163,7 +120,7 @@ impl Direct {
     /// Ends all that it launched, and waits for that. What does not end is in the verdict.
     pub async fn finish(&self) {
         let mut known = self.known.lock().await;
-        known.is_ending = true;
+        known.jobs.is_ending = true;
         let _ = timeout(END_TIME, self.go_round(&mut known)).await;
     }
 
@@ -216,20 +173,10 @@ impl Direct {
                 Some(_) => Err(Over::Broken),
             };
             if let Err(over) = went {
-                self.disconnected(&stream);
+                known.disconnected(&stream);
                 return over;
             }
         }
-    }
-
-    fn disconnected(&self, stream: &Stream) {
-        if stream.is_subscribed {
-            self.record(Event::Disconnected);
-        }
-    }
-
-    fn record(&self, event: Event) {
-        self.recorder.record(DIRECT, event);
     }
 
     fn hear(
@@ -240,7 +187,7 @@ impl Direct {
         frame: v1::SchedulerDownFrame,
     ) -> Result<(), Over> {
         let Ok((fence, down)) = scheduler_event(frame) else {
-            self.record(Event::Error { message: format!("{master} says what cannot be read") });
+            known.jobs.record(Event::Error { message: format!("{master} says what cannot be read") });
             return Err(Over::Broken);
         };
         match down {
@@ -248,11 +195,11 @@ impl Direct {
             _ if fence < stream.fence => Ok(()),
             SchedulerDown::Leader { name, address } => {
                 // What was on its way to another one is unknown.
-                self.disconnected(stream);
+                known.disconnected(stream);
                 (stream.fence, stream.leader, stream.is_subscribed) = (fence, name, false);
                 stream.asked.clear();
                 stream.held.clear();
-                if address != master && known.rng.random_ratio(1, 2) {
+                if address != master && known.jobs.rng.random_ratio(1, 2) {
                     return Err(Over::Elsewhere(address));
                 }
                 stream.ask(Asked::Subscribe, Call::Subscribe(known.subscribe()))
@@ -265,7 +212,7 @@ impl Direct {
     fn told(&self, known: &mut Known, stream: &mut Stream, event: SchedulerEvent) -> Result<(), Over> {
         match event {
             SchedulerEvent::Subscribed { framework_id, .. } => {
-                self.record(match &known.framework_id {
+                known.jobs.record(match &known.framework_id {
                     Some(id) if *id == framework_id => Event::Reregistered,
                     _ => Event::Registered { framework_id: framework_id.to_string(), begun_us: None },
                 });
@@ -273,12 +220,12 @@ impl Direct {
                 stream.is_subscribed = true;
                 // A SUBSCRIBE that was said twice is answered once.
                 stream.asked.retain(|_, asked| !matches!(asked, Asked::Subscribe));
-                known.tasks.values_mut().for_each(|open| open.kill_asked = false);
+                known.jobs.kills_failed();
                 self.ask(known, stream)?;
                 self.kill(known, stream)
             }
             SchedulerEvent::Error(message) => {
-                self.record(Event::Error { message });
+                known.jobs.record(Event::Error { message });
                 Err(Over::Broken)
             }
             SchedulerEvent::Outcome { id, outcome } => self.answered(known, stream, id, outcome),
@@ -309,15 +256,16 @@ impl Direct {
         outcome: CallOutcome,
     ) -> Result<(), Over> {
         let Some(asked) = stream.asked.remove(&id) else { return Ok(()) };
-        let done = |call: &str, task: &str, which: String| {
-            let (call, task, by) = (call.into(), task.into(), stream.leader.clone());
-            self.record(Event::Answered { call, task, which, by });
+        let by = stream.leader.clone();
+        let done = |jobs: &Jobs, call: &str, task: &str, which: String| {
+            let (call, task, by) = (call.into(), task.into(), by.clone());
+            jobs.record(Event::Answered { call, task, which, by });
         };
         match (asked, outcome) {
             // Another stream, after a pause.
             (Asked::Subscribe, CallOutcome::Busy | CallOutcome::Unknown) => return Err(Over::Broken),
             (Asked::Subscribe, CallOutcome::Refused(message)) => {
-                self.record(Event::Error { message });
+                known.jobs.record(Event::Error { message });
                 return Err(Over::Broken);
             }
             (Asked::Accept(_), CallOutcome::Accepted(accepted)) => {
@@ -327,45 +275,27 @@ impl Direct {
                         TaskOutcome::Refused { .. } => None,
                     };
                     if let Some(number) = launched {
-                        done(ACCEPT, task_id.as_str(), number.to_string());
+                        done(&known.jobs, ACCEPT, task_id.as_str(), number.to_string());
                     }
-                    self.decide(known, task_id.as_str(), launched.is_some());
+                    known.jobs.decide(task_id.as_str(), launched.is_some());
                 }
             }
             // It was said once: who does not carry it out now never will.
             (Asked::Accept(tasks), CallOutcome::Refused(_) | CallOutcome::Busy) => {
-                tasks.iter().for_each(|task| self.decide(known, task, false));
+                tasks.iter().for_each(|task| known.jobs.decide(task, false));
             }
-            (Asked::Kill(task), CallOutcome::Done) => done(KILL, &task, String::new()),
-            (Asked::Kill(task), _) => {
-                if let Some(open) = known.tasks.get_mut(&task) {
-                    open.kill_asked = false;
-                }
-            }
+            (Asked::Kill(task), CallOutcome::Done) => done(&known.jobs, KILL, &task, String::new()),
+            (Asked::Kill(task), _) => known.jobs.kill_failed(&task),
             (Asked::Acknowledge(task, uuid), CallOutcome::Done) => {
-                done(ACKNOWLEDGE, &task, uuid.to_string());
+                done(&known.jobs, ACKNOWLEDGE, &task, uuid.to_string());
             }
             // A new leader tells it again, and what is unknown is asked then.
             (Asked::Acknowledge(task, uuid), CallOutcome::Busy) => stream.acknowledge(task, uuid)?,
-            (Asked::Reconcile, CallOutcome::Done) => known.is_told = known.is_ending,
+            (Asked::Reconcile, CallOutcome::Done) => known.is_told = known.jobs.is_ending,
             (Asked::Reconcile, CallOutcome::Busy) => self.ask(known, stream)?,
             _ => {}
         }
         Ok(())
-    }
-
-    /// A launch is decided, unless it was before.
-    fn decide(&self, known: &mut Known, task: &str, is_launched: bool) {
-        let Some(open) = known.tasks.get_mut(task) else { return };
-        if !std::mem::replace(&mut open.undecided, false) {
-            return;
-        }
-        let phase = if is_launched { Phase::Ok } else { Phase::Refused };
-        let (agent, needs) = (String::new(), Amounts::new());
-        self.record(Event::Launch { phase, task: task.into(), agent, needs });
-        if !is_launched {
-            known.tasks.remove(task);
-        }
     }
 
     fn updated(
@@ -379,21 +309,8 @@ impl Direct {
         if task == NOBODYS {
             return Ok(());
         }
-        let (state, durable) = (status.state, uuid.is_some());
-        let reason = status.reason.map_or("", |reason| reason.name());
-        self.record(Event::Update {
-            task: task.into(),
-            state: state.name().into(),
-            terminal: state.is_terminal(),
-            durable,
-            reason: format!("{reason} {}", status.message).trim_start().into(),
-            uuid: uuid.map(|uuid| uuid.to_string()),
-        });
-        let told = Told { state, durable, answer: !durable && status.reason == Some(Reason::Reconciliation) };
-        self.decide(known, task, told.is_launched());
-        if durable && state.is_terminal() {
-            known.tasks.remove(task);
-        }
+        let named = uuid.map(|uuid| uuid.to_string());
+        known.jobs.updated(task, status.state, status.reason, &status.message, named);
         if let Some(uuid) = uuid {
             stream.acknowledge(task.into(), uuid)?;
         }
@@ -403,9 +320,8 @@ impl Direct {
     /// What became of launches that nobody answered: what is not known now never will be. In the end, about one that
     /// nobody launched as well: the answer comes after all updates that were not acknowledged.
     fn ask(&self, known: &Known, stream: &mut Stream) -> Result<(), Over> {
-        let undecided = known.tasks.iter().filter(|(_, open)| open.undecided);
-        let mut tasks: Vec<String> = undecided.map(|(task, _)| task.clone()).collect();
-        tasks.extend(known.is_ending.then(|| NOBODYS.to_owned()));
+        let mut tasks: Vec<String> = known.jobs.undecided().cloned().collect();
+        tasks.extend(known.jobs.is_ending.then(|| NOBODYS.to_owned()));
         if tasks.is_empty() {
             return Ok(()); // no names would stand for all
         }
@@ -416,15 +332,9 @@ impl Direct {
 
     /// Asks for the kills that are due and were not asked for on this stream.
     fn kill(&self, known: &mut Known, stream: &mut Stream) -> Result<(), Over> {
-        let is_ending = known.is_ending;
-        for (task, open) in &mut known.tasks {
-            if !(open.kill || is_ending) || open.undecided || open.kill_asked {
-                continue;
-            }
-            open.kill_asked = true;
-            self.record(Event::Kill { task: task.clone() });
+        for task in known.jobs.kills_due() {
             let kill = v1::Kill { task_id: task.clone(), ..Default::default() };
-            stream.ask(Asked::Kill(task.clone()), Call::Kill(kill))?;
+            stream.ask(Asked::Kill(task), Call::Kill(kill))?;
         }
         Ok(())
     }
@@ -435,16 +345,15 @@ impl Direct {
         stream: &mut Stream,
         offers: Vec<OfferWithAgent>,
     ) -> Result<(), Over> {
-        let since_us = self.recorder.now_us();
+        let since_us = known.jobs.now_us();
         for offer in offers {
-            let fits = offer.offer.resources.contains(&needs());
-            if fits && known.may_launch() && known.rested <= Instant::now() {
+            if known.jobs.takes(&offer.offer.resources) && known.rested <= Instant::now() {
                 known.rested = Instant::now() + REST;
-                let until = Instant::now() + Duration::from_millis(known.rng.random_range(HOLD_MS));
+                let until = Instant::now() + Duration::from_millis(known.jobs.rng.random_range(HOLD_MS));
                 stream.held.push(Held { offer, since_us, until });
                 continue;
             }
-            let refuse_ms = Some(known.rng.random_range(REFUSE_MS));
+            let refuse_ms = Some(known.jobs.refuse_ms());
             let decline = v1::Decline { offer_ids: vec![offer.offer.offer_id.to_string()], refuse_ms };
             stream.say(0, Call::Decline(decline))?;
         }
@@ -459,27 +368,15 @@ impl Direct {
         stream.held = later;
         for Held { offer, since_us, .. } in due {
             let (hostname, offer) = (offer.hostname, offer.offer);
-            let mut left = offer.resources.clone();
-            let (mut names, mut task_infos) = (BTreeSet::new(), Vec::new());
-            for _ in 0..known.rng.random_range(1..=TOGETHER_MAX) {
-                if !left.contains(&needs()) || !known.may_launch() {
-                    break;
-                }
-                left.subtract(&needs());
-                let task = known.task();
-                let (phase, agent) = (Phase::Invoked, hostname.to_string());
-                self.record(Event::Launch { phase, task: task.clone(), agent, needs: amounts(&needs()) });
-                let info = known.describe(&task, &offer.agent_id.to_string());
-                task_infos.push(info.encode_to_vec().into());
-                names.insert(task);
-            }
-            let (offer_id, refuse_ms) = (offer.offer_id.to_string(), Some(known.rng.random_range(REFUSE_MS)));
-            if names.is_empty() {
+            let agent = (offer.agent_id.as_str(), &*hostname);
+            let infos = known.jobs.launch(offer.offer_id.as_str(), &offer.resources, agent, since_us);
+            let (offer_id, refuse_ms) = (offer.offer_id.to_string(), Some(known.jobs.refuse_ms()));
+            if infos.is_empty() {
                 stream.say(0, Call::Decline(v1::Decline { offer_ids: vec![offer_id], refuse_ms }))?;
                 continue;
             }
-            let (agent, holds) = (hostname.to_string(), amounts(&offer.resources));
-            self.record(Event::Accepts { offer: offer_id.clone(), agent, holds, since_us });
+            let names = infos.iter().map(|info| info.task_id.value.clone()).collect();
+            let task_infos = infos.iter().map(|info| info.encode_to_vec().into()).collect();
             let accept = v1::Accept { offer_ids: vec![offer_id], task_infos, refuse_ms };
             stream.ask(Asked::Accept(names), Call::Accept(accept))?;
         }
@@ -490,48 +387,20 @@ impl Direct {
 impl Known {
     /// Nothing is left of what it launched, and nothing more is launched.
     fn is_over(&self) -> bool {
-        self.is_ending && self.is_told && self.tasks.is_empty()
+        self.jobs.is_ending && self.is_told && self.jobs.is_empty()
     }
 
-    fn may_launch(&self) -> bool {
-        !self.is_ending && self.tasks.len() < OPEN_MAX
-    }
-
-    /// Another task, by name.
-    fn task(&mut self) -> String {
-        self.launched += 1;
-        let task = format!("{DIRECT}-{}", self.launched);
-        let kill = self.rng.random_ratio(1, KILL_ONE_IN);
-        self.tasks.insert(task.clone(), Open { undecided: true, kill, kill_asked: false });
-        task
-    }
-
-    fn describe(&mut self, task: &str, agent_id: &str) -> mesos::TaskInfo {
-        let is_killed = self.tasks.get(task).is_some_and(|open| open.kill);
-        let ms = if is_killed { ENDLESS_MS } else { self.rng.random_range(RUN_MS) };
-        let command = marking_command(&self.marks, task, ms);
-        mesos::TaskInfo {
-            name: task.into(),
-            task_id: mesos::TaskId { value: task.into() },
-            agent_id: mesos::AgentId { value: agent_id.into() },
-            resources: wire_resources(&needs()),
-            command: Some(mesos::CommandInfo { value: Some(command), ..Default::default() }),
-            ..Default::default()
+    fn disconnected(&self, stream: &Stream) {
+        if stream.is_subscribed {
+            self.jobs.record(Event::Disconnected);
         }
     }
 
     fn subscribe(&self) -> v1::Subscribe {
-        let capability = Capability { r#type: Some(Type::PartitionAware.into()) };
-        let info = mesos::FrameworkInfo {
-            name: DIRECT.into(),
-            failover_timeout: Some(FAILOVER_S),
-            capabilities: vec![capability],
-            ..Default::default()
-        };
         let token = if self.framework_id.is_none() { self.token.to_vec() } else { Vec::new() };
         v1::Subscribe {
             framework_id: self.framework_id.as_ref().map(ToString::to_string).unwrap_or_default(),
-            framework_info: info.encode_to_vec().into(),
+            framework_info: self.jobs.framework().encode_to_vec().into(),
             suppressed_roles: Vec::new(),
             token: token.into(),
             stream: false,
@@ -557,9 +426,4 @@ impl Stream {
         let acknowledge = v1::Acknowledge { task_id: task.clone(), uuid: uuid.0.to_vec().into() };
         self.ask(Asked::Acknowledge(task, uuid), Call::Acknowledge(acknowledge))
     }
-}
-
-/// What each task needs.
-fn needs() -> Resources {
-    Resources::of(TASK_CPUS_MILLI, TASK_MEM_MB)
 }

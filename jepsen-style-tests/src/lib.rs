@@ -1,7 +1,7 @@
 //! Real processes, real faults, recorded histories, checkers.
 //!
 //! A [`run`](run::run) of a [scenario](scenarios) starts a cluster ([`cluster`]), lets frameworks
-//! ([`client`], [`direct`]) put load on it ([`workload`]) while a [`nemesis`] breaks things, then heals and asks what the
+//! ([`client`], [`direct`], [`over_http`]) put load on it ([`workload`]) while a [`nemesis`] breaks things, then heals and asks what the
 //! cluster holds ([`model::Truth`]). What every process saw is in the [`history`]; each [`checker`] is a
 //! function of those two and says what is wrong. Both are kept as a [`recording`], which gives the same
 //! verdict any time again; [`shrink`] says where it goes bad, and the [`report`] shows it.
@@ -25,10 +25,12 @@ pub mod cluster;
 pub mod direct;
 pub mod edn;
 pub mod history;
+mod jobs;
 pub mod model;
 pub mod needs;
 pub mod nemesis;
 pub mod operators;
+pub mod over_http;
 pub mod planted;
 mod questions;
 pub mod recording;

@@ -7,6 +7,7 @@ use crate::history::{Entry, Event, Phase, Recorder};
 use crate::model::{MARKS, Truth};
 use crate::nemesis::Dice;
 use crate::operators::Operators;
+use crate::over_http::OverHttp;
 use crate::recording::{self, Recording};
 use crate::register::Register;
 use crate::report::Report;
@@ -192,6 +193,8 @@ async fn load_and_break(
     let operated = operators.keep_busy(&field.cluster, &field.recorder, options.seed);
     let direct = Direct::new(&field.cluster, &field.recorder, options.seed);
     let directed = direct.keep_busy();
+    let over_http = OverHttp::new(&field.cluster, &field.recorder, options.seed.wrapping_add(1));
+    let requested = over_http.keep_busy();
     let broken = async {
         field.load.progress(WARM_TASKS, WARM_TIME).await.context("before any fault")?;
         rounds(scenario, options, field).await
@@ -201,6 +204,7 @@ async fn load_and_break(
         () = registered => {}
         () = operated => {}
         () = directed => {}
+        () = requested => {}
         broken = broken => broken?,
     }
     field.load.stop();
@@ -213,7 +217,7 @@ async fn load_and_break(
     }
     field.cluster.ready().await?;
     operators.finish(&field.cluster, &field.recorder).await?;
-    direct.finish().await;
+    tokio::join!(direct.finish(), over_http.finish());
     // What is never answered is in the verdict.
     field.load.all_answered(REST_TIME).await;
     field.set.reconcile(REST_TIME).await.context("in the end")?;

@@ -49,6 +49,9 @@ const CUT: Duration = Duration::from_secs(3);
 /// Several times what a launch takes then.
 const DELAYED: Duration = Duration::from_secs(4);
 
+/// Any master carries the streams of the Mesos API, across changes of leader.
+const FORWARD: &str = "[api]\nfollower-streams = \"forward\"\n";
+
 /// What is on a disk is more than a log: snapshots are taken every few seconds.
 const QUICK_SNAPSHOTS: &str = "[raft]\nsnapshot-entries = 50\n";
 /// Snapshots are taken often, and no log is kept behind them.
@@ -116,6 +119,32 @@ pub static ALL: &[Scenario] = &[
         name: "master-pauses",
         about: "a master, leader or not, stands still for 2 s and goes on",
         master_config: "",
+        needs: &[],
+        rounds: 4,
+        round: |field, dice| {
+            Box::pin(async move {
+                let name = dice.pick_one(&field.cluster.master_names())?;
+                nemesis::pause_master(field, &name, PAUSE).await
+            })
+        },
+    },
+    Scenario {
+        name: "http-forward-kills",
+        about: "masters carry the event streams of the Mesos API, and one of them, leader or not, is killed",
+        master_config: FORWARD,
+        needs: &[],
+        rounds: 6,
+        round: |field, dice| {
+            Box::pin(async move {
+                let name = dice.pick_one(&field.cluster.master_names())?;
+                nemesis::kill_masters(field, &[name]).await
+            })
+        },
+    },
+    Scenario {
+        name: "http-forward-pauses",
+        about: "masters carry the event streams of the Mesos API, and one of them, leader or not, stands still for 2 s",
+        master_config: FORWARD,
         needs: &[],
         rounds: 4,
         round: |field, dice| {

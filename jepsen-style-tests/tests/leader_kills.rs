@@ -14,3 +14,9 @@ async fn the_leader_stands_still_longer_than_an_election_takes() -> anyhow::Resu
     let options = Options::of_test(env!("CARGO_TARGET_TMPDIR"), 1);
     run(named("leader-pauses")?, &options).await?.verdict()
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn masters_that_carry_event_streams_of_the_mesos_api_are_killed() -> anyhow::Result<()> {
+    let options = Options::of_test(env!("CARGO_TARGET_TMPDIR"), 1);
+    run(named("http-forward-kills")?, &options).await?.verdict()
+}

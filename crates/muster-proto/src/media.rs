@@ -1,7 +1,8 @@
 //! What the HTTP APIs of Mesos have in common: media types and records.
 
 use crate::json::Codec;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use std::fmt;
 
 /// Why a request is not looked at, in Mesos' words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,9 +78,81 @@ pub fn record(message: &[u8]) -> Bytes {
     record.freeze()
 }
 
+/// Takes the records off a stream, whatever pieces it comes in.
+#[derive(Debug, Default)]
+pub struct Records {
+    unread: BytesMut,
+}
+
+/// What comes is no record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadRecord(String);
+
+impl fmt::Display for BadRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a record begins with its length in bytes, at most {RECORD_MAX}, not with {:?}", self.0)
+    }
+}
+impl std::error::Error for BadRecord {}
+
+/// A longer record is none.
+pub const RECORD_MAX: usize = 1 << 30;
+/// Digits of the longest length.
+const DIGITS_MAX: usize = 20;
+
+impl Records {
+    /// Takes in what came.
+    pub fn push(&mut self, piece: &[u8]) {
+        self.unread.extend_from_slice(piece);
+    }
+
+    /// The next record that is there as a whole.
+    ///
+    /// # Errors
+    /// What comes next has no length, or one beyond [`RECORD_MAX`]: the stream is of no more use.
+    pub fn next_whole(&mut self) -> Result<Option<Bytes>, BadRecord> {
+        let head = &self.unread[..self.unread.len().min(DIGITS_MAX + 1)];
+        let bad = |head: &[u8]| BadRecord(String::from_utf8_lossy(head).into_owned());
+        let Some(at) = head.iter().position(|byte| *byte == b'\n') else {
+            return if head.len() > DIGITS_MAX { Err(bad(head)) } else { Ok(None) };
+        };
+        let length = std::str::from_utf8(&head[..at]).ok().and_then(|digits| digits.parse::<usize>().ok());
+        let length = length.filter(|length| *length <= RECORD_MAX).ok_or_else(|| bad(&head[..at]))?;
+        if self.unread.len() - at - 1 < length {
+            return Ok(None);
+        }
+        self.unread.advance(at + 1);
+        Ok(Some(self.unread.split_to(length).freeze()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn records_come_in_any_pieces() {
+        let stream = [record(b"one"), record(b""), record(b"3\nx")].concat();
+        for size in 1..=stream.len() {
+            let (mut records, mut all) = (Records::default(), Vec::new());
+            for piece in stream.chunks(size) {
+                records.push(piece);
+                while let Some(record) = records.next_whole().unwrap() {
+                    all.push(record);
+                }
+            }
+            assert_eq!(all, ["one", "", "3\nx"], "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_length_is_no_record() {
+        for bad in ["x\n", "-1\n", "\n", "99999999999999999999\n", "123456789012345678901"] {
+            let mut records = Records::default();
+            records.push(bad.as_bytes());
+            records.next_whole().unwrap_err();
+        }
+    }
 
     #[test]
     fn bodies_and_answers_are_told_by_their_names() {

@@ -174,7 +174,7 @@ pub fn task_state(number: i32) -> Result<TaskState, WireError> {
 }
 
 /// Reads a reason's Mesos number; none for a number that Mesos has and muster does not decide on.
-pub(crate) fn reason(number: i32) -> Result<Option<Reason>, WireError> {
+pub fn reason(number: i32) -> Result<Option<Reason>, WireError> {
     WireReason::try_from(number)
         .map(model_reason)
         .map_err(|_| WireError::new("reason", format!("{number} is no mesos.v1.TaskStatus.Reason")))

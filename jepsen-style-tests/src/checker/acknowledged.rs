@@ -4,6 +4,7 @@ use super::logs::{committed, uuid, whole};
 use crate::direct::ACKNOWLEDGE;
 use crate::history::{Entry, Event};
 use crate::model::Truth;
+use crate::over_http::OVER_HTTP;
 use muster_testkit::LogEntry;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,7 +83,8 @@ pub fn not_sent_again(history: &[Entry], truth: &Truth) -> Vec<String> {
                 let applied = before.checked_sub(1).map_or(0, |last| by_anybody[last].1);
                 by_framework.insert(&entry.process, applied);
             }
-            Event::Answered { call, which, .. } if call == ACKNOWLEDGE => {
+            // Over HTTP the answer to a call and what comes down the stream overtake each other.
+            Event::Answered { call, which, .. } if call == ACKNOWLEDGE && entry.process != OVER_HTTP => {
                 answered.insert((&entry.process, which));
             }
             Event::Update { task, uuid: Some(uuid), .. } => {

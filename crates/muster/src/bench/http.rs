@@ -4,7 +4,7 @@ use super::{
     frameworks::{Offered, Pace, Shared, task_info},
     wire::StreamError,
 };
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -14,7 +14,7 @@ use hyper_util::{
 };
 use mesos::scheduler::{Call, Event, call, event};
 use muster_model::Resources;
-use muster_proto::{json::Codec, mesos};
+use muster_proto::{json::Codec, media::Records, mesos};
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, PoisonError, atomic::Ordering},
@@ -47,7 +47,7 @@ struct Framework {
 struct Subscription {
     address: String,
     stream_id: http::HeaderValue,
-    events: Records,
+    events: Events,
 }
 
 /// Runs a framework until it is aborted.
@@ -121,7 +121,7 @@ impl Framework {
                 StatusCode::OK => {
                     let stream_id = header(STREAM_ID)
                         .ok_or_else(|| StreamError::Damaged("the answer names no stream".into()))?;
-                    let events = Records { body: response.into_body(), unread: BytesMut::new() };
+                    let events = Events { body: response.into_body(), records: Records::default() };
                     return Ok(Subscription { address, stream_id, events });
                 }
                 StatusCode::TEMPORARY_REDIRECT => {
@@ -277,41 +277,29 @@ fn of(kind: call::Type) -> Call {
     Call { r#type: Some(kind.into()), ..Default::default() }
 }
 
-/// The records of a stream.
-struct Records {
+/// The events of a stream.
+struct Events {
     body: Incoming,
-    unread: BytesMut,
+    records: Records,
 }
 
-impl Records {
+impl Events {
     /// The next event; none at the stream's end. Nothing is lost when this is not awaited to its end.
     async fn next(&mut self, codec: Codec) -> Result<Option<Event>, StreamError> {
+        let damaged = |error: &dyn std::fmt::Display| StreamError::Damaged(error.to_string());
         loop {
-            if let Some(record) = self.whole()? {
-                let event = codec.read(&record);
-                return event.map(Some).map_err(|error| StreamError::Damaged(error.to_string()));
+            if let Some(record) = self.records.next_whole().map_err(|error| damaged(&error))? {
+                return codec.read(&record).map(Some).map_err(|error| damaged(&error));
             }
             match self.body.frame().await {
                 None => return Ok(None),
-                Some(Err(error)) => return Err(StreamError::Damaged(error.to_string())),
+                Some(Err(error)) => return Err(damaged(&error)),
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
-                        self.unread.extend_from_slice(&data);
+                        self.records.push(&data);
                     }
                 }
             }
         }
-    }
-
-    /// Takes a record that is there as a whole.
-    fn whole(&mut self) -> Result<Option<Bytes>, StreamError> {
-        let Some(at) = self.unread.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
-        let length = std::str::from_utf8(&self.unread[..at]).ok().and_then(|text| text.parse::<usize>().ok());
-        let length = length.ok_or_else(|| StreamError::Damaged("a record has no length".into()))?;
-        if self.unread.len() - at - 1 < length {
-            return Ok(None);
-        }
-        self.unread.advance(at + 1);
-        Ok(Some(self.unread.split_to(length).freeze()))
     }
 }
