@@ -108,6 +108,10 @@ id!(
     OfferId
 );
 id!(
+    /// A persistent volume, named by its creator; unique among the volumes of its role on its agent.
+    VolumeId
+);
+id!(
     /// The machine an agent runs on, from its `machine-id` or its configuration.
     MachineId
 );
@@ -137,6 +141,13 @@ impl Role {
             return Err(format!("role {text:?} {problem}"));
         }
         Ok(Self(text.into()))
+    }
+    /// Whether it is the other role, or one above it: `a` covers `a` and `a/b`.
+    pub fn covers(&self, other: &Self) -> bool {
+        match other.as_str().strip_prefix(self.as_str()) {
+            Some(rest) => rest.is_empty() || rest.starts_with('/'),
+            None => false,
+        }
     }
     /// The role of everyone, `*`.
     pub fn any() -> Self {

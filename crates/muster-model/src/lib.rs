@@ -3,7 +3,8 @@
 //!
 //! # Laws
 //! - A value of an id type was validated when it was made from outside input ([`id`]).
-//! - Resource arithmetic is exact: scalars count in thousandths, ranges and sets are sets.
+//! - Resource arithmetic is exact: scalars count in thousandths, ranges and sets are sets; what is reserved or a volume
+//!   never mixes with what is plain, nor with what is under another label.
 //! - Units stand last in a name: `grace_ms`, `mem_mb`.
 //!
 //! # Nevers
@@ -32,11 +33,11 @@ pub use event::{
 pub use framework::{Capabilities, FrameworkInfo};
 pub use id::{
     AgentId, ClusterId, ExecutorId, ExecutorName, FrameworkId, IdError, MachineId, OfferId, Role, TaskId,
-    TaskKey,
+    TaskKey, VolumeId,
 };
 pub use launch::{Fence, Index, LaunchNumber, Session, Term, Token, Uuid};
 pub use offer::Offer;
-pub use resource::{Resources, Value};
+pub use resource::{Label, Reservation, Resources, Value, Volume};
 pub use sealed::Sealed;
 pub use task::{BadTask, Reason, Source, Status, StatusUpdate, TaskSpec, TaskState};
 pub use time::{Timestamp, WallTime};

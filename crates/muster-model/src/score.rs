@@ -32,13 +32,13 @@ pub fn score(
 /// `f`: the mean of the need, weighted by what the node has, in millionths.
 pub fn affinity(need: &Resources, node: &Resources, largest: &Resources) -> u128 {
     let (mut weighted, mut weights) = (0u128, 0u128);
-    for (kind, _) in node.iter() {
-        let scale = u128::from(largest.scalar(kind));
+    for kind in node.names() {
+        let scale = u128::from(largest.quantity(kind));
         if scale == 0 {
             continue;
         }
-        let node_i = u128::from(node.scalar(kind)) * ONE / scale;
-        let need_i = u128::from(need.scalar(kind)) * ONE / scale;
+        let node_i = u128::from(node.quantity(kind)) * ONE / scale;
+        let need_i = u128::from(need.quantity(kind)) * ONE / scale;
         weighted += need_i * node_i;
         weights += node_i;
     }
@@ -48,12 +48,12 @@ pub fn affinity(need: &Resources, node: &Resources, largest: &Resources) -> u128
 /// `g`: 1 minus the node's mean utilisation with the need placed, in millionths.
 pub fn balance(need: &Resources, total: &Resources, free: &Resources) -> u128 {
     let (mut used, mut kinds) = (0u128, 0u128);
-    for (kind, _) in total.iter() {
-        let all = u128::from(total.scalar(kind));
+    for kind in total.names() {
+        let all = u128::from(total.quantity(kind));
         if all == 0 {
             continue;
         }
-        let taken = all.saturating_sub(u128::from(free.scalar(kind))) + u128::from(need.scalar(kind));
+        let taken = all.saturating_sub(u128::from(free.quantity(kind))) + u128::from(need.quantity(kind));
         used += (taken * ONE / all).min(ONE);
         kinds += 1;
     }

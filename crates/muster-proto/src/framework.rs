@@ -29,6 +29,7 @@ fn typed(info: &mesos::FrameworkInfo, bytes: &[u8]) -> Result<FrameworkInfo, Wir
         partition_aware: has(Type::PartitionAware),
         task_killing_state: has(Type::TaskKillingState),
         multi_role: has(Type::MultiRole),
+        reservation_refinement: has(Type::ReservationRefinement),
     };
     Ok(FrameworkInfo {
         name: info.name.as_str().into(),

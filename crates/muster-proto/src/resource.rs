@@ -38,6 +38,9 @@ fn plain(entry: &mesos::Resource) -> Result<(), WireError> {
         return Err(WireError::new("name", "is missing"));
     }
     short("name", entry.name.as_bytes(), limits::NAME_BYTES_MAX)?;
+    if entry.name.contains('\0') {
+        return Err(WireError::new("name", "contains a zero byte"));
+    }
     let not_yet = |field: &str, what: &str| {
         Err(WireError::new(field, format!("{what} are not supported yet; leave it unset")))
     };

@@ -57,7 +57,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 
 /// What machines may import of others'.
 const PURE: &[(&str, &[&str])] = &[
-    ("muster-model", &["serde", "smol_str"]),
+    ("muster-model", &["serde", "serde_json", "smol_str"]),
     ("muster-registry", &["serde", "imbl", "xxhash-rust"]),
     ("muster-allocator", &[]),
     ("muster-leader", &[]),
