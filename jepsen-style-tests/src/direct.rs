@@ -404,6 +404,7 @@ impl Known {
             suppressed_roles: Vec::new(),
             token: token.into(),
             stream: false,
+            ..Default::default()
         }
     }
 }

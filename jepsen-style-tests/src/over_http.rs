@@ -100,7 +100,7 @@ type Answered = (Asked, Option<StatusCode>, String);
 enum Asked {
     Accept,
     Kill(String),
-    Acknowledge(mesos::TaskStatus),
+    Acknowledge(Box<call::Acknowledge>),
     Reconcile,
     /// What nobody waits for.
     Aside,
@@ -272,16 +272,12 @@ impl OverHttp {
         match asked {
             Asked::Kill(task) if done => record(KILL, task, String::new()),
             Asked::Kill(task) => known.jobs.kill_failed(&task),
-            Asked::Acknowledge(status) if done => {
-                let uuid = status.uuid.and_then(|uuid| Some(Uuid(uuid.as_ref().try_into().ok()?)));
-                record(
-                    ACKNOWLEDGE,
-                    status.task_id.value,
-                    uuid.map(|uuid| uuid.to_string()).unwrap_or_default(),
-                );
+            Asked::Acknowledge(it) if done => {
+                let uuid = it.uuid.as_ref().try_into().ok().map(Uuid);
+                record(ACKNOWLEDGE, it.task_id.value, uuid.map(|uuid| uuid.to_string()).unwrap_or_default());
             }
             // To be said again, unless a new stream tells of it again.
-            Asked::Acknowledge(status) if stream.is_subscribed => self.acknowledge(known, stream, status),
+            Asked::Acknowledge(it) if stream.is_subscribed => self.acknowledge(known, stream, it),
             // What it came to is told by updates. If nobody said that it was carried out, who did not answer at all may
             // have kept it.
             Asked::Accept => {
@@ -377,20 +373,16 @@ impl OverHttp {
         let state = task_state(status.state)?;
         let why = status.reason.map(reason).transpose()?.flatten();
         known.jobs.updated(task, state, why, status.message(), uuid);
-        if status.uuid.is_some() {
-            self.acknowledge(known, stream, status);
+        if let Some(uuid) = status.uuid {
+            let (agent_id, task_id) = (status.agent_id.unwrap_or_default(), status.task_id);
+            self.acknowledge(known, stream, Box::new(call::Acknowledge { agent_id, task_id, uuid }));
         }
         Ok(())
     }
 
-    fn acknowledge(&self, known: &mut Known, stream: &mut Stream, status: mesos::TaskStatus) {
-        let acknowledge = call::Acknowledge {
-            agent_id: status.agent_id.clone().unwrap_or_default(),
-            task_id: status.task_id.clone(),
-            uuid: status.uuid.clone().unwrap_or_default(),
-        };
-        let call = Call { acknowledge: Some(acknowledge), ..of(call::Type::Acknowledge) };
-        self.call(known, stream, Asked::Acknowledge(status), call);
+    fn acknowledge(&self, known: &mut Known, stream: &mut Stream, it: Box<call::Acknowledge>) {
+        let call = Call { acknowledge: Some((*it).clone()), ..of(call::Type::Acknowledge) };
+        self.call(known, stream, Asked::Acknowledge(it), call);
     }
 
     /// What became of launches that nobody told of: what is not known now never will be. In the end, about one that

@@ -2,11 +2,15 @@
 //!
 //! Ghodsi et al., "Dominant Resource Fairness", NSDI 2011: whoever's dominant share is smallest is next.
 
-use muster_model::{AgentId, FrameworkId, Resources, Role, Timestamp, score::score};
+use crate::{quota::Quotas, tree::Tree};
+use muster_model::{
+    AgentId, Attribute, FrameworkId, Resources, Role, Timestamp, Wants,
+    score::{Score, score},
+};
 use muster_registry::Account;
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, BinaryHeap},
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
 };
 
 /// How to decide.
@@ -34,9 +38,12 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Whether resources are worth an offer.
+    /// The weight of a role of which nobody says one.
+    pub const WEIGHT_MILLI: u64 = 1000;
+
+    /// Whether resources are worth an offer to who says nothing else.
     pub fn is_allocatable(&self, free: &Resources) -> bool {
-        free.scalar("cpus") >= self.min_cpus_milli || free.scalar("mem") >= self.min_mem_milli
+        free.quantity("cpus") >= self.min_cpus_milli || free.quantity("mem") >= self.min_mem_milli
     }
 }
 
@@ -45,10 +52,36 @@ impl Policy {
 pub struct Room {
     /// Which agent.
     pub agent_id: AgentId,
+    /// What is told of it.
+    pub about: Arc<About>,
     /// All it has.
     pub total: Resources,
     /// What is free of it.
     pub free: Resources,
+}
+
+/// What frameworks choose agents by, beside their resources.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// Its host name.
+    pub hostname: Arc<str>,
+    /// Its attributes.
+    pub attributes: Vec<Attribute>,
+}
+
+/// What a framework wants offers for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// The roles it wants offers in: subscribed and not suppressed.
+    pub roles: BTreeSet<Role>,
+    /// What it said it needs: only rooms with space for one of these, best score first. Empty = anything.
+    pub needs: Vec<Resources>,
+    /// What it wants in a role beside.
+    pub wants: BTreeMap<Role, Wants>,
+    /// Whether it can make use of reservations that refine others (RESERVATION_REFINEMENT).
+    pub refined: bool,
+    /// Whether it is offered agents that have gpus (GPU_RESOURCES).
+    pub gpus: bool,
 }
 
 /// A framework that wants offers in a role.
@@ -58,11 +91,49 @@ pub struct Ask {
     pub account: Account,
     /// The scalars it has already, offers included.
     pub has: Resources,
-    /// What it said it needs: only rooms with space for one of these, best score first. Empty = anything.
-    pub needs: Vec<Resources>,
+    /// What it wants.
+    pub wishes: Arc<Wishes>,
 }
 
-/// All of a room for one framework.
+impl Ask {
+    fn wants(&self) -> Option<&Wants> {
+        self.wishes.wants.get(&self.account.1)
+    }
+
+    /// Whether it wants anything of this agent.
+    fn takes_agent(&self, room: &Room) -> bool {
+        let wanted = self.wants().and_then(|wants| wants.agents.as_ref());
+        (self.wishes.gpus || room.total.quantity("gpus") == 0)
+            && wanted.is_none_or(|agents| agents.allow(&room.about.hostname, &room.about.attributes))
+    }
+
+    /// What of a room it may have, if that is worth an offer to it.
+    fn part_of(&self, room: &Room, quotas: &Quotas, policy: &Policy) -> Option<Resources> {
+        let role = &self.account.1;
+        let mut part = match room.free.is_plain() {
+            true => room.free.clone(),
+            false if self.wishes.refined => room.free.usable_by(role),
+            false => {
+                let usable = room.free.usable_by(role);
+                usable.filtered(|label| label.is_none_or(|label| !label.is_refined()))
+            }
+        };
+        if !quotas.is_empty() {
+            part = quotas.allow(role, &part);
+        }
+        let is_worth_it = match self.wants().and_then(|wants| wants.at_least.as_ref()) {
+            None => policy.is_allocatable(&part),
+            Some(any) if any.is_empty() => !part.is_empty(),
+            Some(some) => {
+                let all = part.quantities();
+                some.iter().any(|least| all.contains(least))
+            }
+        };
+        is_worth_it.then_some(part)
+    }
+}
+
+/// Resources of a room for one framework.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     /// Counted by the shard.
@@ -93,103 +164,154 @@ pub enum Why {
     Filtered,
     /// Nothing free has space for what it needs.
     NeedsUnmet,
+    /// What is free is reserved for other roles, beyond the role's quota, kept for others, too little, or on agents that it
+    /// does not want.
+    NotForIt,
 }
 
-/// A dominant share in parts of 10^12 of the fleet, divided by the weight.
-fn share(has: &Resources, fleet: &Resources, weight_milli: u64) -> u128 {
-    let dominant = has.iter().filter_map(|(kind, _)| {
-        let all = u128::from(fleet.scalar(kind));
-        (u128::from(has.scalar(kind)) * 1_000_000_000_000).checked_div(all)
-    });
-    dominant.max().unwrap_or(0) * 1000 / u128::from(weight_milli.max(1))
+/// What a pass goes by.
+pub(crate) struct Standing<'a> {
+    /// What each role's own frameworks have, offers included.
+    pub(crate) roles: &'a BTreeMap<Role, Resources>,
+    /// All that there is.
+    pub(crate) fleet: &'a Resources,
+    /// The fleet's largest total of each kind, if anybody has needs.
+    pub(crate) largest: &'a Resources,
+    pub(crate) policy: &'a Policy,
+    /// The weights that operators set.
+    pub(crate) weights: &'a BTreeMap<Role, u64>,
+    /// Whether a filter hides these resources of a room from an ask.
+    pub(crate) hidden: &'a dyn Fn(&Ask, &Room, &Resources) -> bool,
 }
 
-/// A role's frameworks in the order of their shares, and what the role has in all.
-struct Queue {
-    has: Resources,
-    weight: u64,
-    order: BinaryHeap<Reverse<(u128, usize)>>,
-}
+/// What a pass gave: which ask, of which room, what.
+pub(crate) type Given = (usize, usize, Resources);
 
-/// Gives each room whole to one ask: to the role with the smallest weighted dominant share, and in it to the
-/// framework with the smallest; ties go by name. `roles` is what each role has, offers included; `hidden` says
-/// whether a filter hides a room from an ask. The pass is over when no room is left; asks leave it with what they
-/// have by then.
-pub fn allocate(
-    rooms: &[Room],
+/// Gives each room to one ask after the other, each time all of it that the ask may have: to the role with the smallest
+/// weighted dominant share, and in it to the framework with the smallest; ties go by name. First come the roles that
+/// lack something that they are guaranteed, until they do not. The pass is over when no room is left that anybody may
+/// have; rooms and asks leave it with what they have by then.
+pub(crate) fn allocate(
+    rooms: &mut [Room],
     asks: &mut [Ask],
-    roles: &BTreeMap<Role, Resources>,
-    fleet: &Resources,
-    largest: &Resources,
-    policy: &Policy,
-    hidden: &dyn Fn(&Ask, &Room) -> bool,
-) -> (Vec<(usize, usize)>, Vec<Pass>) {
-    let mut free: BTreeSet<usize> =
-        (0..rooms.len()).filter(|&i| policy.is_allocatable(&rooms[i].free)).collect();
-    let mut cursor = vec![0; asks.len()];
-    let mut got = vec![false; asks.len()];
-    let mut passes = Vec::new();
-    let mut queues: BTreeMap<Role, Queue> = BTreeMap::new();
-    for (i, ask) in asks.iter().enumerate() {
-        let role = &ask.account.1;
-        let queue = queues.entry(role.clone()).or_insert_with(|| Queue {
-            has: roles.get(role).cloned().unwrap_or_default(),
-            weight: policy.weights.get(role).copied().unwrap_or(1000),
-            order: BinaryHeap::new(),
-        });
-        queue.order.push(Reverse((share(&ask.has, fleet, 1000), i)));
+    standing: &Standing<'_>,
+    quotas: &mut Quotas,
+) -> (Vec<Given>, Vec<Pass>) {
+    let mut given = Vec::new();
+    if !quotas.anybody_lacks() {
+        let passes = Round { standing, rooms, asks }.go(standing.roles, quotas, false, &mut given);
+        return (given, passes);
     }
-    let mut order: BTreeSet<(u128, Role)> =
-        queues.iter().map(|(role, queue)| (share(&queue.has, fleet, queue.weight), role.clone())).collect();
-    let mut grants = Vec::new();
-    while !free.is_empty()
-        && let Some((role_share, role)) = order.pop_first()
-    {
-        let Some(queue) = queues.get_mut(&role) else { break };
-        let Some(Reverse((ask_share, i))) = queue.order.pop() else { continue };
-        let ask = &mut asks[i];
-        let choice = match ask.needs.is_empty() {
-            true => first_open(rooms, &free, &mut cursor[i], |room| !hidden(ask, room)),
-            false => best_scored(rooms, &free, ask, largest, policy, hidden),
+    Round { standing, rooms, asks }.go(standing.roles, quotas, true, &mut given);
+    let mut roles = standing.roles.clone();
+    for (i, _, part) in &given {
+        roles.entry(asks[*i].account.1.clone()).or_default().add(&part.quantities());
+    }
+    let passes = Round { standing, rooms, asks }.go(&roles, quotas, false, &mut given);
+    // Who got something of a room in both rounds is offered it together.
+    let mut together: BTreeMap<(usize, usize), Resources> = BTreeMap::new();
+    for (ask, room, part) in given {
+        together.entry((ask, room)).or_default().add(&part);
+    }
+    (together.into_iter().map(|((ask, room), part)| (ask, room, part)).collect(), passes)
+}
+
+struct Round<'a> {
+    standing: &'a Standing<'a>,
+    rooms: &'a mut [Room],
+    asks: &'a mut [Ask],
+}
+
+impl Round<'_> {
+    /// One round over all who ask, or those only whose roles lack something.
+    fn go(
+        self,
+        roles: &BTreeMap<Role, Resources>,
+        quotas: &mut Quotas,
+        lacking: bool,
+        given: &mut Vec<Given>,
+    ) -> Vec<Pass> {
+        let Self { standing, rooms, asks } = self;
+        let Standing { fleet, policy, .. } = *standing;
+        let weight = |role: &Role| {
+            let set = standing.weights.get(role).or_else(|| policy.weights.get(role));
+            set.copied().unwrap_or(Policy::WEIGHT_MILLI)
         };
-        let room = match choice {
-            Ok(room) => room,
-            Err(why) => {
-                if !got[i] {
-                    passes.push(Pass { account: ask.account.clone(), why });
-                }
-                order.insert((role_share, role));
+        // Somebody may be content with less than others.
+        let few = asks.iter().any(|ask| ask.wants().is_some_and(|wants| wants.at_least.is_some()));
+        let is_worth_it = |free: &Resources| if few { !free.is_empty() } else { policy.is_allocatable(free) };
+        let mut free: BTreeSet<usize> = (0..rooms.len()).filter(|&i| is_worth_it(&rooms[i].free)).collect();
+        let mut cursor = vec![0; asks.len()];
+        let mut got = vec![false; asks.len()];
+        let mut passes = Vec::new();
+        let mut tree = Tree::new(asks, roles, fleet, weight);
+        while !free.is_empty()
+            && let Some(i) = tree.next()
+        {
+            let ask = &asks[i];
+            if lacking && !quotas.lacks(&ask.account.1) {
                 continue;
             }
-        };
-        free.remove(&room);
-        got[i] = true;
-        grants.push((i, room));
-        ask.has.add(&rooms[room].free);
-        queue.has.add(&rooms[room].free);
-        let share_now = share(&ask.has, fleet, 1000);
-        debug_assert!(ask_share <= share_now);
-        queue.order.push(Reverse((share_now, i)));
-        order.insert((share(&queue.has, fleet, queue.weight), role));
+            let part = |room: &Room| part_for(ask, room, standing, quotas);
+            let choice = match ask.wishes.needs.is_empty() {
+                true => first_open(rooms, &free, &mut cursor[i], part),
+                false => best_scored(rooms, &free, ask, standing, part),
+            };
+            let (room, part) = match choice {
+                Ok(chosen) => chosen,
+                Err(why) => {
+                    if !got[i] {
+                        passes.push(Pass { account: ask.account.clone(), why });
+                    }
+                    continue;
+                }
+            };
+            got[i] = true;
+            if !quotas.is_empty() {
+                quotas.take(&ask.account.1, &part);
+            }
+            let counted = part.quantities();
+            asks[i].has.add(&counted);
+            tree.serve(i, &asks[i], &counted);
+            rooms[room].free.subtract(&part);
+            if !is_worth_it(&rooms[room].free) {
+                free.remove(&room);
+            }
+            given.push((i, room, part));
+        }
+        passes
     }
-    (grants, passes)
 }
 
-/// The first room from the ask's cursor on that it may have. What was passed over stays passed over.
+/// What of a room an ask may have and wants.
+fn part_for(ask: &Ask, room: &Room, standing: &Standing<'_>, quotas: &Quotas) -> Result<Resources, Why> {
+    if !ask.takes_agent(room) {
+        return Err(Why::NotForIt);
+    }
+    let part = ask.part_of(room, quotas, standing.policy).ok_or(Why::NotForIt)?;
+    if (standing.hidden)(ask, room, &part) { Err(Why::Filtered) } else { Ok(part) }
+}
+
+/// The first room from the ask's cursor on that it may have something of. What was passed over stays passed over.
 fn first_open(
     rooms: &[Room],
     free: &BTreeSet<usize>,
     cursor: &mut usize,
-    open: impl Fn(&Room) -> bool,
-) -> Result<usize, Why> {
+    part: impl Fn(&Room) -> Result<Resources, Why>,
+) -> Result<(usize, Resources), Why> {
+    let mut why_not = Why::NotForIt;
     for &i in free.range(*cursor..) {
-        if open(&rooms[i]) {
-            *cursor = i + 1;
-            return Ok(i);
+        match part(&rooms[i]) {
+            Ok(part) => {
+                *cursor = i + 1;
+                return Ok((i, part));
+            }
+            Err(Why::Filtered) => why_not = Why::Filtered,
+            Err(_) => {}
         }
     }
     *cursor = rooms.len();
-    Err(Why::Filtered)
+    Err(why_not)
 }
 
 /// The room with the best score for any of the ask's needs; ties go to the first.
@@ -197,18 +319,23 @@ fn best_scored(
     rooms: &[Room],
     free: &BTreeSet<usize>,
     ask: &Ask,
-    largest: &Resources,
-    policy: &Policy,
-    hidden: &dyn Fn(&Ask, &Room) -> bool,
-) -> Result<usize, Why> {
-    let alpha = policy.affinity_weight_milli;
-    let scored = free.iter().filter(|&&i| !hidden(ask, &rooms[i])).filter_map(|&i| {
-        let room = &rooms[i];
-        let fitting = ask.needs.iter().filter(|need| room.free.contains(need));
-        let best = fitting.map(|need| score(need, &room.total, &room.free, largest, alpha)).max()?;
-        Some((best, Reverse(i)))
-    });
-    scored.max().map(|(_, Reverse(i))| i).ok_or(Why::NeedsUnmet)
+    standing: &Standing<'_>,
+    part: impl Fn(&Room) -> Result<Resources, Why>,
+) -> Result<(usize, Resources), Why> {
+    let alpha = standing.policy.affinity_weight_milli;
+    let mut best: Option<(Score, usize, Resources)> = None;
+    for &i in free {
+        let (room, Ok(part)) = (&rooms[i], part(&rooms[i])) else { continue };
+        let all = part.flattened();
+        let fitting = ask.wishes.needs.iter().filter(|need| all.contains(need));
+        let scores = fitting.map(|need| score(need, &room.total, &part, standing.largest, alpha));
+        if let Some(score) = scores.max()
+            && best.as_ref().is_none_or(|(most, ..)| score > *most)
+        {
+            best = Some((score, i, part));
+        }
+    }
+    best.map(|(_, i, part)| (i, part)).ok_or(Why::NeedsUnmet)
 }
 
 /// What a framework declined, and until when it is not offered again unless there is something new.

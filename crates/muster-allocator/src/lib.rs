@@ -1,6 +1,6 @@
 //! Who is offered what: a pure function of free resources and wishes, run for each shard of the agents.
 //!
-//! [`View`] is a shard's projection of the registry, [`allocate()`] the decision, [`Shard`] the machine that
+//! [`View`] is a shard's projection of the registry, `allocate` the decision, [`Shard`] the machine that
 //! folds changes into the view, keeps filters and outstanding grants, and allocates what became free.
 //!
 //! # Laws
@@ -13,9 +13,14 @@
 //! - No clock: filters end by the time they are told. No floats. No period: a shard runs when told of something.
 
 mod allocate;
+mod quota;
 mod shard;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+mod tree;
 mod view;
 
-pub use allocate::{Ask, Grant, Pass, Policy, Room, Why, allocate};
-pub use shard::{Refused, Shard, ShardInput, ShardOutput, Wishes};
+pub use allocate::{About, Ask, Grant, Pass, Policy, Room, Why, Wishes};
+pub use shard::{Elsewhere, Refused, Shard, ShardInput, ShardOutput};
 pub use view::{AgentView, ShardId, View};

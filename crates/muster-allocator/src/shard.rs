@@ -1,9 +1,10 @@
 //! The machine of one shard: its view, its outstanding grants, its filters.
 
 use crate::{
-    Ask, Grant, Pass, Policy, Room, View,
-    allocate::{Filter, allocate},
-    view::scalars,
+    Ask, Grant, Pass, Policy, Room, View, Wishes,
+    allocate::{Filter, Standing, allocate},
+    quota::{Consumed, Quotas},
+    view::{add, reserved_part, subtract},
 };
 use muster_model::{AgentId, FrameworkId, Resources, Role, Timestamp};
 use muster_registry::{Account, Change};
@@ -11,15 +12,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
-
-/// What a framework wants offers for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wishes {
-    /// The roles it wants offers in: subscribed and not suppressed.
-    pub roles: BTreeSet<Role>,
-    /// What it said it needs.
-    pub needs: Vec<Resources>,
-}
 
 /// What wakes a shard.
 #[derive(Debug, Clone)]
@@ -32,8 +24,17 @@ pub enum ShardInput {
     Revive(FrameworkId, BTreeSet<Role>),
     /// A grant is over: what it held is free but for what the registry holds by now.
     Returned(u64, Option<Refused>),
+    /// What stands that other shards have granted, as far as quotas ask for it.
+    Elsewhere(Elsewhere),
     /// Start again from this view: outstanding grants stay.
     Reset(Box<View>),
+}
+
+/// What other shards have granted of what is not reserved, in scalars.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// To each role's own frameworks.
+    pub by_role: BTreeMap<Role, Resources>,
 }
 
 /// What a framework gave back, and until when it wants nothing the like.
@@ -61,7 +62,7 @@ pub struct ShardOutput {
 pub struct Shard {
     view: View,
     policy: Policy,
-    wishes: BTreeMap<FrameworkId, Wishes>,
+    wishes: BTreeMap<FrameworkId, Arc<Wishes>>,
     /// Whoever has nothing in common with a filter costs nothing: filters are kept by agent.
     filters: BTreeMap<AgentId, BTreeMap<Account, Vec<Filter>>>,
     filter_ends: BTreeSet<(Timestamp, AgentId)>,
@@ -70,6 +71,10 @@ pub struct Shard {
     /// The scalars that each account has, held or granted, and those of each role together.
     has: BTreeMap<Account, Resources>,
     role_has: BTreeMap<Role, Resources>,
+    /// What each role has granted of what is reserved.
+    granted_reserved: BTreeMap<Role, Resources>,
+    /// What the other shards have granted.
+    elsewhere: Elsewhere,
     grants_counted: u64,
     /// Agents that may have something to offer.
     dirty: BTreeSet<AgentId>,
@@ -88,6 +93,8 @@ impl Shard {
             granted_on: BTreeMap::new(),
             has: BTreeMap::new(),
             role_has: BTreeMap::new(),
+            granted_reserved: BTreeMap::new(),
+            elsewhere: Elsewhere::default(),
             grants_counted: 0,
             dirty: BTreeSet::new(),
         };
@@ -105,7 +112,7 @@ impl Shard {
         let (mut has, mut role_has) = (self.view.held().clone(), BTreeMap::new());
         for grant in self.granted.values() {
             let account = (grant.framework_id.clone(), grant.role.clone());
-            add(&mut has, &account, &scalars(&grant.resources));
+            add(&mut has, &account, &grant.resources.quantities());
         }
         has.iter().for_each(|((_, role), resources)| add(&mut role_has, role, resources));
         (has, role_has)
@@ -129,6 +136,10 @@ impl Shard {
                 ShardInput::Wish(framework_id, wishes) => self.wish(framework_id, wishes),
                 ShardInput::Revive(framework_id, roles) => self.revive(&framework_id, &roles),
                 ShardInput::Returned(n, refused) => self.returned(n, refused),
+                ShardInput::Elsewhere(elsewhere) => {
+                    self.elsewhere = elsewhere;
+                    self.all_dirty();
+                }
                 ShardInput::Reset(view) => {
                     self.view = *view;
                     self.count();
@@ -151,8 +162,8 @@ impl Shard {
             Change::AgentAdmitted(agent) => self.dirty.extend([agent.id.clone()]),
             Change::HeldChanged { agent_id, account, freed, taken } => {
                 if let Some(account) = account {
-                    self.gives(account, &scalars(freed));
-                    self.takes(account, &scalars(taken));
+                    self.gives(account, &freed.quantities());
+                    self.takes(account, &taken.quantities());
                 }
                 if !freed.is_empty() {
                     self.dirty.extend([agent_id.clone()]);
@@ -168,7 +179,7 @@ impl Shard {
     fn wish(&mut self, framework_id: FrameworkId, wishes: Option<Wishes>) {
         match wishes {
             Some(wishes) => {
-                self.wishes.insert(framework_id, wishes);
+                self.wishes.insert(framework_id, Arc::new(wishes));
                 self.all_dirty();
             }
             None => {
@@ -191,7 +202,10 @@ impl Shard {
         let Some(grant) = self.granted.remove(&n) else { return };
         let account = (grant.framework_id, grant.role);
         subtract(&mut self.granted_on, &grant.agent_id, &grant.resources);
-        self.gives(&account, &scalars(&grant.resources));
+        self.gives(&account, &grant.resources.quantities());
+        if !grant.resources.is_plain() {
+            subtract(&mut self.granted_reserved, &account.1, &reserved_part(&grant.resources));
+        }
         self.dirty.insert(grant.agent_id.clone());
         if let Some(Refused { resources, until }) = refused.filter(|it| !it.resources.is_empty()) {
             self.filter_ends.insert((until, grant.agent_id.clone()));
@@ -229,13 +243,31 @@ impl Shard {
             if let Some(granted) = self.granted_on.get(id) {
                 free.subtract(granted);
             }
-            Room { agent_id: id.clone(), total: agent.total.clone(), free }
+            Room { agent_id: id.clone(), about: agent.about.clone(), total: agent.total.clone(), free }
         });
-        rooms.filter(|room| self.policy.is_allocatable(&room.free)).collect()
+        rooms.filter(|room| !room.free.is_empty()).collect()
+    }
+
+    /// What counts against quotas.
+    fn consumed(&self) -> Consumed {
+        let mut by_role = self.role_has.clone();
+        for (role, reserved) in self.view.held_reserved().iter().chain(&self.granted_reserved) {
+            subtract(&mut by_role, role, reserved);
+        }
+        for (role, granted) in &self.elsewhere.by_role {
+            add(&mut by_role, role, granted);
+        }
+        let mut free = self.view.fleet().minus(self.view.held_by_nobody());
+        by_role.values().chain(self.view.reserved().values()).for_each(|it| free.subtract(it));
+        Consumed { by_role, reserved: self.view.reserved().clone(), free }
+    }
+
+    fn quotas(&self) -> Quotas {
+        Quotas::default()
     }
 
     fn allocate(&mut self) -> (Vec<Grant>, Vec<Pass>) {
-        let rooms = self.rooms();
+        let mut rooms = self.rooms();
         if rooms.is_empty() || self.wishes.is_empty() {
             return Default::default();
         }
@@ -245,36 +277,46 @@ impl Shard {
             for role in &wishes.roles {
                 let account = (framework_id.clone(), role.clone());
                 let has = self.has.get(&account).cloned().unwrap_or_default();
-                asks.push(Ask { account, has, needs: wishes.needs.clone() });
+                asks.push(Ask { account, has, wishes: wishes.clone() });
             }
         }
-        let largest = match asks.iter().all(|ask| ask.needs.is_empty()) {
+        let largest = match asks.iter().all(|ask| ask.wishes.needs.is_empty()) {
             true => Resources::none(),
             false => self.view.largest(),
         };
-        let hidden = |ask: &Ask, room: &Room| {
+        let hidden = |ask: &Ask, room: &Room, part: &Resources| {
             let filters =
                 self.filters.get(&room.agent_id).and_then(|by_account| by_account.get(&ask.account));
-            filters.is_some_and(|filters| filters.iter().any(|filter| filter.refused.contains(&room.free)))
+            filters.is_some_and(|filters| filters.iter().any(|filter| filter.refused.contains(part)))
         };
-        let (pairs, passes) =
-            allocate(&rooms, &mut asks, &self.role_has, self.view.fleet(), &largest, &self.policy, &hidden);
-        let grants =
-            pairs.into_iter().map(|(ask, room)| self.grant(&asks[ask].account, &rooms[room])).collect();
-        (grants, passes)
+        let standing = Standing {
+            roles: &self.role_has,
+            fleet: self.view.fleet(),
+            largest: &largest,
+            policy: &self.policy,
+            weights: &BTreeMap::new(),
+            hidden: &hidden,
+        };
+        let (given, passes) = allocate(&mut rooms, &mut asks, &standing, &mut self.quotas());
+        let grants = given.into_iter();
+        let grants = grants.map(|(ask, room, part)| self.grant(&asks[ask].account, &rooms[room], part));
+        (grants.collect(), passes)
     }
 
-    fn grant(&mut self, account: &Account, room: &Room) -> Grant {
+    fn grant(&mut self, account: &Account, room: &Room, resources: Resources) -> Grant {
         self.grants_counted += 1;
+        add(&mut self.granted_on, &room.agent_id, &resources);
+        self.takes(account, &resources.quantities());
+        if !resources.is_plain() {
+            add(&mut self.granted_reserved, &account.1, &reserved_part(&resources));
+        }
         let grant = Grant {
             n: self.grants_counted,
             framework_id: account.0.clone(),
             role: account.1.clone(),
             agent_id: room.agent_id.clone(),
-            resources: room.free.clone(),
+            resources,
         };
-        self.granted_on.entry(room.agent_id.clone()).or_default().add(&room.free);
-        self.takes(account, &scalars(&room.free));
         self.granted.insert(grant.n, grant.clone());
         grant
     }
@@ -286,22 +328,5 @@ impl Shard {
     /// The shard's view.
     pub fn view(&self) -> &View {
         &self.view
-    }
-}
-
-fn add<K: Ord + Clone>(sums: &mut BTreeMap<K, Resources>, key: &K, taken: &Resources) {
-    match sums.get_mut(key) {
-        Some(sum) => sum.add(taken),
-        None if taken.is_empty() => {}
-        None => drop(sums.insert(key.clone(), taken.clone())),
-    }
-}
-
-fn subtract<K: Ord + Clone>(sums: &mut BTreeMap<K, Resources>, key: &K, freed: &Resources) {
-    if let Some(sum) = sums.get_mut(key) {
-        sum.subtract(freed);
-        if sum.is_empty() {
-            sums.remove(key);
-        }
     }
 }

@@ -1,10 +1,12 @@
 //! A shard's projection of the registry.
 
-use muster_model::{AgentId, Resources, Value};
+use crate::About;
+use muster_model::{AgentId, Resources, Role, Value};
 use muster_registry::{Account, Agent, AgentState, Change, Registry};
 use std::{
     collections::BTreeMap,
     hash::{Hash, Hasher},
+    sync::Arc,
 };
 
 /// One of `count` shards, from 0.
@@ -49,6 +51,8 @@ pub struct AgentView {
     pub held: Resources,
     /// Whether it may be offered: it said hello in this term.
     pub offerable: bool,
+    /// What frameworks choose it by beside.
+    pub about: Arc<About>,
 }
 
 /// What a shard knows: its own agents in full, and of the whole fleet the sums that fairness needs.
@@ -61,13 +65,27 @@ pub struct View {
     fleet: Resources,
     /// What each account holds on every shard's agents.
     held: BTreeMap<Account, Resources>,
+    /// What each role's frameworks hold of what is reserved.
+    held_reserved: BTreeMap<Role, Resources>,
+    /// What nobody's account holds: strays.
+    held_by_nobody: Resources,
+    /// What is reserved for each role on every shard's agents.
+    reserved: BTreeMap<Role, Resources>,
 }
 
 impl View {
     /// Of an empty registry.
     pub fn empty(shard: ShardId) -> Self {
-        let fleet = Resources::none();
-        Self { shard, agents: BTreeMap::new(), totals: BTreeMap::new(), fleet, held: BTreeMap::new() }
+        Self {
+            shard,
+            agents: BTreeMap::new(),
+            totals: BTreeMap::new(),
+            fleet: Resources::none(),
+            held: BTreeMap::new(),
+            held_reserved: BTreeMap::new(),
+            held_by_nobody: Resources::none(),
+            reserved: BTreeMap::new(),
+        }
     }
 
     /// The projection of a registry.
@@ -105,34 +123,35 @@ impl View {
 
     fn admit(&mut self, agent: &Agent, offerable: bool) {
         let total = &agent.info.resources;
-        if let Some(before) = self.totals.insert(agent.id.clone(), total.clone()) {
-            self.subtract_from_fleet(&before);
-        }
-        self.add_to_fleet(total);
+        self.set_total(&agent.id, total);
         if self.shard.owns(&agent.id) {
             let held = self.agents.remove(&agent.id).map(|before| before.held).unwrap_or_default();
-            self.agents.insert(agent.id.clone(), AgentView { total: total.clone(), held, offerable });
+            let (hostname, attributes) = (agent.info.hostname.clone(), agent.info.attributes.clone());
+            let about = Arc::new(About { hostname, attributes });
+            self.agents.insert(agent.id.clone(), AgentView { total: total.clone(), held, offerable, about });
+        }
+    }
+
+    fn set_total(&mut self, id: &AgentId, total: &Resources) {
+        self.forget_total(id);
+        self.totals.insert(id.clone(), total.clone());
+        self.fleet.add(&total.quantities());
+        for (role, reserved) in total.reserved() {
+            add(&mut self.reserved, &role, &reserved.quantities());
+        }
+    }
+
+    fn forget_total(&mut self, id: &AgentId) {
+        let Some(total) = self.totals.remove(id) else { return };
+        self.fleet.subtract(&total.quantities());
+        for (role, reserved) in total.reserved() {
+            subtract(&mut self.reserved, &role, &reserved.quantities());
         }
     }
 
     fn remove(&mut self, id: &AgentId) {
-        if let Some(total) = self.totals.remove(id) {
-            self.subtract_from_fleet(&total);
-        }
+        self.forget_total(id);
         self.agents.remove(id);
-    }
-
-    // Only scalars count for fairness: ranges and sets of different agents are different things.
-    fn add_to_fleet(&mut self, total: &Resources) {
-        for (kind, value) in total.iter() {
-            if let Value::Scalar(_) = value {
-                self.fleet.insert(kind, value.clone());
-            }
-        }
-    }
-
-    fn subtract_from_fleet(&mut self, total: &Resources) {
-        self.fleet.subtract(&scalars(total));
     }
 
     fn hold(&mut self, id: &AgentId, account: Option<&Account>, freed: &Resources, taken: &Resources) {
@@ -140,12 +159,16 @@ impl View {
             agent.held.subtract(freed);
             agent.held.add(taken);
         }
-        let Some(account) = account else { return };
-        let held = self.held.entry(account.clone()).or_default();
-        held.subtract(&scalars(freed));
-        held.add(&scalars(taken));
-        if held.is_empty() {
-            self.held.remove(account);
+        let Some(account) = account else {
+            self.held_by_nobody.subtract(&freed.quantities());
+            self.held_by_nobody.add(&taken.quantities());
+            return;
+        };
+        subtract(&mut self.held, account, &freed.quantities());
+        add(&mut self.held, account, &taken.quantities());
+        if !freed.is_plain() || !taken.is_plain() {
+            subtract(&mut self.held_reserved, &account.1, &reserved_part(freed));
+            add(&mut self.held_reserved, &account.1, &reserved_part(taken));
         }
     }
 
@@ -161,6 +184,18 @@ impl View {
     pub fn held(&self) -> &BTreeMap<Account, Resources> {
         &self.held
     }
+    /// What each role's frameworks hold of what is reserved, of every shard.
+    pub(crate) fn held_reserved(&self) -> &BTreeMap<Role, Resources> {
+        &self.held_reserved
+    }
+    /// What strays hold, of every shard.
+    pub(crate) fn held_by_nobody(&self) -> &Resources {
+        &self.held_by_nobody
+    }
+    /// What is reserved for each role, of every shard's agents.
+    pub(crate) fn reserved(&self) -> &BTreeMap<Role, Resources> {
+        &self.reserved
+    }
     /// Which shard this is the view of.
     pub fn shard(&self) -> ShardId {
         self.shard
@@ -170,18 +205,33 @@ impl View {
     pub fn largest(&self) -> Resources {
         let mut largest: BTreeMap<&str, u64> = BTreeMap::new();
         for total in self.totals.values() {
-            for (kind, _) in total.iter() {
+            for kind in total.names() {
                 let most = largest.entry(kind).or_default();
-                *most = (*most).max(total.scalar(kind));
+                *most = (*most).max(total.quantity(kind));
             }
         }
         largest.into_iter().fold(Resources::none(), |all, (kind, most)| all.with(kind, Value::Scalar(most)))
     }
 }
 
-/// The scalars alone.
-pub(crate) fn scalars(all: &Resources) -> Resources {
-    all.iter()
-        .filter(|(_, value)| matches!(value, Value::Scalar(_)))
-        .fold(Resources::none(), |sum, (kind, value)| sum.with(kind, value.clone()))
+/// The scalars of what is reserved.
+pub(crate) fn reserved_part(all: &Resources) -> Resources {
+    all.filtered(|label| label.is_some()).quantities()
+}
+
+pub(crate) fn add<K: Ord + Clone>(sums: &mut BTreeMap<K, Resources>, key: &K, taken: &Resources) {
+    match sums.get_mut(key) {
+        Some(sum) => sum.add(taken),
+        None if taken.is_empty() => {}
+        None => drop(sums.insert(key.clone(), taken.clone())),
+    }
+}
+
+pub(crate) fn subtract<K: Ord + Clone>(sums: &mut BTreeMap<K, Resources>, key: &K, freed: &Resources) {
+    if let Some(sum) = sums.get_mut(key) {
+        sum.subtract(freed);
+        if sum.is_empty() {
+            sums.remove(key);
+        }
+    }
 }

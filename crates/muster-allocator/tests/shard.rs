@@ -80,7 +80,8 @@ impl Fleet {
 
     fn wish(&mut self, id: &FrameworkId, roles: &[&str], needs: &[&str]) -> Vec<Grant> {
         let roles = roles.iter().map(|it| role(it)).collect();
-        let wishes = Wishes { roles, needs: needs.iter().map(|it| r(it)).collect() };
+        let needs = needs.iter().map(|it| r(it)).collect();
+        let wishes = Wishes { roles, needs, ..Wishes::default() };
         self.step(0, |_| vec![ShardInput::Wish(id.clone(), Some(wishes.clone()))])
     }
 

@@ -452,6 +452,7 @@ impl Driver {
             token: self.config.token.filter(|_| self.framework_id.is_none()),
             stream: false,
             info: self.config.info.clone(),
+            wants: Default::default(),
             suppressed_roles: self.suppressed.iter().cloned().collect(),
         };
         effects.push(Effect::Send { id, call });

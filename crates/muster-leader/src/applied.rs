@@ -7,10 +7,10 @@ use crate::{
 };
 use muster_model::{
     AgentEvent, AgentId, CallOutcome, Event, FrameworkId, Role, SchedulerEvent, Session, TaskId, TaskKey,
-    Timestamp,
+    Timestamp, Wants,
 };
 use muster_registry::{Change, Command, Outcome, Refusal, Registry};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Leader {
     pub(crate) fn applied(
@@ -62,8 +62,8 @@ impl Leader {
                 effects.push(Effect::Serve);
             }
             Waiting::Tick => self.timers.tick_waits = false,
-            Waiting::Subscribe { conn, call, suppressed } => {
-                self.subscribed(registry, conn, call, suppressed, outcome, effects);
+            Waiting::Subscribe { conn, call, suppressed, wants } => {
+                self.subscribed(registry, conn, call, (suppressed, wants), outcome, effects);
                 self.recite(now, registry, conn, Left::Updates(TaskId::new("")), effects);
             }
             Waiting::Hello { conn } => self.admitted(conn, outcome, effects),
@@ -109,9 +109,9 @@ impl Leader {
                 };
                 self.recite(now, registry, conn, left, effects);
             }
-            Waiting::Update { conn, call, framework_id, session } => {
+            Waiting::Update { conn, call, framework_id, session, wants } => {
                 if matches!(outcome, Outcome::Done) {
-                    self.updated(registry, &framework_id, session, effects);
+                    self.updated(registry, &framework_id, session, wants, effects);
                 }
                 answer(conn, call, told(&outcome), effects);
             }
@@ -126,7 +126,7 @@ impl Leader {
         registry: &Registry,
         conn: ConnId,
         call: u64,
-        suppressed: BTreeSet<Role>,
+        (suppressed, wants): (BTreeSet<Role>, BTreeMap<Role, Wants>),
         outcome: Outcome,
         effects: &mut Vec<Effect>,
     ) {
@@ -169,7 +169,8 @@ impl Leader {
             roles: framework.info.roles.iter().cloned().collect(),
             suppressed,
             needs: Vec::new(),
-            partition_aware: framework.info.capabilities.partition_aware,
+            wants,
+            capabilities: framework.info.capabilities,
         };
         let heartbeat_ms = self.config.heartbeat_ms;
         let event = SchedulerEvent::Subscribed { framework_id: framework_id.clone(), session, heartbeat_ms };
@@ -185,6 +186,7 @@ impl Leader {
         registry: &Registry,
         id: &FrameworkId,
         session: Session,
+        wants: BTreeMap<Role, Wants>,
         effects: &mut Vec<Effect>,
     ) {
         let Some(framework) = registry.framework(id) else { return };
@@ -192,7 +194,8 @@ impl Leader {
         let former = it.suppressed.clone();
         it.roles = framework.info.roles.iter().cloned().collect();
         it.suppressed = framework.suppressed_roles.iter().cloned().collect();
-        it.partition_aware = framework.info.capabilities.partition_aware;
+        it.wants = wants;
+        it.capabilities = framework.info.capabilities;
         let (roles, suppressed) = (it.roles.clone(), it.suppressed.clone());
         let revived: BTreeSet<Role> = former.difference(&suppressed).cloned().collect();
         for outstanding in self.offers.take_of_framework_but(id, &roles) {

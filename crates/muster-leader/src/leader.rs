@@ -5,8 +5,8 @@ use crate::{
     recital::Recitals, shards::Shards,
 };
 use muster_model::{
-    AgentId, Call, CallOutcome, Event, FrameworkId, Index, LaunchNumber, Offer, Resources, Role,
-    SchedulerEvent, Session, TaskId, TaskSpec, Term, Timestamp,
+    AgentId, Call, CallOutcome, Capabilities, Event, FrameworkId, Index, LaunchNumber, Offer, Resources,
+    Role, SchedulerEvent, Session, TaskId, TaskSpec, Term, Timestamp, Wants,
 };
 use muster_registry::{BeginTerm, Command, Registry};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -55,7 +55,8 @@ pub(crate) struct FrameworkSession {
     pub(crate) roles: BTreeSet<Role>,
     pub(crate) suppressed: BTreeSet<Role>,
     pub(crate) needs: Vec<Resources>,
-    pub(crate) partition_aware: bool,
+    pub(crate) wants: BTreeMap<Role, Wants>,
+    pub(crate) capabilities: Capabilities,
 }
 
 /// An agent's open session.
@@ -80,6 +81,7 @@ pub(crate) enum Waiting {
         conn: ConnId,
         call: u64,
         suppressed: BTreeSet<Role>,
+        wants: BTreeMap<Role, Wants>,
     },
     Hello {
         conn: ConnId,
@@ -115,6 +117,7 @@ pub(crate) enum Waiting {
         call: u64,
         framework_id: FrameworkId,
         session: Session,
+        wants: BTreeMap<Role, Wants>,
     },
     Operator {
         id: u64,

@@ -32,7 +32,8 @@ impl Leader {
         if self.is_busy() {
             return answer(conn, id, CallOutcome::Busy, effects);
         }
-        if let SchedulerCall::Subscribe { framework_id, token, stream, info, suppressed_roles } = call {
+        if let SchedulerCall::Subscribe { framework_id, token, stream, info, suppressed_roles, wants } = call
+        {
             if matches!(self.conns.get(&conn), Some(Peer::Arriving)) {
                 // A client that heard of two leaders in a row answers both: the first SUBSCRIBE to arrive is
                 // carried out, and what it leads to answers the second as well.
@@ -61,7 +62,8 @@ impl Leader {
                 Some(token) if is_first => Command::FirstSubscribe(token, subscribe),
                 _ => Command::Subscribe(subscribe),
             };
-            return self.propose(command, Waiting::Subscribe { conn, call: id, suppressed }, effects);
+            let waiting = Waiting::Subscribe { conn, call: id, suppressed, wants: wants.by_role };
+            return self.propose(command, waiting, effects);
         }
         let framework_id = match self.conns.get(&conn) {
             Some(Peer::Framework(framework_id, _) | Peer::Caller(framework_id, _)) => framework_id.clone(),
@@ -143,13 +145,15 @@ impl Leader {
                 };
                 answer(conn, id, outcome, effects);
             }
-            SchedulerCall::Update { info, suppressed_roles } => {
+            SchedulerCall::Update { info, suppressed_roles, wants } => {
                 let Some(session) = registry.framework(&framework_id).map(|it| it.session) else {
                     return answer(conn, id, CallOutcome::Refused(NOT_SUBSCRIBED.into()), effects);
                 };
                 let command =
                     Command::UpdateFramework { framework_id: framework_id.clone(), info, suppressed_roles };
-                self.propose(command, Waiting::Update { conn, call: id, framework_id, session }, effects);
+                let wants = wants.by_role;
+                let waiting = Waiting::Update { conn, call: id, framework_id, session, wants };
+                self.propose(command, waiting, effects);
             }
             SchedulerCall::Teardown => {
                 self.propose(Command::Teardown { framework_id }, Waiting::Call { conn, call: id }, effects);
@@ -196,7 +200,13 @@ impl Leader {
     /// Tells the shards what a framework wants by now.
     pub(crate) fn wish(&mut self, id: &FrameworkId) {
         let Some(session) = self.frameworks.get(id) else { return };
-        let wishes = Wishes { roles: session.wanted_roles(), needs: session.needs.clone() };
+        let wishes = Wishes {
+            roles: session.wanted_roles(),
+            needs: session.needs.clone(),
+            wants: session.wants.clone(),
+            refined: session.capabilities.reservation_refinement,
+            gpus: session.capabilities.gpu_resources,
+        };
         self.shards.wish(id, Some(wishes));
     }
 
@@ -462,7 +472,7 @@ impl FrameworkSession {
 
     /// A status as this framework is shown it.
     pub(crate) fn shown(&self, mut status: Status) -> Status {
-        if !self.partition_aware {
+        if !self.capabilities.partition_aware {
             status.state = status.state.for_partition_unaware();
         }
         status

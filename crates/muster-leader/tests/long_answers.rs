@@ -94,6 +94,7 @@ impl Shell {
                 token: None,
                 stream: false,
                 info,
+                wants: Default::default(),
                 suppressed_roles: Vec::new(),
             },
         );

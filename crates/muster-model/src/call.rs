@@ -2,7 +2,7 @@
 
 use crate::{
     AgentId, BadTask, ExecutorId, FrameworkId, FrameworkInfo, Hello, KnownExecutor, LaunchNumber, OfferId,
-    Resources, Role, Session, Status, StatusUpdate, TaskId, TaskSpec, Token, Uuid,
+    Resources, Role, RoleWants, Session, Status, StatusUpdate, TaskId, TaskSpec, Token, Uuid,
 };
 
 /// A call of any client that holds a stream.
@@ -51,6 +51,8 @@ pub enum SchedulerCall {
         info: FrameworkInfo,
         /// Roles it wants no offers for as yet.
         suppressed_roles: Vec<Role>,
+        /// What it wants of offers.
+        wants: RoleWants,
     },
     /// Use offers of one agent to launch tasks; what is left comes back, filtered for `refuse_ms`.
     Accept {
@@ -132,6 +134,8 @@ pub enum SchedulerCall {
         info: FrameworkInfo,
         /// Roles it wants no offers for.
         suppressed_roles: Vec<Role>,
+        /// What it wants of offers.
+        wants: RoleWants,
     },
 }
 

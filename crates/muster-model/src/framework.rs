@@ -16,6 +16,8 @@ pub struct Capabilities {
     pub multi_role: bool,
     /// RESERVATION_REFINEMENT: reads and writes reservations in the newer form, and may use such as refine others.
     pub reservation_refinement: bool,
+    /// GPU_RESOURCES: is offered agents that have gpus.
+    pub gpu_resources: bool,
 }
 
 /// Capabilities as they are stored. The first three were there first and took a byte each; the later ones share the
@@ -29,6 +31,7 @@ struct Stored {
 
 const MULTI_ROLE: u8 = 1;
 const RESERVATION_REFINEMENT: u8 = 1 << 1;
+const GPU_RESOURCES: u8 = 1 << 2;
 
 impl From<Stored> for Capabilities {
     fn from(stored: Stored) -> Self {
@@ -37,6 +40,7 @@ impl From<Stored> for Capabilities {
             task_killing_state: stored.task_killing_state,
             multi_role: stored.more & MULTI_ROLE != 0,
             reservation_refinement: stored.more & RESERVATION_REFINEMENT != 0,
+            gpu_resources: stored.more & GPU_RESOURCES != 0,
         }
     }
 }
@@ -47,7 +51,9 @@ impl From<Capabilities> for Stored {
         Self {
             partition_aware: all.partition_aware,
             task_killing_state: all.task_killing_state,
-            more: bit(all.multi_role, MULTI_ROLE) | bit(all.reservation_refinement, RESERVATION_REFINEMENT),
+            more: bit(all.multi_role, MULTI_ROLE)
+                | bit(all.reservation_refinement, RESERVATION_REFINEMENT)
+                | bit(all.gpu_resources, GPU_RESOURCES),
         }
     }
 }

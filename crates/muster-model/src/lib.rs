@@ -23,6 +23,7 @@ pub mod score;
 pub mod sealed;
 pub mod task;
 pub mod time;
+pub mod wants;
 
 pub use agent::{AgentInfo, Attribute, AttributeValue, Hello, KnownExecutor, KnownTask};
 pub use call::{AgentCall, Call, ExecutorCall, ExecutorUpdate, SchedulerCall};
@@ -41,3 +42,4 @@ pub use resource::{Label, Reservation, Resources, Value, Volume};
 pub use sealed::Sealed;
 pub use task::{BadTask, Reason, Source, Status, StatusUpdate, TaskSpec, TaskState};
 pub use time::{Timestamp, WallTime};
+pub use wants::{Constraint, Constraints, Pattern, Predicate, RoleWants, Selector, Wants};

@@ -30,6 +30,7 @@ fn typed(info: &mesos::FrameworkInfo, bytes: &[u8]) -> Result<FrameworkInfo, Wir
         task_killing_state: has(Type::TaskKillingState),
         multi_role: has(Type::MultiRole),
         reservation_refinement: has(Type::ReservationRefinement),
+        gpu_resources: has(Type::GpuResources),
     };
     Ok(FrameworkInfo {
         name: info.name.as_str().into(),

@@ -25,6 +25,7 @@ pub mod resource;
 pub mod scheduler;
 pub mod scheduler_api;
 pub mod task;
+mod wants;
 
 mod generated {
     #![allow(missing_docs, unreachable_pub, clippy::all)]
@@ -75,6 +76,7 @@ pub use generated::muster::v1;
 pub use resource::{attributes, resources, wire_resources};
 pub use scheduler::{SchedulerDown, scheduler_call, scheduler_down_frame, scheduler_event, scheduler_frame};
 pub use task::{mesos_status, task_spec};
+pub use wants::role_wants;
 
 /// The descriptors of every service, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -13,6 +13,8 @@ pub const OFFERS_PER_CALL_MAX: usize = 1_000;
 pub const OFFERS_PER_EVENT_MAX: usize = 100_000;
 /// Roles of one framework, or of one REVIVE or SUPPRESS.
 pub const ROLES_MAX: usize = 64;
+/// Groups of offer constraints of one role, and constraints of one group.
+pub const CONSTRAINTS_MAX: usize = 256;
 /// Needs of one REQUEST.
 pub const NEEDS_MAX: usize = 1_000;
 /// Tasks of one RECONCILE.

@@ -8,7 +8,7 @@ use crate::task::{
     asked_task, launch_number, reason, status, task_state, token, uuid, wire_launch_number, wire_reason,
     wire_state, wire_status, wire_token,
 };
-use crate::{WireError, framework_info, limits, resources, v1, wire_resources};
+use crate::{WireError, framework_info, limits, resources, role_wants, v1, wire_resources};
 use bytes::Bytes;
 use muster_model::event::CallOutcome;
 use muster_model::{
@@ -44,6 +44,7 @@ pub fn scheduler_call(frame: v1::SchedulerFrame) -> Result<(u64, SchedulerCall),
         Up::Subscribe(wire) => SchedulerCall::Subscribe {
             framework_id: id_or_none!(FrameworkId, "subscribe.framework_id", wire.framework_id)?,
             info: framework_info(&wire.framework_info).within("subscribe")?,
+            wants: role_wants(&wire.framework_info, &wire.offer_constraints).within("subscribe")?,
             token: token("subscribe.token", &wire.token)?,
             stream: wire.stream,
             suppressed_roles: roles("subscribe.suppressed_roles", &wire.suppressed_roles)?,
@@ -92,6 +93,7 @@ pub fn scheduler_call(frame: v1::SchedulerFrame) -> Result<(u64, SchedulerCall),
         Up::Teardown(v1::Teardown {}) => SchedulerCall::Teardown,
         Up::Update(wire) => SchedulerCall::Update {
             info: framework_info(&wire.framework_info).within("update")?,
+            wants: role_wants(&wire.framework_info, &wire.offer_constraints).within("update")?,
             suppressed_roles: roles("update.suppressed_roles", &wire.suppressed_roles)?,
         },
     };
@@ -136,13 +138,14 @@ pub fn scheduler_frame(id: u64, call: &SchedulerCall) -> v1::SchedulerFrame {
         agent_id.as_ref().map(ToString::to_string).unwrap_or_default()
     };
     let call = match call {
-        SchedulerCall::Subscribe { framework_id, token, stream, info, suppressed_roles } => {
+        SchedulerCall::Subscribe { framework_id, token, stream, info, suppressed_roles, wants } => {
             Up::Subscribe(v1::Subscribe {
                 framework_id: framework_id.as_ref().map(ToString::to_string).unwrap_or_default(),
                 framework_info: Bytes::copy_from_slice(&info.sealed),
                 suppressed_roles: texts(suppressed_roles),
                 token: wire_token(*token),
                 stream: *stream,
+                offer_constraints: Bytes::copy_from_slice(&wants.constraints),
             })
         }
         SchedulerCall::Accept { offer_ids, tasks, refuse_ms, .. } => Up::Accept(v1::Accept {
@@ -186,7 +189,8 @@ pub fn scheduler_frame(id: u64, call: &SchedulerCall) -> v1::SchedulerFrame {
             agent_id: agent_id.to_string(),
             executor_id: executor_id.to_string(),
         }),
-        SchedulerCall::Update { info, suppressed_roles } => Up::Update(v1::UpdateFramework {
+        SchedulerCall::Update { info, suppressed_roles, wants } => Up::Update(v1::UpdateFramework {
+            offer_constraints: Bytes::copy_from_slice(&wants.constraints),
             framework_info: Bytes::copy_from_slice(&info.sealed),
             suppressed_roles: texts(suppressed_roles),
         }),

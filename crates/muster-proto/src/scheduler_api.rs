@@ -191,6 +191,7 @@ pub fn asked(
             ask(Up::Update(v1::UpdateFramework {
                 framework_info: framework_info(bytes, UPDATE_FRAMEWORK),
                 suppressed_roles: update.suppressed_roles,
+                offer_constraints: offer_constraints(bytes, UPDATE_FRAMEWORK),
             }))
         }
     }
@@ -206,6 +207,12 @@ fn framework_info(bytes: &Bytes, call: u32) -> Bytes {
     wire_parts(bytes, &[call, FRAMEWORK_INFO]).concat().into()
 }
 
+/// What is said of offers, likewise.
+fn offer_constraints(bytes: &Bytes, call: u32) -> Bytes {
+    const OFFER_CONSTRAINTS: u32 = 3;
+    wire_parts(bytes, &[call, OFFER_CONSTRAINTS]).concat().into()
+}
+
 fn subscribe(call: &scheduler::Call, bytes: &Bytes) -> v1::Subscribe {
     let subscribe = call.subscribe.clone().unwrap_or_default();
     v1::Subscribe {
@@ -214,6 +221,7 @@ fn subscribe(call: &scheduler::Call, bytes: &Bytes) -> v1::Subscribe {
         suppressed_roles: subscribe.suppressed_roles,
         token: Bytes::new(),
         stream: true,
+        offer_constraints: offer_constraints(bytes, SUBSCRIBE),
     }
 }
 

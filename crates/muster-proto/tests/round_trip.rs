@@ -303,7 +303,8 @@ fn any_scheduler_call() -> impl Strategy<Value = SchedulerCall> {
         (option::of(text()), any_token(), any::<bool>(), any_framework_info(), some_roles()).prop_map(
             |(id, token, stream, info, suppressed_roles)| {
                 let framework_id = id.map(FrameworkId::new);
-                SchedulerCall::Subscribe { framework_id, token, stream, info, suppressed_roles }
+                let wants = RoleWants::default();
+                SchedulerCall::Subscribe { framework_id, token, stream, info, suppressed_roles, wants }
             }
         ),
         (offer_ids(), vec(any_spec(), 0..3), any::<u64>()).prop_map(|(offer_ids, tasks, refuse_ms)| {
@@ -331,8 +332,10 @@ fn any_scheduler_call() -> impl Strategy<Value = SchedulerCall> {
             data,
         }),
         Just(SchedulerCall::Teardown),
-        (any_framework_info(), some_roles())
-            .prop_map(|(info, suppressed_roles)| SchedulerCall::Update { info, suppressed_roles }),
+        (any_framework_info(), some_roles()).prop_map(|(info, suppressed_roles)| {
+            let wants = RoleWants::default();
+            SchedulerCall::Update { info, suppressed_roles, wants }
+        }),
         (text(), text()).prop_map(|(agent, executor)| SchedulerCall::Shutdown {
             agent_id: AgentId::new(agent),
             executor_id: ExecutorId::new(executor),

@@ -23,6 +23,7 @@ impl Script {
                     token: words.number("token").or(words.number("events")).map(token),
                     stream: words.number("events").is_some(),
                     info: self.info(name, words, wanted),
+                    wants: Default::default(),
                     suppressed_roles: roles("suppressed"),
                 }
             }
@@ -71,6 +72,7 @@ impl Script {
             "teardown" => SchedulerCall::Teardown,
             "update" => SchedulerCall::Update {
                 info: self.info(name, words, roles("roles")),
+                wants: Default::default(),
                 suppressed_roles: roles("suppressed"),
             },
             other => panic!("{other}: no such call"),

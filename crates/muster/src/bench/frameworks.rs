@@ -180,6 +180,7 @@ impl Framework {
             token: None,
             stream: false,
             info,
+            wants: Default::default(),
             suppressed_roles: vec![],
         };
         send(up, 0, &call)
