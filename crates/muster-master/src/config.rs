@@ -5,6 +5,7 @@ use muster_model::Role;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
+    num::NonZeroU32,
     path::{Path, PathBuf},
 };
 
@@ -91,6 +92,9 @@ pub struct SessionSection {
 pub struct ApiSection {
     /// What a master that does not lead does with a scheduler that subscribes.
     pub follower_streams: FollowerStreams,
+    /// How many calls of schedulers are taken in a second, by principal; `*` = all others together. Each master counts for
+    /// itself.
+    pub calls_per_second: BTreeMap<String, NonZeroU32>,
 }
 
 /// What a master that does not lead does with a scheduler that subscribes over the Mesos API.

@@ -7,7 +7,7 @@ use crate::{
     door::Door,
     lead::lead,
     link::{Heard, LinkDoor, SILENCE, follow},
-    mesos::{About, Feed, Forwarder, Mesos, Tap},
+    mesos::{About, Feed, Forwarder, Mesos, Rates, Tap},
     operator::Operator,
     route::{LocalRoute, Route, Routes, UP_QUEUE},
 };
@@ -76,6 +76,7 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
         sessions: Default::default(),
         forwarder: Forwarder::new(),
         carries_streams: config.api.follower_streams == FollowerStreams::Forward,
+        rates: Arc::new(Rates::new(&config.api.calls_per_second)),
         about: Arc::new(About::of(&config)),
         feed: feed.clone(),
         writers: Default::default(),

@@ -132,6 +132,18 @@ pub(crate) fn decode_entry(id: LogId, bytes: bytes::Bytes) -> Result<LogEntry, C
     Ok(LogEntry { log_id: log_id(term_of(&id), id.index), payload })
 }
 
+/// Reads a log record, for tools and tests; none where it holds no entry of ours (a blank or a membership).
+///
+/// # Errors
+/// The bytes are no such record, in words.
+pub fn read_entry(record: &[u8]) -> Result<Option<Entry>, String> {
+    let entry = decode_entry(log_id(0, 0), bytes::Bytes::copy_from_slice(record));
+    match entry.map_err(|error| error.to_string())?.payload {
+        LogPayload::Normal(proposal) => Ok(Some(proposal.entry().clone())),
+        LogPayload::Blank | LogPayload::Membership(_) => Ok(None),
+    }
+}
+
 /// Encodes a whole entry.
 pub(crate) fn encode_entry(entry: &Entry) -> Result<bytes::Bytes, CodecError> {
     let mut bytes = vec![FORMAT, KIND_ENTRY];

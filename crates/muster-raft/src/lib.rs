@@ -40,6 +40,7 @@ mod store;
 mod stranger;
 mod types;
 
+pub use codec::read_entry;
 pub use config::RaftConfig;
 pub use error::{Full, NotLeading, OpenError, ReplaceError, TransferError};
 pub use leadership::Leadership;

@@ -51,13 +51,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "muster-driver",
         ],
     ),
+    ("muster-fuzz", &["muster-model", "muster-registry", "muster-proto", "muster-raft"]),
     ("muster-testkit", &["muster-model", "muster-sdk", "muster-proto"]),
     ("jepsen-style-tests", &["muster-model", "muster-testkit", "muster-sdk", "muster-proto"]),
 ];
 
 /// What machines may import of others'.
 const PURE: &[(&str, &[&str])] = &[
-    ("muster-model", &["serde", "serde_json", "smol_str"]),
+    ("muster-model", &["regex", "serde", "serde_json", "smol_str"]),
     ("muster-registry", &["serde", "imbl", "xxhash-rust"]),
     ("muster-allocator", &[]),
     ("muster-leader", &[]),

@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use http::{HeaderValue, Method, Response, StatusCode, header};
+use std::time::Duration;
 
 /// A sentence, or nothing.
 pub(super) fn plain(status: StatusCode, text: impl Into<String>) -> Response<Body> {
@@ -47,6 +48,19 @@ pub(super) fn nobody_leads() -> Response<Body> {
 pub(super) fn unavailable(why: &str) -> Response<Body> {
     let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, why);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+/// A principal made more calls than it may: it may make the next one after so long.
+pub(super) fn too_many(principal: Option<&str>, wait: Duration) -> Response<Body> {
+    let who =
+        principal.map_or_else(|| "frameworks without a principal".into(), |it| format!("principal {it:?}"));
+    let why = format!("{who} made more calls than api.calls-per-second allows at this master");
+    let mut response = plain(StatusCode::TOO_MANY_REQUESTS, why);
+    let seconds = wait.as_millis().div_ceil(1000).max(1);
+    if let Ok(seconds) = HeaderValue::try_from(seconds.to_string()) {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    }
     response
 }
 

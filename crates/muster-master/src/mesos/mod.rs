@@ -14,6 +14,7 @@ mod events;
 mod forward;
 mod operator_api;
 mod parts;
+mod rate;
 mod read;
 mod records;
 mod request;
@@ -30,6 +31,7 @@ pub(crate) use events::{Applied, Feed, Tap};
 pub(crate) use forward::Forwarder;
 use http::{Method, Request, Response, StatusCode, Uri};
 use muster_raft::Raft;
+pub(crate) use rate::Rates;
 pub(crate) use read::body::Writers;
 use read::{Here, OfLeader};
 pub(crate) use session::Sessions;
@@ -48,6 +50,8 @@ pub(crate) struct Mesos {
     pub(crate) forwarder: Forwarder,
     /// Whether this master carries the streams of schedulers when it does not lead.
     pub(crate) carries_streams: bool,
+    /// How many calls of schedulers are taken.
+    pub(crate) rates: Arc<Rates>,
     pub(crate) about: Arc<About>,
     /// Operators' event streams.
     pub(crate) feed: Feed,

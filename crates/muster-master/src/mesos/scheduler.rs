@@ -6,7 +6,7 @@
 
 use super::{
     Leads, Mesos,
-    answer::{accepted, bad, moved, nobody_leads, plain, unavailable},
+    answer::{accepted, bad, moved, nobody_leads, plain, too_many, unavailable},
     forward, prefixed, request,
     session::{self, Answer, NotTaken, stream_of},
 };
@@ -24,7 +24,7 @@ use muster_proto::{
     scheduler_api::{self, Asked, Shown, asked, validate},
     scheduler_call, v1,
 };
-use muster_registry::AgentState;
+use muster_registry::{AgentState, Registry};
 use std::time::Duration;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -69,6 +69,7 @@ async fn try_answer(on: &Mesos, head: Parts, body: Body) -> Result<Response<Body
     let call: mesos::scheduler::Call = Codec::Protobuf.read(&bytes).map_err(|error| wrong(&error))?;
     let kind =
         validate(&call).map_err(|why| Box::new(bad(format!("Failed to validate scheduler::Call: {why}"))))?;
+    within_rate(on, &head.headers, &call)?;
     if kind == mesos::scheduler::call::Type::Subscribe {
         let codec = request::wanted(&head.headers)?;
         if is_call {
@@ -84,6 +85,21 @@ async fn try_answer(on: &Mesos, head: Parts, body: Body) -> Result<Response<Body
     let id = call.framework_id.as_ref().map(|id| id.value.as_str()).unwrap_or_default();
     let asking = Asking { on, id: FrameworkId::new(id), kind, call: &call, bytes: &bytes };
     asking.until_known(head, body).await
+}
+
+/// Whether the call's principal may make it now. What another master handed on was counted there.
+fn within_rate(on: &Mesos, headers: &HeaderMap, call: &mesos::scheduler::Call) -> Result<(), Refused> {
+    if !on.rates.are_there() || forward::is_forwarded(headers) {
+        return Ok(());
+    }
+    let named = call.subscribe.as_ref().and_then(|subscribe| subscribe.framework_info.principal.clone());
+    let known = || {
+        let id = FrameworkId::new(&*call.framework_id.as_ref()?.value);
+        let principal = |registry: &Registry| registry.framework(&id)?.info.principal.clone();
+        on.raft.with_registry(principal).map(|principal| principal.to_string())
+    };
+    let principal = named.or_else(known);
+    on.rates.count(principal.as_deref()).map_err(|wait| Box::new(too_many(principal.as_deref(), wait)))
 }
 
 fn wrong(why: &impl ToString) -> Refused {

@@ -6,5 +6,6 @@ mod cluster;
 mod cut;
 mod events;
 mod http;
+mod rates;
 mod reads;
 mod support;

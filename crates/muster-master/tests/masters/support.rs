@@ -22,6 +22,9 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -92,6 +95,20 @@ impl Masters {
 
     pub fn addresses(&self) -> Vec<String> {
         self.running.values().map(|(_, address)| address.clone()).collect()
+    }
+
+    /// The name of the leader, once it serves.
+    pub async fn serving(&self) -> String {
+        let leader = self.leader().await;
+        let channel = Channel::from_shared(format!("http://{}", self.address(&leader))).unwrap();
+        let mut health = HealthClient::new(channel.connect().await.unwrap());
+        let service = HealthCheckRequest { service: "muster.v1.SchedulerService".into() };
+        let mut states = health.watch(service).await.unwrap().into_inner();
+        let serves = async {
+            while states.message().await.unwrap().expect("it says more").status() != ServingStatus::Serving {}
+        };
+        timeout(PATIENCE, serves).await.expect("it serves in time");
+        leader
     }
 
     /// The name of the leader, once all who run agree on it.
