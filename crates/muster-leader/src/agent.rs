@@ -182,6 +182,8 @@ impl Leader {
                     sealed: spec.sealed.clone(),
                 }))
             }),
+            group: None,
+            volumes: Vec::new(),
         };
         self.order(&task.agent_id, AgentEvent::Run(Box::new(order)), effects);
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     AgentId, ExecutorId, FrameworkId, Index, LaunchNumber, Offer, OfferId, Reason, Sealed, Session, Status,
-    TaskId, TaskKey, TaskState, Uuid,
+    TaskId, TaskKey, TaskState, Uuid, VolumeNumber,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -186,6 +186,11 @@ pub enum AgentEvent {
     },
     /// The registry knows that this run of an executor ended: forget it.
     ConfirmExecutor(LaunchNumber),
+    /// The persistent volumes that there are on this agent, by number: the directories of all others may go.
+    Volumes {
+        /// Their numbers, ascending.
+        keep: Vec<VolumeNumber>,
+    },
 }
 
 /// What an executor is told.
@@ -248,6 +253,40 @@ pub struct RunOrder {
     pub sealed: Sealed,
     /// The executor that it runs in; none for a task with a process of its own.
     pub executor: Option<Box<ExecutorOrder>>,
+    /// The group that it was launched in; its executor is told of all members at once.
+    pub group: Option<TaskGroup>,
+    /// The persistent volumes that it and its executor use.
+    pub volumes: Vec<VolumeMount>,
+}
+
+/// Tasks that were launched together: all of them or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TaskGroup {
+    /// Its first launch; the others follow it and differ in their `n` alone.
+    pub first: LaunchNumber,
+    /// How many they are, at least one.
+    pub size: u32,
+}
+
+impl TaskGroup {
+    /// Whether a launch is one of its members.
+    pub fn has(self, launch: LaunchNumber) -> bool {
+        let in_entry = (launch.incarnation, launch.index) == (self.first.incarnation, self.first.index);
+        in_entry && launch.n.checked_sub(self.first.n).is_some_and(|n| n < self.size)
+    }
+}
+
+/// A persistent volume as a task or its executor uses it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct VolumeMount {
+    /// Names the directory on the agent.
+    pub number: VolumeNumber,
+    /// Where it is seen, from the sandbox.
+    pub container_path: Arc<str>,
+    /// It may not be written to.
+    pub read_only: bool,
+    /// It is seen in the executor's sandbox, not in the task's.
+    pub executor: bool,
 }
 
 /// The executor that an ordered task runs in, as its agent needs it to start it.

@@ -22,6 +22,10 @@ number!(
     Index
 );
 number!(
+    /// A persistent volume of an agent, counted by the registry: one that is made again under an old name is another.
+    VolumeNumber
+);
+number!(
     /// A Raft term.
     Term
 );

@@ -29,14 +29,14 @@ pub use agent::{AgentInfo, Attribute, AttributeValue, Hello, KnownExecutor, Know
 pub use call::{AgentCall, Call, ExecutorCall, ExecutorUpdate, SchedulerCall};
 pub use event::{
     AcceptOutcome, AgentEvent, CallOutcome, Event, ExecutorEvent, ExecutorOrder, RunOrder, SchedulerEvent,
-    TaskOutcome,
+    TaskGroup, TaskOutcome, VolumeMount,
 };
 pub use framework::{Capabilities, FrameworkInfo};
 pub use id::{
     AgentId, ClusterId, ExecutorId, ExecutorName, FrameworkId, IdError, MachineId, OfferId, Role, TaskId,
     TaskKey, VolumeId,
 };
-pub use launch::{Fence, Index, LaunchNumber, Session, Term, Token, Uuid};
+pub use launch::{Fence, Index, LaunchNumber, Session, Term, Token, Uuid, VolumeNumber};
 pub use offer::Offer;
 pub use resource::{Label, Reservation, Resources, Value, Volume};
 pub use sealed::Sealed;

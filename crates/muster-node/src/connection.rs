@@ -274,6 +274,7 @@ impl Node {
                 self.shut_down(now_ms, &ExecutorName { framework_id, executor_id }, effects);
             }
             AgentEvent::ConfirmExecutor(number) => self.confirm_executor(number),
+            AgentEvent::Volumes { .. } => {} // the shell's
             AgentEvent::Welcome { .. } | AgentEvent::Rejected(_) => {}
         }
     }

@@ -1,6 +1,7 @@
 //! Agents: their description, their stream up and down.
 
 use crate::error::{Within, bounded, id, id_or_none, required, short};
+use crate::resource::container_path;
 use crate::task::{
     duration_ms, executor_spec, launch_number, launch_numbers, status_update, task_key, task_state, token,
     wire_launch_number, wire_state, wire_status_update, wire_token,
@@ -9,7 +10,7 @@ use crate::{WireError, attributes, limits, mesos, resources, v1, wire_resources}
 use bytes::Bytes;
 use muster_model::{
     AgentCall, AgentEvent, AgentInfo, ExecutorOrder, Fence, Hello, Index, KnownExecutor, KnownTask,
-    LaunchNumber, MachineId, Sealed, Session, Term,
+    LaunchNumber, MachineId, Sealed, Session, TaskGroup, Term, VolumeMount, VolumeNumber,
 };
 use prost::Message;
 use std::net::IpAddr;
@@ -224,6 +225,11 @@ pub fn agent_event(frame: v1::AgentDownFrame) -> Result<(Fence, Session, AgentDo
             executor_id: id!(ExecutorId, "shutdown_executor.executor_id", wire.executor_id)?,
         }),
         Down::ConfirmExecutor(wire) => AgentDown::Event(AgentEvent::ConfirmExecutor(launch_number(wire))),
+        Down::Volumes(wire) => {
+            bounded("volumes.keep", &wire.keep, limits::VOLUMES_MAX)?;
+            let keep = wire.keep.into_iter().map(VolumeNumber).collect();
+            AgentDown::Event(AgentEvent::Volumes { keep })
+        }
     };
     Ok((fence, Session(frame.session), event))
 }
@@ -243,7 +249,40 @@ fn run_order(wire: v1::RunOrder) -> Result<muster_model::event::RunOrder, WireEr
             None => None,
         },
         sealed: Sealed::new(&*wire.task_info),
+        group: wire.group.map(task_group).transpose().within("group")?,
+        volumes: volume_mounts(&wire.volumes)?,
     })
+}
+
+fn task_group(wire: v1::TaskGroup) -> Result<TaskGroup, WireError> {
+    if wire.size == 0 || wire.size as usize > limits::TASKS_PER_ACCEPT_MAX {
+        let problem = format!("is {}, must be 1 to {}", wire.size, limits::TASKS_PER_ACCEPT_MAX);
+        return Err(WireError::new("size", problem));
+    }
+    Ok(TaskGroup { first: launch_number(required("first", wire.first)?), size: wire.size })
+}
+
+fn volume_mounts(list: &[v1::VolumeMount]) -> Result<Vec<VolumeMount>, WireError> {
+    bounded("volumes", list, limits::VOLUMES_MAX)?;
+    let mount = |(i, wire): (usize, &v1::VolumeMount)| {
+        let path = container_path(&wire.container_path).within(format_args!("volumes[{i}]"))?;
+        Ok(VolumeMount {
+            number: VolumeNumber(wire.number),
+            container_path: path.into(),
+            read_only: wire.read_only,
+            executor: wire.executor,
+        })
+    };
+    list.iter().enumerate().map(mount).collect()
+}
+
+fn wire_volume_mount(mount: &VolumeMount) -> v1::VolumeMount {
+    v1::VolumeMount {
+        number: mount.number.0,
+        container_path: mount.container_path.to_string(),
+        read_only: mount.read_only,
+        executor: mount.executor,
+    }
 }
 
 /// The executor that a task names.
@@ -284,6 +323,11 @@ pub fn agent_down_frame(fence: Fence, session: Session, event: &AgentEvent) -> v
                 .executor
                 .as_ref()
                 .map(|executor| Bytes::copy_from_slice(&executor.framework)),
+            group: order.group.map(|group| v1::TaskGroup {
+                first: Some(wire_launch_number(group.first)),
+                size: group.size,
+            }),
+            volumes: order.volumes.iter().map(wire_volume_mount).collect(),
         }),
         AgentEvent::Kill { launch, task, grace_ms } => Down::Kill(v1::KillOrder {
             launch: Some(wire_launch_number(*launch)),
@@ -309,6 +353,9 @@ pub fn agent_down_frame(fence: Fence, session: Session, event: &AgentEvent) -> v
             })
         }
         AgentEvent::ConfirmExecutor(number) => Down::ConfirmExecutor(wire_launch_number(*number)),
+        AgentEvent::Volumes { keep } => {
+            Down::Volumes(v1::Volumes { keep: keep.iter().map(|number| number.0).collect() })
+        }
     };
     v1::AgentDownFrame { fence: Some(wire_fence(fence)), session: session.0, frame: Some(frame) }
 }

@@ -73,7 +73,7 @@ pub use framework::framework_info;
 pub use generated::mesos::v1 as mesos;
 pub use generated::muster::raft::v1 as raft;
 pub use generated::muster::v1;
-pub use resource::{attributes, resources, wire_resources};
+pub use resource::{Form, attributes, resources, wire_resources, wire_resources_in};
 pub use scheduler::{SchedulerDown, scheduler_call, scheduler_down_frame, scheduler_event, scheduler_frame};
 pub use task::{mesos_status, task_spec};
 pub use wants::role_wants;

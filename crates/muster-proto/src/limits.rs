@@ -27,6 +27,12 @@ pub const UPDATES_PER_TASK_MAX: usize = 1_000;
 pub const LAUNCH_NUMBERS_MAX: usize = 100_000;
 /// Entries of one list of resources.
 pub const RESOURCES_MAX: usize = 256;
+/// Reservations of one resource, each refining the one before.
+pub const RESERVATIONS_MAX: usize = 16;
+/// Labels of one reservation.
+pub const RESERVATION_LABELS_MAX: usize = 64;
+/// Persistent volumes of one agent.
+pub const VOLUMES_MAX: usize = 10_000;
 /// Ranges of one resource.
 pub const RANGES_MAX: usize = 10_000;
 /// Items of one set.

@@ -1,39 +1,41 @@
 //! Resources and attributes.
 
+mod label;
+
+pub(crate) use label::container_path;
+
 use crate::error::{bounded, required, short};
 use crate::{WireError, limits, mesos};
+use label::{reservations, volume, wire_label};
 use mesos::value::Type;
-use muster_model::{Attribute, AttributeValue, Resources, Value};
+use muster_model::{Attribute, AttributeValue, Label, Resources, Value};
 use std::{collections::BTreeSet, sync::Arc};
 
-/// Reads resources. Several entries of one name are added up; scalars are rounded to thousandths.
+/// Reads resources. Several entries of one kind are added up; scalars are rounded to thousandths.
 ///
-/// Reserved, revocable, shared and provider resources and disks with more than a size are refused as yet.
+/// Reservations are read in both of Mesos' forms. Revocable, shared and provider resources and disks with a source of
+/// their own are refused.
 pub fn resources(list: &[mesos::Resource]) -> Result<Resources, WireError> {
     bounded("resources", list, limits::RESOURCES_MAX)?;
     let mut all = Resources::none();
     for (i, entry) in list.iter().enumerate() {
         let wrong = |error: WireError| error.within(format!("resources[{i}]"));
-        plain(entry).map_err(wrong)?;
+        let label = kind(entry).map_err(wrong)?;
         let value = value(entry.r#type, &entry.scalar, &entry.ranges, &entry.set, true).map_err(wrong)?;
         if entry.name == "gpus" && !matches!(value, Value::Scalar(n) if n % 1000 == 0) {
             return Err(wrong(WireError::new("scalar", "gpus must be a whole number")));
         }
-        let same_sort = all
-            .get(&entry.name)
-            .is_none_or(|have| std::mem::discriminant(have) == std::mem::discriminant(&value));
-        if !same_sort {
+        if all.iter().any(|(name, have)| name == entry.name && !have.is_like(&value)) {
             let problem = format!("{:?} has another type than an earlier entry of that name", entry.name);
             return Err(wrong(WireError::new("type", problem)));
         }
-        all.insert(&entry.name, value);
+        all.insert_labelled(&entry.name, label.map(Arc::new), value);
     }
     Ok(all)
 }
 
-/// Refuses what is more than a name and an amount.
-#[allow(deprecated)]
-fn plain(entry: &mesos::Resource) -> Result<(), WireError> {
+/// Checks the name, and reads what sets the amount apart.
+fn kind(entry: &mesos::Resource) -> Result<Option<Label>, WireError> {
     if entry.name.is_empty() {
         return Err(WireError::new("name", "is missing"));
     }
@@ -42,18 +44,20 @@ fn plain(entry: &mesos::Resource) -> Result<(), WireError> {
         return Err(WireError::new("name", "contains a zero byte"));
     }
     let not_yet = |field: &str, what: &str| {
-        Err(WireError::new(field, format!("{what} are not supported yet; leave it unset")))
+        Err(WireError::new(field, format!("{what} are not supported; leave it unset")))
     };
     match entry {
-        e if e.role.as_deref().is_some_and(|role| role != "*") => not_yet("role", "reserved resources"),
-        e if e.reservation.is_some() => not_yet("reservation", "reserved resources"),
-        e if !e.reservations.is_empty() => not_yet("reservations", "reserved resources"),
-        e if e.disk.is_some() => not_yet("disk", "volumes and disk sources"),
-        e if e.revocable.is_some() => not_yet("revocable", "revocable resources"),
-        e if e.shared.is_some() => not_yet("shared", "shared resources"),
-        e if e.provider_id.is_some() => not_yet("provider_id", "resource providers"),
-        _ => Ok(()),
+        e if e.revocable.is_some() => return not_yet("revocable", "revocable resources"),
+        e if e.shared.is_some() => return not_yet("shared", "shared resources"),
+        e if e.provider_id.is_some() => return not_yet("provider_id", "resource providers"),
+        _ => {}
     }
+    let label = Label { reservations: reservations(entry)?, volume: volume(entry)? };
+    if label.volume.is_some() && label.reservations.is_empty() {
+        let problem = "Persistent volumes cannot be created from unreserved resources";
+        return Err(WireError::new("disk.persistence", problem));
+    }
+    Ok((label != Label::default()).then_some(label))
 }
 
 fn value(
@@ -131,13 +135,30 @@ fn items(set: &mesos::value::Set) -> Result<BTreeSet<Arc<str>>, WireError> {
     Ok(items)
 }
 
-/// Writes resources.
-pub fn wire_resources(resources: &Resources) -> Vec<mesos::Resource> {
-    resources.iter().map(|(name, value)| wire_resource(name, value)).collect()
+/// How the reservations of what is sent are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As `reservations`: to frameworks with RESERVATION_REFINEMENT, and among ourselves.
+    Refined,
+    /// As `role` and `reservation`: to other frameworks. They are offered nothing that has more than one.
+    Plain,
+    /// Both, where both can: to operators.
+    Both,
 }
 
-fn wire_resource(name: &str, value: &Value) -> mesos::Resource {
+/// Writes resources as we do among ourselves.
+pub fn wire_resources(resources: &Resources) -> Vec<mesos::Resource> {
+    wire_resources_in(resources, Form::Refined)
+}
+
+/// Writes resources.
+pub fn wire_resources_in(resources: &Resources, form: Form) -> Vec<mesos::Resource> {
+    resources.iter_labelled().map(|(name, label, value)| wire_resource(name, label, value, form)).collect()
+}
+
+fn wire_resource(name: &str, label: Option<&Label>, value: &Value, form: Form) -> mesos::Resource {
     let mut entry = mesos::Resource { name: name.into(), ..Default::default() };
+    wire_label(&mut entry, label, form);
     match value {
         Value::Scalar(n) => {
             entry.r#type = Type::Scalar.into();

@@ -1,7 +1,7 @@
 //! The Mesos v1 scheduler API: its calls as ours, our events as its.
 
 use crate::json::{Mesos, wire_parts};
-use crate::{mesos, v1, wire_resources};
+use crate::{Form, mesos, v1, wire_resources_in};
 use bytes::Bytes;
 use mesos::scheduler::{self, Event, call, event};
 use muster_model::event::OfferWithAgent;
@@ -455,19 +455,14 @@ pub fn error(why: &str) -> Event {
 }
 
 /// Writes an offer.
-#[allow(deprecated)]
 pub fn offer(it: &OfferWithAgent, shown: Shown) -> mesos::Offer {
     let OfferWithAgent { offer, hostname, port, agent: offer_agent } = it;
     let agent = mesos::AgentInfo::decode(&**offer_agent).unwrap_or_default();
     let allocation =
         shown.multi_role.then(|| mesos::resource::AllocationInfo { role: Some(offer.role.to_string()) });
-    let mut resources = wire_resources(&offer.resources);
-    for resource in &mut resources {
-        resource.allocation_info.clone_from(&allocation);
-        if !shown.refined {
-            resource.role = Some("*".into());
-        }
-    }
+    let form = if shown.refined { Form::Refined } else { Form::Plain };
+    let mut resources = wire_resources_in(&offer.resources, form);
+    resources.iter_mut().for_each(|resource| resource.allocation_info.clone_from(&allocation));
     let ip = crate::agent::ip(offer_agent, hostname).map(|ip| ip.to_string());
     mesos::Offer {
         id: mesos::OfferId { value: offer.offer_id.to_string() },

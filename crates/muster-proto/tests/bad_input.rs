@@ -83,9 +83,9 @@ fn bad_resources_name_the_entry() {
     refused(resources(&[mesos::Resource { r#type: 1, ..scalar("x", 1.0) }]), "type", "only the value field");
     refused(resources(&[mesos::Resource { scalar: None, ..scalar("x", 1.0) }]), "scalar", "missing");
     refused(
-        resources(&[mesos::Resource { role: Some("web".into()), ..scalar("cpus", 1.0) }]),
-        "role",
-        "not supported yet",
+        resources(&[mesos::Resource { role: Some("we b".into()), ..scalar("cpus", 1.0) }]),
+        "resources[0].role",
+        "white space",
     );
     let revocable = Some(mesos::resource::RevocableInfo {});
     refused(resources(&[mesos::Resource { revocable, ..scalar("cpus", 1.0) }]), "revocable", "not supported");

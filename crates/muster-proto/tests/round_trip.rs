@@ -38,6 +38,36 @@ fn any_resources() -> impl Strategy<Value = Resources> {
     })
 }
 
+fn reservation(role: &str, dynamic: bool) -> Reservation {
+    // The older form has no more words for what an agent came with.
+    let labels = if dynamic { vec![("k".into(), Some("v".into())), ("l".into(), None)] } else { Vec::new() };
+    let principal = dynamic.then(|| "ops".into());
+    Reservation { dynamic, role: Role::parse(role).unwrap(), principal, labels }
+}
+
+fn any_labelled() -> impl Strategy<Value = Resources> {
+    let stacks = prop::sample::select(vec![vec!["a"], vec!["a", "a/b"], vec!["a", "a/b", "a/b/c"]]);
+    (any_resources(), stacks, any::<bool>(), option::of(any::<bool>())).prop_map(
+        |(plain, stack, dynamic, volume)| {
+            let reservations: Vec<_> =
+                stack.iter().enumerate().map(|(i, role)| reservation(role, dynamic || i > 0)).collect();
+            let label = Label { reservations: reservations.clone(), volume: None };
+            let mut all = plain.plus(&plain.relabelled(|_| Some(label.clone())));
+            if let Some(read_only) = volume {
+                let volume = Volume {
+                    id: VolumeId::new("db"),
+                    principal: Some("ops".into()),
+                    container_path: "data/db".into(),
+                    read_only,
+                };
+                let label = Label { reservations, volume: Some(volume) };
+                all.insert_labelled("disk", Some(Arc::new(label)), Value::Scalar(10_000));
+            }
+            all
+        },
+    )
+}
+
 fn any_launch() -> impl Strategy<Value = LaunchNumber> {
     (1u32..4, any::<u64>(), any::<u32>()).prop_map(|(incarnation, index, n)| LaunchNumber {
         incarnation,
@@ -208,6 +238,13 @@ fn any_agent_event() -> impl Strategy<Value = AgentEvent> {
                     killed,
                     sealed: Sealed::new(sealed),
                     executor: None,
+                    group: killed.then_some(TaskGroup { first: launch, size: 2 }),
+                    volumes: vec![VolumeMount {
+                        number: VolumeNumber(grace_ms.unwrap_or(7)),
+                        container_path: "data/db".into(),
+                        read_only: killed,
+                        executor: !killed,
+                    }],
                 }))
             }),
         (any_launch(), any_key(), text(), any_resources(), option::of(0u64..1 << 40), vec(any::<u8>(), 0..9))
@@ -219,6 +256,7 @@ fn any_agent_event() -> impl Strategy<Value = AgentEvent> {
             executor_id: ExecutorId::new(e),
         }),
         any_launch().prop_map(AgentEvent::ConfirmExecutor),
+        vec(any::<u64>().prop_map(VolumeNumber), 0..4).prop_map(|keep| AgentEvent::Volumes { keep }),
         (any_launch(), any_key(), option::of(any::<u64>()))
             .prop_map(|(launch, task, grace_ms)| AgentEvent::Kill { launch, task, grace_ms }),
         (any_launch(), any::<u32>()).prop_map(|(launch, seq)| AgentEvent::Confirm { launch, seq }),
@@ -260,6 +298,8 @@ fn in_executor(
             framework: Sealed::new(framework),
             sealed: Sealed::new(info.encode_to_vec()),
         })),
+        group: None,
+        volumes: Vec::new(),
     }
 }
 
@@ -420,6 +460,17 @@ proptest! {
     #[test]
     fn resources_round_trip(all in any_resources()) {
         prop_assert_eq!(resources(&wire_resources(&all)), Ok(all));
+    }
+
+    #[test]
+    #[allow(deprecated)]
+    fn labels_round_trip_in_every_form(all in any_labelled()) {
+        for form in [Form::Refined, Form::Plain, Form::Both] {
+            let wire = wire_resources_in(&all, form);
+            let has_role = |it: &mesos::Resource| it.role.is_some();
+            prop_assert!(form != Form::Refined || !wire.iter().any(has_role));
+            prop_assert_eq!(resources(&wire), Ok(all.clone()));
+        }
     }
 
     #[test]

@@ -76,6 +76,8 @@ fn in_executor(n: u64, executor: &ExecutorInfo, what: &str) -> RunOrder {
             framework: Sealed::new(framework.encode_to_vec()),
             sealed: Sealed::new(executor.encode_to_vec()),
         })),
+        group: None,
+        volumes: Vec::new(),
     }
 }
 

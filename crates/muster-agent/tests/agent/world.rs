@@ -55,6 +55,8 @@ pub(crate) fn order(n: u64, info: &TaskInfo) -> RunOrder {
         killed: false,
         sealed: Sealed::new(info.encode_to_vec()),
         executor: None,
+        group: None,
+        volumes: Vec::new(),
     }
 }
 

@@ -172,5 +172,6 @@ fn shown_agent_event(event: &AgentEvent) -> String {
             format!("shut {executor_id} of {framework_id} down")
         }
         AgentEvent::ConfirmExecutor(number) => format!("confirmed the end of executor {number}"),
+        AgentEvent::Volumes { keep } => format!("volumes {keep:?}"),
     }
 }

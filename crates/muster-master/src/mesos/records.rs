@@ -8,7 +8,7 @@ use muster_model::{Offer, Resources, Role, TaskState, event::OfferWithAgent};
 use muster_proto::master_api::{self, time};
 use muster_proto::scheduler_api::{self, Shown};
 use muster_proto::task::wire_state;
-use muster_proto::{mesos, mesos_status, wire_resources};
+use muster_proto::{Form, mesos, mesos_status, wire_resources, wire_resources_in};
 use muster_registry::{Agent, Framework, Registry, Task};
 use prost::Message;
 
@@ -45,12 +45,9 @@ pub(super) fn framework_info(framework: &Framework) -> mesos::FrameworkInfo {
     }
 }
 
-/// Resources as they are shown to operators: with the role that they are reserved for, which is none as yet.
-#[allow(deprecated)]
+/// Resources as they are shown to operators: with their reservations in both forms.
 pub(super) fn shown_resources(resources: &Resources) -> Vec<mesos::Resource> {
-    let mut list = wire_resources(resources);
-    list.iter_mut().for_each(|resource| resource.role = Some("*".into()));
-    list
+    wire_resources_in(resources, Form::Both)
 }
 
 /// The same, with the roles on whose account they are held.
@@ -209,10 +206,7 @@ pub(super) fn roles(of: &Sorted<'_>, about: &About) -> Vec<mesos::Role> {
         weight: about.weight(&name),
         name,
         frameworks: it.frameworks.iter().map(|id| mesos::FrameworkId { value: id.to_string() }).collect(),
-        resources: wire_resources(&it.allocated.plus(&it.offered))
-            .into_iter()
-            .filter(|resource| resource.scalar.is_some())
-            .collect(),
+        resources: wire_resources(&it.allocated.plus(&it.offered).quantities()),
     });
     roles.collect()
 }

@@ -306,6 +306,8 @@ impl Sim {
             killed,
             sealed,
             executor: Some(Box::new(executor(of(n)))),
+            group: None,
+            volumes: Vec::new(),
         })));
     }
 

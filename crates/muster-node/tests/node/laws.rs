@@ -285,6 +285,8 @@ impl Sim {
             killed,
             sealed: Sealed::default(),
             executor: None,
+            group: None,
+            volumes: Vec::new(),
         })));
     }
 

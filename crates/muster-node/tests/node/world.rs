@@ -121,6 +121,8 @@ impl World {
                 killed: rest.contains(&"killed"),
                 sealed: Sealed::default(),
                 executor: value("in").map(|name| Box::new(executor(name))),
+                group: None,
+                volumes: Vec::new(),
             }))),
             "kill" => {
                 event(AgentEvent::Kill { launch: first(), task: key(first()), grace_ms: number("grace") })

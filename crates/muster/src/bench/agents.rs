@@ -137,7 +137,8 @@ impl Agent {
             AgentEvent::Message { .. }
             | AgentEvent::Rejected(_)
             | AgentEvent::ShutdownExecutor { .. }
-            | AgentEvent::ConfirmExecutor(_) => vec![],
+            | AgentEvent::ConfirmExecutor(_)
+            | AgentEvent::Volumes { .. } => vec![],
         }
     }
 }
