@@ -242,6 +242,8 @@ impl Direct {
                 self.updated(known, stream, task_id.as_str(), &status, uuid)
             }
             SchedulerEvent::Heartbeat
+            | SchedulerEvent::InverseOffers(_)
+            | SchedulerEvent::RescindInverse(_)
             | SchedulerEvent::Message { .. }
             | SchedulerEvent::AgentLost(_)
             | SchedulerEvent::ExecutorLost { .. } => Ok(()),

@@ -93,7 +93,7 @@ impl View {
         let mut view = Self::empty(shard);
         for agent in registry.agents() {
             if !matches!(agent.state, AgentState::Gone { .. }) {
-                view.admit(agent, agent.is_connected());
+                view.admit(agent, registry.is_offerable(&agent.id));
             }
         }
         for holding in registry.holdings() {
@@ -111,6 +111,11 @@ impl View {
             Change::AgentDisconnected(id, _) | Change::AgentUnreachable(id) => {
                 if let Some(agent) = self.agents.get_mut(id) {
                     agent.offerable = false;
+                }
+            }
+            Change::AgentOfferable { agent_id, offerable } => {
+                if let Some(agent) = self.agents.get_mut(agent_id) {
+                    agent.offerable = *offerable;
                 }
             }
             Change::AgentRemoved(id) => self.remove(id),

@@ -621,10 +621,16 @@ impl Driver {
             // Offers are void without the subscription they came in.
             SchedulerCall::Decline { .. } if subscribed => effects.push(Effect::Send { id: 0, call }),
             SchedulerCall::Decline { .. } => {}
-            SchedulerCall::Message { .. } | SchedulerCall::Shutdown { .. } if subscribed => {
+            SchedulerCall::Message { .. }
+            | SchedulerCall::Shutdown { .. }
+            | SchedulerCall::AnswerInverse { .. }
+                if subscribed =>
+            {
                 effects.push(Effect::Send { id: 0, call });
             }
-            SchedulerCall::Message { .. } | SchedulerCall::Shutdown { .. } => {
+            SchedulerCall::Message { .. }
+            | SchedulerCall::Shutdown { .. }
+            | SchedulerCall::AnswerInverse { .. } => {
                 refuse(&call, "not connected, and messages are sent at most once")
             }
             SchedulerCall::Suppress { roles } => {
@@ -762,7 +768,10 @@ fn callback(event: SchedulerEvent) -> Option<Callback> {
         SchedulerEvent::ExecutorLost { agent_id, executor_id, status } => {
             Callback::ExecutorLost { agent_id, executor_id, status }
         }
-        SchedulerEvent::Subscribed { .. }
+        // Of maintenance the framework is not told: it need not answer.
+        SchedulerEvent::InverseOffers(_)
+        | SchedulerEvent::RescindInverse(_)
+        | SchedulerEvent::Subscribed { .. }
         | SchedulerEvent::Error(_)
         | SchedulerEvent::Heartbeat
         | SchedulerEvent::Outcome { .. } => return None,
@@ -783,6 +792,8 @@ fn name(call: &SchedulerCall) -> &'static str {
         SchedulerCall::Request { .. } => "REQUEST",
         SchedulerCall::Message { .. } => "MESSAGE",
         SchedulerCall::Shutdown { .. } => "SHUTDOWN",
+        SchedulerCall::AnswerInverse { accepted: true, .. } => "ACCEPT_INVERSE_OFFERS",
+        SchedulerCall::AnswerInverse { accepted: false, .. } => "DECLINE_INVERSE_OFFERS",
         SchedulerCall::Teardown => "TEARDOWN",
         SchedulerCall::Update { .. } => "UPDATE_FRAMEWORK",
     }

@@ -34,7 +34,7 @@ impl Leader {
         call: AgentCall,
         effects: &mut Vec<Effect>,
     ) {
-        if let AgentCall::Hello(hello, token) = call {
+        if let AgentCall::Hello(hello, token, ip) = call {
             match self.conns.get(&conn) {
                 Some(Peer::Arriving) => return, // one hello is on its way already
                 // A new agent that heard of two leaders in a row answers both. Its first hello was carried out and the
@@ -52,9 +52,11 @@ impl Leader {
                 return effects.push(Effect::Close(conn));
             }
             self.conns.insert(conn, Peer::Arriving);
-            let command = match token.filter(|_| hello.agent_id.is_none()) {
-                Some(token) => Command::FirstHello(token, Box::new(hello)),
-                None => Command::AdmitAgent(Box::new(hello)),
+            let (token, hello) = (token.filter(|_| hello.agent_id.is_none()), Box::new(hello));
+            let command = match (ip, token) {
+                (Some(ip), token) => Command::HelloFrom { ip, token, hello },
+                (None, Some(token)) => Command::FirstHello(token, hello),
+                (None, None) => Command::AdmitAgent(hello),
             };
             return self.propose(command, Waiting::Hello { conn }, effects);
         }

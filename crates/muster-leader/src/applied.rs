@@ -306,7 +306,31 @@ impl Leader {
                 }
                 self.agent_lost(id, effects);
             }
+            // Whoever is offered less by it must not sit on what it has; who is offered more gets it at once.
+            Change::RoleSettings(role, settings) => {
+                let is_used = registry.frameworks().any(|it| it.info.roles.contains(role));
+                if is_used || !settings.quota.is_empty() {
+                    self.rescind_all(effects);
+                }
+            }
+            Change::AgentOfferable { agent_id, offerable: false } => {
+                self.rescind_of_agent(agent_id, effects);
+            }
+            Change::UnavailabilityChanged(id) => {
+                self.rescind_of_agent(id, effects);
+                self.inverse.forget_agent(id);
+            }
+            Change::AgentShutDown(id) => {
+                if let Some(it) = self.agents.remove(id) {
+                    self.conns.remove(&it.conn);
+                    let why = "its machine is down for maintenance: start this agent when it is up again";
+                    let event = AgentEvent::Rejected(why.into());
+                    effects.push(Effect::Send(it.conn, Event::Agent { session: it.session, event }));
+                    effects.push(Effect::Close(it.conn));
+                }
+            }
             Change::TermBegan
+            | Change::AgentOfferable { .. }
             | Change::FrameworkSubscribed(_)
             | Change::FrameworkUpdated(_)
             | Change::FrameworkDisconnected(..)
@@ -317,6 +341,7 @@ impl Leader {
     }
 
     fn framework_removed(&mut self, id: &FrameworkId, effects: &mut Vec<Effect>) {
+        self.inverse.forget_framework(id);
         let Some(session) = self.frameworks.get(id) else { return };
         let (conn, session) = (session.conn, session.session);
         self.end_framework_session(id, session);
@@ -326,6 +351,7 @@ impl Leader {
 
     fn agent_lost(&mut self, id: &AgentId, effects: &mut Vec<Effect>) {
         self.rescind_of_agent(id, effects);
+        self.inverse.forget_agent(id);
         for session in self.frameworks.values() {
             tell(session.conn, SchedulerEvent::AgentLost(id.clone()), effects);
         }

@@ -1,7 +1,7 @@
 //! The machine: its state and its step.
 
 use crate::{
-    Config, ConnId, Effect, Input, OperatorCall, late::Newest, linger::Lingering, offer::Offers,
+    Config, ConnId, Effect, Input, inverse::Inverse, late::Newest, linger::Lingering, offer::Offers,
     recital::Recitals, shards::Shards,
 };
 use muster_model::{
@@ -25,6 +25,7 @@ pub struct Leader {
     /// When confirmations that no order took along go out.
     pub(crate) confirms_due: VecDeque<(Timestamp, AgentId)>,
     pub(crate) offers: Offers,
+    pub(crate) inverse: Inverse,
     pub(crate) lingering: Lingering,
     pub(crate) recitals: Recitals,
     pub(crate) newest: Newest,
@@ -152,6 +153,7 @@ impl Leader {
             agents: BTreeMap::new(),
             confirms_due: VecDeque::new(),
             offers: Offers::default(),
+            inverse: Inverse::default(),
             lingering: Lingering::default(),
             recitals: Recitals::default(),
             newest: Newest::default(),
@@ -228,17 +230,6 @@ impl Leader {
         self.waiting.len() >= self.config.in_flight_max
     }
 
-    fn operator_call(&mut self, id: u64, call: OperatorCall, effects: &mut Vec<Effect>) {
-        if !self.serving || self.is_busy() {
-            return effects.push(Effect::Answer { id, outcome: CallOutcome::Busy });
-        }
-        let command = match call {
-            OperatorCall::Teardown(framework_id) => Command::Teardown { framework_id },
-            OperatorCall::MarkGone(agent_id) => Command::MarkGone { agent_id },
-        };
-        self.propose(command, Waiting::Operator { id }, effects);
-    }
-
     /// A stream ended.
     fn closed(&mut self, conn: ConnId, effects: &mut Vec<Effect>) {
         match self.conns.remove(&conn) {
@@ -266,6 +257,7 @@ impl Leader {
         };
         self.frameworks.remove(id);
         self.lingering.forget(conn);
+        self.inverse.end_session(id);
         self.shards.wish(id, None);
         for outstanding in self.offers.take_of_framework(id) {
             self.shards.returned(&outstanding, None);
@@ -283,6 +275,14 @@ impl Leader {
 
     pub(crate) fn rescind_of_agent(&mut self, id: &AgentId, effects: &mut Vec<Effect>) {
         for outstanding in self.offers.take_of_agent(id) {
+            self.tell_rescinded(&outstanding.offer, effects);
+            self.shards.returned(&outstanding, None);
+        }
+        self.rescind_inverse_of(id, effects);
+    }
+
+    pub(crate) fn rescind_all(&mut self, effects: &mut Vec<Effect>) {
+        for outstanding in self.offers.take_all() {
             self.tell_rescinded(&outstanding.offer, effects);
             self.shards.returned(&outstanding, None);
         }

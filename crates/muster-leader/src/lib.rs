@@ -18,10 +18,12 @@
 mod agent;
 mod applied;
 mod config;
+mod inverse;
 mod late;
 mod leader;
 mod linger;
 mod offer;
+mod operator;
 mod recital;
 mod scheduler;
 mod shards;
@@ -29,5 +31,6 @@ mod time;
 mod wire;
 
 pub use config::Config;
+pub use inverse::InverseAnswer;
 pub use leader::Leader;
 pub use wire::{Committed, ConnId, Effect, Input, OperatorCall};

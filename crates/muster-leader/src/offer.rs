@@ -82,6 +82,17 @@ impl Offers {
         out.iter().filter_map(|id| self.take(id)).collect()
     }
 
+    /// Frameworks that were offered something of an agent.
+    pub(crate) fn frameworks_on(&self, id: &AgentId) -> impl Iterator<Item = &FrameworkId> {
+        let ids = self.by_agent.get(id).into_iter().flatten();
+        ids.filter_map(|id| self.get(id)).map(|it| &it.offer.framework_id)
+    }
+
+    pub(crate) fn take_all(&mut self) -> Vec<Outstanding> {
+        let ids: Vec<OfferId> = self.by_id.keys().cloned().collect();
+        ids.iter().filter_map(|id| self.take(id)).collect()
+    }
+
     pub(crate) fn take_of_agent(&mut self, id: &AgentId) -> Vec<Outstanding> {
         let ids = self.by_agent.remove(id).unwrap_or_default();
         ids.iter().filter_map(|id| self.take(id)).collect()
@@ -154,7 +165,9 @@ impl Leader {
                 self.shards.returned_grant(shard, grant.n, None);
                 continue;
             }
-            let agent = registry.agent(&grant.agent_id).filter(|_| self.agents.contains_key(&grant.agent_id));
+            let agent = registry
+                .agent(&grant.agent_id)
+                .filter(|agent| self.agents.contains_key(&agent.id) && registry.is_offerable(&agent.id));
             let Some(agent) = agent else {
                 self.shards.returned_early(shard, grant.n);
                 continue;
@@ -165,6 +178,7 @@ impl Leader {
                 hostname: agent.info.hostname.clone(),
                 port: agent.info.port,
                 agent: agent.sealed.clone(),
+                unavailability: registry.unavailability(&agent.id),
             };
             offers.entry(offer.offer.framework_id.clone()).or_default().push(offer);
             self.offers.insert(outstanding);
@@ -208,6 +222,7 @@ mod tests {
             hostname: "h".into(),
             port: 5051,
             agent: Sealed::new(vec![7; bytes]),
+            unavailability: None,
         };
         (0..count).map(offer).collect()
     }

@@ -98,7 +98,14 @@ impl Leader {
                 answer(conn, id, CallOutcome::Done, effects);
                 self.hurry(&framework_id, effects);
             }
+            SchedulerCall::AnswerInverse { offer_ids, accepted, refuse_ms } => {
+                let until = now.plus_ms(refuse_ms.min(REFUSE_MS_MAX));
+                let at = registry.wall();
+                offer_ids.iter().for_each(|id| self.inverse.answered(&framework_id, id, accepted, at, until));
+                answer(conn, id, CallOutcome::Done, effects);
+            }
             SchedulerCall::Revive { roles } => {
+                self.inverse.revive(&framework_id);
                 let outcome = self.suppress(&framework_id, roles, false);
                 answer(conn, id, outcome, effects);
             }

@@ -62,6 +62,7 @@ impl Leader {
         if self.timers.next_look <= now {
             self.timers.next_look = now.plus_ms(TICK_MS);
             self.look_for_deadlines(now, registry, effects);
+            self.look_at_inverse(now, registry, effects);
         }
         self.tell_due_confirms(now, effects);
         self.send_due_offers(now, effects);

@@ -1,8 +1,10 @@
 //! What the shell tells the machine, and what the machine asks of the shell.
 
 use muster_allocator::{ShardInput, ShardOutput};
-use muster_model::{AgentId, Call, CallOutcome, Event, FrameworkId, Index, Timestamp};
-use muster_registry::{Change, Command, Outcome};
+use muster_model::{
+    AgentId, Call, CallOutcome, Event, FrameworkId, Index, MachineName, Role, Timestamp, Window,
+};
+use muster_registry::{Change, Command, Outcome, Quota};
 use std::sync::Arc;
 
 /// A client's stream, numbered by the shell in the order of opening; never used again.
@@ -56,6 +58,38 @@ pub enum OperatorCall {
     Teardown(FrameworkId),
     /// An agent never comes back.
     MarkGone(AgentId),
+    /// Weigh the claims of roles, in thousandths.
+    SetWeights(Vec<(Role, u64)>),
+    /// Set quotas of roles; see [`Command::SetQuotas`].
+    SetQuotas {
+        /// The quotas, each within its own limits.
+        quotas: Vec<(Role, Quota)>,
+        /// Also where roles have more already, or the cluster has less.
+        force: bool,
+        /// Only of roles that have none.
+        new: bool,
+    },
+    /// Take a role's quota away.
+    RemoveQuota(Role),
+    /// Do not offer an agent.
+    Deactivate(AgentId),
+    /// Offer it again.
+    Reactivate(AgentId),
+    /// Empty an agent.
+    Drain {
+        /// Which.
+        agent_id: AgentId,
+        /// The longest time that a task may take to end by itself, in ms; none = as long as it says.
+        max_grace_ms: Option<u64>,
+        /// Whether it is marked gone once it is empty.
+        mark_gone: bool,
+    },
+    /// Put a maintenance schedule in the place of the former one.
+    SetSchedule(Vec<Window>),
+    /// Machines in the schedule are down.
+    StartMaintenance(Vec<MachineName>),
+    /// Machines that were down are up.
+    StopMaintenance(Vec<MachineName>),
 }
 
 /// What the machine asks of the shell.

@@ -4,6 +4,7 @@ use crate::{
     AgentId, BadTask, ExecutorId, FrameworkId, FrameworkInfo, Hello, KnownExecutor, LaunchNumber, OfferId,
     Resources, Role, RoleWants, Session, Status, StatusUpdate, TaskId, TaskSpec, Token, Uuid,
 };
+use std::net::IpAddr;
 
 /// A call of any client that holds a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,6 +127,15 @@ pub enum SchedulerCall {
         /// Which executor.
         executor_id: ExecutorId,
     },
+    /// Answer inverse offers.
+    AnswerInverse {
+        /// The inverse offers.
+        offer_ids: Vec<OfferId>,
+        /// Whether it is all right that the agents will be away.
+        accepted: bool,
+        /// How long not to ask the same again, in ms.
+        refuse_ms: u64,
+    },
     /// End the framework and all its tasks.
     Teardown,
     /// Describe the framework anew, on the same stream.
@@ -143,8 +153,8 @@ pub enum SchedulerCall {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AgentCall {
     /// Who it is and what it knows; one that has no id yet adds a token that it drew, and becomes one agent however
-    /// often it says so.
-    Hello(Hello, Option<Token>),
+    /// often it says so. The address is the one in its description, if there is one.
+    Hello(Hello, Option<Token>, Option<IpAddr>),
     /// These orders are on its disk and will be answered by updates.
     Accepted(Vec<LaunchNumber>),
     /// A task's status.

@@ -1,8 +1,8 @@
 //! What is sent down a client's stream.
 
 use crate::{
-    AgentId, ExecutorId, FrameworkId, Index, LaunchNumber, Offer, OfferId, Reason, Sealed, Session, Status,
-    TaskId, TaskKey, TaskState, Uuid, VolumeNumber,
+    AgentId, ExecutorId, FrameworkId, Index, InverseOffer, LaunchNumber, Offer, OfferId, Reason, Sealed,
+    Session, Status, TaskId, TaskKey, TaskState, Unavailability, Uuid, VolumeNumber,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -37,6 +37,10 @@ pub enum SchedulerEvent {
     Offers(Vec<OfferWithAgent>),
     /// An offer is void.
     Rescind(OfferId),
+    /// Agents on which the framework has something will be away.
+    InverseOffers(Vec<InverseOffer>),
+    /// An inverse offer is void.
+    RescindInverse(OfferId),
     /// A task's status; with a uuid it must be acknowledged.
     Update {
         /// The task.
@@ -92,6 +96,8 @@ pub struct OfferWithAgent {
     pub port: u16,
     /// The agent's `mesos.v1.AgentInfo` (attributes).
     pub agent: Sealed,
+    /// When the agent will be away, if that is planned.
+    pub unavailability: Option<Unavailability>,
 }
 
 /// What became of a call.

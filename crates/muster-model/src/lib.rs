@@ -17,6 +17,7 @@ pub mod event;
 pub mod framework;
 pub mod id;
 pub mod launch;
+pub mod maintenance;
 pub mod offer;
 pub mod resource;
 pub mod score;
@@ -37,7 +38,8 @@ pub use id::{
     TaskKey, VolumeId,
 };
 pub use launch::{Fence, Index, LaunchNumber, Session, Term, Token, Uuid, VolumeNumber};
-pub use offer::Offer;
+pub use maintenance::{MachineName, Unavailability, Window};
+pub use offer::{InverseOffer, Offer};
 pub use resource::{Label, Reservation, Resources, Value, Volume};
 pub use sealed::Sealed;
 pub use task::{BadTask, Reason, Source, Status, StatusUpdate, TaskSpec, TaskState};

@@ -123,6 +123,8 @@ pub enum Reason {
     ExecutorRegistrationTimeout,
     /// REASON_EXECUTOR_REREGISTRATION_TIMEOUT
     ExecutorReregistrationTimeout,
+    /// REASON_AGENT_DRAINING
+    AgentDraining,
 }
 
 impl Reason {
@@ -144,6 +146,7 @@ impl Reason {
             TaskKilledDuringLaunch => "REASON_TASK_KILLED_DURING_LAUNCH",
             ExecutorRegistrationTimeout => "REASON_EXECUTOR_REGISTRATION_TIMEOUT",
             ExecutorReregistrationTimeout => "REASON_EXECUTOR_REREGISTRATION_TIMEOUT",
+            AgentDraining => "REASON_AGENT_DRAINING",
         }
     }
 }

@@ -191,7 +191,11 @@ impl Node {
             sealed: self.config.sealed.clone(),
         };
         let token = hello.agent_id.is_none().then_some(self.config.token);
-        effects.push(Effect::Send { stream, session: Session(0), call: AgentCall::Hello(hello, token) });
+        effects.push(Effect::Send {
+            stream,
+            session: Session(0),
+            call: AgentCall::Hello(hello, token, None),
+        });
     }
 
     /// On a long connection nothing else would prune the list of answered orders. What the hello leaves out is

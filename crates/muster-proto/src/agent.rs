@@ -74,7 +74,9 @@ pub fn agent_call(frame: v1::AgentFrame) -> Result<(Session, AgentCall), WireErr
     let call = match required("frame", frame.frame)? {
         Up::Hello(wire) => {
             let token = token("hello.token", &wire.token)?;
-            AgentCall::Hello(hello(wire).within("hello")?, token)
+            let hello = hello(wire).within("hello")?;
+            let ip = ip(&hello.sealed, &hello.info.hostname);
+            AgentCall::Hello(hello, token, ip)
         }
         Up::Accepted(wire) => AgentCall::Accepted(launch_numbers("accepted", &wire.launches)?),
         Up::Status(wire) => AgentCall::Status(status_update(wire).within("status")?),
@@ -135,7 +137,7 @@ fn known_task(wire: v1::KnownTask) -> Result<KnownTask, WireError> {
 /// Writes a frame of an agent, for whichever leader gets it; say in `fence` for which alone it is.
 pub fn agent_frame(session: Session, call: &AgentCall) -> v1::AgentFrame {
     let frame = match call {
-        AgentCall::Hello(hello, token) => Up::Hello(v1::Hello {
+        AgentCall::Hello(hello, token, _) => Up::Hello(v1::Hello {
             agent_id: hello.agent_id.as_ref().map(ToString::to_string).unwrap_or_default(),
             machine_id: hello.info.machine_id.to_string(),
             agent_info: Bytes::copy_from_slice(&hello.sealed),

@@ -17,6 +17,7 @@ pub mod executor_api;
 pub mod framework;
 pub mod json;
 pub mod limits;
+pub mod maintenance;
 pub mod master_api;
 pub mod media;
 pub mod offer;

@@ -1,10 +1,10 @@
 //! Offers.
 
-use crate::error::{Within, id, short};
+use crate::error::{Within, id, required, short};
 use crate::{WireError, limits, resources, v1, wire_resources};
 use bytes::Bytes;
 use muster_model::event::OfferWithAgent;
-use muster_model::{Offer, Role, Sealed};
+use muster_model::{InverseOffer, Offer, Role, Sealed, Unavailability};
 
 pub(crate) fn offer(wire: v1::Offer) -> Result<OfferWithAgent, WireError> {
     short("hostname", wire.hostname.as_bytes(), limits::NAME_BYTES_MAX)?;
@@ -20,7 +20,51 @@ pub(crate) fn offer(wire: v1::Offer) -> Result<OfferWithAgent, WireError> {
         hostname: wire.hostname.into(),
         port: u16::try_from(wire.port).map_err(|_| WireError::new("port", "is above 65535"))?,
         agent: Sealed::new(&*wire.agent_info),
+        unavailability: wire.unavailability.map(unavailability),
     })
+}
+
+fn unavailability(wire: v1::Unavailability) -> Unavailability {
+    Unavailability { start_ns: wire.start_ns, duration_ns: wire.duration_ns }
+}
+
+fn wire_unavailability(it: Unavailability) -> v1::Unavailability {
+    v1::Unavailability { start_ns: it.start_ns, duration_ns: it.duration_ns }
+}
+
+fn inverse_offer(wire: v1::InverseOffer) -> Result<InverseOffer, WireError> {
+    short("hostname", wire.hostname.as_bytes(), limits::NAME_BYTES_MAX)?;
+    let ip = match wire.ip.as_str() {
+        "" => None,
+        ip => Some(ip.parse().map_err(|_| WireError::new("ip", format!("{ip:?} is no address")))?),
+    };
+    Ok(InverseOffer {
+        offer_id: id!(OfferId, "offer_id", wire.offer_id)?,
+        framework_id: id!(FrameworkId, "framework_id", wire.framework_id)?,
+        agent_id: id!(AgentId, "agent_id", wire.agent_id)?,
+        unavailability: unavailability(required("unavailability", wire.unavailability)?),
+        hostname: wire.hostname.into(),
+        port: u16::try_from(wire.port).map_err(|_| WireError::new("port", "is above 65535"))?,
+        ip,
+    })
+}
+
+pub(crate) fn inverse_offers(list: Vec<v1::InverseOffer>) -> Result<Vec<InverseOffer>, WireError> {
+    crate::error::bounded("inverse_offers", &list, limits::OFFERS_PER_EVENT_MAX)?;
+    let read = |(i, wire)| inverse_offer(wire).within(format_args!("inverse_offers[{i}]"));
+    list.into_iter().enumerate().map(read).collect()
+}
+
+pub(crate) fn wire_inverse_offer(it: &InverseOffer) -> v1::InverseOffer {
+    v1::InverseOffer {
+        offer_id: it.offer_id.to_string(),
+        framework_id: it.framework_id.to_string(),
+        agent_id: it.agent_id.to_string(),
+        unavailability: Some(wire_unavailability(it.unavailability)),
+        hostname: it.hostname.to_string(),
+        port: it.port.into(),
+        ip: it.ip.map(|ip| ip.to_string()).unwrap_or_default(),
+    }
 }
 
 pub(crate) fn offers(list: Vec<v1::Offer>) -> Result<Vec<OfferWithAgent>, WireError> {
@@ -29,7 +73,7 @@ pub(crate) fn offers(list: Vec<v1::Offer>) -> Result<Vec<OfferWithAgent>, WireEr
 }
 
 pub(crate) fn wire_offer(with_agent: &OfferWithAgent) -> v1::Offer {
-    let OfferWithAgent { offer, hostname, port, agent } = with_agent;
+    let OfferWithAgent { offer, hostname, port, agent, unavailability } = with_agent;
     v1::Offer {
         offer_id: offer.offer_id.to_string(),
         framework_id: offer.framework_id.to_string(),
@@ -39,5 +83,6 @@ pub(crate) fn wire_offer(with_agent: &OfferWithAgent) -> v1::Offer {
         resources: wire_resources(&offer.resources),
         agent_info: Bytes::copy_from_slice(agent),
         port: u32::from(*port),
+        unavailability: unavailability.map(wire_unavailability),
     }
 }

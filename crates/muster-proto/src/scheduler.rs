@@ -3,7 +3,7 @@
 use crate::agent::{fence, wire_fence};
 use crate::error::{Within, bounded, id, id_or_none, required, short};
 use crate::framework::roles;
-use crate::offer::{offers, wire_offer};
+use crate::offer::{inverse_offers, offers, wire_inverse_offer, wire_offer};
 use crate::task::{
     asked_task, launch_number, reason, status, task_state, token, uuid, wire_launch_number, wire_reason,
     wire_state, wire_status, wire_token,
@@ -89,6 +89,11 @@ pub fn scheduler_call(frame: v1::SchedulerFrame) -> Result<(u64, SchedulerCall),
         Up::Shutdown(wire) => SchedulerCall::Shutdown {
             agent_id: id!(AgentId, "shutdown.agent_id", wire.agent_id)?,
             executor_id: id!(ExecutorId, "shutdown.executor_id", wire.executor_id)?,
+        },
+        Up::AnswerInverse(wire) => SchedulerCall::AnswerInverse {
+            offer_ids: offer_ids(&wire.offer_ids).within("answer_inverse")?,
+            accepted: wire.accepted,
+            refuse_ms: wire.refuse_ms.unwrap_or(REFUSE_MS_DEFAULT),
         },
         Up::Teardown(v1::Teardown {}) => SchedulerCall::Teardown,
         Up::Update(wire) => SchedulerCall::Update {
@@ -184,6 +189,10 @@ pub fn scheduler_frame(id: u64, call: &SchedulerCall) -> v1::SchedulerFrame {
             executor_id: executor_id.to_string(),
             data: Bytes::copy_from_slice(data),
         }),
+        SchedulerCall::AnswerInverse { offer_ids, accepted, refuse_ms } => {
+            let (accepted, refuse_ms) = (*accepted, Some(*refuse_ms));
+            Up::AnswerInverse(v1::AnswerInverse { offer_ids: ids(offer_ids), accepted, refuse_ms })
+        }
         SchedulerCall::Teardown => Up::Teardown(v1::Teardown {}),
         SchedulerCall::Shutdown { agent_id, executor_id } => Up::Shutdown(v1::ShutdownExecutor {
             agent_id: agent_id.to_string(),
@@ -213,6 +222,10 @@ pub fn scheduler_event(frame: v1::SchedulerDownFrame) -> Result<(Fence, Schedule
         },
         Down::Offers(wire) => SchedulerEvent::Offers(offers(wire.offers)?),
         Down::Rescind(offer_id) => SchedulerEvent::Rescind(id!(OfferId, "rescind", offer_id)?),
+        Down::InverseOffers(wire) => SchedulerEvent::InverseOffers(inverse_offers(wire.offers)?),
+        Down::RescindInverse(offer_id) => {
+            SchedulerEvent::RescindInverse(id!(OfferId, "rescind_inverse", offer_id)?)
+        }
         Down::Update(wire) => SchedulerEvent::Update {
             task_id: id!(TaskId, "update.task_id", wire.task_id)?,
             agent_id: id_or_none!(AgentId, "update.agent_id", wire.agent_id)?,
@@ -283,6 +296,10 @@ pub fn scheduler_down_frame(fence: Fence, event: &SchedulerEvent) -> v1::Schedul
             Down::Offers(v1::Offers { offers: offers.iter().map(wire_offer).collect() })
         }
         SchedulerEvent::Rescind(offer_id) => Down::Rescind(offer_id.to_string()),
+        SchedulerEvent::InverseOffers(offers) => {
+            Down::InverseOffers(v1::InverseOffers { offers: offers.iter().map(wire_inverse_offer).collect() })
+        }
+        SchedulerEvent::RescindInverse(offer_id) => Down::RescindInverse(offer_id.to_string()),
         SchedulerEvent::Update { task_id, agent_id, status, uuid } => Down::Update(v1::Update {
             task_id: task_id.to_string(),
             agent_id: agent_id.as_ref().map(ToString::to_string).unwrap_or_default(),

@@ -5,7 +5,7 @@ use crate::{Form, mesos, v1, wire_resources_in};
 use bytes::Bytes;
 use mesos::scheduler::{self, Event, call, event};
 use muster_model::event::OfferWithAgent;
-use muster_model::{SchedulerEvent, WallTime};
+use muster_model::{InverseOffer, SchedulerEvent, WallTime};
 use prost::Message;
 pub use v1::scheduler_frame::Call as Up;
 
@@ -175,10 +175,16 @@ pub fn asked(
             }))
         }
         Type::ReconcileOperations => Asked::Told(reconciled(call, lost)),
-        // There are no inverse offers, and no operations that would be told of with something to acknowledge.
-        Type::AcceptInverseOffers | Type::DeclineInverseOffers | Type::AcknowledgeOperationStatus => {
-            Asked::Told(Vec::new())
+        Type::AcceptInverseOffers => {
+            let it = call.accept_inverse_offers.clone().unwrap_or_default();
+            answer_inverse(&it.inverse_offer_ids, it.filters.as_ref(), true)
         }
+        Type::DeclineInverseOffers => {
+            let it = call.decline_inverse_offers.clone().unwrap_or_default();
+            answer_inverse(&it.inverse_offer_ids, it.filters.as_ref(), false)
+        }
+        // There are no operations that would be told of with something to acknowledge.
+        Type::AcknowledgeOperationStatus => Asked::Told(Vec::new()),
         Type::Shutdown => {
             let shutdown = call.shutdown.clone().unwrap_or_default();
             ask(Up::Shutdown(v1::ShutdownExecutor {
@@ -332,6 +338,15 @@ fn offer_ids(ids: &[mesos::OfferId]) -> Vec<String> {
     ids.iter().map(|id| id.value.clone()).collect()
 }
 
+fn answer_inverse(ids: &[mesos::OfferId], filters: Option<&mesos::Filters>, accepted: bool) -> Asked {
+    let offer_ids = offer_ids(ids);
+    if offer_ids.is_empty() {
+        return Asked::Told(Vec::new());
+    }
+    let answer = v1::AnswerInverse { offer_ids, accepted, refuse_ms: Some(refuse_ms(filters)) };
+    Asked::Call(Call { frame: Some(Up::AnswerInverse(answer)), told: Vec::new() })
+}
+
 /// For how long, as Mesos reads it.
 fn refuse_ms(filters: Option<&mesos::Filters>) -> u64 {
     let seconds = filters.map_or(REFUSE_SECONDS, mesos::Filters::refuse_seconds);
@@ -404,6 +419,18 @@ pub fn event(
             rescind: Some(event::Rescind { offer_id: mesos::OfferId { value: offer_id.to_string() } }),
             ..of(event::Type::Rescind)
         },
+        SchedulerEvent::InverseOffers(offers) => Event {
+            inverse_offers: Some(event::InverseOffers {
+                inverse_offers: offers.iter().map(inverse_offer).collect(),
+            }),
+            ..of(event::Type::InverseOffers)
+        },
+        SchedulerEvent::RescindInverse(offer_id) => Event {
+            rescind_inverse_offer: Some(event::RescindInverseOffer {
+                inverse_offer_id: mesos::OfferId { value: offer_id.to_string() },
+            }),
+            ..of(event::Type::RescindInverseOffer)
+        },
         SchedulerEvent::Update { task_id, agent_id, status, uuid } => {
             let mut status = status.clone();
             if status.wall == WallTime(0) {
@@ -456,7 +483,7 @@ pub fn error(why: &str) -> Event {
 
 /// Writes an offer.
 pub fn offer(it: &OfferWithAgent, shown: Shown) -> mesos::Offer {
-    let OfferWithAgent { offer, hostname, port, agent: offer_agent } = it;
+    let OfferWithAgent { offer, hostname, port, agent: offer_agent, unavailability } = it;
     let agent = mesos::AgentInfo::decode(&**offer_agent).unwrap_or_default();
     let allocation =
         shown.multi_role.then(|| mesos::resource::AllocationInfo { role: Some(offer.role.to_string()) });
@@ -469,17 +496,35 @@ pub fn offer(it: &OfferWithAgent, shown: Shown) -> mesos::Offer {
         framework_id: mesos::FrameworkId { value: offer.framework_id.to_string() },
         agent_id: mesos::AgentId { value: offer.agent_id.to_string() },
         hostname: hostname.to_string(),
-        url: Some(mesos::Url {
-            scheme: "http".into(),
-            address: mesos::Address { hostname: Some(hostname.to_string()), ip, port: i32::from(*port) },
-            path: Some("/slave(1)".into()),
-            ..Default::default()
-        }),
+        url: Some(url(hostname, ip, *port)),
+        unavailability: unavailability.map(crate::maintenance::wire_unavailability),
         domain: agent.domain,
         resources,
         attributes: agent.attributes,
         allocation_info: allocation,
         ..Default::default()
+    }
+}
+
+/// Where an agent listens.
+fn url(hostname: &str, ip: Option<String>, port: u16) -> mesos::Url {
+    mesos::Url {
+        scheme: "http".into(),
+        address: mesos::Address { hostname: Some(hostname.into()), ip, port: i32::from(port) },
+        path: Some("/slave(1)".into()),
+        ..Default::default()
+    }
+}
+
+/// Writes an inverse offer. It names no resources, which means all that the framework has there.
+pub fn inverse_offer(it: &InverseOffer) -> mesos::InverseOffer {
+    mesos::InverseOffer {
+        id: mesos::OfferId { value: it.offer_id.to_string() },
+        url: Some(url(&it.hostname, it.ip.map(|ip| ip.to_string()), it.port)),
+        framework_id: mesos::FrameworkId { value: it.framework_id.to_string() },
+        agent_id: Some(mesos::AgentId { value: it.agent_id.to_string() }),
+        unavailability: crate::maintenance::wire_unavailability(it.unavailability),
+        resources: Vec::new(),
     }
 }
 

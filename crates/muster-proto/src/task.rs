@@ -164,7 +164,7 @@ same_names!(
     InvalidOffers = InvalidOffers, Reconciliation = Reconciliation, TaskInvalid = TaskInvalid,
     TaskKilledDuringLaunch = TaskKilledDuringLaunch,
     ExecutorRegistrationTimeout = ExecutorRegistrationTimeout,
-    ExecutorReregistrationTimeout = ExecutorReregistrationTimeout,
+    ExecutorReregistrationTimeout = ExecutorReregistrationTimeout, AgentDraining = AgentDraining,
 });
 
 /// Reads a state's Mesos number.

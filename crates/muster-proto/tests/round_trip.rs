@@ -183,7 +183,10 @@ fn any_token() -> impl Strategy<Value = Option<Token>> {
 
 fn any_agent_call() -> impl Strategy<Value = AgentCall> {
     prop_oneof![
-        (any_hello(), any_token()).prop_map(|(hello, token)| AgentCall::Hello(hello, token)),
+        (any_hello(), any_token()).prop_map(|(hello, token)| {
+            let ip = muster_proto::agent::ip(&hello.sealed, &hello.info.hostname);
+            AgentCall::Hello(hello, token, ip)
+        }),
         vec(any_launch(), 0..5).prop_map(AgentCall::Accepted),
         any_update().prop_map(AgentCall::Status),
         any_launch().prop_map(AgentCall::Ended),
@@ -376,6 +379,9 @@ fn any_scheduler_call() -> impl Strategy<Value = SchedulerCall> {
             let wants = RoleWants::default();
             SchedulerCall::Update { info, suppressed_roles, wants }
         }),
+        (offer_ids(), any::<bool>(), any::<u64>()).prop_map(|(offer_ids, accepted, refuse_ms)| {
+            SchedulerCall::AnswerInverse { offer_ids, accepted, refuse_ms }
+        }),
         (text(), text()).prop_map(|(agent, executor)| SchedulerCall::Shutdown {
             agent_id: AgentId::new(agent),
             executor_id: ExecutorId::new(executor),
@@ -384,8 +390,9 @@ fn any_scheduler_call() -> impl Strategy<Value = SchedulerCall> {
 }
 
 fn any_offer() -> impl Strategy<Value = OfferWithAgent> {
-    (text(), text(), text(), text(), any_resources(), any_agent_info()).prop_map(
-        |(offer, framework, role, agent, resources, (info, sealed))| OfferWithAgent {
+    let unavailability = option::of(any_unavailability());
+    (text(), text(), text(), text(), any_resources(), any_agent_info(), unavailability).prop_map(
+        |(offer, framework, role, agent, resources, (info, sealed), unavailability)| OfferWithAgent {
             offer: Offer {
                 offer_id: OfferId::new(offer),
                 framework_id: FrameworkId::new(framework),
@@ -396,8 +403,27 @@ fn any_offer() -> impl Strategy<Value = OfferWithAgent> {
             hostname: info.hostname,
             port: info.port,
             agent: sealed,
+            unavailability,
         },
     )
+}
+
+fn any_unavailability() -> impl Strategy<Value = Unavailability> {
+    (any::<i64>(), option::of(any::<i64>()))
+        .prop_map(|(start_ns, duration_ns)| Unavailability { start_ns, duration_ns })
+}
+
+fn any_inverse_offer() -> impl Strategy<Value = InverseOffer> {
+    (text(), text(), text(), any_unavailability(), text(), any::<u16>(), option::of(any::<[u8; 4]>()))
+        .prop_map(|(offer, framework, agent, unavailability, hostname, port, ip)| InverseOffer {
+            offer_id: OfferId::new(offer),
+            framework_id: FrameworkId::new(framework),
+            agent_id: AgentId::new(agent),
+            unavailability,
+            hostname: hostname.into(),
+            port,
+            ip: ip.map(Into::into),
+        })
 }
 
 fn any_outcome() -> impl Strategy<Value = CallOutcome> {
@@ -430,6 +456,8 @@ fn any_scheduler_event() -> impl Strategy<Value = SchedulerEvent> {
         }),
         vec(any_offer(), 0..3).prop_map(SchedulerEvent::Offers),
         text().prop_map(|id| SchedulerEvent::Rescind(OfferId::new(id))),
+        vec(any_inverse_offer(), 0..3).prop_map(SchedulerEvent::InverseOffers),
+        text().prop_map(|id| SchedulerEvent::RescindInverse(OfferId::new(id))),
         (text(), option::of(text()), any_status(), option::of(any_launch())).prop_map(
             |(task_id, agent_id, status, launch)| SchedulerEvent::Update {
                 task_id: TaskId::new(task_id),

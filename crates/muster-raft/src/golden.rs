@@ -4,7 +4,7 @@
 
 use crate::{codec, types::LogPayload};
 use muster_model::*;
-use muster_registry::{BeginTerm, Command, Entry, Launch, Limits, Record, Registry, Subscribe};
+use muster_registry::{BeginTerm, Command, Entry, Launch, Limits, Quota, Record, Registry, Subscribe};
 use std::{fmt::Write, path::PathBuf};
 
 fn check(name: &str, bytes: &[u8]) {
@@ -197,7 +197,45 @@ fn commands() -> Vec<(&'static str, Command)> {
             Command::UpdateFramework { framework_id, info: framework(), suppressed_roles: vec![Role::any()] },
         ),
         ("executors", executors()),
+        ("set-weights", Command::SetWeights(vec![(role("web"), 2_500)])),
+        ("set-quotas", set_quotas()),
+        ("remove-quota", Command::RemoveQuota(role("web"))),
+        ("deactivate-agent", Command::DeactivateAgent { agent_id: self::agent_id() }),
+        ("reactivate-agent", Command::ReactivateAgent { agent_id: self::agent_id() }),
+        ("drain-agent", drain()),
+        ("set-schedule", Command::SetSchedule(vec![window()])),
+        ("start-maintenance", Command::StartMaintenance(vec![machine()])),
+        ("stop-maintenance", Command::StopMaintenance(vec![machine()])),
+        ("hello-from", hello_from()),
     ]
+}
+
+fn role(name: &str) -> Role {
+    Role::parse(name).unwrap()
+}
+
+fn set_quotas() -> Command {
+    let limits = [("cpus".into(), 2_000)].into_iter().collect();
+    let quota = Quota { guarantees: Resources::of(1_000, 0), limits };
+    Command::SetQuotas { quotas: vec![(role("web"), quota)], force: true, new: false }
+}
+
+fn drain() -> Command {
+    Command::DrainAgent { agent_id: agent_id(), max_grace_ms: Some(5_000), mark_gone: true }
+}
+
+fn machine() -> MachineName {
+    MachineName { hostname: Some("node1".into()), ip: Some([10, 0, 0, 9].into()) }
+}
+
+fn window() -> Window {
+    let unavailability = Unavailability { start_ns: 1_900_000_000_000_000_000, duration_ns: Some(3_600) };
+    Window { machines: vec![machine()], unavailability }
+}
+
+fn hello_from() -> Command {
+    let hello = Hello { agent_id: None, tasks: Vec::new(), ..hello() };
+    Command::HelloFrom { ip: [10, 0, 0, 5].into(), token: Some(Token([8; 16])), hello: Box::new(hello) }
 }
 
 /// Fails to compile when a variant is added, so that it is not forgotten above.
@@ -225,7 +263,17 @@ fn is_sampled(command: &Command) {
         | Command::FirstHello(..)
         | Command::StreamSubscribe(..)
         | Command::UpdateFramework { .. }
-        | Command::Executors { .. } => {}
+        | Command::Executors { .. }
+        | Command::SetWeights(_)
+        | Command::SetQuotas { .. }
+        | Command::RemoveQuota(_)
+        | Command::DeactivateAgent { .. }
+        | Command::ReactivateAgent { .. }
+        | Command::DrainAgent { .. }
+        | Command::SetSchedule(_)
+        | Command::StartMaintenance(_)
+        | Command::StopMaintenance(_)
+        | Command::HelloFrom { .. } => {}
     }
 }
 
@@ -257,8 +305,8 @@ fn blanks_and_memberships_keep_their_bytes() {
     check("membership", &codec::encode_payload(&LogPayload::Membership(membership)).unwrap());
 }
 
-/// A registry that holds a record of every kind, but of clients with a token, of event streams and of
-/// executors that live.
+/// A registry that holds a record of every kind, but of clients with a token, of event streams, of executors
+/// that live and of what operators set.
 fn registry() -> Registry {
     let mut registry = Registry::new(ClusterId::new("c1"), 1);
     let mut index = 0;
@@ -324,6 +372,51 @@ fn the_record_of_an_executor_that_lives_keeps_its_bytes() {
 }
 
 #[test]
+fn the_records_of_what_operators_set_keep_their_bytes() {
+    let mut registry = Registry::new(ClusterId::new("c1"), 1);
+    let commands = vec![
+        hello_from(),
+        Command::SetWeights(vec![(role("web"), 2_500)]),
+        set_quotas(),
+        Command::DeactivateAgent { agent_id: agent_id() },
+        Command::SetSchedule(vec![window()]),
+        Command::StartMaintenance(vec![machine()]),
+        Command::AdmitAgent(Box::new(Hello { agent_id: None, tasks: Vec::new(), ..other_hello() })),
+        Command::DrainAgent { agent_id: AgentId::new("c1-S1"), max_grace_ms: None, mark_gone: false },
+    ];
+    let (at, wall) = (Timestamp(9), WallTime(1_700_000_000_000));
+    let entry = Entry { term: Term(1), at, wall, commands, ..Entry::default() };
+    registry.apply(Index(1), Term(1), &entry);
+    let (mut again, mut kinds) = (Vec::new(), Vec::new());
+    for record in registry.records() {
+        let kind = match &record {
+            Record::RoleSettings(..) => "role-settings",
+            Record::Duty(_, duty) if duty.drain.is_some() => "duty-drained",
+            Record::Duty(..) => "duty",
+            Record::Address(..) => "address",
+            Record::Window(..) => "window",
+            Record::DownMachine(..) => "down-machine",
+            _ => "",
+        };
+        let bytes = codec::encode(&record).unwrap();
+        again.push(codec::decode::<Record>(&bytes).unwrap());
+        if !kind.is_empty() {
+            kinds.push(kind);
+            check(&format!("record-{kind}"), &bytes);
+        }
+    }
+    assert_eq!(kinds, ["role-settings", "duty", "duty-drained", "address", "window", "down-machine"]);
+    assert_eq!(Registry::restore(again).unwrap(), registry);
+}
+
+/// Of an agent on another machine.
+fn other_hello() -> Hello {
+    let info =
+        AgentInfo { machine_id: MachineId::new("machine-2"), hostname: "node2".into(), ..hello().info };
+    Hello { info, ..hello() }
+}
+
+#[test]
 fn snapshot_records_keep_their_bytes() {
     let registry = registry();
     let mut kinds = std::collections::BTreeMap::new();
@@ -342,6 +435,11 @@ fn snapshot_records_keep_their_bytes() {
             Record::Newcomer(..) => "newcomer",
             Record::EventStream(..) => "event-stream",
             Record::Living(..) => "living",
+            Record::RoleSettings(..) => "role-settings",
+            Record::Duty(..) => "duty",
+            Record::Address(..) => "address",
+            Record::Window(..) => "window",
+            Record::DownMachine(..) => "down-machine",
         };
         let bytes = codec::encode(&record).unwrap();
         again.push(codec::decode::<Record>(&bytes).unwrap());

@@ -1,8 +1,8 @@
 //! Committed facts about the registry, in log order. Views fold them; the leader tells clients of them.
 
-use crate::{Account, Agent, Framework, Task};
+use crate::{Account, Agent, Framework, RoleSettings, Task};
 use muster_model::{
-    AgentId, ExecutorId, FrameworkId, LaunchNumber, Resources, Session, Status, TaskKey, Uuid,
+    AgentId, ExecutorId, FrameworkId, LaunchNumber, Resources, Role, Session, Status, TaskKey, Uuid,
 };
 use std::sync::Arc;
 
@@ -84,4 +84,17 @@ pub enum Change {
         /// Which.
         executor_id: ExecutorId,
     },
+    /// An operator set how a role shares: the record is as it is now, empty where nothing is set any more.
+    RoleSettings(Role, Arc<RoleSettings>),
+    /// By an operator's word a connected agent may be offered from now on, or may not.
+    AgentOfferable {
+        /// Which.
+        agent_id: AgentId,
+        /// Whether it may.
+        offerable: bool,
+    },
+    /// An agent's machine goes down: it must be told to stop. That it is unreachable follows.
+    AgentShutDown(AgentId),
+    /// When an agent will be away is another time by now, or none.
+    UnavailabilityChanged(AgentId),
 }

@@ -1,10 +1,13 @@
 //! All that can be asked of the registry. Append-only: bincode stores a variant's position.
 
+use crate::Quota;
 use muster_model::{
-    AgentId, BadTask, FrameworkId, FrameworkInfo, Hello, Index, KnownExecutor, LaunchNumber, OfferId, Role,
-    Session, StatusUpdate, TaskId, TaskKey, TaskSpec, Term, Timestamp, Token, Uuid, WallTime,
+    AgentId, BadTask, FrameworkId, FrameworkInfo, Hello, Index, KnownExecutor, LaunchNumber, MachineName,
+    OfferId, Role, Session, StatusUpdate, TaskId, TaskKey, TaskSpec, Term, Timestamp, Token, Uuid, WallTime,
+    Window,
 };
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 
 /// One Raft log record: a stamp and a batch of commands, decided under one leadership.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,6 +138,53 @@ pub enum Command {
         executors: Vec<KnownExecutor>,
         /// Whether it knows of no other.
         all: bool,
+    },
+    /// An operator sets weights of roles, in thousandths.
+    SetWeights(Vec<(Role, u64)>),
+    /// An operator sets quotas of roles; an empty one takes the former away.
+    SetQuotas {
+        /// The quotas, each within its own limits.
+        quotas: Vec<(Role, Quota)>,
+        /// Also where roles have more already, or the cluster has less.
+        force: bool,
+        /// Only of roles that have none.
+        new: bool,
+    },
+    /// An operator takes a role's quota away.
+    RemoveQuota(Role),
+    /// An operator wants an agent not to be offered.
+    DeactivateAgent {
+        /// Which.
+        agent_id: AgentId,
+    },
+    /// An operator wants an agent to be offered again.
+    ReactivateAgent {
+        /// Which.
+        agent_id: AgentId,
+    },
+    /// An operator wants an agent emptied.
+    DrainAgent {
+        /// Which.
+        agent_id: AgentId,
+        /// The longest time that a task may take to end by itself, in ms; none = as long as it says.
+        max_grace_ms: Option<u64>,
+        /// Whether it is marked gone once it is empty.
+        mark_gone: bool,
+    },
+    /// An operator says which machines will be away, in the place of all that was said before.
+    SetSchedule(Vec<Window>),
+    /// An operator says that machines in the schedule are down.
+    StartMaintenance(Vec<MachineName>),
+    /// An operator says that machines that were down are up.
+    StopMaintenance(Vec<MachineName>),
+    /// An agent that says its address says hello, new or again; with a token, for the first time.
+    HelloFrom {
+        /// Its address.
+        ip: IpAddr,
+        /// What it has drawn, if it has no id yet.
+        token: Option<Token>,
+        /// What it says.
+        hello: Box<Hello>,
     },
 }
 

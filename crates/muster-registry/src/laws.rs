@@ -53,6 +53,35 @@ impl Registry {
                 return Err(format!("executor {key:?} lives and holds nothing"));
             }
         }
+        for (id, duty) in self.duties.iter() {
+            if self.agent(id).is_none_or(|agent| agent.is_gone()) {
+                return Err(format!("agent {id} has a duty and is no more"));
+            }
+            if duty.is_draining() && !self.has_something(id) {
+                return Err(format!("agent {id} is empty and still draining"));
+            }
+        }
+        for (id, _) in self.addresses.iter() {
+            if self.agent(id).is_none_or(|agent| agent.is_gone()) {
+                return Err(format!("agent {id} has an address and is no more"));
+            }
+        }
+        for (name, _) in self.down_machines.iter() {
+            if !self.index.scheduled.contains_key(name) {
+                return Err(format!("machine {name} is down and not in the schedule"));
+            }
+        }
+        for agent in self.agents().filter(|agent| agent.lost_since().is_none()) {
+            if self.down_machine(&agent.info.hostname, self.addresses.get(&agent.id).map(|ip| **ip)).is_some()
+            {
+                return Err(format!("agent {} is here, and its machine is down", agent.id));
+            }
+        }
+        for (role, settings) in self.role_settings() {
+            if settings.is_empty() {
+                return Err(format!("role {role} has settings that set nothing"));
+            }
+        }
         let held: Resources =
             self.holdings().iter().fold(Resources::none(), |sum, it| sum.plus(&it.resources));
         let by_agent = self.index.held_on_agent.values().fold(Resources::none(), |sum, it| sum.plus(it));

@@ -1,7 +1,9 @@
 //! What became of a command. A refusal is a normal answer, not an error.
 
 use crate::Disconnection;
-use muster_model::{AcceptOutcome, AgentId, FrameworkId, Index, LaunchNumber, Session, Term};
+use muster_model::{
+    AcceptOutcome, AgentId, FrameworkId, Index, LaunchNumber, MachineName, Role, Session, Term,
+};
 use serde::Serialize;
 use std::{fmt, sync::Arc};
 
@@ -75,7 +77,50 @@ pub enum Refusal {
         /// As it would be.
         to: Arc<str>,
     },
+    /// There are as many of these as there may be.
+    Full(&'static str),
+    /// The role has a quota already.
+    QuotaSet(Role),
+    /// The role has no quota.
+    NoQuota(Role),
+    /// The role has more than its limits would be.
+    LimitsTooLow {
+        /// Which.
+        role: Role,
+        /// What it has.
+        consumed: Arc<str>,
+        /// What they would be.
+        limits: Arc<str>,
+    },
+    /// Roles would be guaranteed more than the cluster has.
+    Overcommitted {
+        /// By a first quota of a role.
+        new: bool,
+        /// How much.
+        guaranteed: Arc<str>,
+        /// What it has.
+        capacity: Arc<str>,
+    },
+    /// The agent is offered like any other.
+    NotDeactivated(AgentId),
+    /// The agent is not empty yet.
+    StillDraining(AgentId),
+    /// The agent's machine is in the maintenance schedule, by this name.
+    AgentScheduled(AgentId, MachineName),
+    /// The agent's machine is down.
+    MachineDown(MachineName),
+    /// The machine is down, and must stay in the schedule.
+    MachineIsDown(MachineName),
+    /// The machine is not in the schedule.
+    NotScheduled(MachineName),
+    /// The machine is down already.
+    NotDraining(MachineName),
+    /// The machine is not down.
+    NotDown(MachineName),
 }
+
+/// How the refusal of a first quota begins that the cluster has not enough for.
+pub const OVERCOMMITS: &str = "Quota guarantees overcommit the cluster (use 'force' to bypass this check)";
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -99,6 +144,48 @@ impl fmt::Display for Refusal {
                 f,
                 "Updating 'FrameworkInfo.user' is unsupported; attempted to update from '{from}' to '{to}'"
             ),
+            Self::Full(what) => write!(f, "there are as many {what} as there may be: remove some first"),
+            // Mesos' words, here and below: operators' tools show them.
+            Self::QuotaSet(role) => {
+                write!(
+                    f,
+                    "Failed to validate set quota request: Cannot set quota for role '{role}' which already has \
+                     quota"
+                )
+            }
+            Self::NoQuota(role) => write!(f, "Failed to remove quota: Role '{role}' has no quota set"),
+            Self::LimitsTooLow { role, consumed, limits } => write!(
+                f,
+                "Invalid QuotaConfig: Role '{role}' is already consuming '{consumed}'; this is more than the \
+                 requested limits '{limits}' (use 'force' flag to bypass this check)"
+            ),
+            Self::Overcommitted { new: true, guaranteed, capacity } => write!(
+                f,
+                "{OVERCOMMITS}: Total quota guarantees '{guaranteed}' exceed cluster capacity '{capacity}'"
+            ),
+            Self::Overcommitted { new: false, guaranteed, capacity } => write!(
+                f,
+                "Invalid QuotaConfig: total quota guarantees '{guaranteed}' exceed cluster capacity '{capacity}' \
+                 (use 'force' flag to bypass this check)"
+            ),
+            Self::NotDeactivated(_) => f.write_str("Agent is not deactivated"),
+            Self::StillDraining(_) => f.write_str("Agent is still in the DRAINING state"),
+            Self::AgentScheduled(id, name) => {
+                write!(f, "Agent {id} is part of a maintenance schedule under Machine {name}")
+            }
+            Self::MachineDown(name) => {
+                write!(f, "machine {name} is down for maintenance: start this agent when it is up again")
+            }
+            Self::MachineIsDown(name) => {
+                write!(f, "Machine '{name}' is deactivated and cannot be removed from the schedule")
+            }
+            Self::NotScheduled(name) => {
+                write!(f, "Machine '{name}' is not part of a maintenance schedule")
+            }
+            Self::NotDraining(name) => {
+                write!(f, "Machine '{name}' is not in DRAINING mode and cannot be brought down")
+            }
+            Self::NotDown(name) => write!(f, "Machine '{name}' is not in DOWN mode and cannot be brought up"),
             Self::ResourcesInUse(id) => {
                 write!(
                     f,

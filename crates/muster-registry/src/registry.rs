@@ -1,15 +1,16 @@
 //! The registry and its one function.
 
 use crate::{
-    Agent, Change, Command, CompletedFramework, Entry, Framework, Header, Limits, Outcome, Refusal, Task,
-    table::Table,
+    Agent, Change, Command, CompletedFramework, Duty, Entry, Framework, Header, Limits, Outcome, Refusal,
+    RoleSettings, Task, table::Table,
 };
 use imbl::{OrdMap, OrdSet};
 use muster_model::{
-    AcceptOutcome, AgentId, ClusterId, ExecutorId, FrameworkId, Index, LaunchNumber, MachineId, OfferId,
-    Resources, Role, Session, TaskKey, Term, Timestamp, Token,
+    AcceptOutcome, AgentId, ClusterId, ExecutorId, FrameworkId, Index, LaunchNumber, MachineId, MachineName,
+    OfferId, Resources, Role, Session, TaskKey, Term, Timestamp, Token, WallTime, Window,
 };
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 
 /// Frameworks, agents, tasks and what must be remembered of offers. Cloning shares structure.
 #[derive(Debug, Clone)]
@@ -33,6 +34,16 @@ pub struct Registry {
     pub(crate) streams: Table<FrameworkId, EventStream>,
     /// Executors of which their agent says that they live, and which run of them.
     pub(crate) living: Table<ExecutorKey, LaunchNumber>,
+    /// What operators set for roles.
+    pub(crate) roles: Table<Role, RoleSettings>,
+    /// Agents that are not to be offered.
+    pub(crate) duties: Table<AgentId, Duty>,
+    /// The addresses that agents say.
+    pub(crate) addresses: Table<AgentId, IpAddr>,
+    /// The maintenance schedule, by place in it.
+    pub(crate) windows: Table<u32, Window>,
+    /// Machines of the schedule that are down, by their folded names, and since when.
+    pub(crate) down_machines: Table<MachineName, WallTime>,
     pub(crate) index: Indexes,
 }
 
@@ -47,6 +58,8 @@ pub(crate) struct Indexes {
     pub(crate) completed_of_framework: OrdMap<FrameworkId, OrdSet<u64>>,
     pub(crate) lost_agents: OrdSet<(Timestamp, AgentId)>,
     pub(crate) newcomers: OrdMap<Token, u64>,
+    /// Machines of the schedule by their folded names, and in which window each is.
+    pub(crate) scheduled: OrdMap<MachineName, u32>,
 }
 
 /// An executor's full name.
@@ -142,6 +155,8 @@ pub(crate) struct Context<'a> {
     pub(crate) launches: u32,
     /// A hello is being settled: of the agent's executors nothing is known before it says so.
     pub(crate) settling: bool,
+    /// Agents on which something ended: who drains may be empty.
+    pub(crate) emptied: Vec<AgentId>,
     pub(crate) changes: &'a mut Vec<Change>,
 }
 
@@ -161,6 +176,11 @@ impl Registry {
             newcomers: Table::default(),
             streams: Table::default(),
             living: Table::default(),
+            roles: Table::default(),
+            duties: Table::default(),
+            addresses: Table::default(),
+            windows: Table::default(),
+            down_machines: Table::default(),
             index: Indexes::default(),
         }
     }
@@ -183,6 +203,7 @@ impl Registry {
             now: self.header.clock,
             launches: 0,
             settling: false,
+            emptied: Vec::new(),
             changes: &mut applied.changes,
         };
         let to = &mut context;
@@ -198,7 +219,7 @@ impl Registry {
                     self.expire_framework(framework_id, *disconnected, to)
                 }
                 Command::Teardown { framework_id } => self.teardown(framework_id, to),
-                Command::AdmitAgent(hello) => self.admit_agent(hello, to),
+                Command::AdmitAgent(hello) => self.admit_agent(hello, None, to),
                 Command::DisconnectAgent { agent_id, session } => {
                     self.disconnect_agent(agent_id, *session, to)
                 }
@@ -215,7 +236,7 @@ impl Registry {
                 Command::Kill { task, grace_ms } => self.kill(task, *grace_ms, to),
                 Command::Configure(limits) => self.configure(*limits),
                 Command::FirstSubscribe(token, subscribe) => self.first_subscribe(*token, subscribe, to),
-                Command::FirstHello(token, hello) => self.first_hello(*token, hello, to),
+                Command::FirstHello(token, hello) => self.first_hello(*token, hello, None, to),
                 Command::StreamSubscribe(token, subscribe) => self.stream_subscribe(*token, subscribe, to),
                 Command::UpdateFramework { framework_id, info, suppressed_roles } => {
                     self.update_framework(framework_id, info, suppressed_roles, to)
@@ -223,7 +244,23 @@ impl Registry {
                 Command::Executors { agent_id, executors, all } => {
                     self.executors_of(agent_id, executors, *all, to)
                 }
+                Command::SetWeights(weights) => self.set_weights(weights, to),
+                Command::SetQuotas { quotas, force, new } => self.set_quotas(quotas, *force, *new, to),
+                Command::RemoveQuota(role) => self.remove_quota(role, to),
+                Command::DeactivateAgent { agent_id } => self.deactivate_agent(agent_id, to),
+                Command::ReactivateAgent { agent_id } => self.reactivate_agent(agent_id, to),
+                Command::DrainAgent { agent_id, max_grace_ms, mark_gone } => {
+                    self.drain_agent(agent_id, *max_grace_ms, *mark_gone, to)
+                }
+                Command::SetSchedule(windows) => self.set_schedule(windows, to),
+                Command::StartMaintenance(machines) => self.start_maintenance(machines, to),
+                Command::StopMaintenance(machines) => self.stop_maintenance(machines, to),
+                Command::HelloFrom { ip, token: None, hello } => self.admit_agent(hello, Some(*ip), to),
+                Command::HelloFrom { ip, token: Some(token), hello } => {
+                    self.first_hello(*token, hello, Some(*ip), to)
+                }
             };
+            self.finish_drains(to);
             applied.outcomes.push(outcome);
         }
         self.prune(&mut Context {
@@ -231,6 +268,7 @@ impl Registry {
             now: self.header.clock,
             launches: 0,
             settling: false,
+            emptied: Vec::new(),
             changes: &mut applied.changes,
         });
         applied
@@ -249,6 +287,10 @@ impl Registry {
     /// Registry time.
     pub fn clock(&self) -> Timestamp {
         self.header.clock
+    }
+    /// The wall time that travelled with the last entry, for display.
+    pub fn wall(&self) -> WallTime {
+        self.header.wall
     }
     /// The last index applied; 0 before the first.
     pub fn applied(&self) -> Index {
@@ -285,6 +327,11 @@ impl Registry {
             self.newcomers.hash(),
             self.streams.hash(),
             self.living.hash(),
+            self.roles.hash(),
+            self.duties.hash(),
+            self.addresses.hash(),
+            self.windows.hash(),
+            self.down_machines.hash(),
         ]
         .into_iter()
         .fold(0, u64::wrapping_add)
@@ -322,6 +369,22 @@ impl Registry {
     /// All agents that are not forgotten, by id.
     pub fn agents(&self) -> impl Iterator<Item = &Agent> {
         self.agents.values().map(|agent| &**agent)
+    }
+    /// Whether an agent may be offered: it answers, and no operator wants it otherwise.
+    pub fn is_offerable(&self, id: &AgentId) -> bool {
+        self.agents.get(id).is_some_and(|agent| agent.is_connected()) && !self.duties.contains(id)
+    }
+    /// The address that an agent says, if it does.
+    pub fn address(&self, id: &AgentId) -> Option<IpAddr> {
+        self.addresses.get(id).map(|ip| **ip)
+    }
+    /// What an operator set for an agent that is not to be offered.
+    pub fn duty(&self, id: &AgentId) -> Option<&Duty> {
+        self.duties.get(id).map(|duty| &**duty)
+    }
+    /// What operators set for roles, by role.
+    pub fn role_settings(&self) -> impl Iterator<Item = (&Role, &RoleSettings)> {
+        self.roles.iter().map(|(role, settings)| (role, &**settings))
     }
     /// A task that is not over.
     pub fn task(&self, key: &TaskKey) -> Option<&Task> {
@@ -403,6 +466,11 @@ impl PartialEq for Registry {
             && self.newcomers == other.newcomers
             && self.streams == other.streams
             && self.living == other.living
+            && self.roles == other.roles
+            && self.duties == other.duties
+            && self.addresses == other.addresses
+            && self.windows == other.windows
+            && self.down_machines == other.down_machines
             && self.spent == other.spent
             && self.index == other.index
     }

@@ -1,12 +1,16 @@
 //! The registry as a sequence of records, and back.
 
 use crate::{
-    Agent, CompletedFramework, EventStream, Framework, Limits, Newcomer, Registry, Spent, Task,
+    Agent, CompletedFramework, Duty, EventStream, Framework, Limits, Newcomer, Registry, RoleSettings, Spent,
+    Task,
     registry::{Executor, ExecutorKey, Indexes},
 };
-use muster_model::{ClusterId, FrameworkId, Index, LaunchNumber, Term, Timestamp, WallTime};
+use muster_model::{
+    AgentId, ClusterId, FrameworkId, Index, LaunchNumber, MachineName, Role, Term, Timestamp, WallTime,
+    Window,
+};
 use serde::{Deserialize, Serialize};
-use std::{fmt, hash::Hasher};
+use std::{fmt, hash::Hasher, net::IpAddr};
 use xxhash_rust::xxh3::Xxh3Default;
 
 /// What there is one of.
@@ -87,6 +91,16 @@ pub enum Record {
     EventStream(FrameworkId, EventStream),
     /// An executor that lives, and which run of it.
     Living(Box<ExecutorKey>, LaunchNumber),
+    /// What operators set for a role.
+    RoleSettings(Role, Box<RoleSettings>),
+    /// An agent that is not to be offered.
+    Duty(AgentId, Duty),
+    /// An agent's address.
+    Address(AgentId, IpAddr),
+    /// A window of the maintenance schedule and its place.
+    Window(u32, Box<Window>),
+    /// A machine that is down, and since when.
+    DownMachine(Box<MachineName>, WallTime),
 }
 
 /// Why records do not make a registry.
@@ -127,6 +141,19 @@ impl Registry {
             .chain(self.newcomers.iter().map(|(seq, it)| Record::Newcomer(*seq, Box::new((**it).clone()))))
             .chain(self.streams.iter().map(|(id, it)| Record::EventStream(id.clone(), (**it).clone())))
             .chain(self.living.iter().map(|(key, it)| Record::Living(Box::new(key.clone()), **it)))
+            .chain(
+                self.roles
+                    .iter()
+                    .map(|(role, it)| Record::RoleSettings(role.clone(), Box::new((**it).clone()))),
+            )
+            .chain(self.duties.iter().map(|(id, it)| Record::Duty(id.clone(), (**it).clone())))
+            .chain(self.addresses.iter().map(|(id, it)| Record::Address(id.clone(), **it)))
+            .chain(self.windows.iter().map(|(place, it)| Record::Window(*place, Box::new((**it).clone()))))
+            .chain(
+                self.down_machines
+                    .iter()
+                    .map(|(name, since)| Record::DownMachine(Box::new(name.clone()), **since)),
+            )
     }
 
     /// The registry that these records were taken of.
@@ -149,6 +176,11 @@ impl Registry {
                 Record::Newcomer(seq, it) => drop(all.newcomers.put(seq, *it)),
                 Record::EventStream(id, it) => drop(all.streams.put(id, it)),
                 Record::Living(key, number) => drop(all.living.put(*key, number)),
+                Record::RoleSettings(role, it) => drop(all.roles.put(role, *it)),
+                Record::Duty(id, it) => drop(all.duties.put(id, it)),
+                Record::Address(id, ip) => drop(all.addresses.put(id, ip)),
+                Record::Window(place, it) => drop(all.windows.put(place, *it)),
+                Record::DownMachine(name, since) => drop(all.down_machines.put(*name, since)),
             }
         }
         all.index = Indexes::of(&all);
@@ -184,6 +216,7 @@ impl Indexes {
             index.completed_of_framework.entry(task.key.framework_id.clone()).or_default().insert(*seq);
         }
         index.newcomers = all.newcomers.iter().map(|(seq, newcomer)| (newcomer.token, *seq)).collect();
+        index.scheduled = crate::apply::scheduled(all.windows.iter().map(|(place, it)| (*place, &**it)));
         index
     }
 }

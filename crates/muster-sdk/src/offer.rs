@@ -37,7 +37,7 @@ impl Offer {
 
 impl From<OfferWithAgent> for Offer {
     fn from(with_agent: OfferWithAgent) -> Self {
-        let OfferWithAgent { offer, hostname, port, agent } = with_agent;
+        let OfferWithAgent { offer, hostname, port, agent, .. } = with_agent;
         Self {
             id: offer.offer_id,
             framework_id: offer.framework_id,

@@ -65,8 +65,13 @@ impl Client {
             agent_id: AgentId::new("S1"),
             resources: Resources::of(1000, 512),
         };
-        let with_agent =
-            OfferWithAgent { offer, hostname: "host".into(), port: 5051, agent: Sealed::default() };
+        let with_agent = OfferWithAgent {
+            offer,
+            hostname: "host".into(),
+            port: 5051,
+            agent: Sealed::default(),
+            unavailability: None,
+        };
         self.send(SchedulerEvent::Offers(vec![with_agent])).await;
     }
 }

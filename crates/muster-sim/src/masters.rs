@@ -269,6 +269,8 @@ impl Masters {
             OperatorCall::MarkGone(id) => {
                 registry.agent(id).is_some_and(|agent| agent.state_name() == "gone")
             }
+            // Another operator may have asked for something else since.
+            _ => true,
         };
         let told_done = *outcome == CallOutcome::Done;
         world.counts.operated += u64::from(told_done);

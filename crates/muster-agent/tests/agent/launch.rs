@@ -48,7 +48,7 @@ async fn a_command_runs_and_its_end_is_reported(mut world: World) {
     while stream.hear().await != Some((Session(1), AgentCall::Pong(5))) {}
     stream.leader(2).await;
     match stream.hear().await {
-        Some((_, AgentCall::Hello(hello, _))) => {
+        Some((_, AgentCall::Hello(hello, ..))) => {
             assert_eq!((hello.agent_id.unwrap().as_str(), hello.tasks.len()), ("c1-S1", 0))
         }
         other => panic!("{other:?} instead of a hello"),

@@ -120,7 +120,7 @@ async fn a_new_agent_whose_welcome_was_lost_is_known_by_its_token(mut world: Wor
     for term in 1..=3 {
         let mut stream = world.master.stream().await;
         stream.leader(term).await;
-        let Some((_, AgentCall::Hello(hello, token))) = stream.hear().await else { panic!("no hello") };
+        let Some((_, AgentCall::Hello(hello, token, _))) = stream.hear().await else { panic!("no hello") };
         assert_eq!(hello.agent_id, None);
         tokens.push(token);
     }
@@ -130,7 +130,7 @@ async fn a_new_agent_whose_welcome_was_lost_is_known_by_its_token(mut world: Wor
     // Its id says it from now on.
     let mut stream = world.master.stream().await;
     stream.leader(5).await;
-    let Some((_, AgentCall::Hello(hello, token))) = stream.hear().await else { panic!("no hello") };
+    let Some((_, AgentCall::Hello(hello, token, _))) = stream.hear().await else { panic!("no hello") };
     assert!(hello.agent_id.is_some() && token.is_none());
 }
 

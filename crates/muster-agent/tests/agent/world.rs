@@ -148,7 +148,7 @@ impl World {
         let mut stream = self.master.stream().await;
         stream.leader(term).await;
         match stream.hear().await {
-            Some((Session(0), AgentCall::Hello(hello, _))) => (stream, hello),
+            Some((Session(0), AgentCall::Hello(hello, ..))) => (stream, hello),
             other => panic!("{other:?} instead of a hello"),
         }
     }

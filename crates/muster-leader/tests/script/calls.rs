@@ -69,6 +69,11 @@ impl Script {
                 agent_id: self.agents[words.0[2]].0.clone(),
                 executor_id: ExecutorId::new("e1"),
             },
+            "inverse" => SchedulerCall::AnswerInverse {
+                offer_ids: words.0[3].split(',').map(OfferId::new).collect(),
+                accepted: words.0[2] == "accept",
+                refuse_ms,
+            },
             "teardown" => SchedulerCall::Teardown,
             "update" => SchedulerCall::Update {
                 info: self.info(name, words, roles("roles")),
@@ -124,7 +129,10 @@ impl Script {
         let call = match words.0[1] {
             "hello" => {
                 self.mute.remove(name);
-                AgentCall::Hello(self.hello(name, words), words.number("token").map(token))
+                {
+                    let ip = words.value("ip").map(|ip| ip.parse().unwrap());
+                    AgentCall::Hello(self.hello(name, words), words.number("token").map(token), ip)
+                }
             }
             "accepted" => AgentCall::Accepted(words.0[2..].iter().map(|task| self.launches[*task]).collect()),
             "running" => AgentCall::Status(self.update(words.0[2], TaskState::Running, 1)),

@@ -2,6 +2,7 @@
 //!
 //! `lead` · `lead keeps` (the former leader's last proposals commit) · `lead held` (its `BeginTerm` does not yet) ·
 //! `lead in-flight=N` (calls that may wait for the log) · `lead agent-timeout=MS` · `resign` · `hold` (nothing commits) · `commit` · `at MS` · `show` · `operator gone A1` · `operator teardown F1` ·
+//! `operator drain|drain-gone|deactivate|reactivate|down|up A1` · `operator weigh|limit ROLE` · `operator schedule A1@100,A2@200|none` ·
 //! `F1 subscribe|accept|decline|suppress|revive|kill|ack|reconcile|request|message|teardown|closes` ·
 //! `A1 hello|accepted|running|finished|killed|closes|mute|says`. Agents answer pings unless they are mute.
 //! `new` means without the id that it has by now, `anew` on a stream of its own, `stream=N` on an older one.
@@ -106,6 +107,22 @@ impl Script {
                 let call = match *what {
                     "gone" => OperatorCall::MarkGone(self.agents[*whom].0.clone()),
                     "teardown" => OperatorCall::Teardown(self.frameworks[*whom].clone()),
+                    "deactivate" => OperatorCall::Deactivate(self.agents[*whom].0.clone()),
+                    "reactivate" => OperatorCall::Reactivate(self.agents[*whom].0.clone()),
+                    "drain" | "drain-gone" => OperatorCall::Drain {
+                        agent_id: self.agents[*whom].0.clone(),
+                        max_grace_ms: Some(1_000),
+                        mark_gone: *what == "drain-gone",
+                    },
+                    "weigh" => OperatorCall::SetWeights(vec![(Role::parse(whom).unwrap(), 2_000)]),
+                    "limit" => OperatorCall::SetQuotas {
+                        quotas: vec![(Role::parse(whom).unwrap(), one_cpu())],
+                        force: true,
+                        new: false,
+                    },
+                    "schedule" => OperatorCall::SetSchedule(windows(whom)),
+                    "down" => OperatorCall::StartMaintenance(vec![machine(whom)]),
+                    "up" => OperatorCall::StopMaintenance(vec![machine(whom)]),
                     other => panic!("{line}: no operator's call {other}"),
                 };
                 self.step(Input::Operator { id: 1, call });
@@ -333,4 +350,22 @@ impl Script {
             assert!(free.contains(&offered), "{line}: {agent_id} has {free} free, but {offered} is offered");
         }
     }
+}
+
+/// `A1@100,A2@200`: agents' machines and from when on they will be away; `none`.
+fn windows(text: &str) -> Vec<Window> {
+    let parts = text.split(',').filter_map(|part| part.split_once('@'));
+    let window = |(host, start): (&str, &str)| {
+        let unavailability = Unavailability { start_ns: start.parse().unwrap(), duration_ns: None };
+        Window { machines: vec![machine(host)], unavailability }
+    };
+    parts.map(window).collect()
+}
+
+fn machine(host: &str) -> MachineName {
+    MachineName { hostname: Some(host.into()), ip: None }
+}
+
+fn one_cpu() -> Quota {
+    Quota { guarantees: Resources::none(), limits: [("cpus".into(), 1_000)].into_iter().collect() }
 }

@@ -83,6 +83,21 @@ pub(crate) fn shown_command(command: &Command) -> String {
             let all = if *all { "all " } else { "" };
             format!("{all}executors on {agent_id}: {}", shown.collect::<Vec<_>>().join(", "))
         }
+        Command::SetWeights(weights) => format!("weigh {weights:?}"),
+        Command::SetQuotas { quotas, .. } => {
+            format!("set quotas of {}", joined(quotas.iter().map(|(role, _)| role)))
+        }
+        Command::RemoveQuota(role) => format!("remove the quota of {role}"),
+        Command::DeactivateAgent { agent_id } => format!("deactivate {agent_id}"),
+        Command::ReactivateAgent { agent_id } => format!("reactivate {agent_id}"),
+        Command::DrainAgent { agent_id, .. } => format!("drain {agent_id}"),
+        Command::SetSchedule(windows) => format!("schedule {} windows", windows.len()),
+        Command::StartMaintenance(machines) => format!("down are {}", joined(machines)),
+        Command::StopMaintenance(machines) => format!("up are {}", joined(machines)),
+        Command::HelloFrom { ip, hello, .. } => match &hello.agent_id {
+            Some(id) => format!("admit {id} from {ip}"),
+            None => format!("admit a new agent on {} from {ip}", hello.info.hostname),
+        },
         Command::Configure(limits) => format!("let agents be away for {} ms", limits.agent_timeout_ms),
     }
 }
@@ -92,7 +107,9 @@ pub(crate) fn shown_event(event: &Event) -> Vec<String> {
         Event::Scheduler(SchedulerEvent::Offers(offers)) => {
             let shown = offers.iter().map(|it| {
                 let offer = &it.offer;
-                format!("offer {} of {}: {}", offer.offer_id, offer.agent_id, offer.resources)
+                let away =
+                    it.unavailability.map_or(String::new(), |it| format!(", away from {}", it.start_ns));
+                format!("offer {} of {}: {}{away}", offer.offer_id, offer.agent_id, offer.resources)
             });
             shown.collect()
         }
@@ -108,6 +125,13 @@ fn shown_scheduler_event(event: &SchedulerEvent) -> String {
         }
         SchedulerEvent::Offers(offers) => format!("{} offers", offers.len()),
         SchedulerEvent::Rescind(id) => format!("rescind {id}"),
+        SchedulerEvent::InverseOffers(offers) => {
+            let shown = offers.iter().map(|it| {
+                format!("{} of {} away from {}", it.offer_id, it.agent_id, it.unavailability.start_ns)
+            });
+            format!("inverse offers {}", shown.collect::<Vec<_>>().join(", "))
+        }
+        SchedulerEvent::RescindInverse(id) => format!("rescind inverse {id}"),
         SchedulerEvent::Update { task_id, agent_id, status, uuid } => {
             let agent = agent_id.as_ref().map_or("no agent".into(), ToString::to_string);
             let reason = status.reason.map_or("", |reason| reason.name());

@@ -223,7 +223,7 @@ impl Sim {
 
     fn hear(&mut self, call: AgentCall) {
         match call {
-            AgentCall::Hello(hello, _) => {
+            AgentCall::Hello(hello, ..) => {
                 for task in &hello.tasks {
                     self.registry.entry(task.launch).or_default().accepted = true;
                     task.updates.iter().for_each(|update| self.take(update));

@@ -38,7 +38,7 @@ fn saved() -> Saved {
 
 fn hello(effects: &[Effect]) -> &Hello {
     let hello = effects.iter().find_map(|effect| match effect {
-        Effect::Send { call: AgentCall::Hello(hello, _), .. } => Some(hello),
+        Effect::Send { call: AgentCall::Hello(hello, ..), .. } => Some(hello),
         _ => None,
     });
     hello.expect("a hello")

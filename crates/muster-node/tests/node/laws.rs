@@ -145,7 +145,7 @@ impl Sim {
             Effect::Send { stream, session, call } => {
                 assert_eq!(stream, self.stream);
                 match call {
-                    AgentCall::Hello(hello, _) => self.hello(&hello),
+                    AgentCall::Hello(hello, ..) => self.hello(&hello),
                     call => {
                         assert_eq!(session, self.session);
                         self.hear(call);

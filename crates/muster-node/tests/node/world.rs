@@ -349,7 +349,7 @@ fn update_name(update: &StatusUpdate) -> String {
 
 fn call_name(call: &AgentCall) -> String {
     match call {
-        AgentCall::Hello(hello, _) => {
+        AgentCall::Hello(hello, ..) => {
             let tasks: Vec<String> = hello
                 .tasks
                 .iter()

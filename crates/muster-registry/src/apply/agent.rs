@@ -4,7 +4,7 @@ use crate::{
     Agent, AgentState, Change, Disconnection, Outcome, Refusal, Registry, Stray, Task, registry::Context,
 };
 use muster_model::{AgentId, Hello, Index, KnownTask, LaunchNumber, Reason, Resources, Session, TaskState};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 /// What a hello's answer gathers.
 #[derive(Default)]
@@ -14,7 +14,10 @@ struct Answer {
 }
 
 impl Registry {
-    pub(crate) fn admit_agent(&mut self, hello: &Hello, to: &mut Context<'_>) -> Outcome {
+    pub(crate) fn admit_agent(&mut self, hello: &Hello, ip: Option<IpAddr>, to: &mut Context<'_>) -> Outcome {
+        if let Some(name) = self.down_machine(&hello.info.hostname, ip) {
+            return Outcome::Refused(Refusal::MachineDown(name));
+        }
         let known = hello.agent_id.as_ref().and_then(|id| self.agents.get(id)).cloned();
         if let Some(agent) = &known {
             if matches!(agent.state, AgentState::Gone { .. }) {
@@ -62,7 +65,14 @@ impl Registry {
             registered: known.as_ref().map_or(self.header.wall, |agent| agent.registered),
         };
         let agent = self.agents.put(id.clone(), agent);
+        match ip {
+            Some(ip) => drop(self.addresses.put(id.clone(), ip)),
+            None => drop(self.addresses.remove(&id)),
+        }
         to.changes.push(Change::AgentAdmitted(agent));
+        if !self.is_offerable(&id) {
+            to.changes.push(Change::AgentOfferable { agent_id: id.clone(), offerable: false });
+        }
         to.settling = true;
         let answer = self.settle(&id, hello, was_unreachable, to);
         to.settling = false;
@@ -273,6 +283,8 @@ impl Registry {
         if self.index.agent_of_machine.get(&agent.info.machine_id) == Some(id) {
             self.index.agent_of_machine.remove(&agent.info.machine_id);
         }
+        self.duties.remove(id);
+        self.addresses.remove(id);
         self.remove_executors(id, to);
         let tasks: Vec<_> = self.tasks_of_agent(id).cloned().collect();
         for mut task in tasks {

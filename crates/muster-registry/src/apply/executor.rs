@@ -59,6 +59,19 @@ impl Registry {
         self.living.range(first..).map(|(key, _)| key).take_while(move |key| key.agent_id == agent_id)
     }
 
+    /// The frameworks that hold something on an agent.
+    pub fn frameworks_on(&self, agent_id: &AgentId) -> BTreeSet<&FrameworkId> {
+        let first = ExecutorKey {
+            agent_id: agent_id.clone(),
+            framework_id: FrameworkId::new(""),
+            executor_id: ExecutorId::new(""),
+        };
+        let executors = self.executors.range(first..).map(|(key, _)| key);
+        let executors = executors.take_while(|key| key.agent_id == *agent_id).map(|key| &key.framework_id);
+        let tasks = self.tasks_of_agent(agent_id).filter(|task| task.held);
+        tasks.map(|task| &task.key.framework_id).chain(executors).collect()
+    }
+
     fn executor_lives(&mut self, key: ExecutorKey, known: &KnownExecutor, to: &mut Context<'_>) {
         if !self.frameworks.contains(&key.framework_id) {
             to.changes.push(unwanted(&key));

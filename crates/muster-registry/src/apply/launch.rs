@@ -114,6 +114,16 @@ impl Registry {
         if !agent.is_connected() {
             return Err(No::dropped(Reason::AgentDisconnected, format!("agent {agent_id} is disconnected")));
         }
+        match self.duties.get(agent_id) {
+            Some(duty) if duty.drain.is_some() => {
+                return Err(No::dropped(Reason::AgentDraining, format!("agent {agent_id} is draining")));
+            }
+            Some(_) => {
+                let message = format!("agent {agent_id} is deactivated");
+                return Err(No::dropped(Reason::InvalidOffers, message));
+            }
+            None => {}
+        }
         let key = names.task(spec);
         if self.tasks.contains(&key) {
             return Err(No::error(format!("task id {} is in use: choose another", spec.task_id)));

@@ -1,11 +1,14 @@
 //! How each command is carried out, by noun; and what all of them share.
 
 mod agent;
+mod drain;
 mod executor;
 mod framework;
 mod launch;
+mod maintenance;
 mod newcomer;
 mod prune;
+mod role;
 mod task;
 
 use crate::{
@@ -15,6 +18,9 @@ use crate::{
 use muster_fault::planted;
 use muster_model::{AgentId, Index, LaunchNumber, Resources, Session};
 use std::sync::Arc;
+
+pub use maintenance::MACHINES_MAX;
+pub(crate) use maintenance::scheduled;
 
 impl Registry {
     /// A leader begins: whoever was connected was connected to another one.
@@ -144,6 +150,7 @@ impl Registry {
             keys.remove(&task.key);
             if keys.is_empty() {
                 self.index.tasks_of_agent.remove(&task.agent_id);
+                to.emptied.push(task.agent_id.clone());
             }
         }
         to.changes.push(Change::TaskCompleted(task.key.clone()));

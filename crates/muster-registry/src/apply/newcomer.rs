@@ -2,6 +2,7 @@
 
 use crate::{AgentState, Client, Newcomer, Outcome, Registry, Subscribe, registry::Context};
 use muster_model::{FrameworkId, Hello, Timestamp, Token};
+use std::net::IpAddr;
 
 impl Registry {
     pub(crate) fn first_subscribe(
@@ -19,7 +20,13 @@ impl Registry {
         outcome
     }
 
-    pub(crate) fn first_hello(&mut self, token: Token, hello: &Hello, to: &mut Context<'_>) -> Outcome {
+    pub(crate) fn first_hello(
+        &mut self,
+        token: Token,
+        hello: &Hello,
+        ip: Option<IpAddr>,
+        to: &mut Context<'_>,
+    ) -> Outcome {
         let lives = |agent: &crate::Agent| !matches!(agent.state, AgentState::Gone { .. });
         let known = match self.newcomer(token) {
             Some(Client::Agent(id)) if self.agents.get(id).is_some_and(|agent| lives(agent)) => {
@@ -28,7 +35,7 @@ impl Registry {
             _ => None,
         };
         let is_new = known.is_none();
-        let outcome = self.admit_agent(&Hello { agent_id: known, ..hello.clone() }, to);
+        let outcome = self.admit_agent(&Hello { agent_id: known, ..hello.clone() }, ip, to);
         if is_new && let Outcome::Admitted { agent_id, .. } = &outcome {
             self.remember_newcomer(token, Client::Agent(agent_id.clone()), to.now);
         }

@@ -115,6 +115,7 @@ impl Registry {
         }
         if let Some(stray) = ended {
             self.release(agent_id, None, &stray.resources, to);
+            to.emptied.push(agent_id.clone());
         }
         Outcome::Confirmed
     }

@@ -131,9 +131,14 @@ impl Script {
             "teardown" => Command::Teardown { framework_id: self.frameworks[arg(1)].clone() },
             "hello" => {
                 let hello = Box::new(self.hello(arg(1), arg(2), &words));
-                match words.number("token") {
-                    Some(n) => Command::FirstHello(token(n), Box::new(Hello { agent_id: None, ..*hello })),
-                    None => Command::AdmitAgent(hello),
+                match (words.number("token"), words.value("ip")) {
+                    (Some(n), None) => {
+                        Command::FirstHello(token(n), Box::new(Hello { agent_id: None, ..*hello }))
+                    }
+                    (None, None) => Command::AdmitAgent(hello),
+                    (n, Some(ip)) => {
+                        Command::HelloFrom { ip: ip.parse().unwrap(), token: n.map(token), hello }
+                    }
                 }
             }
             "lose" => {
@@ -153,7 +158,7 @@ impl Script {
             "launch" => {
                 let task = |word: &&str| {
                     let (id, resources) = word.split_once('=')?;
-                    if ["offers", "offered", "executor"].contains(&id) {
+                    if ["offers", "offered", "executor", "role", "grace"].contains(&id) {
                         return None;
                     }
                     let executor = words.value("executor").map(|text| muster_model::task::ExecutorSpec {
@@ -166,7 +171,7 @@ impl Script {
                         name: id.into(),
                         resources: Resources::parse(resources).unwrap(),
                         executor,
-                        grace_ms: None,
+                        grace_ms: words.number("grace"),
                         sealed: Sealed::new(*b"task"),
                     })
                 };
@@ -178,7 +183,7 @@ impl Script {
                 Command::Launch(Launch {
                     framework_id: self.frameworks[arg(1)].clone(),
                     agent_id,
-                    role: Role::any(),
+                    role: words.value("role").map_or(Role::any(), |role| Role::parse(role).unwrap()),
                     offer_ids: words.list("offers").into_iter().map(OfferId::new).collect(),
                     offered,
                     tasks: words.0.iter().skip(3).filter_map(task).collect(),
@@ -216,6 +221,26 @@ impl Script {
                 Command::Acknowledge { task, uuid: head.map_or(Uuid([9; 16]), |head| head.uuid) }
             }
             "kill" => Command::Kill { task: self.key(arg(1)), grace_ms: words.number("grace") },
+            "weights" => Command::SetWeights(
+                words.0[1..].iter().filter_map(|word| word.split_once('=')).map(weight).collect(),
+            ),
+            "quota" => Command::SetQuotas {
+                quotas: vec![(Role::parse(arg(1)).unwrap(), quota(&words))],
+                force: words.0.contains(&"force"),
+                new: words.0.contains(&"new"),
+            },
+            "no-quota" => Command::RemoveQuota(Role::parse(arg(1)).unwrap()),
+            "deactivate" => Command::DeactivateAgent { agent_id: self.agents[arg(1)].clone() },
+            "reactivate" => Command::ReactivateAgent { agent_id: self.agents[arg(1)].clone() },
+            "drain" => Command::DrainAgent {
+                agent_id: self.agents[arg(1)].clone(),
+                max_grace_ms: words.number("grace"),
+                mark_gone: words.0.contains(&"gone"),
+            },
+            // A window for each word: `host,host:ip@start`.
+            "schedule" => Command::SetSchedule(words.0[1..].iter().map(|word| window(word)).collect()),
+            "down" => Command::StartMaintenance(words.0[1..].iter().map(|word| machine(word)).collect()),
+            "up" => Command::StopMaintenance(words.0[1..].iter().map(|word| machine(word)).collect()),
             "limits" => Command::Configure(Limits {
                 completed_tasks_per_framework: words.number("completed-tasks").unwrap_or(1000) as u32,
                 spent_offers_per_framework: words.number("spent").unwrap_or(1024) as u32,
@@ -337,7 +362,15 @@ impl Script {
                 _ => agent.state_name().into(),
             };
             let strays = agent.strays.len();
-            writeln!(out, "  agent {} {state}, holds [{held}], {strays} strays", agent.id).unwrap();
+            let duty = match self.registry.duty(&agent.id) {
+                None => String::new(),
+                Some(Duty { drain: None }) => ", deactivated".into(),
+                Some(Duty { drain: Some(drain) }) => format!(", {:?}", drain.state),
+            };
+            let away = self.registry.unavailability(&agent.id);
+            let away = away.map_or(String::new(), |it| format!(", away from {}", it.start_ns));
+            writeln!(out, "  agent {} {state}, holds [{held}], {strays} strays{duty}{away}", agent.id)
+                .unwrap();
         }
         for task in self.registry.tasks() {
             let flags = [(task.held, "held"), (task.accepted, "accepted"), (task.kill.is_some(), "killed")];
@@ -345,6 +378,17 @@ impl Script {
             let waiting: Vec<_> = task.updates.iter().map(|it| it.status.state.name()).collect();
             let flags = flags.join(" ");
             writeln!(out, "  task {} {} {flags} waiting {waiting:?}", task.key, task.state).unwrap();
+        }
+        for (role, RoleSettings { weight_milli, quota }) in self.registry.role_settings() {
+            let weight = weight_milli.map_or("as configured".into(), |weight| weight.to_string());
+            let Quota { guarantees, limits } = quota;
+            writeln!(out, "  role {role} weight {weight}, at least [{guarantees}], at most {limits:?}")
+                .unwrap();
+        }
+        for Window { machines, unavailability } in self.registry.windows() {
+            let state = |it: &MachineName| if self.registry.is_down(it) { "down" } else { "draining" };
+            let machines: Vec<_> = machines.iter().map(|it| format!("{it} {}", state(it))).collect();
+            writeln!(out, "  from {}: {}", unavailability.start_ns, machines.join(", ")).unwrap();
         }
         for task in self.registry.completed_tasks() {
             writeln!(out, "  completed {} {}", task.key, task.state).unwrap();
@@ -358,6 +402,33 @@ fn parse_state(text: &str) -> TaskState {
         .into_iter()
         .find(|state| state.name().strip_prefix("TASK_") == Some(text))
         .unwrap_or_else(|| panic!("{text}: no such state"))
+}
+
+/// `web=2500`: thousandths.
+fn weight((role, weight): (&str, &str)) -> (Role, u64) {
+    (Role::parse(role).unwrap(), weight.parse().unwrap())
+}
+
+/// `least=cpus:1 most=cpus:2`, each of which may be left out.
+fn quota(words: &Words<'_>) -> Quota {
+    let amounts = |name| Resources::parse(words.value(name).unwrap_or_default()).unwrap();
+    let limit = |kind: &str| (kind.into(), amounts("most").scalar(kind));
+    let kinds: Vec<String> = amounts("most").iter().map(|(kind, _)| kind.to_owned()).collect();
+    let mut limits: BTreeMap<_, _> = kinds.iter().map(|kind| limit(kind)).collect();
+    limits.extend(words.value("none").map(|kind| (kind.into(), 0)));
+    Quota { guarantees: amounts("least"), limits }
+}
+
+/// `host`, `host:ip` or `:ip`.
+fn machine(word: &str) -> MachineName {
+    let (hostname, ip) = word.split_once(':').unwrap_or((word, ""));
+    MachineName { hostname: (!hostname.is_empty()).then(|| hostname.into()), ip: ip.parse().ok() }
+}
+
+fn window(word: &str) -> Window {
+    let (machines, start) = word.split_once('@').unwrap();
+    let unavailability = Unavailability { start_ns: start.parse().unwrap(), duration_ns: None };
+    Window { machines: machines.split(',').map(machine).collect(), unavailability }
 }
 
 /// Outcomes and changes in a line each, without what never matters here.
@@ -419,6 +490,14 @@ impl fmt::Display for Shown<&Change> {
             Change::ExecutorEnded { agent_id, framework_id, executor_id, status } => {
                 write!(f, "executor {framework_id}/{executor_id} on {agent_id} ended with {status}")
             }
+            Change::RoleSettings(role, settings) => {
+                let RoleSettings { weight_milli, quota: Quota { guarantees, limits } } = &**settings;
+                write!(f, "role {role}: weight {weight_milli:?}, at least [{guarantees}], at most {limits:?}")
+            }
+            Change::AgentOfferable { agent_id, offerable: true } => write!(f, "offer {agent_id}"),
+            Change::AgentOfferable { agent_id, offerable: false } => write!(f, "offer {agent_id} no more"),
+            Change::AgentShutDown(id) => write!(f, "stop {id}"),
+            Change::UnavailabilityChanged(id) => write!(f, "{id} will be away at another time"),
             Change::ExecutorUnwanted { agent_id, framework_id, executor_id } => {
                 write!(f, "end executor {framework_id}/{executor_id} on {agent_id}")
             }

@@ -74,7 +74,7 @@ impl World {
         let frameworks: Vec<FrameworkId> = self.registry.frameworks().map(|it| it.id.clone()).collect();
         let agents: Vec<AgentId> = self.registry.agents().map(|it| it.id.clone()).collect();
         let (framework, agent) = (pick(&frameworks, a).cloned(), pick(&agents, b).cloned());
-        let command = match (what % 16, framework, agent) {
+        let command = match (what % 20, framework, agent) {
             (0, framework, _) if c > 60 => subscribe(framework.filter(|_| c.is_multiple_of(2)), a),
             (0, ..) => Command::BeginTerm(BeginTerm { reconnect_grace_ms: 5_000 }),
             (1, framework, _) => match (subscribe(framework.filter(|_| !c.is_multiple_of(3)), a), b % 4) {
@@ -88,6 +88,11 @@ impl World {
                 let hello = self.hello(agent, b, c);
                 Command::FirstHello(token(b), Box::new(Hello { agent_id: None, ..hello }))
             }
+            (3, _, agent) if a.is_multiple_of(2) => Command::HelloFrom {
+                ip: [10, 0, 0, c % 3].into(),
+                token: None,
+                hello: Box::new(self.hello(agent.filter(|_| !b.is_multiple_of(4)), b, c)),
+            },
             (2 | 3, _, agent) => {
                 Command::AdmitAgent(Box::new(self.hello(agent.filter(|_| !b.is_multiple_of(4)), b, c)))
             }
@@ -147,6 +152,29 @@ impl World {
             (15, ..) => match pick(&self.launches, a) {
                 Some((_, _, key)) => Command::Kill { task: key.clone(), grace_ms: None },
                 None => Command::Tick,
+            },
+            (16, ..) => match b % 4 {
+                0 => Command::SetWeights(vec![(role(a), u64::from(c)), (role(a.wrapping_add(1)), 1000)]),
+                1 => Command::RemoveQuota(role(a)),
+                _ => Command::SetQuotas {
+                    quotas: vec![(role(a), quota(b, c))],
+                    force: c.is_multiple_of(2),
+                    new: c.is_multiple_of(3),
+                },
+            },
+            (17, _, Some(agent_id)) => match a % 8 {
+                0..=2 => Command::DeactivateAgent { agent_id },
+                3 | 4 => Command::ReactivateAgent { agent_id },
+                _ => Command::DrainAgent {
+                    agent_id,
+                    max_grace_ms: c.is_multiple_of(3).then_some(u64::from(c)),
+                    mark_gone: c.is_multiple_of(7),
+                },
+            },
+            (18, ..) => match a % 4 {
+                0 | 1 => Command::SetSchedule((0..b % 3).map(|n| window(c.wrapping_add(n), b)).collect()),
+                2 => Command::StartMaintenance(vec![machine(c)]),
+                _ => Command::StopMaintenance(vec![machine(c)]),
             },
             _ => Command::Tick,
         };
@@ -210,6 +238,29 @@ fn subscribe(framework_id: Option<FrameworkId>, a: u8) -> Command {
         },
         suppressed_roles: Vec::new(),
     })
+}
+
+fn role(luck: u8) -> Role {
+    Role::parse(["a", "b", "a/b"][usize::from(luck) % 3]).unwrap()
+}
+
+fn quota(b: u8, c: u8) -> Quota {
+    let scalars = |n: u8| Resources::parse(if n.is_multiple_of(2) { "cpus:2" } else { "" }).unwrap();
+    let limit = (c.is_multiple_of(5)).then(|| ("cpus".into(), u64::from(b) * 100));
+    Quota { guarantees: scalars(b / 4), limits: limit.into_iter().collect() }
+}
+
+/// One of few, by name, address or both.
+fn machine(luck: u8) -> MachineName {
+    MachineName {
+        hostname: (!luck.is_multiple_of(2)).then(|| "H".into()),
+        ip: (luck % 4 != 1).then(|| [10, 0, 0, luck % 3].into()),
+    }
+}
+
+fn window(luck: u8, b: u8) -> Window {
+    let unavailability = Unavailability { start_ns: i64::from(b), duration_ns: None };
+    Window { machines: vec![machine(luck)], unavailability }
 }
 
 fn task(id: u8, luck: u8) -> TaskSpec {

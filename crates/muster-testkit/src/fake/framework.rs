@@ -95,6 +95,7 @@ impl Framework {
             | SchedulerCall::Request { .. }
             | SchedulerCall::Update { .. }
             | SchedulerCall::Message { .. }
+            | SchedulerCall::AnswerInverse { .. }
             | SchedulerCall::Shutdown { .. } => {}
         }
         (CallOutcome::Done, events)

@@ -134,7 +134,13 @@ impl FakeSession {
             };
             core.framework(&self.of.framework_id)?.offered(offer.clone())?;
             offer_ids.push(offer.offer_id.clone());
-            event.push(OfferWithAgent { offer, hostname, port: AGENT_PORT, agent: agent_info });
+            event.push(OfferWithAgent {
+                offer,
+                hostname,
+                port: AGENT_PORT,
+                agent: agent_info,
+                unavailability: None,
+            });
         }
         core.tell(self.of.stream, SchedulerEvent::Offers(event))?;
         Ok(offer_ids)

@@ -76,7 +76,7 @@ impl Agent {
             self.fence = self.fence.max(fence);
             let event = match event {
                 AgentDown::Leader { .. } => {
-                    let hello = AgentCall::Hello(self.hello(), None);
+                    let hello = AgentCall::Hello(self.hello(), None, None);
                     send(&mut stream, Session(0), &hello)?;
                     continue;
                 }
