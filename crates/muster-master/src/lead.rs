@@ -2,7 +2,7 @@
 
 use crate::{
     mesos::{Applied, Tap},
-    route::{Sink, ToLeader, UP_QUEUE},
+    route::{Looked, Sink, ToLeader, UP_QUEUE},
 };
 use muster_allocator::{Policy, Shard, ShardId, ShardInput, ShardOutput, View};
 use muster_leader::{Committed, Config, ConnId, Effect, Input, Leader};
@@ -207,8 +207,12 @@ impl Loop {
             }
             // Offers are gone from here before what was launched on them is in the registry: nothing is seen twice.
             ToLeader::Look(answer) => {
-                let offers = self.machine.offers().cloned().collect();
-                let _ = answer.send((self.raft.registry(), offers)); // who asked may be gone
+                let _ = answer.send(Looked {
+                    registry: self.raft.registry(),
+                    offers: self.machine.offers().cloned().collect(),
+                    inverse_offers: self.machine.inverse_offers().cloned().collect(),
+                    answers: self.machine.inverse_answers().cloned().collect(),
+                }); // who asked may be gone
             }
         }
     }

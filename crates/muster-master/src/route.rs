@@ -1,8 +1,8 @@
 //! Where clients' frames go at present, and the streams that are told when that changes.
 
 use bytes::Bytes;
-use muster_leader::ConnId;
-use muster_model::{Call, CallOutcome, Event, Fence, Offer};
+use muster_leader::{ConnId, InverseAnswer};
+use muster_model::{Call, CallOutcome, Event, Fence, InverseOffer, Offer};
 use muster_proto::v1;
 use muster_registry::Registry;
 use std::{sync::Arc, time::SystemTime};
@@ -65,8 +65,20 @@ pub(crate) enum ToLeader {
     Closed(ConnId),
     /// An operator asks something.
     Operator(muster_leader::OperatorCall, oneshot::Sender<CallOutcome>),
-    /// Somebody looks at the registry and at the offers that stand, of one moment.
-    Look(oneshot::Sender<(Registry, Vec<Offer>)>),
+    /// Somebody looks at the registry and at what the leader holds, of one moment.
+    Look(oneshot::Sender<Looked>),
+}
+
+/// One moment of the leader.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    pub(crate) registry: Registry,
+    /// The offers that stand.
+    pub(crate) offers: Vec<Offer>,
+    /// The inverse offers that stand.
+    pub(crate) inverse_offers: Vec<InverseOffer>,
+    /// What frameworks answered to others.
+    pub(crate) answers: Vec<InverseAnswer>,
 }
 
 /// What a follower's link carries up.

@@ -46,11 +46,6 @@ impl About {
     pub(crate) fn pid(&self) -> String {
         format!("master@{}", self.address)
     }
-
-    /// What a role's claim weighs.
-    pub(crate) fn weight(&self, role: &str) -> f64 {
-        self.weights.get(role).copied().unwrap_or(1.0)
-    }
 }
 
 fn host(address: &str) -> (&str, u16) {
@@ -133,6 +128,5 @@ mod tests {
         assert_eq!(about.flags["port"], "5050");
         assert_eq!(about.flags["agent_ping_timeout"], "5secs");
         assert_eq!(about.pid(), "master@127.0.0.1:5050");
-        assert_eq!(about.weight("web"), 1.0);
     }
 }

@@ -23,7 +23,7 @@ use muster_proto::json::Codec;
 use muster_proto::task::wire_state;
 use muster_proto::{media::record, mesos, mesos_status};
 use muster_raft::Raft;
-use muster_registry::{Agent, Change, Framework, Registry, Task};
+use muster_registry::{Agent, Change, Duty, Framework, Registry, Task};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     convert::Infallible,
@@ -170,7 +170,10 @@ impl Feed {
     fn changed(&self, known: &mut Known, index: Index, changes: &[Change], raft: &Raft) {
         let is_heard = self.0.events.receiver_count() > 0;
         for change in changes {
-            let Some(what) = known.follow(index, change) else { continue };
+            let Some(mut what) = known.follow(index, change) else { continue };
+            if let What::AgentAdded(agent, duty) = &mut what {
+                *duty = raft.with_registry(|registry| registry.duty(&agent.id).cloned());
+            }
             count(&self.0.counters, &what);
             if is_heard {
                 let look = |key: &TaskKey| raft.with_registry(|it| it.task(key).map(|task| task.state));
@@ -240,7 +243,8 @@ enum What<'a> {
         uuid: Option<Uuid>,
         status: &'a Status,
     },
-    AgentAdded(&'a Agent),
+    /// With what an operator set for it, if that is known.
+    AgentAdded(&'a Agent, Option<Duty>),
     /// It came back in time: nothing is told.
     AgentBack,
     /// It is gone, or does not answer.
@@ -264,7 +268,9 @@ impl Known {
             Change::UpdateDue { task, agent_id, uuid, status } => {
                 What::Updated { task, agent_id, uuid: Some(*uuid), status }
             }
-            Change::AgentAdmitted(agent) if self.agents.insert(agent.id.clone()) => What::AgentAdded(agent),
+            Change::AgentAdmitted(agent) if self.agents.insert(agent.id.clone()) => {
+                What::AgentAdded(agent, None)
+            }
             Change::AgentAdmitted(_) => What::AgentBack,
             Change::AgentUnreachable(id) if self.agents.remove(id) => What::AgentRemoved(id, true),
             Change::AgentRemoved(id) if self.agents.remove(id) => What::AgentRemoved(id, false),
@@ -286,6 +292,10 @@ impl Known {
             | Change::ExecutorEnded { .. }
             | Change::ExecutorUnwanted { .. }
             | Change::StrayFound { .. }
+            | Change::RoleSettings(..)
+            | Change::AgentOfferable { .. }
+            | Change::AgentShutDown(_)
+            | Change::UnavailabilityChanged(_)
             | Change::TaskCompleted(_) => return None,
         })
     }
@@ -293,7 +303,7 @@ impl Known {
 
 fn count(counters: &Counters, what: &What<'_>) {
     counters.count(|counts| match what {
-        What::AgentAdded(_) => counts.agents_registered += 1,
+        What::AgentAdded(..) => counts.agents_registered += 1,
         What::AgentBack => counts.agents_reregistered += 1,
         What::AgentRemoved(_, true) => counts.agents_unreachable += 1,
         What::AgentRemoved(_, false) => counts.agents_removed += 1,
@@ -329,8 +339,8 @@ impl What<'_> {
                 }),
                 ..of(event::Type::TaskUpdated)
             },
-            Self::AgentAdded(agent) => Event {
-                agent_added: Some(event::AgentAdded { agent: records::agent(agent, None) }),
+            Self::AgentAdded(agent, duty) => Event {
+                agent_added: Some(event::AgentAdded { agent: records::agent(agent, duty.as_ref(), None) }),
                 ..of(event::Type::AgentAdded)
             },
             Self::AgentBack => return None,

@@ -12,6 +12,7 @@ mod about;
 mod answer;
 mod events;
 mod forward;
+mod operate;
 mod operator_api;
 mod parts;
 mod rate;
@@ -32,6 +33,7 @@ pub(crate) use forward::Forwarder;
 use http::{Method, Request, Response, StatusCode, Uri};
 use muster_raft::Raft;
 pub(crate) use rate::Rates;
+use operate::Set;
 pub(crate) use read::body::Writers;
 use read::{Here, OfLeader};
 pub(crate) use session::Sessions;
@@ -73,6 +75,8 @@ enum Endpoint {
     /// What the leader answers.
     OfLeader(OfLeader),
     Teardown,
+    /// What the leader takes and does not show.
+    Set(Set),
     /// What the leader would answer, and is not built.
     NotYet(&'static str),
     None,
@@ -87,8 +91,8 @@ const ENDPOINTS: [(&str, Endpoint); 24] = [
     ("/flags", Endpoint::Here(Here::Flags)),
     ("/frameworks", Endpoint::OfLeader(OfLeader::Frameworks)),
     ("/health", Endpoint::Health),
-    ("/machine/down", Endpoint::NotYet("Maintenance of machines")),
-    ("/machine/up", Endpoint::NotYet("Maintenance of machines")),
+    ("/machine/down", Endpoint::Set(Set::MachinesDown)),
+    ("/machine/up", Endpoint::Set(Set::MachinesUp)),
     ("/maintenance/schedule", Endpoint::OfLeader(OfLeader::MaintenanceSchedule)),
     ("/maintenance/status", Endpoint::OfLeader(OfLeader::MaintenanceStatus)),
     ("/metrics/snapshot", Endpoint::Here(Here::Metrics)),
@@ -137,9 +141,7 @@ enum Leads {
 
 impl Mesos {
     pub(crate) async fn answer(self, request: Request<Body>) -> Response<Body> {
-        let path =
-            percent_encoding::percent_decode_str(request.uri().path()).decode_utf8_lossy().into_owned();
-        match endpoint(&path) {
+        match endpoint(&decoded(request.uri())) {
             Endpoint::Health => plain(StatusCode::OK, ""),
             Endpoint::Redirect => match self.leads() {
                 Leads::Here(local) => moved(&local.leader.address, ""),
@@ -171,7 +173,12 @@ impl Mesos {
         request: Request<Body>,
     ) -> Response<Body> {
         match endpoint {
+            Endpoint::OfLeader(what) if operate::is_set_by(what, request.method()) => {
+                let path = decoded(request.uri());
+                operate::legacy(self, &local, what, &path, request).await
+            }
             Endpoint::OfLeader(what) => read::of_leader(self, local, what, request.into_parts().0).await,
+            Endpoint::Set(what) => operate::set(self, &local, what, request).await,
             Endpoint::Teardown => read::teardown(self, local, request).await,
             Endpoint::NotYet(what) => read::not_yet(what),
             Endpoint::Operator if request.method() == Method::POST => {
@@ -200,6 +207,10 @@ impl Mesos {
     fn cluster_id(&self) -> String {
         self.raft.with_registry(|registry| registry.cluster_id().to_string())
     }
+}
+
+fn decoded(uri: &Uri) -> String {
+    percent_encoding::percent_decode_str(uri.path()).decode_utf8_lossy().into_owned()
 }
 
 fn is_grpc(request: &Request<Body>) -> bool {

@@ -9,7 +9,7 @@ use super::read::{
     not_yet,
     seen::{Seen, Sorted},
 };
-use super::{Mesos, events, records, request};
+use super::{Mesos, events, operate, records, request};
 use crate::route::LocalRoute;
 use axum::body::Body;
 use http::{Request, Response, StatusCode};
@@ -18,7 +18,7 @@ use muster_leader::OperatorCall;
 use muster_model::{AgentId, FrameworkId, TaskState};
 use muster_proto::json::Codec;
 use muster_proto::{master_api::validate, mesos};
-use muster_registry::Task;
+use muster_registry::{Agent, Task};
 use std::sync::Arc;
 
 /// Answers a POST; a refusal is an answer like any other.
@@ -54,6 +54,9 @@ struct Answer<'a> {
 
 impl Answer<'_> {
     async fn to(&self, kind: Type, call: &Call, local: Arc<LocalRoute>) -> Response<Body> {
+        if let Some(answer) = operate::call(self.on, &local, kind, call).await {
+            return answer;
+        }
         match kind {
             Type::Unknown => plain(StatusCode::NOT_IMPLEMENTED, "Received 'UNKNOWN' call"),
             Type::Subscribe => events::subscribe(self.on, local, self.codec).await,
@@ -93,13 +96,13 @@ impl Answer<'_> {
                 Ok(seen) => self.seen(kind, seen).await,
                 Err(refusal) => *refusal,
             },
-            Type::UpdateWeights
-            | Type::ReserveResources
+            Type::ReserveResources
             | Type::UnreserveResources
             | Type::CreateVolumes
             | Type::DestroyVolumes
             | Type::GrowVolume
-            | Type::ShrinkVolume
+            | Type::ShrinkVolume => not_yet(kind.as_str_name()),
+            Type::UpdateWeights
             | Type::UpdateMaintenanceSchedule
             | Type::StartMaintenance
             | Type::StopMaintenance
@@ -108,7 +111,7 @@ impl Answer<'_> {
             | Type::UpdateQuota
             | Type::DrainAgent
             | Type::DeactivateAgent
-            | Type::ReactivateAgent => not_yet(kind.as_str_name()),
+            | Type::ReactivateAgent => not_yet(kind.as_str_name()), // carried out above
         }
     }
 
@@ -187,7 +190,7 @@ fn metrics(all: &std::collections::BTreeMap<String, f64>) -> mesos::master::Resp
 
 /// The answer to a call that reads, from one moment.
 pub(super) fn parts<'a>(kind: Type, of: &'a Sorted<'a>) -> Vec<Part<'a>> {
-    let (seen, about) = (of.seen, &of.seen.about);
+    let seen = of.seen;
     let is = |kind: response::Type| Part::Enum {
         name: "type",
         number: 1,
@@ -195,6 +198,7 @@ pub(super) fn parts<'a>(kind: Type, of: &'a Sorted<'a>) -> Vec<Part<'a>> {
         value: kind.into(),
     };
     let message = |name, number, parts| Part::Message { name, number, parts };
+    let one = |name, item| Part::One { name, number: 1, item };
     match kind {
         Type::GetState => vec![is(response::Type::GetState), message("get_state", 9, state(of))],
         Type::GetAgents => vec![is(response::Type::GetAgents), message("get_agents", 10, agents(of))],
@@ -206,14 +210,13 @@ pub(super) fn parts<'a>(kind: Type, of: &'a Sorted<'a>) -> Vec<Part<'a>> {
         }
         Type::GetTasks => vec![is(response::Type::GetTasks), message("get_tasks", 13, tasks(of))],
         Type::GetRoles => {
-            let roles =
-                list("roles", 1, move || records::roles(of, about).into_iter().map(|it| Item::of(&it)));
+            let roles = list("roles", 1, move || records::roles(of).into_iter().map(|it| Item::of(&it)));
             vec![is(response::Type::GetRoles), message("get_roles", 14, vec![roles])]
         }
         // Without any it is not there at all, in Mesos.
-        Type::GetWeights if about.weights.is_empty() => vec![is(response::Type::GetWeights)],
+        Type::GetWeights if seen.weights().is_empty() => vec![is(response::Type::GetWeights)],
         Type::GetWeights => {
-            let weights = move || records::weights(about).into_iter().map(|it| Item::of(&it));
+            let weights = move || records::weights(seen).into_iter().map(|it| Item::of(&it));
             let weights = list("weight_infos", 1, weights);
             vec![is(response::Type::GetWeights), message("get_weights", 15, vec![weights])]
         }
@@ -221,22 +224,22 @@ pub(super) fn parts<'a>(kind: Type, of: &'a Sorted<'a>) -> Vec<Part<'a>> {
             let item = Item::of(&records::master(seen));
             vec![is(response::Type::GetMaster), Part::One { name: "get_master", number: 16, item }]
         }
-        // There are no maintenance, no quotas and no operations as yet.
         Type::GetMaintenanceStatus => {
-            let status = vec![message("status", 1, Vec::new())];
+            let status = vec![one("status", Item::of(&operate::cluster_status(seen)))];
             vec![is(response::Type::GetMaintenanceStatus), message("get_maintenance_status", 17, status)]
         }
         Type::GetMaintenanceSchedule => {
-            let schedule = vec![message("schedule", 1, Vec::new())];
+            let schedule = vec![one("schedule", Item::of(&operate::schedule(seen)))];
             vec![
                 is(response::Type::GetMaintenanceSchedule),
                 message("get_maintenance_schedule", 18, schedule),
             ]
         }
         Type::GetQuota => {
-            let status = vec![message("status", 1, Vec::new())];
+            let status = vec![one("status", Item::of(&operate::quota_status(seen)))];
             vec![is(response::Type::GetQuota), message("get_quota", 19, status)]
         }
+        // There are no operations as yet.
         Type::GetOperations => {
             let operations = list("operations", 1, std::iter::empty);
             vec![is(response::Type::GetOperations), message("get_operations", 20, vec![operations])]
@@ -298,7 +301,8 @@ fn frameworks<'a>(of: &'a Sorted<'a>) -> Vec<Part<'a>> {
 fn agents<'a>(of: &'a Sorted<'a>) -> Vec<Part<'a>> {
     let agents = move || {
         let here = of.seen.registry.agents().filter(|agent| records::is_here(agent));
-        here.map(move |agent| Item::of(&records::agent(agent, Some(of))))
+        let duty = |agent: &Agent| of.seen.registry.duty(&agent.id);
+        here.map(move |agent| Item::of(&records::agent(agent, duty(agent), Some(of))))
     };
     vec![list("agents", 1, agents), list("recovered_agents", 2, std::iter::empty)]
 }

@@ -1,20 +1,23 @@
 //! The registry's records as messages of the operator API.
 
+use super::MESOS_VERSION;
 use super::about::seconds;
 use super::read::seen::{ByRole, Executor, FrameworkSeen, Seen, Sorted, offered};
-use super::{MESOS_VERSION, about::About};
 use mesos::master::response::{get_agents, get_executors, get_frameworks};
 use muster_model::{Offer, Resources, Role, TaskState, event::OfferWithAgent};
 use muster_proto::master_api::{self, time};
 use muster_proto::scheduler_api::{self, Shown};
 use muster_proto::task::wire_state;
 use muster_proto::{Form, mesos, mesos_status, wire_resources, wire_resources_in};
-use muster_registry::{Agent, Framework, Registry, Task};
+use muster_registry::{Agent, Drain, DrainState, Duty, Framework, Registry, Task};
 use prost::Message;
 
 /// What agents of muster can do of what agents of Mesos can.
-pub(super) const AGENT_CAPABILITIES: [mesos::agent_info::capability::Type; 2] =
-    [mesos::agent_info::capability::Type::MultiRole, mesos::agent_info::capability::Type::HierarchicalRole];
+pub(super) const AGENT_CAPABILITIES: [mesos::agent_info::capability::Type; 3] = [
+    mesos::agent_info::capability::Type::MultiRole,
+    mesos::agent_info::capability::Type::HierarchicalRole,
+    mesos::agent_info::capability::Type::AgentDraining,
+];
 
 /// Where an agent listens, as Mesos names its process.
 pub(super) fn agent_pid(agent: &Agent) -> String {
@@ -64,8 +67,21 @@ fn allocation(role: &Role) -> mesos::resource::AllocationInfo {
     mesos::resource::AllocationInfo { role: Some(role.to_string()) }
 }
 
-/// An agent, with what of it is held and offered.
-pub(super) fn agent(agent: &Agent, of: Option<&Sorted<'_>>) -> get_agents::Agent {
+/// How an agent is emptied.
+pub(super) fn drain_info(drain: &Drain) -> mesos::DrainInfo {
+    let state = match drain.state {
+        DrainState::Draining => mesos::DrainState::Draining,
+        DrainState::Drained => mesos::DrainState::Drained,
+    };
+    let nanoseconds = |ms: u64| i64::try_from(ms.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
+    let max_grace_period = drain.max_grace_ms.map(|ms| mesos::DurationInfo { nanoseconds: nanoseconds(ms) });
+    let config = mesos::DrainConfig { max_grace_period, mark_gone: Some(drain.mark_gone) };
+    mesos::DrainInfo { state: state.into(), config }
+}
+
+/// An agent, with what of it is held and offered where `of` says so.
+pub(super) fn agent(agent: &Agent, duty: Option<&Duty>, of: Option<&Sorted<'_>>) -> get_agents::Agent {
+    let drain = duty.and_then(|duty| duty.drain.as_ref());
     let (allocated, offered) = match of {
         Some(of) => (shown_by_role(&of.used_on(&agent.id)), shown_by_role(&offered(of.offers_on(&agent.id)))),
         None => Default::default(),
@@ -74,8 +90,8 @@ pub(super) fn agent(agent: &Agent, of: Option<&Sorted<'_>>) -> get_agents::Agent
         |it: mesos::agent_info::capability::Type| mesos::agent_info::Capability { r#type: Some(it.into()) };
     get_agents::Agent {
         agent_info: agent_info(agent),
-        active: agent.is_connected(),
-        deactivated: Some(false),
+        active: agent.is_connected() && duty.is_none(),
+        deactivated: Some(duty.is_some()),
         version: MESOS_VERSION.into(),
         pid: Some(agent_pid(agent)),
         registered_time: Some(time(agent.registered)),
@@ -83,6 +99,8 @@ pub(super) fn agent(agent: &Agent, of: Option<&Sorted<'_>>) -> get_agents::Agent
         allocated_resources: allocated,
         offered_resources: offered,
         capabilities: AGENT_CAPABILITIES.map(capability).into(),
+        drain_info: drain.map(drain_info),
+        estimated_drain_start_time: drain.map(|drain| time(drain.started)),
         ..Default::default()
     }
 }
@@ -104,6 +122,8 @@ pub(super) fn framework(it: FrameworkSeen<'_>, of: Option<&Sorted<'_>>) -> get_f
         let how = Shown::to(&shown.framework_info);
         let offers = of.offers(&framework.id);
         shown.offers = offers.iter().filter_map(|it| offer(it, &of.seen.registry, how)).collect();
+        let asked = of.seen.inverse_offers.iter().filter(|it| it.framework_id == framework.id);
+        shown.inverse_offers = asked.map(scheduler_api::inverse_offer).collect();
         shown.offered_resources = shown_by_role(&offered(offers));
         shown.allocated_resources = shown_by_role(&of.used(&framework.id));
     }
@@ -118,6 +138,7 @@ fn offer(it: &Offer, registry: &Registry, how: Shown) -> Option<mesos::Offer> {
         hostname: agent.info.hostname.clone(),
         port: agent.info.port,
         agent: agent.sealed.clone(),
+        unavailability: registry.unavailability(&agent.id),
     };
     Some(scheduler_api::offer(&with_agent, how))
 }
@@ -201,9 +222,10 @@ pub(super) fn task(task: &Task) -> mesos::Task {
 }
 
 /// The roles that there are.
-pub(super) fn roles(of: &Sorted<'_>, about: &About) -> Vec<mesos::Role> {
+pub(super) fn roles(of: &Sorted<'_>) -> Vec<mesos::Role> {
+    let weights = of.seen.weights();
     let roles = of.roles().into_iter().map(|(name, it)| mesos::Role {
-        weight: about.weight(&name),
+        weight: weights.get(&name).copied().unwrap_or(1.0),
         name,
         frameworks: it.frameworks.iter().map(|id| mesos::FrameworkId { value: id.to_string() }).collect(),
         resources: wire_resources(&it.allocated.plus(&it.offered).quantities()),
@@ -212,10 +234,9 @@ pub(super) fn roles(of: &Sorted<'_>, about: &About) -> Vec<mesos::Role> {
 }
 
 /// The weights that were set.
-pub(super) fn weights(about: &About) -> Vec<mesos::WeightInfo> {
-    let weight =
-        |(role, weight): (&String, &f64)| mesos::WeightInfo { role: Some(role.clone()), weight: *weight };
-    about.weights.iter().map(weight).collect()
+pub(super) fn weights(seen: &Seen) -> Vec<mesos::WeightInfo> {
+    let weight = |(role, weight)| mesos::WeightInfo { role: Some(role), weight };
+    seen.weights().into_iter().map(weight).collect()
 }
 
 /// The master that leads.

@@ -144,15 +144,19 @@ fn frame(id: u64, call: Up) -> v1::SchedulerFrame {
     v1::SchedulerFrame { id, call: Some(call), fence: None }
 }
 
+/// What a master of Mesos says that it can do with quotas.
+const QUOTA_V2: i32 = 3;
+
 /// A master as clients know it.
 pub(super) fn master_info(id: &str, leader: &v1::Leader) -> mesos::MasterInfo {
     let address = &leader.address;
     let (host, port) = address.rsplit_once(':').unwrap_or((address, "5050"));
     let port: u16 = port.parse().unwrap_or(5050);
     let ip = host.parse::<std::net::Ipv4Addr>().ok();
-    let capability = mesos::master_info::Capability {
-        r#type: Some(mesos::master_info::capability::Type::AgentUpdate.into()),
-    };
+    use mesos::master_info::capability::Type;
+    // QUOTA_V2 has a number and, in v1, no name.
+    let kinds = [Type::AgentUpdate.into(), Type::AgentDraining.into(), QUOTA_V2];
+    let capability = |kind| mesos::master_info::Capability { r#type: Some(kind) };
     mesos::MasterInfo {
         id: id.to_owned(),
         ip: ip.map_or(0, |ip| u32::from_le_bytes(ip.octets())),
@@ -165,7 +169,7 @@ pub(super) fn master_info(id: &str, leader: &v1::Leader) -> mesos::MasterInfo {
             ip: ip.map(|ip| ip.to_string()),
             port: port.into(),
         }),
-        capabilities: vec![capability],
+        capabilities: kinds.map(capability).into(),
         ..Default::default()
     }
 }

@@ -1,7 +1,7 @@
 //! Which transcripts are replayed and how, where muster differs by intent, and what is missing yet: all of them.
 
 use crate::stage::Scene::{self, *};
-use But::{AgentIp, Container, Like, Location, MasterCapabilities, OnlyFields, Words};
+use But::{AgentIp, Container, Like, Location, OnlyFields, Times, Words};
 
 /// A transcript and how it stands.
 #[derive(Debug, Clone, Copy)]
@@ -34,12 +34,12 @@ pub enum But {
     OnlyFields(&'static [&'static str]),
     /// Offers name no address of an agent that has a host name.
     AgentIp,
-    /// A master names other capabilities of its own.
-    MasterCapabilities,
     /// An update of a command task names its container and its executor, as real agents of Mesos do.
     Container,
     /// A redirect has the parameters in another order.
     Location,
+    /// It tells when this master started and was elected.
+    Times,
 }
 
 const fn same(name: &'static str, scene: Scene) -> Case {
@@ -66,11 +66,8 @@ const REAL: &str = "a real agent and executors: the replay has fake ones";
 const AGENTS: &str = "a replay against agents; their own tests compare codes, texts and events";
 const FLAGS: &str = "flags of Mesos that mean nothing here";
 const METRICS: &str = "counts of messages, and times of the allocator and the registrar";
-const MAINTENANCE: &str = "maintenance";
-const QUOTA: &str = "quotas";
 const ADDRESS: &str = "the agents of the replay say no address; ours do";
-const CAPABILITIES: &str =
-    "a master names what it can do; v1 has no word for Mesos' third, and the other is missing yet";
+const TIMES: &str = "it started at another time";
 const BUILD: &str = "we have no build of Mesos to tell of";
 
 /// All transcripts.
@@ -118,7 +115,7 @@ pub const CASES: &[Case] = &[
     not_yet("http-frameworks", Leader, SCENE),
     same("http-health", Leader),
     same("http-health-post", Leader),
-    not_yet("http-machine-down-empty", Leader, MAINTENANCE),
+    same("http-machine-down-empty", Operated),
     same("http-maintenance_schedule", Leader),
     same("http-master_health", Leader),
     same("http-master_metrics_snapshot", Leader),
@@ -143,18 +140,14 @@ pub const CASES: &[Case] = &[
     not_yet("http-tasks-bad-limit", Leader, SCENE),
     not_yet("http-tasks-limit", Leader, SCENE),
     differs("http-version", Leader, &[OnlyFields(&["version"])], BUILD),
-    not_yet(
-        "leader-op-GET_MASTER",
-        Leader,
-        "draining of agents and quotas, which a master names among what it can do; times are not compared",
-    ),
+    differs("leader-op-GET_MASTER", Leader, &[Times], TIMES),
     same("noleader-http-health", Leaderless),
     not_yet("noleader-http-metrics_snapshot", Leaderless, METRICS),
     same("noleader-http-state", Leaderless),
     differs("noleader-http-version", Leaderless, &[OnlyFields(&["version"])], BUILD),
     same("noleader-op-GET_HEALTH", Leaderless),
     same("noleader-sched-subscribe", Leaderless),
-    not_yet("op-DRAIN_AGENT-unknown", Leader, "draining of agents"),
+    same("op-DRAIN_AGENT-unknown", Operated),
     not_yet("op-GET_AGENTS", Leader, SCENE),
     same("op-GET_EXECUTORS", Leader),
     not_yet("op-GET_FLAGS", Leader, FLAGS),
@@ -162,16 +155,12 @@ pub const CASES: &[Case] = &[
     same("op-GET_HEALTH", Leader),
     same("op-GET_LOGGING_LEVEL", Leader),
     same("op-GET_MAINTENANCE_SCHEDULE", Leader),
-    not_yet("op-GET_MAINTENANCE_SCHEDULE-after", Leader, MAINTENANCE),
-    not_yet("op-GET_MAINTENANCE_STATUS-after", Leader, MAINTENANCE),
-    not_yet(
-        "op-GET_MASTER",
-        Leader,
-        "draining of agents and quotas, which a master names among what it can do; times are not compared",
-    ),
+    same("op-GET_MAINTENANCE_SCHEDULE-after", Scheduled),
+    same("op-GET_MAINTENANCE_STATUS-after", Scheduled),
+    differs("op-GET_MASTER", Leader, &[Times], TIMES),
     not_yet("op-GET_METRICS", Leader, METRICS),
     same("op-GET_QUOTA", Leader),
-    not_yet("op-GET_QUOTA-after", Leader, QUOTA),
+    same("op-GET_QUOTA-after", WithQuota),
     not_yet("op-GET_ROLES", Leader, SCENE),
     not_yet("op-GET_STATE", Leader, SCENE),
     not_yet("op-GET_TASKS", Leader, SCENE),
@@ -181,19 +170,19 @@ pub const CASES: &[Case] = &[
     same("op-MARK_AGENT_GONE-unknown", Leader),
     not_yet("op-READ_FILE-missing", Leader, "the files of a master"),
     not_yet("op-SET_LOGGING_LEVEL", Leader, "a logging level that changes while a master runs"),
-    not_yet("op-START_MAINTENANCE", Leader, MAINTENANCE),
-    not_yet("op-START_MAINTENANCE-again", Leader, MAINTENANCE),
-    not_yet("op-STOP_MAINTENANCE", Leader, MAINTENANCE),
+    same("op-START_MAINTENANCE", Scheduled),
+    same("op-START_MAINTENANCE-again", Down),
+    same("op-STOP_MAINTENANCE", Down),
     not_yet("op-SUBSCRIBE-initial", Leader, SCENE),
     same("op-TEARDOWN-unknown", Leader),
-    not_yet("op-UPDATE_MAINTENANCE_SCHEDULE", Leader, MAINTENANCE),
-    not_yet("op-UPDATE_MAINTENANCE_SCHEDULE-bad", Leader, MAINTENANCE),
-    not_yet("op-UPDATE_MAINTENANCE_SCHEDULE-clear", Leader, MAINTENANCE),
-    not_yet("op-UPDATE_QUOTA", Leader, QUOTA),
-    not_yet("op-UPDATE_QUOTA-bad", Leader, QUOTA),
-    not_yet("op-UPDATE_QUOTA-clear", Leader, QUOTA),
-    not_yet("op-UPDATE_WEIGHTS", Leader, "weights that an operator sets"),
-    not_yet("op-UPDATE_WEIGHTS-bad", Leader, "weights that an operator sets"),
+    same("op-UPDATE_MAINTENANCE_SCHEDULE", Operated),
+    same("op-UPDATE_MAINTENANCE_SCHEDULE-bad", Operated),
+    same("op-UPDATE_MAINTENANCE_SCHEDULE-clear", Scheduled),
+    same("op-UPDATE_QUOTA", Operated),
+    same("op-UPDATE_QUOTA-bad", Operated),
+    same("op-UPDATE_QUOTA-clear", WithQuota),
+    same("op-UPDATE_WEIGHTS", Operated),
+    same("op-UPDATE_WEIGHTS-bad", Operated),
     same("op-accept-any", Leader),
     differs("op-err-bad-json", Leader, &[Words], SENTENCES),
     same("op-err-content-type", Leader),
@@ -235,7 +224,7 @@ pub const CASES: &[Case] = &[
     differs(
         "sched-err-content-type-charset",
         Leader,
-        &[Like("sched-subscribe-json"), MasterCapabilities, AgentIp],
+        &[Like("sched-subscribe-json"), AgentIp],
         "parameters of a content type are accepted, as HTTP has them",
     ),
     same("sched-err-missing-type", Leader),
@@ -250,7 +239,7 @@ pub const CASES: &[Case] = &[
     differs("sched-error-event-role-and-roles", Leader, &[Words], SENTENCES),
     differs("sched-error-event-roles-without-multirole", Leader, &[Words], SENTENCES),
     differs("sched-error-event-unknown-capability", Leader, &[Words], SENTENCES),
-    differs("sched-error-event-unknown-field", Leader, &[MasterCapabilities, AgentIp], CAPABILITIES),
+    differs("sched-error-event-unknown-field", Leader, &[AgentIp], ADDRESS),
     differs("sched-kill", Running, &[AgentIp, Container], CONTAINER),
     same("sched-kill-unknown", Subscribed),
     same("sched-message", Running),
@@ -259,13 +248,13 @@ pub const CASES: &[Case] = &[
     same("sched-reconcile-operations", Subscribed),
     same("sched-revive-protobuf-no-accept", Leader),
     same("sched-shutdown-executor", Subscribed),
-    differs("sched-subscribe-json", Leader, &[MasterCapabilities, AgentIp], CAPABILITIES),
-    differs("sched-subscribe-json-gzip", RealAgent, &[MasterCapabilities], CAPABILITIES),
-    differs("sched-subscribe-json-in-protobuf-out", RealAgent, &[MasterCapabilities], CAPABILITIES),
-    differs("sched-subscribe-minimal", Leader, &[MasterCapabilities, AgentIp], CAPABILITIES),
-    differs("sched-subscribe-old-role", Leader, &[MasterCapabilities, AgentIp], CAPABILITIES),
-    differs("sched-subscribe-own-id", Leader, &[MasterCapabilities, AgentIp], CAPABILITIES),
-    differs("sched-subscribe-protobuf", RealAgent, &[MasterCapabilities], CAPABILITIES),
+    differs("sched-subscribe-json", Leader, &[AgentIp], ADDRESS),
+    same("sched-subscribe-json-gzip", RealAgent),
+    same("sched-subscribe-json-in-protobuf-out", RealAgent),
+    differs("sched-subscribe-minimal", Leader, &[AgentIp], ADDRESS),
+    differs("sched-subscribe-old-role", Leader, &[AgentIp], ADDRESS),
+    differs("sched-subscribe-own-id", Leader, &[AgentIp], ADDRESS),
+    same("sched-subscribe-protobuf", RealAgent),
     same("sched-subscribe-removed-id", TornDown),
     same("sched-suppress", Subscribed),
     same("sched-suppress-roles", Subscribed),

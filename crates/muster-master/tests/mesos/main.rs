@@ -112,14 +112,14 @@ async fn apart_from(but: But, name: &str, scene: Scene, mut seen: Seen, stages: 
                 seen::without_agents_ips(side);
             }
         }
-        But::MasterCapabilities => {
-            for side in [&mut seen.mesos, &mut seen.muster] {
-                seen::without_master_capabilities(side);
-            }
-        }
         But::Container => {
             for side in [&mut seen.mesos, &mut seen.muster] {
                 seen::without_containers(side);
+            }
+        }
+        But::Times => {
+            for side in [&mut seen.mesos, &mut seen.muster] {
+                seen::without_times(side);
             }
         }
         But::Location => {
@@ -151,6 +151,11 @@ fn difference(Seen { mesos, muster, .. }: &Seen) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn asked_of_a_leader() {
     replay_all(&[Scene::Leader, Scene::RealAgent]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn asked_by_an_operator() {
+    replay_all(&[Scene::Operated, Scene::WithQuota, Scene::Scheduled, Scene::Down]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -23,6 +23,14 @@ pub enum Scene {
     Follower,
     /// A master that knows no leader.
     Leaderless,
+    /// As `Leader`, to be changed by what is asked.
+    Operated,
+    /// As `Operated`, with a quota of a role.
+    WithQuota,
+    /// As `Operated`, with a machine in the maintenance schedule.
+    Scheduled,
+    /// As `Scheduled`, and the machine is down.
+    Down,
     /// As `Leader`, with a framework that is subscribed and was offered both agents.
     Subscribed,
     /// The framework's t1 and t2 run on fake2, which was not acknowledged yet.
@@ -128,7 +136,16 @@ impl Stage {
             Scene::RealAgent => return Self::masters(1, &[REAL]).await,
             _ => Self::masters(1, &FAKES).await,
         };
-        if scene == Scene::Leader {
+        let before: &[&str] = match scene {
+            Scene::WithQuota => &["op-UPDATE_QUOTA"],
+            Scene::Scheduled => &["op-UPDATE_MAINTENANCE_SCHEDULE"],
+            Scene::Down => &["op-UPDATE_MAINTENANCE_SCHEDULE", "op-START_MAINTENANCE"],
+            _ => &[],
+        };
+        for name in before {
+            stage.operate(name).await;
+        }
+        if matches!(scene, Scene::Leader | Scene::Operated) || !before.is_empty() {
             return stage;
         }
         stage.subscribe().await;
@@ -226,6 +243,13 @@ impl Stage {
         stage.alone = Some(alone(config).await);
         stage.address = address;
         stage
+    }
+
+    /// Asks what was recorded of an operator.
+    async fn operate(&self, name: &str) {
+        let request = Transcript::named(name).only().request.clone();
+        let answer = wire::send(&self.address, &request.to_bytes()).await.whole().await;
+        assert_eq!(answer.status(), 200, "{name}: {answer:?}");
     }
 
     /// Subscribes with the bytes that were recorded, and waits for offers of all agents.

@@ -29,11 +29,15 @@ pub(super) fn fields<M: SerializeMap>(agent: &Agent, of: &Sorted<'_>, map: &mut 
     // Nothing can be reserved as yet.
     map.serialize_entry("reserved_resources", &BTreeMap::<&str, Amounts<'_>>::new())?;
     map.serialize_entry("unreserved_resources", &Amounts(&agent.info.resources))?;
-    map.serialize_entry("active", &agent.is_connected())?;
-    map.serialize_entry("deactivated", &false)?;
+    let duty = of.seen.registry.duty(&agent.id);
+    map.serialize_entry("active", &(agent.is_connected() && duty.is_none()))?;
+    map.serialize_entry("deactivated", &duty.is_some())?;
     map.serialize_entry("version", MESOS_VERSION)?;
     let capabilities = || records::AGENT_CAPABILITIES.iter().map(|it| it.as_str_name());
-    map.serialize_entry("capabilities", &List(capabilities))
+    map.serialize_entry("capabilities", &List(capabilities))?;
+    let Some(drain) = duty.and_then(|duty| duty.drain.as_ref()) else { return Ok(()) };
+    map.serialize_entry("drain_info", &Raw(&records::drain_info(drain)))?;
+    map.serialize_entry("estimated_drain_start_time_seconds", &seconds(drain.started))
 }
 
 /// An agent, with its resources a second time as the messages they are.

@@ -4,6 +4,7 @@
 use super::super::{Leads, Mesos, about::About};
 use super::resources::units;
 use super::seen::InRole;
+use crate::route::Looked;
 use muster_model::{Offer, Reason, Resources, Source, TaskState};
 use muster_registry::{AgentState, Registry, Task};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -44,7 +45,7 @@ pub(crate) struct Gathered {
     subscribers: usize,
     is_in_cluster: bool,
     /// What the leader has; none on others.
-    led: Option<(Registry, Vec<Offer>)>,
+    led: Option<Looked>,
 }
 
 /// Gathers what there is, without asking a quorum: numbers are read when a cluster is ill, too.
@@ -123,7 +124,8 @@ impl Gathered {
         OPERATIONS.iter().for_each(|what| all.count(format!("master/operations/{what}"), 0));
         self.counted(&mut all);
         let (none, no_offers) = (Registry::new(muster_model::ClusterId::new("none"), 0), Vec::new());
-        let (registry, offers) = self.led.as_ref().map_or((&none, &no_offers), |led| (&led.0, &led.1));
+        let (registry, offers) =
+            self.led.as_ref().map_or((&none, &no_offers), |led| (&led.registry, &led.offers));
         all.count("master/outstanding_offers", offers.len() as u64);
         agents(registry, &mut all);
         frameworks(registry, &mut all);
@@ -184,6 +186,21 @@ impl Gathered {
                 all.put(format!("{of}/offered_or_allocated"), units(taken.scalar(name)));
             }
         }
+        for (role, settings) in registry.role_settings() {
+            let (has, quota) = (registry.consumed(role), &settings.quota);
+            for (kind, least) in
+                quota.guarantees.iter().map(|(kind, _)| (kind, quota.guarantees.scalar(kind)))
+            {
+                let of = format!("allocator/mesos/quota/roles/{role}/resources/{kind}");
+                all.put(format!("{of}/guarantee"), units(least));
+                all.put(format!("{of}/offered_or_allocated"), units(has.scalar(kind)));
+            }
+            for (kind, most) in &quota.limits {
+                let of = format!("allocator/mesos/quota/roles/{role}/resources/{kind}");
+                all.put(format!("{of}/limit"), units(*most));
+                all.put(format!("{of}/offered_or_allocated"), units(has.scalar(kind)));
+            }
+        }
         for (role, it) in &roles {
             let all_of_it = it.allocated.plus(&it.offered);
             let dominant = SCALARS.iter().map(|(name, _)| share(&all_of_it, name)).fold(0.0, f64::max);
@@ -196,9 +213,10 @@ fn agents(registry: &Registry, all: &mut Numbers) {
     let count = |is: fn(&AgentState) -> bool| registry.agents().filter(|it| is(&it.state)).count() as u64;
     let connected = count(|it| matches!(it, AgentState::Connected));
     let disconnected = count(|it| matches!(it, AgentState::Disconnected(_)));
-    all.count("master/slaves_active", connected);
+    let active = registry.agents().filter(|agent| registry.is_offerable(&agent.id)).count() as u64;
+    all.count("master/slaves_active", active);
     all.count("master/slaves_connected", connected);
-    all.count("master/slaves_inactive", disconnected);
+    all.count("master/slaves_inactive", connected + disconnected - active);
     all.count("master/slaves_disconnected", disconnected);
     all.count("master/slaves_unreachable", count(|it| matches!(it, AgentState::Unreachable { .. })));
 }

@@ -21,15 +21,14 @@ mod tests;
 
 pub(super) use metrics::{Counters, gather};
 
-use super::Mesos;
 use super::answer::{bad, nobody_leads, plain};
-use crate::route::{LocalRoute, ToLeader};
+use super::{Mesos, operate};
+use crate::route::{LocalRoute, Looked, ToLeader};
 use axum::body::Body;
 use body::Wrapped;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header, request::Parts};
-use muster_model::{CallOutcome, Offer};
+use muster_model::CallOutcome;
 use muster_proto::json::{Codec, Mesos as Message};
-use muster_registry::Registry;
 use seen::{Seen, Sorted};
 use serde::{Serialize, Serializer};
 use std::{collections::BTreeMap, io, sync::Arc};
@@ -147,11 +146,6 @@ pub(super) async fn of_leader(
     what: OfLeader,
     head: Parts,
 ) -> Response<Body> {
-    if let (OfLeader::Quota | OfLeader::Weights | OfLeader::MaintenanceSchedule, true) =
-        (what, matches!(head.method, Method::POST | Method::PUT | Method::DELETE))
-    {
-        return not_yet("Quotas, weights and maintenance schedules cannot be set over HTTP");
-    }
     let (query, wrapped) = match asked(&head) {
         Ok(asked) => asked,
         Err(refusal) => return *refusal,
@@ -175,10 +169,15 @@ fn answer(out: &mut dyn io::Write, what: OfLeader, query: &Query, seen: &Seen) -
         }
         OfLeader::Tasks => json(out, &task::Tasks(seen, &task::Asked::of(query))),
         OfLeader::Roles => json(out, &role::Roles(&of())),
-        OfLeader::Weights => json(out, &role::Weights(&seen.about.weights)),
-        // There is none of it as yet.
-        OfLeader::Quota | OfLeader::MaintenanceSchedule | OfLeader::MaintenanceStatus => out.write_all(b"{}"),
+        OfLeader::Weights => json(out, &role::Weights(&seen.weights())),
+        OfLeader::Quota => message(out, &operate::quota_status(seen)),
+        OfLeader::MaintenanceSchedule => message(out, &operate::schedule(seen)),
+        OfLeader::MaintenanceStatus => message(out, &operate::cluster_status(seen)),
     }
+}
+
+fn message(out: &mut dyn io::Write, message: &impl Message) -> io::Result<()> {
+    out.write_all(&Codec::Json.write(message))
 }
 
 fn json(out: &mut dyn io::Write, value: &impl Serialize) -> io::Result<()> {
@@ -213,12 +212,13 @@ pub(super) async fn seen(on: &Mesos, local: Arc<LocalRoute>) -> Result<Seen, Box
         looked = looked => looked,
         () = on.gone(&local) => None,
     };
-    let (registry, offers) = looked.ok_or_else(|| Box::new(nobody_leads()))?;
-    Ok(Seen { registry, offers, about: on.about.clone(), local })
+    let Looked { registry, offers, inverse_offers, answers } =
+        looked.ok_or_else(|| Box::new(nobody_leads()))?;
+    Ok(Seen { registry, offers, inverse_offers, answers, about: on.about.clone(), local })
 }
 
-/// The registry and the offers that stand, of one moment; none when the leadership ended.
-async fn look(local: &LocalRoute) -> Option<(Registry, Vec<Offer>)> {
+/// One moment of the leader; none when the leadership ended.
+async fn look(local: &LocalRoute) -> Option<Looked> {
     let (answer, looked) = oneshot::channel();
     local.inputs.send(ToLeader::Look(answer)).await.ok()?;
     looked.await.ok()

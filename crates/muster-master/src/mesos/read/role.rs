@@ -1,10 +1,8 @@
 //! `/roles`, and `/weights`.
 
-use super::super::about::About;
 use super::List;
-use super::resources::Counts;
+use super::resources::{Counts, units};
 use super::seen::{InRole, Sorted};
-use muster_model::Resources;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use std::collections::BTreeMap;
 
@@ -13,8 +11,9 @@ pub(super) struct Roles<'a>(pub(super) &'a Sorted<'a>);
 
 impl Serialize for Roles<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (roles, about) = (self.0.roles(), &self.0.seen.about);
-        let role = |(name, it)| Shown { name: String::as_str(name), it, about };
+        let (roles, weights) = (self.0.roles(), self.0.seen.weights());
+        let weight = |name: &String| weights.get(name).copied().unwrap_or(1.0);
+        let role = |(name, it)| Shown { name: String::as_str(name), it, weight: weight(name) };
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("roles", &List(|| roles.iter().map(role)))?;
         map.end()
@@ -24,40 +23,40 @@ impl Serialize for Roles<'_> {
 struct Shown<'a> {
     name: &'a str,
     it: &'a InRole,
-    about: &'a About,
+    weight: f64,
 }
 
 impl Serialize for Shown<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { name, it, about } = self;
-        let none = Resources::none();
+        let Self { name, it, weight } = self;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("name", name)?;
-        map.serialize_entry("weight", &about.weight(name))?;
-        map.serialize_entry("quota", &Quota { role: name, consumed: &it.allocated })?;
+        map.serialize_entry("weight", weight)?;
+        map.serialize_entry("quota", &Shares { role: name, it })?;
         map.serialize_entry("resources", &Counts(&it.allocated.plus(&it.offered)))?;
         map.serialize_entry("allocated", &Counts(&it.allocated))?;
         map.serialize_entry("offered", &Counts(&it.offered))?;
-        map.serialize_entry("reserved", &Counts(&none))?;
+        map.serialize_entry("reserved", &Counts(&it.reserved))?;
         map.serialize_entry("frameworks", &List(|| it.frameworks.iter().map(|id| id.as_str())))?;
         map.end()
     }
 }
 
-/// No role has a quota as yet.
-struct Quota<'a> {
+/// What a role may have at least and at most, and what it has.
+struct Shares<'a> {
     role: &'a str,
-    consumed: &'a Resources,
+    it: &'a InRole,
 }
 
-impl Serialize for Quota<'_> {
+impl Serialize for Shares<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let none = Resources::none();
+        let limits: BTreeMap<_, _> =
+            self.it.quota.limits.iter().map(|(kind, most)| (&**kind, units(*most))).collect();
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("role", self.role)?;
-        map.serialize_entry("guarantee", &Counts(&none))?;
-        map.serialize_entry("limit", &Counts(&none))?;
-        map.serialize_entry("consumed", &Counts(self.consumed))?;
+        map.serialize_entry("guarantee", &Counts(&self.it.quota.guarantees))?;
+        map.serialize_entry("limit", &limits)?;
+        map.serialize_entry("consumed", &Counts(&self.it.consumed()))?;
         map.end()
     }
 }

@@ -2,8 +2,11 @@
 
 use super::super::about::About;
 use crate::route::LocalRoute;
-use muster_model::{AgentId, ExecutorId, FrameworkId, Offer, Resources, Role, task::ExecutorSpec};
-use muster_registry::{Framework, Registry, Task};
+use muster_leader::InverseAnswer;
+use muster_model::{
+    AgentId, ExecutorId, FrameworkId, InverseOffer, Offer, Resources, Role, task::ExecutorSpec,
+};
+use muster_registry::{Framework, Quota, Registry, Task};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -15,6 +18,9 @@ pub(crate) struct Seen {
     pub(crate) registry: Registry,
     /// What is offered.
     pub(crate) offers: Vec<Offer>,
+    /// What frameworks are asked because of maintenance, and what they answered.
+    pub(crate) inverse_offers: Vec<InverseOffer>,
+    pub(crate) answers: Vec<InverseAnswer>,
     /// This master.
     pub(crate) about: Arc<About>,
     /// Its leadership.
@@ -117,11 +123,14 @@ impl<'a> Sorted<'a> {
         )
     }
 
-    /// All roles that frameworks are in or hold resources in, or that have a weight.
+    /// All roles that frameworks are in or hold resources in, or that have a weight or a quota; and those above them.
     pub(crate) fn roles(&self) -> BTreeMap<String, InRole> {
         let mut roles: BTreeMap<String, InRole> = BTreeMap::new();
-        for role in self.seen.about.weights.keys() {
-            roles.entry(role.clone()).or_default();
+        for role in self.seen.weights().into_keys() {
+            roles.entry(role).or_default();
+        }
+        for (role, settings) in self.seen.registry.role_settings() {
+            roles.entry(role.to_string()).or_default().quota = settings.quota.clone();
         }
         for framework in self.seen.registry.frameworks() {
             for role in &framework.info.roles {
@@ -135,16 +144,39 @@ impl<'a> Sorted<'a> {
         for offer in &self.seen.offers {
             roles.entry(offer.role.to_string()).or_default().offered.add(&offer.resources);
         }
+        for agent in self.seen.registry.agents().filter(|agent| agent.lost_since().is_none()) {
+            for (role, reserved) in agent.info.resources.reserved() {
+                roles.entry(role.to_string()).or_default().reserved.add(&reserved.flattened());
+            }
+        }
+        // What is in a role is in those above it, too.
+        for (name, it) in roles.clone() {
+            for (at, _) in name.match_indices('/') {
+                let above = roles.entry(name[..at].to_owned()).or_default();
+                above.allocated.add(&it.allocated);
+                above.offered.add(&it.offered);
+                above.reserved.add(&it.reserved);
+            }
+        }
         roles
     }
 }
 
-/// What is in a role.
-#[derive(Debug, Default)]
+/// What is in a role and in those below it; of frameworks, those of its own.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct InRole {
     pub(crate) frameworks: Vec<FrameworkId>,
     pub(crate) allocated: Resources,
     pub(crate) offered: Resources,
+    pub(crate) reserved: Resources,
+    pub(crate) quota: Quota,
+}
+
+impl InRole {
+    /// What counts against its quota.
+    pub(crate) fn consumed(&self) -> Resources {
+        self.allocated.unreserved().flattened().plus(&self.reserved)
+    }
 }
 
 fn sums<'a>(held: impl Iterator<Item = (Option<&'a Role>, &'a Resources)>) -> ByRole<'a> {
@@ -173,6 +205,15 @@ pub(crate) struct FrameworkSeen<'a> {
 }
 
 impl Seen {
+    /// What the claims of roles weigh: as operators set it, else as configured.
+    pub(crate) fn weights(&self) -> BTreeMap<String, f64> {
+        let mut weights = self.about.weights.clone();
+        let set = self.registry.role_settings();
+        weights
+            .extend(set.filter_map(|(role, it)| Some((role.to_string(), it.weight_milli? as f64 / 1000.0))));
+        weights
+    }
+
     /// Frameworks that live, by id.
     pub(crate) fn frameworks(&self) -> impl Iterator<Item = FrameworkSeen<'_>> {
         self.registry.frameworks().map(|framework| FrameworkSeen { framework, completed: None })

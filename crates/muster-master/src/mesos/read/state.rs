@@ -27,9 +27,11 @@ impl Serialize for State<'_> {
         map.serialize_entry("id", seen.registry.cluster_id().as_str())?;
         map.serialize_entry("pid", &about.pid())?;
         map.serialize_entry("hostname", host)?;
-        map.serialize_entry("capabilities", &["AGENT_UPDATE"])?;
-        map.serialize_entry("activated_slaves", &count(|it| matches!(it, AgentState::Connected)))?;
-        map.serialize_entry("deactivated_slaves", &count(|it| matches!(it, AgentState::Disconnected(_))))?;
+        let here = seen.registry.agents().filter(|agent| records::is_here(agent));
+        let (active, inactive): (Vec<_>, Vec<_>) = here.partition(|it| seen.registry.is_offerable(&it.id));
+        map.serialize_entry("capabilities", &["AGENT_UPDATE", "AGENT_DRAINING", "QUOTA_V2"])?;
+        map.serialize_entry("activated_slaves", &(active.len() as f64))?;
+        map.serialize_entry("deactivated_slaves", &(inactive.len() as f64))?;
         map.serialize_entry("unreachable_slaves", &count(|it| matches!(it, AgentState::Unreachable { .. })))?;
         map.serialize_entry("leader", &about.pid())?;
         let leader =

@@ -11,9 +11,9 @@ use crate::mesos::{
     world::{label, spec, world},
 };
 use mesos::master::{call::Type, response};
-use muster_model::{AgentId, Fence, FrameworkId, Index, OfferId, Resources, Role, TaskState};
+use muster_model::{AgentId, Fence, FrameworkId, Index, Offer, OfferId, Resources, Role, TaskState};
 use muster_proto::mesos;
-use muster_registry::Command;
+use muster_registry::{Command, Registry};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::time::{Duration, UNIX_EPOCH};
@@ -73,6 +73,8 @@ fn seen(registry: Registry) -> Seen {
     Seen {
         registry,
         offers: vec![offer],
+        inverse_offers: Vec::new(),
+        answers: Vec::new(),
         about: Arc::new(About { started: UNIX_EPOCH + Duration::from_secs(1), ..About::of(&config) }),
         local: Arc::new(LocalRoute {
             fence: Fence::default(),
@@ -191,7 +193,7 @@ fn an_agent_is_shown_as_mesos_shows_it() {
             r#""reserved_resources":{},"#,
             r#""unreserved_resources":{"disk":0.0,"mem":1024.0,"gpus":0.0,"cpus":4.0,"ports":"[31000-32000]"},"#,
             r#""active":true,"deactivated":false,"version":"1.11.0","#,
-            r#""capabilities":["MULTI_ROLE","HIERARCHICAL_ROLE"],"reserved_resources_full":{},"#,
+            r#""capabilities":["MULTI_ROLE","HIERARCHICAL_ROLE","AGENT_DRAINING"],"reserved_resources_full":{},"#,
             r#""unreserved_resources_full":["#,
             r#"{"name":"cpus","type":"SCALAR","scalar":{"value":4.0},"role":"*"},"#,
             r#"{"name":"mem","type":"SCALAR","scalar":{"value":1024.0},"role":"*"},"#,
