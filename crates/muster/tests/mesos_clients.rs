@@ -127,9 +127,12 @@ impl Said {
 impl Framework {
     /// Starts it; what it has no use for it declines for so long.
     fn start(python: &Path, library: &Library, masters: &[String], refuse_seconds: u32) -> Self {
+        // Of pymesos the executor's driver is as good a client as the scheduler's; the other has none.
+        let executor =
+            format!("exec {} {}", python.display(), programs().join("executor_pymesos.py").display());
         let mut child = tokio::process::Command::new(python)
             .arg(programs().join(format!("with_{}.py", library.name)))
-            .args([masters.join(","), refuse_seconds.to_string()])
+            .args([masters.join(","), refuse_seconds.to_string(), executor])
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -274,6 +277,15 @@ impl Stage {
         assert_eq!(self.starts(), once);
     }
 
+    /// Kills the leader, and starts it again once another one serves.
+    async fn another_leader(&self) {
+        let (leader, term) = self.cluster.serving().await.unwrap();
+        self.cluster.kill(&leader).unwrap();
+        self.cluster.serving_after(term).await.unwrap();
+        self.cluster.restart(&leader).unwrap();
+        self.cluster.caught_up(&leader).await.unwrap();
+    }
+
     async fn frameworks(&self) -> Vec<(String, String)> {
         let all = self.cluster.operator().frameworks(false).await.unwrap();
         all.into_iter().map(|framework| (framework.framework_id, framework.name)).collect()
@@ -346,6 +358,51 @@ async fn a_workload(library: &Library) {
     stage.end().await;
 }
 
+/// Tasks run in the library's own executor, which is messaged; one of them is killed.
+async fn a_workload_in_an_executor(library: &Library) {
+    let Some(python) = library.python() else { return };
+    let stage = Stage::set().await;
+    let masters = stage.masters().await;
+    let mut framework = Framework::start(&python, library, &masters, 1);
+    framework.order(&format!("execute 12 {}", stage.command(SHORT))).await;
+    framework.ended(12, "TASK_FINISHED").await;
+    framework.order(&format!("execute 1 {}", stage.command(LONG))).await;
+    let running = |said: &Said| said.is("update") && said.text("task") == "task-12.1";
+    framework.until(|said| running(said) && said.text("state") == "TASK_RUNNING").await;
+    stage.has_started("task-12").await;
+    framework.order("message how are you").await;
+    let answer = framework.until(|said| said.is("message")).await;
+    assert_eq!(answer.text("text"), "how are you: 1 running");
+    framework.order("kill task-12").await;
+    framework.ended(1, "TASK_KILLED").await;
+    framework.quit().await;
+    stage.all_started_once(13);
+    stage.end().await;
+}
+
+/// A task in an executor runs on while leaders are killed, and others with it.
+async fn leaders_are_killed_over_an_executor(library: &Library) {
+    let Some(python) = library.python() else { return };
+    let stage = Stage::set().await;
+    let masters = stage.masters().await;
+    let mut framework = Framework::start(&python, library, &masters, 1);
+    framework.order(&format!("execute 1 {}", stage.command(LONG))).await;
+    framework.until(|said| said.is("update") && said.text("state") == "TASK_RUNNING").await;
+    stage.has_started("task-0").await;
+    const WAVE: usize = 6;
+    for _ in 0..3 {
+        framework.order(&format!("execute {WAVE} {}", stage.command(SHORT))).await;
+        framework.ended(1, "TASK_FINISHED").await;
+        stage.another_leader().await;
+        framework.ended(WAVE - 1, "TASK_FINISHED").await;
+    }
+    framework.order("kill task-0").await;
+    framework.ended(1, "TASK_KILLED").await;
+    framework.quit().await;
+    stage.all_started_once(1 + 3 * WAVE);
+    stage.end().await;
+}
+
 /// Tasks run while three leaders are killed, one after the other.
 async fn leaders_are_killed(library: &Library) {
     let Some(python) = library.python() else { return };
@@ -360,11 +417,7 @@ async fn leaders_are_killed(library: &Library) {
         // Some have ended, some run, some wait to be launched.
         framework.order(&format!("launch {WAVE} {}", stage.command(SHORT))).await;
         framework.ended(3, "TASK_FINISHED").await;
-        let (leader, term) = stage.cluster.serving().await.unwrap();
-        stage.cluster.kill(&leader).unwrap();
-        stage.cluster.serving_after(term).await.unwrap();
-        stage.cluster.restart(&leader).unwrap();
-        stage.cluster.caught_up(&leader).await.unwrap();
+        stage.another_leader().await;
         framework.ended(WAVE - 3, "TASK_FINISHED").await;
     }
     assert!(framework.subscriptions >= 4, "{} subscriptions", framework.subscriptions);
@@ -387,12 +440,8 @@ async fn a_leader_is_killed_behind_a_follower(library: &Library) {
     const WAVE: usize = 16;
     framework.order(&format!("launch {WAVE} {}", stage.command(SHORT))).await;
     framework.ended(3, "TASK_FINISHED").await;
-    let (leader, term) = stage.cluster.serving().await.unwrap();
-    stage.cluster.kill(&leader).unwrap();
-    stage.cluster.serving_after(term).await.unwrap();
+    stage.another_leader().await;
     framework.ended(WAVE - 3, "TASK_FINISHED").await;
-    stage.cluster.restart(&leader).unwrap();
-    stage.cluster.caught_up(&leader).await.unwrap();
     assert_eq!(framework.subscriptions, 1, "one stream did all of this");
     framework.quit().await;
     stage.all_started_once(WAVE);
@@ -417,4 +466,19 @@ async fn pymesos_goes_on_while_leaders_are_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn avmesos_runs_a_workload() {
     a_workload(&AVMESOS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn avmesos_goes_on_while_leaders_are_killed() {
+    leaders_are_killed(&AVMESOS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pymesos_runs_a_workload_in_its_executor() {
+    a_workload_in_an_executor(&PYMESOS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pymesos_and_its_executor_go_on_while_leaders_are_killed() {
+    leaders_are_killed_over_an_executor(&PYMESOS).await;
 }

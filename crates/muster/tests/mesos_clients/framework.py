@@ -3,27 +3,38 @@
 It is told what to do by lines on standard input, and says what happens by lines of JSON on standard output:
 
     launch N COMMAND    N more tasks, each with a name of its own that replaces {} in the command
+    execute N COMMAND   likewise, in an executor of the framework's own, one on each agent
+    message TEXT        hand a text to each executor that runs something; what it says is told as `message`
     kill NAME           kill a task
     reconcile NAME...   ask what becomes of tasks
     suppress, revive    no offers; offers again
     quit                tear the framework down and end
 
 A task that was never known to the masters, by their own word, is asked for again under another id: `NAME.2`. What became
-of an ACCEPT whose answer was lost is asked first, so nothing is started twice unless the masters do it.
+of an ACCEPT whose answer was lost is asked first, so nothing is started twice unless the masters do it. A client that
+acknowledges an update before it hands it over may never hand it over: what ran and is not known any more has ended then.
 """
+
+import base64
 
 import json
 import sys
 import threading
 
 CPUS, MEMORY = 0.5, 32
+# What an executor takes for itself.
+EXECUTOR_CPUS, EXECUTOR_MEMORY = 0.1, 32
+EXECUTOR_ID = "of-the-tests"
 TERMINAL = {"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR", "TASK_LOST", "TASK_DROPPED", "TASK_GONE"}
 NEVER_KNOWN = {"REASON_INVALID_OFFERS", "REASON_RECONCILIATION"}
 
 
 class Task:
-    def __init__(self, name, command):
+    def __init__(self, name, command, executor=None):
         self.name, self.command, self.attempt = name, command, 1
+        # The command line of the executor that it runs in; none for one with a process of its own.
+        self.executor = executor
+        self.ran = False
         self.state, self.agent_id = "WAITING", None
         # Whether the answer to its ACCEPT was lost.
         self.unsure = False
@@ -36,23 +47,38 @@ class Task:
         return self.state == "WAITING"
 
     def info(self, agent_id):
-        return {
+        info = {
             "name": self.name,
             "task_id": {"value": self.id},
             "agent_id": {"value": agent_id},
-            "resources": [
-                {"name": "cpus", "type": "SCALAR", "scalar": {"value": CPUS}},
-                {"name": "mem", "type": "SCALAR", "scalar": {"value": MEMORY}},
-            ],
-            "command": {"value": self.command.replace("{}", self.id)},
+            "resources": scalars(cpus=CPUS, mem=MEMORY),
         }
+        command = self.command.replace("{}", self.id)
+        if self.executor is None:
+            info["command"] = {"value": command}
+        else:
+            info["data"] = base64.b64encode(command.encode()).decode()
+            info["executor"] = {
+                "type": "CUSTOM",
+                "executor_id": {"value": EXECUTOR_ID},
+                "command": {"value": self.executor},
+                "resources": scalars(cpus=EXECUTOR_CPUS, mem=EXECUTOR_MEMORY),
+            }
+        return info
+
+
+def scalars(**amounts):
+    return [{"name": name, "type": "SCALAR", "scalar": {"value": value}} for name, value in amounts.items()]
 
 
 class Framework:
     """Decides. `client` carries out: launch, decline, revive, suppress, kill, reconcile, teardown."""
 
-    def __init__(self, client, refuse_seconds):
+    def __init__(self, client, refuse_seconds, executor=None, ends_may_be_lost=False):
         self.client = client
+        self.executor = executor
+        # Whether the client acknowledges before it hands over.
+        self.ends_may_be_lost = ends_may_be_lost
         self.lock = threading.RLock()
         self.output = threading.Lock()
         self.tasks = {}
@@ -102,8 +128,13 @@ class Framework:
         host, agent_id = offer["hostname"], offer["agent_id"]["value"]
         has = {it["name"]: it["scalar"]["value"] for it in offer["resources"] if it["type"] == "SCALAR"}
         with self.lock:
-            room = int(min(has.get("cpus", 0) / CPUS, has.get("mem", 0) / MEMORY) + 1e-6)
-            chosen = [task for task in self.tasks.values() if task.waits()][:room]
+            waiting = [task for task in self.tasks.values() if task.waits()]
+            cpus, memory = has.get("cpus", 0), has.get("mem", 0)
+            if any(task.executor for task in waiting):
+                # There may be no executor there yet.
+                cpus, memory = cpus - EXECUTOR_CPUS, memory - EXECUTOR_MEMORY
+            room = max(0, int(min(cpus / CPUS, memory / MEMORY) + 1e-6))
+            chosen = waiting[:room]
             for task in chosen:
                 task.state, task.agent_id = "ASKED", agent_id
             infos = [task.info(agent_id) for task in chosen]
@@ -133,14 +164,22 @@ class Framework:
             if task is None or str(task.attempt) != attempt or task.state in TERMINAL or task.waits():
                 return
             task.unsure = False
-            if state == "TASK_LOST" and reason in NEVER_KNOWN:
+            unknown = state == "TASK_LOST" and reason in NEVER_KNOWN
+            if unknown and task.ran and self.ends_may_be_lost:
+                task.state = state = "TASK_FINISHED"
+            elif unknown:
                 task.attempt, task.state, again = task.attempt + 1, "WAITING", True
             else:
                 task.state = state
+                task.ran = task.ran or state == "TASK_RUNNING"
         if again:
             self.call("revive")
         elif state in TERMINAL:
             self.say("ended", task=name, state=state)
+
+    def messaged(self, executor_id, agent_id, data):
+        text = base64.b64decode(data).decode()
+        self.say("message", executor=executor_id["value"], agent_id=agent_id["value"], text=text)
 
     def failed(self, message):
         self.say("error", message=message)
@@ -150,18 +189,24 @@ class Framework:
     def obey(self):
         for line in sys.stdin:
             word, _, rest = line.strip().partition(" ")
-            if word == "launch":
+            if word in ("launch", "execute"):
                 count, _, command = rest.partition(" ")
+                executor = self.executor if word == "execute" else None
                 with self.lock:
                     first = len(self.tasks)
                     for n in range(first, first + int(count)):
                         name = "task-%d" % n
-                        self.tasks[name] = Task(name, command)
+                        self.tasks[name] = Task(name, command, executor)
                 self.until_done("revive")
             elif word == "kill":
                 with self.lock:
                     task = self.tasks[rest]
                 self.until_done("kill", task.id, task.agent_id)
+            elif word == "message":
+                with self.lock:
+                    running = [task for task in self.tasks.values() if task.executor and task.state == "TASK_RUNNING"]
+                for agent_id in sorted({task.agent_id for task in running}):
+                    self.until_done("message", EXECUTOR_ID, agent_id, base64.b64encode(rest.encode()).decode())
             elif word == "reconcile":
                 ids = [self.tasks[name].id if name in self.tasks else name for name in rest.split()]
                 self.until_done("reconcile", ids)

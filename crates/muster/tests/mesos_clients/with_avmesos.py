@@ -17,9 +17,10 @@ class NotConnected(Exception):
 
 
 class Client:
-    def __init__(self, masters, refuse_seconds):
+    def __init__(self, masters, refuse_seconds, executor):
         urls = ["http://" + master for master in masters]
-        self.framework = Framework(self, refuse_seconds)
+        # It acknowledges an update before it hands it over, and does not if that fails.
+        self.framework = Framework(self, refuse_seconds, executor, ends_may_be_lost=True)
         self.mesos = MesosClient(
             urls, frameworkName="avmesos", frameworkUser=getpass.getuser(), max_reconnect=1000
         )
@@ -82,6 +83,6 @@ class Client:
 
 
 if __name__ == "__main__":
-    client = Client(sys.argv[1].split(","), float(sys.argv[2]))
+    client = Client(sys.argv[1].split(","), float(sys.argv[2]), sys.argv[3])
     client.start()
     client.framework.obey()

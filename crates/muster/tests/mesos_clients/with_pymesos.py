@@ -19,9 +19,9 @@ class NotConnected(Exception):
 
 
 class Client(Scheduler):
-    def __init__(self, masters, refuse_seconds):
+    def __init__(self, masters, refuse_seconds, executor):
         self.masters = masters
-        self.framework = Framework(self, refuse_seconds)
+        self.framework = Framework(self, refuse_seconds, executor)
         info = {"user": getpass.getuser(), "name": "pymesos", "failover_timeout": 3600.0}
         # Acknowledgements are made here: one that fails inside of the driver would end its thread.
         self.driver = MesosSchedulerDriver(self, info, masters[0], implicit_acknowledgements=False)
@@ -77,6 +77,9 @@ class Client(Scheduler):
         self.framework.updated(status)
         self.framework.call("acknowledge", status)
 
+    def frameworkMessage(self, driver, executor_id, agent_id, message):
+        self.framework.messaged(executor_id, agent_id, message)
+
     def error(self, driver, message):
         self.framework.failed(message)
 
@@ -105,6 +108,9 @@ class Client(Scheduler):
     def kill(self, task_id, agent_id):
         self.when_connected().killTask({"value": task_id})
 
+    def message(self, executor_id, agent_id, data):
+        self.when_connected().sendFrameworkMessage({"value": executor_id}, {"value": agent_id}, data)
+
     def reconcile(self, task_ids):
         self.when_connected().reconcileTasks([{"task_id": {"value": task_id}} for task_id in task_ids])
 
@@ -114,6 +120,6 @@ class Client(Scheduler):
 
 
 if __name__ == "__main__":
-    client = Client(sys.argv[1].split(","), float(sys.argv[2]))
+    client = Client(sys.argv[1].split(","), float(sys.argv[2]), sys.argv[3])
     client.start()
     client.framework.obey()
