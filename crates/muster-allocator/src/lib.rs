@@ -22,5 +22,5 @@ mod tree;
 mod view;
 
 pub use allocate::{About, Ask, Grant, Pass, Policy, Room, Why, Wishes};
-pub use shard::{Elsewhere, Refused, Shard, ShardInput, ShardOutput};
+pub use shard::{Refused, Shard, ShardInput, ShardOutput};
 pub use view::{AgentView, ShardId, View};

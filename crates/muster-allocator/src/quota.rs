@@ -1,6 +1,7 @@
 //! What roles may still have: up to their limits, and not what is kept for others' guarantees.
 
 use muster_model::{Resources, Role, Value};
+use muster_registry::Quota;
 use std::{collections::BTreeMap, sync::Arc};
 
 /// What counts against quotas, in scalars that are not reserved unless it says otherwise.
@@ -33,14 +34,11 @@ pub(crate) struct Quotas {
 }
 
 impl Quotas {
-    /// Of roles with what they are guaranteed and what limits them. A role's quota holds for all that its name is a
-    /// prefix of.
-    pub(crate) fn new<'a>(
-        quotas: impl Iterator<Item = (&'a Role, &'a Resources, &'a BTreeMap<Arc<str>, u64>)>,
-        consumed: &Consumed,
-    ) -> Self {
+    /// Of these roles. A role's quota holds for all that its name stands above of.
+    pub(crate) fn new(quotas: &BTreeMap<Role, Quota>, consumed: &Consumed) -> Self {
         let left: Vec<Left> = quotas
-            .map(|(role, guarantees, limits)| {
+            .iter()
+            .map(|(role, Quota { guarantees, limits })| {
                 let of = |all: &BTreeMap<Role, Resources>| {
                     let own = all.iter().filter(|(it, _)| role.covers(it));
                     own.fold(Resources::none(), |sum, (_, has)| sum.plus(has))

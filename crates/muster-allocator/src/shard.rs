@@ -24,17 +24,11 @@ pub enum ShardInput {
     Revive(FrameworkId, BTreeSet<Role>),
     /// A grant is over: what it held is free but for what the registry holds by now.
     Returned(u64, Option<Refused>),
-    /// What stands that other shards have granted, as far as quotas ask for it.
-    Elsewhere(Elsewhere),
+    /// What stands that other shards have granted to each role, in scalars, of what is not reserved. Told where there are
+    /// quotas, as it changes.
+    Elsewhere(BTreeMap<Role, Resources>),
     /// Start again from this view: outstanding grants stay.
     Reset(Box<View>),
-}
-
-/// What other shards have granted of what is not reserved, in scalars.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Elsewhere {
-    /// To each role's own frameworks.
-    pub by_role: BTreeMap<Role, Resources>,
 }
 
 /// What a framework gave back, and until when it wants nothing the like.
@@ -73,8 +67,8 @@ pub struct Shard {
     role_has: BTreeMap<Role, Resources>,
     /// What each role has granted of what is reserved.
     granted_reserved: BTreeMap<Role, Resources>,
-    /// What the other shards have granted.
-    elsewhere: Elsewhere,
+    /// What the other shards have granted, where there are quotas.
+    elsewhere: BTreeMap<Role, Resources>,
     grants_counted: u64,
     /// Agents that may have something to offer.
     dirty: BTreeSet<AgentId>,
@@ -94,7 +88,7 @@ impl Shard {
             has: BTreeMap::new(),
             role_has: BTreeMap::new(),
             granted_reserved: BTreeMap::new(),
-            elsewhere: Elsewhere::default(),
+            elsewhere: BTreeMap::new(),
             grants_counted: 0,
             dirty: BTreeSet::new(),
         };
@@ -136,9 +130,14 @@ impl Shard {
                 ShardInput::Wish(framework_id, wishes) => self.wish(framework_id, wishes),
                 ShardInput::Revive(framework_id, roles) => self.revive(&framework_id, &roles),
                 ShardInput::Returned(n, refused) => self.returned(n, refused),
-                ShardInput::Elsewhere(elsewhere) => {
-                    self.elsewhere = elsewhere;
-                    self.all_dirty();
+                ShardInput::Elsewhere(by_role) => {
+                    let gives = |(role, before): (&Role, &Resources)| {
+                        by_role.get(role).is_none_or(|now| !now.contains(before))
+                    };
+                    if self.elsewhere.iter().any(gives) {
+                        self.all_dirty();
+                    }
+                    self.elsewhere = by_role;
                 }
                 ShardInput::Reset(view) => {
                     self.view = *view;
@@ -168,8 +167,10 @@ impl Shard {
                 }
                 if !freed.is_empty() {
                     self.dirty.extend([agent_id.clone()]);
+                    self.quota_freed();
                 }
             }
+            Change::RoleSettings(..) => self.all_dirty(),
             Change::AgentRemoved(id) => {
                 self.filters.remove(id);
             }
@@ -208,6 +209,7 @@ impl Shard {
             subtract(&mut self.granted_reserved, &account.1, &reserved_part(&grant.resources));
         }
         self.dirty.insert(grant.agent_id.clone());
+        self.quota_freed();
         if let Some(Refused { resources, until }) = refused.filter(|it| !it.resources.is_empty()) {
             self.filter_ends.insert((until, grant.agent_id.clone()));
             let filters = self.filters.entry(grant.agent_id).or_default().entry(account).or_default();
@@ -255,7 +257,7 @@ impl Shard {
         for (role, reserved) in self.view.held_reserved().iter().chain(&self.granted_reserved) {
             subtract(&mut by_role, role, reserved);
         }
-        for (role, granted) in &self.elsewhere.by_role {
+        for (role, granted) in &self.elsewhere {
             add(&mut by_role, role, granted);
         }
         let mut free = self.view.fleet().minus(self.view.held_by_nobody());
@@ -264,7 +266,17 @@ impl Shard {
     }
 
     fn quotas(&self) -> Quotas {
-        Quotas::default()
+        match self.view.quotas().is_empty() {
+            true => Quotas::default(),
+            false => Quotas::new(self.view.quotas(), &self.consumed()),
+        }
+    }
+
+    /// Where there are quotas, what one agent's resources were given back for may be had of any other.
+    fn quota_freed(&mut self) {
+        if !self.view.quotas().is_empty() {
+            self.all_dirty();
+        }
     }
 
     fn allocate(&mut self) -> (Vec<Grant>, Vec<Pass>) {
@@ -295,7 +307,7 @@ impl Shard {
             fleet: self.view.fleet(),
             largest: &largest,
             policy: &self.policy,
-            weights: &BTreeMap::new(),
+            weights: self.view.weights(),
             hidden: &hidden,
         };
         let (given, passes) = allocate(&mut rooms, &mut asks, &standing, &mut self.quotas());

@@ -8,6 +8,7 @@ use crate::{
 use muster_model::{
     AgentId, Constraint, Constraints, FrameworkId, Predicate, Resources, Role, Selector, Wants,
 };
+use muster_registry::Quota;
 use std::{collections::BTreeMap, sync::Arc};
 
 fn r(text: &str) -> Resources {
@@ -25,8 +26,7 @@ struct Pass {
     asks: Vec<Ask>,
     has: BTreeMap<Role, Resources>,
     weights: BTreeMap<Role, u64>,
-    /// Guarantees and limits.
-    quotas: BTreeMap<Role, (Resources, BTreeMap<Arc<str>, u64>)>,
+    quotas: BTreeMap<Role, Quota>,
 }
 
 impl Pass {
@@ -49,7 +49,7 @@ impl Pass {
 
     fn quota(mut self, role_name: &str, guarantees: &str, limits: &[(&str, u64)]) -> Self {
         let limits = limits.iter().map(|(kind, most)| ((*kind).into(), *most)).collect();
-        self.quotas.insert(role(role_name), (r(guarantees), limits));
+        self.quotas.insert(role(role_name), Quota { guarantees: r(guarantees), limits });
         self
     }
 
@@ -66,8 +66,7 @@ impl Pass {
         let mut free = fleet.clone();
         self.has.values().chain(reserved.values()).for_each(|it| free.subtract(it));
         let consumed = Consumed { by_role: self.has.clone(), reserved, free };
-        let quotas = self.quotas.iter().map(|(role, (guarantees, limits))| (role, guarantees, limits));
-        let mut quotas = Quotas::new(quotas, &consumed);
+        let mut quotas = Quotas::new(&self.quotas, &consumed);
         let standing = Standing {
             roles: &self.has,
             fleet: &fleet,

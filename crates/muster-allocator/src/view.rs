@@ -2,7 +2,7 @@
 
 use crate::About;
 use muster_model::{AgentId, Resources, Role, Value};
-use muster_registry::{Account, Agent, AgentState, Change, Registry};
+use muster_registry::{Account, Agent, AgentState, Change, Quota, Registry, RoleSettings};
 use std::{
     collections::BTreeMap,
     hash::{Hash, Hasher},
@@ -71,6 +71,9 @@ pub struct View {
     held_by_nobody: Resources,
     /// What is reserved for each role on every shard's agents.
     reserved: BTreeMap<Role, Resources>,
+    /// The weights that operators set, in thousandths.
+    weights: BTreeMap<Role, u64>,
+    quotas: BTreeMap<Role, Quota>,
 }
 
 impl View {
@@ -85,6 +88,8 @@ impl View {
             held_reserved: BTreeMap::new(),
             held_by_nobody: Resources::none(),
             reserved: BTreeMap::new(),
+            weights: BTreeMap::new(),
+            quotas: BTreeMap::new(),
         }
     }
 
@@ -95,6 +100,9 @@ impl View {
             if !matches!(agent.state, AgentState::Gone { .. }) {
                 view.admit(agent, registry.is_offerable(&agent.id));
             }
+        }
+        for (role, settings) in registry.role_settings() {
+            view.set_role(role, settings);
         }
         for holding in registry.holdings() {
             let none = Resources::none();
@@ -119,6 +127,7 @@ impl View {
                 }
             }
             Change::AgentRemoved(id) => self.remove(id),
+            Change::RoleSettings(role, settings) => self.set_role(role, settings),
             Change::HeldChanged { agent_id, account, freed, taken } => {
                 self.hold(agent_id, account.as_ref(), freed, taken);
             }
@@ -134,6 +143,17 @@ impl View {
             let (hostname, attributes) = (agent.info.hostname.clone(), agent.info.attributes.clone());
             let about = Arc::new(About { hostname, attributes });
             self.agents.insert(agent.id.clone(), AgentView { total: total.clone(), held, offerable, about });
+        }
+    }
+
+    fn set_role(&mut self, role: &Role, settings: &RoleSettings) {
+        match settings.weight_milli {
+            Some(weight) => _ = self.weights.insert(role.clone(), weight),
+            None => _ = self.weights.remove(role),
+        }
+        match settings.quota.is_empty() {
+            true => _ = self.quotas.remove(role),
+            false => _ = self.quotas.insert(role.clone(), settings.quota.clone()),
         }
     }
 
@@ -200,6 +220,14 @@ impl View {
     /// What is reserved for each role, of every shard's agents.
     pub(crate) fn reserved(&self) -> &BTreeMap<Role, Resources> {
         &self.reserved
+    }
+    /// The weights that operators set, in thousandths.
+    pub(crate) fn weights(&self) -> &BTreeMap<Role, u64> {
+        &self.weights
+    }
+    /// The quotas that operators set.
+    pub(crate) fn quotas(&self) -> &BTreeMap<Role, Quota> {
+        &self.quotas
     }
     /// Which shard this is the view of.
     pub fn shard(&self) -> ShardId {

@@ -286,3 +286,54 @@ fn many_shards_are_as_fair_as_one() {
         }
     }
 }
+
+impl Fleet {
+    /// Steps one shard after the other, each told first what stands of the others' grants, as a leader does where there are
+    /// quotas. `stands` is what all have granted so far, in one role.
+    fn in_turn(&mut self, in_role: &str, stands: &mut Vec<Grant>) {
+        for n in 0..self.shards.len() {
+            let others = stands.iter().filter(|grant| self.shard_of(&grant.agent_id) != n);
+            let sum = others.fold(Resources::none(), |sum, grant| sum.plus(&grant.resources.quantities()));
+            let elsewhere = ShardInput::Elsewhere([(role(in_role), sum)].into());
+            stands.extend(self.shards[n].step(Timestamp(0), [elsewhere]).grants);
+        }
+    }
+}
+
+fn cpus(stands: &[Grant]) -> u64 {
+    stands.iter().map(|grant| grant.resources.scalar("cpus")).sum()
+}
+
+#[test]
+fn a_limit_holds_over_all_shards_and_all_that_is_below_the_role() {
+    let mut fleet = Fleet::new(4, Policy::default());
+    let (f, g) = (fleet.framework(&["web/a"]), fleet.framework(&["web/b"]));
+    let quota = Quota { limits: [("cpus".into(), 10_000)].into(), ..Quota::default() };
+    let quotas = vec![(role("web"), quota)];
+    fleet.apply(Command::SetQuotas { quotas, force: false, new: false });
+    fleet.wish(&f, &["web/a"], &[]);
+    let (mut stands, mut first) = (Vec::new(), None);
+    for n in 0..12 {
+        // Before another shard is told of it, one may have given all there is: so it is asked in turn.
+        let (agent_id, grants) = fleet.agent(n, "cpus:4;mem:1000");
+        first.get_or_insert(agent_id);
+        stands.extend(grants);
+        if n == 0 {
+            assert_eq!(cpus(&stands), 4_000);
+        }
+        fleet.in_turn("web/a", &mut stands);
+        assert!(cpus(&stands) <= 10_000, "{} of {n}", cpus(&stands));
+    }
+    assert_eq!(cpus(&stands), 10_000, "{stands:?}");
+    // What one gives back another may have, of whatever agent.
+    fleet.wish(&g, &["web/b"], &[]);
+    let back = stands.remove(0);
+    let refused = Refused { resources: back.resources.clone(), until: Timestamp(99) };
+    stands.extend(fleet.give_back(&back, Some(refused), 0));
+    fleet.in_turn("web/a", &mut stands);
+    assert_eq!(cpus(&stands), 10_000, "{stands:?}");
+    assert!(stands.iter().any(|grant| grant.framework_id == g), "{stands:?}");
+    // Without the limit all is had.
+    fleet.apply(Command::RemoveQuota(role("web")));
+    fleet.in_turn("web/a", &mut stands);
+}

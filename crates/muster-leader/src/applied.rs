@@ -53,6 +53,7 @@ impl Leader {
             Waiting::BeginTerm => {
                 self.serving = true;
                 self.shards.reset(registry);
+                self.heed_quotas(registry);
                 self.timers.begin(now, &self.config);
                 // Ahead of all that is proposed while it serves, so ahead of every disconnection of this term.
                 let limits = self.config.limits(registry.limits());
@@ -119,6 +120,13 @@ impl Leader {
                 effects.push(Effect::Answer { id, outcome: told(&outcome) });
             }
         }
+    }
+
+    /// Whether anybody has a quota decides how offers are counted.
+    fn heed_quotas(&mut self, registry: &Registry) {
+        let quotas = registry.role_settings().any(|(_, settings)| !settings.quota.is_empty());
+        self.offers.count_by_role(quotas);
+        self.shards.take_turns(quotas);
     }
 
     fn subscribed(
@@ -312,6 +320,7 @@ impl Leader {
                 if is_used || !settings.quota.is_empty() {
                     self.rescind_all(effects);
                 }
+                self.heed_quotas(registry);
             }
             Change::AgentOfferable { agent_id, offerable: false } => {
                 self.rescind_of_agent(agent_id, effects);

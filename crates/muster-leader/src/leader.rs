@@ -188,6 +188,9 @@ impl Leader {
             Input::Wake => self.wake(now, registry, effects),
         }
         self.send_in_company(from, effects);
+        if let Some(sums) = self.offers.changed_sums() {
+            self.shards.elsewhere(sums);
+        }
         self.shards.flush(now, registry, effects);
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{Effect, Leader};
 use muster_allocator::{Grant, ShardOutput};
-use muster_model::{AgentId, FrameworkId, Offer, OfferId, Role, Timestamp, event::OfferWithAgent};
+use muster_model::{AgentId, FrameworkId, Offer, OfferId, Resources, Role, Timestamp, event::OfferWithAgent};
 use muster_registry::Registry;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,9 +30,46 @@ pub(crate) struct Offers {
     by_deadline: BTreeSet<(Timestamp, OfferId)>,
     /// Offers whose ACCEPT is on its way through the log, with their agent.
     accepting: BTreeMap<OfferId, AgentId>,
+    /// While somebody has a quota: what stands.
+    sums: Option<Sums>,
+}
+
+/// What stands of what is not reserved, in scalars, by shard and role.
+#[derive(Debug, Default)]
+struct Sums {
+    by_shard: BTreeMap<u32, BTreeMap<Role, Resources>>,
+    /// Nobody was told of it since it changed.
+    changed: bool,
+}
+
+impl Sums {
+    fn add(&mut self, outstanding: &Outstanding, sign: fn(&mut Resources, &Resources)) {
+        let roles = self.by_shard.entry(outstanding.shard).or_default();
+        let sum = roles.entry(outstanding.offer.role.clone()).or_default();
+        sign(sum, &outstanding.offer.resources.unreserved().quantities());
+        self.changed = true;
+    }
 }
 
 impl Offers {
+    /// Counts from now on, or no more, what stands by shard and role.
+    pub(crate) fn count_by_role(&mut self, count: bool) {
+        if count == self.sums.is_some() {
+            return;
+        }
+        self.sums = count.then(|| {
+            let mut sums = Sums { changed: true, ..Sums::default() };
+            self.by_id.values().for_each(|outstanding| sums.add(outstanding, Resources::add));
+            sums
+        });
+    }
+
+    /// What stands by shard and role, if that changed since it was asked for.
+    pub(crate) fn changed_sums(&mut self) -> Option<&BTreeMap<u32, BTreeMap<Role, Resources>>> {
+        let sums = self.sums.as_mut()?;
+        std::mem::take(&mut sums.changed).then_some(&sums.by_shard)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.by_id.len()
     }
@@ -54,6 +91,9 @@ impl Offers {
         self.by_framework.entry(offer.framework_id.clone()).or_default().insert(id.clone());
         self.by_agent.entry(offer.agent_id.clone()).or_default().insert(id.clone());
         self.by_deadline.insert((outstanding.deadline, id.clone()));
+        if let Some(sums) = &mut self.sums {
+            sums.add(&outstanding, Resources::add);
+        }
         self.by_id.insert(id, outstanding);
     }
 
@@ -62,6 +102,9 @@ impl Offers {
         remove(&mut self.by_framework, &outstanding.offer.framework_id, id);
         remove(&mut self.by_agent, &outstanding.offer.agent_id, id);
         self.by_deadline.remove(&(outstanding.deadline, id.clone()));
+        if let Some(sums) = &mut self.sums {
+            sums.add(&outstanding, Resources::subtract);
+        }
         Some(outstanding)
     }
 

@@ -2,9 +2,12 @@
 
 use crate::{Effect, offer::Outstanding};
 use muster_allocator::{Refused, ShardId, ShardInput, View, Wishes};
-use muster_model::{FrameworkId, Index, Role, Timestamp};
+use muster_model::{FrameworkId, Index, Resources, Role, Timestamp};
 use muster_registry::{Change, Registry};
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// Beyond this many waiting batches of changes a shard starts again from the registry.
 const CHANGES_WAITING_MAX: usize = 4_096;
@@ -14,6 +17,8 @@ pub(crate) struct Shards {
     shards: Vec<Waiting>,
     /// Grants (shard, number) that go back once the shards have heard why they cannot be offered.
     early: Vec<(u32, u64)>,
+    /// Where there are quotas the shards take turns, so that each knows of all that the others granted: this one is next.
+    turn: Option<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -28,7 +33,11 @@ struct Waiting {
 
 impl Shards {
     pub(crate) fn new(count: u32) -> Self {
-        Self { shards: (0..count.max(1)).map(|_| Waiting::default()).collect(), early: Vec::new() }
+        Self {
+            shards: (0..count.max(1)).map(|_| Waiting::default()).collect(),
+            early: Vec::new(),
+            turn: None,
+        }
     }
 
     fn tell_all(&mut self, input: impl Fn() -> ShardInput) {
@@ -66,6 +75,26 @@ impl Shards {
         self.tell_all(|| ShardInput::Wish(id.clone(), wishes.clone()));
     }
 
+    /// Whether the shards take turns.
+    pub(crate) fn take_turns(&mut self, turns: bool) {
+        self.turn = turns.then(|| self.turn.unwrap_or(0));
+    }
+
+    /// Tells each shard what stands of the others' grants. `by_shard` is what stands of each.
+    pub(crate) fn elsewhere(&mut self, by_shard: &BTreeMap<u32, BTreeMap<Role, Resources>>) {
+        if self.shards.len() < 2 {
+            return;
+        }
+        for (index, shard) in (0..).zip(&mut self.shards) {
+            let mut sums: BTreeMap<Role, Resources> = BTreeMap::new();
+            for (role, sum) in by_shard.iter().filter(|(other, _)| **other != index).flat_map(|(_, it)| it) {
+                sums.entry(role.clone()).or_default().add(sum);
+            }
+            shard.inputs.retain(|input| !matches!(input, ShardInput::Elsewhere(_)));
+            shard.inputs.push(ShardInput::Elsewhere(sums));
+        }
+    }
+
     pub(crate) fn revive(&mut self, id: &FrameworkId, roles: &BTreeSet<Role>) {
         self.tell_all(|| ShardInput::Revive(id.clone(), roles.clone()));
     }
@@ -94,15 +123,21 @@ impl Shards {
 
     /// Sends each shard that is not running what waits for it.
     pub(crate) fn flush(&mut self, now: Timestamp, registry: &Registry, effects: &mut Vec<Effect>) {
-        let count = self.shards.len() as u32;
-        for (index, shard) in (0..count).zip(&mut self.shards) {
+        let count = self.shards.len();
+        let first = self.turn.unwrap_or(0);
+        for at in (0..count).map(|n| (first + n) % count) {
+            if self.turn.is_some() && self.shards.iter().any(|shard| shard.running) {
+                return;
+            }
+            let (index, shard) = (at as u32, &mut self.shards[at]);
             if shard.changes > CHANGES_WAITING_MAX {
-                shard.reset(registry, ShardId { index, count });
+                shard.reset(registry, ShardId { index, count: count as u32 });
             }
             let due = shard.wake_at.is_some_and(|at| at <= now);
             if shard.running || (shard.inputs.is_empty() && !due) {
                 continue;
             }
+            self.turn = self.turn.map(|_| (at + 1) % count);
             shard.running = true;
             shard.changes = 0;
             let inputs = std::mem::take(&mut shard.inputs);
