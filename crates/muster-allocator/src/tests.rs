@@ -19,6 +19,9 @@ fn role(text: &str) -> Role {
     Role::parse(text).unwrap()
 }
 
+/// What a framework got of which room.
+type Got = (String, usize, String);
+
 /// A fleet of agents with nothing in use, and frameworks that want it.
 #[derive(Default)]
 struct Pass {
@@ -54,7 +57,7 @@ impl Pass {
     }
 
     /// What each framework got of which room, and who got nothing.
-    fn go(mut self) -> (Vec<(String, usize, String)>, Vec<(String, Why)>) {
+    fn go(mut self) -> (Vec<Got>, Vec<(String, Why)>) {
         let mut fleet = Resources::none();
         let mut reserved: BTreeMap<Role, Resources> = BTreeMap::new();
         for room in &self.rooms {
@@ -82,12 +85,12 @@ impl Pass {
         (given.collect(), passes.collect())
     }
 
-    fn given(self) -> Vec<(String, usize, String)> {
+    fn given(self) -> Vec<Got> {
         self.go().0
     }
 }
 
-fn got(name: &str, room: usize, part: &str) -> (String, usize, String) {
+fn got(name: &str, room: usize, part: &str) -> Got {
     (name.into(), room, part.into())
 }
 
@@ -158,7 +161,7 @@ fn a_role_has_no_more_than_its_limits() {
     // Those below count as well, and others take what is left.
     let given =
         pass().framework("a", "web/a", any()).framework("b", "web/b", any()).framework("o", "x", any());
-    let cpus = |name: &str, given: &[(String, usize, String)]| -> u64 {
+    let cpus = |name: &str, given: &[Got]| -> u64 {
         given.iter().filter(|it| it.0.starts_with(name)).map(|it| r(&it.2).scalar("cpus")).sum()
     };
     let given = given.given();
@@ -199,7 +202,7 @@ fn a_role_shares_with_its_sisters_what_their_parent_gets() {
     for (name, role) in [("p", "a/x"), ("q", "a/y"), ("r", "b")] {
         pass = pass.framework(name, role, any());
     }
-    let count = |given: &[(String, usize, String)], name| given.iter().filter(|it| it.0 == name).count();
+    let count = |given: &[Got], name| given.iter().filter(|it| it.0 == name).count();
     let given = pass.given();
     assert_eq!([count(&given, "p"), count(&given, "q"), count(&given, "r")], [3, 3, 6]);
     let mut pass = Pass::default().agents(&["cpus:1;mem:100"; 12]);

@@ -23,7 +23,7 @@ impl MachineName {
     pub fn all_of(hostname: &str, ip: Option<IpAddr>) -> impl Iterator<Item = Self> {
         let hostname: Arc<str> = hostname.to_lowercase().into();
         let with = |ip| Self { hostname: Some(hostname.clone()), ip };
-        let names = [ip.map(|ip| with(Some(ip))), Some(with(None)), ip.map(|ip| Self::of_ip(ip))];
+        let names = [ip.map(|ip| with(Some(ip))), Some(with(None)), ip.map(Self::of_ip)];
         names.into_iter().flatten()
     }
 
