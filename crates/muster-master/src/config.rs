@@ -26,6 +26,9 @@ pub struct MasterConfig {
     pub data_dir: PathBuf,
     /// What to listen on. Empty = this master's own address among the members.
     pub listen: String,
+    /// The file that this process logs to, which it shows over HTTP; none if it is no file. Whoever starts it knows.
+    #[serde(skip)]
+    pub log_file: Option<PathBuf>,
     /// Consensus.
     pub raft: RaftSection,
     /// Offers.
@@ -116,6 +119,7 @@ impl Default for MasterConfig {
             creator: String::new(),
             data_dir: "muster-master".into(),
             listen: String::new(),
+            log_file: None,
             raft: RaftSection::default(),
             allocator: AllocatorSection::default(),
             session: SessionSection::default(),

@@ -80,6 +80,10 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
         about: Arc::new(About::of(&config)),
         feed: feed.clone(),
         writers: Default::default(),
+        files: muster_http::files::Files::new(muster_http::files::Log {
+            name: "/master/log",
+            path: config.log_file.clone(),
+        }),
         stop: stop.clone(),
     };
     let mut services = tonic::service::Routes::new(raft.peer_service())

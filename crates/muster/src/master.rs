@@ -32,10 +32,11 @@ pub(crate) struct MasterArgs {
 }
 
 pub(crate) async fn run(args: MasterArgs) -> anyhow::Result<ExitCode> {
-    let config = match &args.config.config {
+    let mut config = match &args.config.config {
         Some(path) => from_file(&args, path)?,
         None => merge(&args, MasterConfig::default())?,
     };
+    config.log_file = muster_http::files::own_log();
     raise_open_files();
     let mut stop = Stop::listen()?;
     muster_master::run(config, async move { stop.asked().await }).await?;

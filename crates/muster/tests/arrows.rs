@@ -13,6 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("muster-node", &["muster-model", "muster-fault"]),
     ("muster-driver", &["muster-model"]),
     ("muster-proto", &["muster-model"]),
+    ("muster-http", &["muster-model", "muster-proto"]),
     ("muster-raft", &["muster-model", "muster-fault", "muster-registry", "muster-proto"]),
     (
         "muster-master",
@@ -24,9 +25,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "muster-leader",
             "muster-raft",
             "muster-proto",
+            "muster-http",
         ],
     ),
-    ("muster-agent", &["muster-model", "muster-fault", "muster-node", "muster-proto"]),
+    ("muster-agent", &["muster-model", "muster-fault", "muster-node", "muster-proto", "muster-http"]),
     ("muster-sdk", &["muster-model", "muster-driver", "muster-proto"]),
     (
         "muster",
@@ -37,6 +39,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "muster-agent",
             "muster-sdk",
             "muster-proto",
+            "muster-http",
             "muster-raft",
         ],
     ),

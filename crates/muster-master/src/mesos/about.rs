@@ -1,10 +1,12 @@
 //! What this master says of itself: its name, its address, its settings in Mesos' words.
 
 use crate::MasterConfig;
+use muster_http::machine::duration;
+pub(crate) use muster_http::machine::seconds;
 use std::{
     collections::BTreeMap,
     net::Ipv4Addr,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime},
 };
 
 /// What this master is, for as long as it runs.
@@ -20,6 +22,8 @@ pub(crate) struct About {
     pub(crate) masters: usize,
     /// Its settings by the names of Mesos' flags, where they mean the same. By name.
     pub(crate) flags: BTreeMap<&'static str, String>,
+    /// The file that it logs to.
+    pub(crate) log_file: Option<std::path::PathBuf>,
     /// The claims of roles against each other; 1.0 where none is given.
     pub(crate) weights: BTreeMap<String, f64>,
 }
@@ -33,6 +37,7 @@ impl About {
             started: SystemTime::now(),
             since: Instant::now(),
             masters: config.members.len(),
+            log_file: config.log_file.clone(),
             weights: config.allocator.weights.clone(),
         }
     }
@@ -51,26 +56,6 @@ impl About {
 fn host(address: &str) -> (&str, u16) {
     let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
     (host, port.parse().unwrap_or(5050))
-}
-
-/// A moment in seconds since the Unix epoch.
-pub(crate) fn seconds(at: SystemTime) -> f64 {
-    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
-}
-
-/// A length of time as Mesos writes it in flags.
-fn duration(ms: u64) -> String {
-    const UNITS: [(u64, &str); 5] = [
-        (7 * 86_400_000, "weeks"),
-        (86_400_000, "days"),
-        (3_600_000, "hrs"),
-        (60_000, "mins"),
-        (1_000, "secs"),
-    ];
-    match UNITS.iter().find(|(unit, _)| ms >= *unit && ms.is_multiple_of(*unit)) {
-        Some((unit, name)) => format!("{}{name}", ms / unit),
-        None => format!("{ms}ms"),
-    }
 }
 
 fn flags(config: &MasterConfig, address: &str) -> BTreeMap<&'static str, String> {
@@ -110,17 +95,6 @@ fn flags(config: &MasterConfig, address: &str) -> BTreeMap<&'static str, String>
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lengths_of_time_are_written_as_mesos_does() {
-        for (ms, text) in
-            [(15_000, "15secs"), (75_000, "75secs"), (600_000, "10mins"), (1_209_600_000, "2weeks")]
-        {
-            assert_eq!(duration(ms), text);
-        }
-        assert_eq!(duration(1_500), "1500ms");
-        assert_eq!(duration(0), "0ms");
-    }
 
     #[test]
     fn settings_have_the_names_of_flags() {

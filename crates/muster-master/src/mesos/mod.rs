@@ -9,7 +9,6 @@
 //! - Each event is one record and one chunk; a client that does not read is cut off, and nobody waits for it.
 
 mod about;
-mod answer;
 mod events;
 mod forward;
 mod operate;
@@ -18,7 +17,6 @@ mod parts;
 mod rate;
 mod read;
 mod records;
-mod request;
 mod scheduler;
 mod session;
 #[cfg(test)]
@@ -31,6 +29,8 @@ use axum::body::Body;
 pub(crate) use events::{Applied, Feed, Tap};
 pub(crate) use forward::Forwarder;
 use http::{Method, Request, Response, StatusCode, Uri};
+pub(crate) use muster_http::MESOS_VERSION;
+use muster_http::{answer, endpoint, files, request};
 use muster_raft::Raft;
 use operate::Set;
 pub(crate) use rate::Rates;
@@ -39,9 +39,6 @@ use read::{Here, OfLeader};
 pub(crate) use session::Sessions;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
-
-/// The version of the Mesos API that is spoken here, which clients ask for.
-pub(crate) const MESOS_VERSION: &str = "1.11.0";
 
 /// Answers requests of the Mesos API.
 #[derive(Clone)]
@@ -59,6 +56,8 @@ pub(crate) struct Mesos {
     pub(crate) feed: Feed,
     /// Bounds how many long answers are written at a time.
     pub(crate) writers: Writers,
+    /// What this master shows of its disk: its log, if that is a file.
+    pub(crate) files: files::Files,
     /// Ends all streams when the master stops.
     pub(crate) stop: CancellationToken,
 }
@@ -72,6 +71,8 @@ enum Endpoint {
     Redirect,
     /// What every master answers.
     Here(Here),
+    /// Files, which every master has of its own.
+    Files(files::What),
     /// What the leader answers.
     OfLeader(OfLeader),
     Teardown,
@@ -110,23 +111,19 @@ const ENDPOINTS: [(&str, Endpoint); 24] = [
     ("/weights", Endpoint::OfLeader(OfLeader::Weights)),
 ];
 
-/// With or without the name of the process that serves it. A path that nobody serves is served by the nearest one above
-/// it, as in Mesos.
+/// What a path stands for.
 fn endpoint(path: &str) -> Endpoint {
-    let prefixed = path.strip_prefix("/master").filter(|rest| rest.starts_with('/'));
-    let whole = prefixed.unwrap_or(path).trim_end_matches('/');
-    let mut path = whole;
-    while !path.is_empty() {
-        match ENDPOINTS.iter().find(|(known, _)| *known == path) {
-            // Another process serves it, by its own name alone.
-            Some((_, Endpoint::Here(Here::Metrics))) if prefixed.is_some() => return Endpoint::None,
-            // It sends nobody to a place below.
-            Some((_, Endpoint::Redirect)) if path != whole => return Endpoint::None,
-            Some((_, endpoint)) => return *endpoint,
-            None => path = path.rsplit_once('/').map_or("", |(above, _)| above),
-        }
+    match endpoint::find(&ENDPOINTS, "/master", path) {
+        // Another process serves it, by its own name alone.
+        Some(found) if found.endpoint == Endpoint::Here(Here::Metrics) && found.is_prefixed => Endpoint::None,
+        // It sends nobody to a place below.
+        Some(found) if found.endpoint == Endpoint::Redirect && found.is_below => Endpoint::None,
+        Some(found) => found.endpoint,
+        None => match endpoint::find(&files::PATHS, "", path) {
+            Some(found) => Endpoint::Files(found.endpoint),
+            None => Endpoint::None,
+        },
     }
-    Endpoint::None
 }
 
 /// Who leads, as far as this master knows.
@@ -141,7 +138,7 @@ enum Leads {
 
 impl Mesos {
     pub(crate) async fn answer(self, request: Request<Body>) -> Response<Body> {
-        match endpoint(&decoded(request.uri())) {
+        match endpoint(&endpoint::path(request.uri())) {
             Endpoint::Health => plain(StatusCode::OK, ""),
             Endpoint::Redirect => match self.leads() {
                 Leads::Here(local) => moved(&local.leader.address, ""),
@@ -149,6 +146,9 @@ impl Mesos {
                 Leads::Nobody => nobody_leads(),
             },
             Endpoint::Here(what) => read::here(&self, what, request.into_parts().0).await,
+            Endpoint::Files(what) => {
+                files::answer(&self.files, &self.writers, what, &request.into_parts().0).await
+            }
             Endpoint::Scheduler if request.method() == Method::POST => {
                 let (head, body) = request.into_parts();
                 scheduler::answer(&self, head, body).await
@@ -235,13 +235,19 @@ mod tests {
         assert_eq!(endpoint("/master/redirect"), Endpoint::Redirect);
         assert_eq!(endpoint("/metrics/snapshot"), Endpoint::Here(Here::Metrics));
         assert_eq!(endpoint("/master/state"), Endpoint::OfLeader(OfLeader::State));
+        assert_eq!(endpoint("/files/browse"), Endpoint::Files(files::What::Browse));
         // The nearest one above.
         assert_eq!(endpoint("/api/v1/operator"), Endpoint::Operator);
         assert_eq!(endpoint("/master/api/v1/scheduler/x/y"), Endpoint::Scheduler);
         assert_eq!(endpoint("/master/frameworks/"), Endpoint::OfLeader(OfLeader::Frameworks));
         let nobodys =
             ["/", "/master", "/masterredirect", "/redirect/x", "/api/v2/scheduler", "/agents", "//"];
-        for none in nobodys.into_iter().chain(["/master/metrics/snapshot", "/files/browse", "/statex"]) {
+        for none in nobodys.into_iter().chain([
+            "/master/metrics/snapshot",
+            "/master/files/browse",
+            "/files",
+            "/statex",
+        ]) {
             assert_eq!(endpoint(none), Endpoint::None, "{none}");
         }
     }

@@ -68,8 +68,8 @@ impl Answer<'_> {
                 let id = call.mark_agent_gone.as_ref().map_or("", |it| &it.agent_id.value);
                 mark_gone(self.on, &local, id).await
             }
-            // This master serves no files.
-            Type::ListFiles | Type::ReadFile => plain(StatusCode::NOT_FOUND, ""),
+            Type::ListFiles => self.list_files(call.list_files.clone().unwrap_or_default().path).await,
+            Type::ReadFile => self.read_file(call.read_file.clone().unwrap_or_default()).await,
             Type::SetLoggingLevel => {
                 not_yet("A logging level is set by the variable RUST_LOG when a master starts")
             }
@@ -115,6 +115,28 @@ impl Answer<'_> {
         }
     }
 
+    async fn list_files(&self, path: String) -> Response<Body> {
+        match self.on.files.list(path).await {
+            Ok(file_infos) => {
+                let list_files = Some(response::ListFiles { file_infos });
+                let r#type = Some(response::Type::ListFiles.into());
+                self.whole(move || mesos::master::Response { r#type, list_files, ..Default::default() }).await
+            }
+            Err(refused) => *Box::<Response<Body>>::from(refused),
+        }
+    }
+
+    async fn read_file(&self, asked: mesos::master::call::ReadFile) -> Response<Body> {
+        match self.on.files.read(asked.path, Some(asked.offset), asked.length).await {
+            Ok(part) => {
+                let read_file = Some(response::ReadFile { size: part.size, data: part.data.into() });
+                let r#type = Some(response::Type::ReadFile.into());
+                self.whole(move || mesos::master::Response { r#type, read_file, ..Default::default() }).await
+            }
+            Err(refused) => *Box::<Response<Body>>::from(refused),
+        }
+    }
+
     /// What needs nothing of the registry.
     fn here(&self, kind: Type) -> mesos::master::Response {
         let of = |kind: response::Type| mesos::master::Response {
@@ -136,7 +158,8 @@ impl Answer<'_> {
                 mesos::master::Response { get_version, ..of(response::Type::GetVersion) }
             }
             Type::GetLoggingLevel => {
-                let get_logging_level = Some(response::GetLoggingLevel { level: logging_level() });
+                let get_logging_level =
+                    Some(response::GetLoggingLevel { level: muster_http::machine::logging_level() });
                 mesos::master::Response { get_logging_level, ..of(response::Type::GetLoggingLevel) }
             }
             _ => {
@@ -166,16 +189,6 @@ impl Answer<'_> {
 
     fn wrapped(&self) -> Wrapped {
         Wrapped { gzip: self.gzip, jsonp: None }
-    }
-}
-
-/// How much is logged, as Mesos counts it: 0 is what everybody sees.
-fn logging_level() -> u32 {
-    use tracing::level_filters::LevelFilter;
-    match LevelFilter::current() {
-        LevelFilter::TRACE => 2,
-        LevelFilter::DEBUG => 1,
-        _ => 0,
     }
 }
 

@@ -4,6 +4,7 @@ use super::MESOS_VERSION;
 use super::about::seconds;
 use super::read::seen::{ByRole, Executor, FrameworkSeen, Seen, Sorted, offered};
 use mesos::master::response::{get_agents, get_executors, get_frameworks};
+use muster_http::show::task::user;
 use muster_model::{Offer, Resources, Role, TaskState, event::OfferWithAgent};
 use muster_proto::master_api::{self, time};
 use muster_proto::scheduler_api::{self, Shown};
@@ -180,13 +181,6 @@ pub(super) fn statuses(task: &Task) -> Vec<mesos::TaskStatus> {
         });
     }
     statuses
-}
-
-/// The user that a task asks to run as, if it does.
-pub(super) fn user(info: &mesos::TaskInfo) -> Option<&str> {
-    let executors = info.executor.as_ref().and_then(|executor| executor.command.as_ref());
-    let commands = [info.command.as_ref(), executors];
-    commands.into_iter().flatten().find_map(|command| command.user.as_deref())
 }
 
 /// A task.

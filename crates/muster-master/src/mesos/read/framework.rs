@@ -3,7 +3,8 @@
 use super::super::records;
 use super::resources::Amounts;
 use super::seen::{Executor, FrameworkSeen, Sorted, offered, total};
-use super::task::{self, Labels};
+use super::show::task::Labels;
+use super::task;
 use super::{List, Raw};
 use muster_model::{Offer, TaskState};
 use muster_proto::{master_api::seconds, mesos};

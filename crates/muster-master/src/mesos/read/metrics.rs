@@ -130,7 +130,7 @@ impl Gathered {
         agents(registry, &mut all);
         frameworks(registry, &mut all);
         self.resources(registry, offers, &mut all);
-        system(&mut all);
+        muster_http::machine::system(&mut all.0);
         all.0
     }
 
@@ -252,19 +252,4 @@ fn by_state<'a>(tasks: impl Iterator<Item = &'a Task>) -> [u64; ACTIVE.len()] {
         }
     }
     counts
-}
-
-/// The machine that this master runs on.
-fn system(all: &mut Numbers) {
-    let it = rustix::system::sysinfo();
-    // A load is a fraction of 65,536.
-    let load = |at: usize| it.loads.get(at).map_or(0.0, |load| *load as f64 / 65_536.0);
-    all.put("system/load_1min", load(0));
-    all.put("system/load_5min", load(1));
-    all.put("system/load_15min", load(2));
-    let unit = f64::from(it.mem_unit.max(1));
-    all.put("system/mem_total_bytes", it.totalram as f64 * unit);
-    all.put("system/mem_free_bytes", it.freeram as f64 * unit);
-    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    all.count("system/cpus_total", cpus as u64);
 }

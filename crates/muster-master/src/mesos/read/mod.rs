@@ -8,10 +8,8 @@
 //! - Keys come in the order in which Mesos sends them; doubles have a fraction.
 
 mod agent;
-pub(crate) mod body;
 mod framework;
 mod metrics;
-mod resources;
 mod role;
 pub(crate) mod seen;
 mod state;
@@ -20,18 +18,23 @@ mod task;
 mod tests;
 
 pub(super) use metrics::{Counters, gather};
+pub(super) use muster_http::answer::not_yet;
+pub(crate) use muster_http::body;
+pub(super) use muster_http::query::takes_gzip;
+use muster_http::query::{Query, asked};
+use muster_http::show::{self, List, Raw, resources};
 
 use super::answer::{bad, nobody_leads, plain};
 use super::{Mesos, operate};
 use crate::route::{LocalRoute, Looked, ToLeader};
 use axum::body::Body;
 use body::Wrapped;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header, request::Parts};
+use http::{Method, Request, Response, StatusCode, request::Parts};
 use muster_model::CallOutcome;
 use muster_proto::json::{Codec, Mesos as Message};
 use seen::{Seen, Sorted};
-use serde::{Serialize, Serializer};
-use std::{collections::BTreeMap, io, sync::Arc};
+use serde::Serialize;
+use std::{io, sync::Arc};
 use tokio::sync::oneshot;
 
 /// An endpoint that is read. These are answered by every master.
@@ -57,79 +60,15 @@ pub(super) enum OfLeader {
     MaintenanceStatus,
 }
 
-/// A list that is made while it is written.
-pub(crate) struct List<F>(pub(crate) F);
-
-impl<F: Fn() -> I, I: Iterator<Item: Serialize>> Serialize for List<F> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq((self.0)())
-    }
-}
-
-/// A message in Mesos' JSON, within an answer of another shape.
-struct Raw<'a, M>(&'a M);
-
-impl<M: Message> Serialize for Raw<'_, M> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let text = String::from_utf8(Codec::Json.write(self.0).into()).map_err(serde::ser::Error::custom)?;
-        let raw = serde_json::value::RawValue::from_string(text).map_err(serde::ser::Error::custom)?;
-        raw.serialize(serializer)
-    }
-}
-
-/// What stands behind the path, or in a form.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Query(BTreeMap<String, String>);
-
-impl Query {
-    /// Reads `name=value&name=value`. Of a name that comes twice, the last one counts (Mesos).
-    pub(super) fn parse(text: &str) -> Self {
-        let plain = |text: &str| {
-            let spaces = text.replace('+', " ");
-            percent_encoding::percent_decode_str(&spaces).decode_utf8_lossy().into_owned()
-        };
-        let pairs = text.split('&').filter(|pair| !pair.is_empty());
-        let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-        Self(pairs.map(|(name, value)| (plain(name), plain(value))).collect())
-    }
-
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
-    }
-}
-
-/// How a client wants its answer told.
-fn wrapped(headers: &HeaderMap, query: &Query) -> Result<Wrapped, Box<Response<Body>>> {
-    let jsonp = query.get("jsonp").map(str::to_owned);
-    // What is called becomes a part of a script.
-    let is_name = |name: &String| {
-        !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_$.[]".contains(c))
-    };
-    if jsonp.as_ref().is_some_and(|name| !is_name(name)) {
-        return Err(Box::new(bad("'jsonp' is not the name of a function")));
-    }
-    Ok(Wrapped { gzip: takes_gzip(headers), jsonp })
-}
-
-/// Whether the client can unpack an answer.
-pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|coding| {
-        let (name, q) = coding.split_once(';').unwrap_or((coding, ""));
-        let q = q.trim().strip_prefix("q=").and_then(|q| q.trim().parse::<f64>().ok());
-        name.trim().eq_ignore_ascii_case("gzip") && q != Some(0.0)
-    })
-}
-
 /// Answers what every master knows.
 pub(super) async fn here(on: &Mesos, what: Here, head: Parts) -> Response<Body> {
     match asked(&head) {
         Err(refusal) => *refusal,
         Ok((_, wrapped)) => match what {
-            Here::Version => written(on, wrapped, |out| json(out, &state::Version)).await,
+            Here::Version => written(on, wrapped, |out| json(out, &show::Version)).await,
             Here::Flags => {
                 let about = on.about.clone();
-                written(on, wrapped, move |out| json(out, &state::Flags(&about.flags))).await
+                written(on, wrapped, move |out| json(out, &show::Flags(&about.flags))).await
             }
             Here::Metrics => {
                 let gathered = metrics::gather(on).await;
@@ -191,16 +130,6 @@ where
     on.writers.answer("application/json", wrapped, write).await
 }
 
-/// Checks the method, and reads what stands behind the path.
-fn asked(head: &Parts) -> Result<(Query, Wrapped), Box<Response<Body>>> {
-    if !matches!(head.method, Method::GET | Method::HEAD) {
-        return Err(Box::new(super::answer::only(&[Method::GET, Method::HEAD], &head.method)));
-    }
-    let query = Query::parse(head.uri.query().unwrap_or_default());
-    let wrapped = wrapped(&head.headers, &query)?;
-    Ok((query, wrapped))
-}
-
 /// One moment of the leader, which has all that was acknowledged before.
 pub(super) async fn seen(on: &Mesos, local: Arc<LocalRoute>) -> Result<Seen, Box<Response<Body>>> {
     // A quorum says that this one leads; what it looks at then is no older.
@@ -222,11 +151,6 @@ async fn look(local: &LocalRoute) -> Option<Looked> {
     let (answer, looked) = oneshot::channel();
     local.inputs.send(ToLeader::Look(answer)).await.ok()?;
     looked.await.ok()
-}
-
-/// What is not built is said so.
-pub(super) fn not_yet(what: &str) -> Response<Body> {
-    plain(StatusCode::NOT_IMPLEMENTED, format!("{what}: muster does not support this yet"))
 }
 
 /// `POST /teardown`, with the framework's id in a form.

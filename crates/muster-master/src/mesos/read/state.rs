@@ -6,7 +6,7 @@ use super::{List, agent, framework};
 use muster_model::{AgentId, FrameworkId, TaskState};
 use muster_registry::{Agent, AgentState};
 use serde::{Serialize, Serializer, ser::SerializeMap};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 /// `/state`.
 pub(super) struct State<'a>(pub(super) &'a Sorted<'a>);
@@ -21,7 +21,7 @@ impl Serialize for State<'_> {
         };
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("version", MESOS_VERSION)?;
-        build(&mut map)?;
+        muster_http::show::build(&mut map)?;
         map.serialize_entry("start_time", &seconds(about.started))?;
         map.serialize_entry("elected_time", &seconds(seen.local.since))?;
         map.serialize_entry("id", seen.registry.cluster_id().as_str())?;
@@ -38,32 +38,15 @@ impl Serialize for State<'_> {
             LeaderInfo { id: seen.registry.cluster_id().as_str(), pid: about.pid(), port, hostname: host };
         map.serialize_entry("leader_info", &leader)?;
         map.serialize_entry("cluster", seen.registry.cluster_id().as_str())?;
+        if let Some(log) = &about.log_file {
+            map.serialize_entry("external_log_file", &log.display().to_string())?;
+        }
         map.serialize_entry("flags", &about.flags)?;
         map.serialize_entry("slaves", &agent::agents(of, None))?;
         map.serialize_entry("recovered_slaves", &[(); 0])?;
         framework::lists(of, None, &mut map)?;
         map.serialize_entry("orphan_tasks", &[(); 0])?;
         map.serialize_entry("unregistered_frameworks", &[(); 0])?;
-        map.end()
-    }
-}
-
-/// When and by whom it was built is not kept: builds of one source are alike.
-fn build<M: SerializeMap>(map: &mut M) -> Result<(), M::Error> {
-    map.serialize_entry("build_date", "1970-01-01 00:00:00")?;
-    map.serialize_entry("build_time", &0.0)?;
-    map.serialize_entry("build_user", "muster")
-}
-
-/// `/version`.
-pub(super) struct Version;
-
-impl Serialize for Version {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        build(&mut map)?;
-        map.serialize_entry("muster", env!("CARGO_PKG_VERSION"))?;
-        map.serialize_entry("version", MESOS_VERSION)?;
         map.end()
     }
 }
@@ -179,17 +162,6 @@ impl Serialize for FrameworkSummary<'_> {
         framework::summary(self.it, &info, self.of, &mut map)?;
         self.tasks.fields(&mut map)?;
         map.serialize_entry("slave_ids", &List(|| self.tasks.agents.iter().map(|id| id.as_str())))?;
-        map.end()
-    }
-}
-
-/// `/flags`.
-pub(super) struct Flags<'a>(pub(super) &'a BTreeMap<&'static str, String>);
-
-impl Serialize for Flags<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("flags", self.0)?;
         map.end()
     }
 }

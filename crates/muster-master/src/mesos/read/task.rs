@@ -1,9 +1,8 @@
 //! Tasks as the legacy answers show them, and `/tasks`.
 
-use super::super::records::{self, statuses};
-use super::resources::Amounts;
+use super::super::records::statuses;
 use super::seen::Seen;
-use super::{List, Query, Raw};
+use super::{List, Query, show};
 use muster_proto::mesos;
 use muster_registry::Task;
 use prost::Message;
@@ -16,94 +15,19 @@ impl Serialize for Shown<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let task = self.0;
         let info = mesos::TaskInfo::decode(&*task.sealed).unwrap_or_default();
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("id", task.key.task_id.as_str())?;
-        map.serialize_entry("name", &*task.name)?;
-        map.serialize_entry("framework_id", task.key.framework_id.as_str())?;
-        map.serialize_entry("executor_id", task.executor_id.as_ref().map_or("", |id| id.as_str()))?;
-        map.serialize_entry("slave_id", task.agent_id.as_str())?;
-        map.serialize_entry("state", task.state.name())?;
-        map.serialize_entry("resources", &Amounts(&task.resources))?;
-        map.serialize_entry("role", task.role.as_str())?;
-        map.serialize_entry("statuses", &List(|| statuses(task).into_iter().map(Status)))?;
-        if !info.limits.is_empty() {
-            let limits = info.limits.iter().map(|(name, limit)| (name, Limit(limit.value)));
-            map.serialize_entry("limits", &limits.collect::<std::collections::BTreeMap<_, _>>())?;
-        }
-        if let Some(user) = records::user(&info) {
-            map.serialize_entry("user", user)?;
-        }
-        if let Some(labels) = &info.labels {
-            map.serialize_entry("labels", &Labels(labels))?;
-        }
-        if let Some(discovery) = &info.discovery {
-            map.serialize_entry("discovery", &Raw(discovery))?;
-        }
-        if let Some(container) = &info.container {
-            map.serialize_entry("container", &Raw(container))?;
-        }
-        if let Some(health_check) = &info.health_check {
-            map.serialize_entry("health_check", &Raw(health_check))?;
-        }
-        map.end()
-    }
-}
-
-/// A limit may be without bounds, for which JSON has no number.
-struct Limit(f64);
-
-impl Serialize for Limit {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0.is_finite() {
-            true => serializer.serialize_f64(self.0),
-            false => serializer.serialize_str("Infinity"),
-        }
-    }
-}
-
-struct Status(mesos::TaskStatus);
-
-impl Serialize for Status {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let status = &self.0;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry(
-            "state",
-            mesos::TaskState::try_from(status.state).map_or("", |it| it.as_str_name()),
-        )?;
-        map.serialize_entry("timestamp", &status.timestamp.unwrap_or_default())?;
-        if let Some(labels) = &status.labels {
-            map.serialize_entry("labels", &Labels(labels))?;
-        }
-        if let Some(container_status) = &status.container_status {
-            map.serialize_entry("container_status", &Raw(container_status))?;
-        }
-        if let Some(healthy) = status.healthy {
-            map.serialize_entry("healthy", &healthy)?;
-        }
-        map.end()
-    }
-}
-
-/// Labels as a plain list.
-pub(super) struct Labels<'a>(pub(super) &'a mesos::Labels);
-
-impl Serialize for Labels<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.labels.iter().map(Label))
-    }
-}
-
-struct Label<'a>(&'a mesos::Label);
-
-impl Serialize for Label<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("key", &self.0.key)?;
-        if let Some(value) = &self.0.value {
-            map.serialize_entry("value", value)?;
-        }
-        map.end()
+        let shown = show::task::Task {
+            id: task.key.task_id.as_str(),
+            name: &task.name,
+            framework_id: task.key.framework_id.as_str(),
+            executor_id: task.executor_id.as_ref().map_or("", |id| id.as_str()),
+            agent_id: task.agent_id.as_str(),
+            state: task.state,
+            resources: &task.resources,
+            role: task.role.as_str(),
+            statuses: &statuses(task),
+            info: &info,
+        };
+        shown.serialize(serializer)
     }
 }
 

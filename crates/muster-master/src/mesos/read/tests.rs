@@ -12,7 +12,7 @@ use crate::mesos::{
 };
 use mesos::master::{call::Type, response};
 use muster_model::{AgentId, Fence, FrameworkId, Index, Offer, OfferId, Resources, Role, TaskState};
-use muster_proto::mesos;
+use muster_proto::{json::Codec, mesos};
 use muster_registry::{Command, Registry};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -456,29 +456,4 @@ fn calls_that_read_are_answered_in_both_codecs() {
         let kind = response::Type::from_str_name(kind.as_str_name()).unwrap();
         assert_eq!(answer.r#type(), kind);
     }
-}
-
-#[test]
-fn a_function_is_a_name() {
-    let query = |text: &str| wrapped(&HeaderMap::new(), &Query::parse(text)).map(|it| it.jsonp).ok();
-    assert_eq!(query("jsonp=cb.of%5B1%5D&x=1"), Some(Some("cb.of[1]".into())));
-    assert_eq!(query("x=1"), Some(None));
-    assert_eq!(query("jsonp=alert(1)"), None);
-    assert_eq!(query("jsonp="), None);
-}
-
-#[test]
-fn whoever_takes_gzip_says_so() {
-    let takes = |text: &'static str| {
-        let value = http::HeaderValue::from_static(text);
-        takes_gzip(&[(header::ACCEPT_ENCODING, value)].into_iter().collect())
-    };
-    assert!(takes("gzip") && takes("deflate, GZIP;q=0.5"));
-    assert!(!takes("gzip;q=0") && !takes("deflate") && !takes_gzip(&HeaderMap::new()));
-}
-
-#[test]
-fn a_form_is_read_as_browsers_send_it() {
-    let form = Query::parse("frameworkId=a%2Fb+c&x&x=2&");
-    assert_eq!((form.get("frameworkId"), form.get("x"), form.get("y")), (Some("a/b c"), Some("2"), None));
 }

@@ -3,7 +3,7 @@
 //! A short answer becomes one piece, with its length; a long one is never whole in memory. A body that cannot be ended
 //! is broken off, so that no client takes a part for the whole.
 
-use super::super::answer::{plain, unavailable};
+use crate::answer::{plain, unavailable};
 use axum::body::Body;
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
@@ -33,7 +33,7 @@ const TURN: Duration = Duration::from_secs(5);
 
 /// Bounds how many bodies are written at a time.
 #[derive(Debug, Clone)]
-pub(crate) struct Writers(Arc<Semaphore>);
+pub struct Writers(Arc<Semaphore>);
 
 impl Default for Writers {
     fn default() -> Self {
@@ -43,11 +43,11 @@ impl Default for Writers {
 
 /// How a body is told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Wrapped {
+pub struct Wrapped {
     /// The client can unpack it.
-    pub(crate) gzip: bool,
+    pub gzip: bool,
     /// The function that the client wants it handed to, as a script.
-    pub(crate) jsonp: Option<String>,
+    pub jsonp: Option<String>,
 }
 
 struct Piece {
@@ -57,19 +57,19 @@ struct Piece {
 }
 
 /// All turns are taken.
-pub(crate) fn too_many() -> Response<Body> {
+pub fn too_many() -> Response<Body> {
     unavailable("Too many read at once: try again")
 }
 
 impl Writers {
     /// Waits for a turn, but not for long.
-    pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+    pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         let turn = tokio::time::timeout(TURN, self.0.clone().acquire_owned()).await;
         turn.ok().and_then(Result::ok)
     }
 
     /// Answers with what `write` writes. Its first error ends the body.
-    pub(crate) async fn answer<W>(&self, kind: &'static str, wrapped: Wrapped, write: W) -> Response<Body>
+    pub async fn answer<W>(&self, kind: &'static str, wrapped: Wrapped, write: W) -> Response<Body>
     where
         W: FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
     {
@@ -205,7 +205,7 @@ struct Pieces {
 }
 
 /// Waits for a client to take something, on a thread that may block.
-pub(crate) fn send<T>(runtime: &Handle, to: &mpsc::Sender<T>, it: T) -> io::Result<()> {
+pub fn send<T>(runtime: &Handle, to: &mpsc::Sender<T>, it: T) -> io::Result<()> {
     let sent = runtime.block_on(to.send_timeout(it, PATIENCE));
     sent.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client does not read"))
 }

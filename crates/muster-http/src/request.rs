@@ -1,6 +1,6 @@
 //! Requests: which codec they speak, which they want, and their body.
 
-use super::answer::{bad, plain};
+use crate::answer::{bad, plain};
 use axum::body::{Body, to_bytes};
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header};
@@ -10,13 +10,13 @@ use muster_proto::media::{self, Unfit};
 use std::io::Read;
 
 /// The codec of a body.
-pub(super) fn spoken(headers: &HeaderMap) -> Result<Codec, Box<Response<Body>>> {
+pub fn spoken(headers: &HeaderMap) -> Result<Codec, Box<Response<Body>>> {
     let kind = headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default());
     media::spoken(kind).map_err(unfit)
 }
 
 /// The codec of the answer: JSON where both would do.
-pub(super) fn wanted(headers: &HeaderMap) -> Result<Codec, Box<Response<Body>>> {
+pub fn wanted(headers: &HeaderMap) -> Result<Codec, Box<Response<Body>>> {
     let accepts: Vec<&str> =
         headers.get_all(header::ACCEPT).iter().map(|value| value.to_str().unwrap_or_default()).collect();
     media::wanted(&accepts).map_err(unfit)
@@ -28,7 +28,7 @@ fn unfit(why: Unfit) -> Box<Response<Body>> {
 }
 
 /// The whole body, if it is not too long; one that was compressed as it was before.
-pub(super) async fn body(headers: &HeaderMap, body: Body) -> Result<Bytes, Box<Response<Body>>> {
+pub async fn body(headers: &HeaderMap, body: Body) -> Result<Bytes, Box<Response<Body>>> {
     let bytes = whole(body).await?;
     match headers.get(header::CONTENT_ENCODING).map(|encoding| encoding.as_bytes()) {
         None | Some(b"identity") => Ok(bytes),

@@ -8,7 +8,7 @@ use std::fmt::Write;
 const ALWAYS: [&str; 4] = ["disk", "mem", "gpus", "cpus"];
 
 /// A sum of resources: numbers and texts by kind.
-pub(super) struct Amounts<'a>(pub(super) &'a Resources);
+pub struct Amounts<'a>(pub &'a Resources);
 
 impl Serialize for Amounts<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -32,7 +32,7 @@ impl Serialize for Amounts<'_> {
 }
 
 /// A sum of resources in which ranges and sets count what is in them, as `/roles` shows it.
-pub(super) struct Counts<'a>(pub(super) &'a Resources);
+pub struct Counts<'a>(pub &'a Resources);
 
 impl Serialize for Counts<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -46,7 +46,7 @@ impl Serialize for Counts<'_> {
 }
 
 /// Thousandths in whole units.
-pub(super) fn units(milli: u64) -> f64 {
+pub fn units(milli: u64) -> f64 {
     milli as f64 / 1000.0
 }
 
@@ -62,7 +62,7 @@ fn ranges_text(ranges: &[(u64, u64)]) -> String {
 }
 
 /// An agent's attributes: numbers and texts by name.
-pub(super) struct Attributes<'a>(pub(super) &'a [Attribute]);
+pub struct Attributes<'a>(pub &'a [Attribute]);
 
 impl Serialize for Attributes<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

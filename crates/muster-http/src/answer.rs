@@ -5,7 +5,7 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 use std::time::Duration;
 
 /// A sentence, or nothing.
-pub(super) fn plain(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+pub fn plain(status: StatusCode, text: impl Into<String>) -> Response<Body> {
     let text = text.into();
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
@@ -18,17 +18,17 @@ pub(super) fn plain(status: StatusCode, text: impl Into<String>) -> Response<Bod
 }
 
 /// A call was taken: it is committed and applied where it is durable.
-pub(super) fn accepted() -> Response<Body> {
+pub fn accepted() -> Response<Body> {
     plain(StatusCode::ACCEPTED, "")
 }
 
 /// What is wrong with a request.
-pub(super) fn bad(why: impl Into<String>) -> Response<Body> {
+pub fn bad(why: impl Into<String>) -> Response<Body> {
     plain(StatusCode::BAD_REQUEST, why)
 }
 
 /// The master that leads has the answer. Relative to the scheme, as Mesos sends it.
-pub(super) fn moved(address: &str, path: &str) -> Response<Body> {
+pub fn moved(address: &str, path: &str) -> Response<Body> {
     let mut response = plain(StatusCode::TEMPORARY_REDIRECT, "");
     match HeaderValue::try_from(format!("//{address}{path}")) {
         Ok(location) => {
@@ -40,19 +40,19 @@ pub(super) fn moved(address: &str, path: &str) -> Response<Body> {
 }
 
 /// Nobody leads; clients look for these words.
-pub(super) fn nobody_leads() -> Response<Body> {
+pub fn nobody_leads() -> Response<Body> {
     plain(StatusCode::SERVICE_UNAVAILABLE, "No leader elected")
 }
 
 /// Not now: the client tries again.
-pub(super) fn unavailable(why: &str) -> Response<Body> {
+pub fn unavailable(why: &str) -> Response<Body> {
     let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, why);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
 
 /// A principal made more calls than it may: it may make the next one after so long.
-pub(super) fn too_many(principal: Option<&str>, wait: Duration) -> Response<Body> {
+pub fn too_many(principal: Option<&str>, wait: Duration) -> Response<Body> {
     let who =
         principal.map_or_else(|| "frameworks without a principal".into(), |it| format!("principal {it:?}"));
     let why = format!("{who} made more calls than api.calls-per-second allows at this master");
@@ -65,12 +65,12 @@ pub(super) fn too_many(principal: Option<&str>, wait: Duration) -> Response<Body
 }
 
 /// Mesos' own words.
-pub(super) fn not_found() -> Response<Body> {
+pub fn not_found() -> Response<Body> {
     plain(StatusCode::NOT_FOUND, "404 Not Found.")
 }
 
 /// Only these methods are taken.
-pub(super) fn only(methods: &[Method], but: &Method) -> Response<Body> {
+pub fn only(methods: &[Method], but: &Method) -> Response<Body> {
     let names: Vec<_> = methods.iter().map(|method| format!("'{method}'")).collect();
     let text =
         format!("405 Method Not Allowed. Expecting one of {{ {} }}, but received '{but}'.", names.join(", "));
@@ -79,5 +79,18 @@ pub(super) fn only(methods: &[Method], but: &Method) -> Response<Body> {
     if let Ok(names) = HeaderValue::try_from(names.join(", ")) {
         response.headers_mut().insert(header::ALLOW, names);
     }
+    response
+}
+
+/// What is not built is said so.
+pub fn not_yet(what: &str) -> Response<Body> {
+    plain(StatusCode::NOT_IMPLEMENTED, format!("{what}: muster does not support this yet"))
+}
+
+/// No such file: of a kind, but without a word, as Mesos answers.
+pub fn no_file() -> Response<Body> {
+    let mut response = plain(StatusCode::NOT_FOUND, "");
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
 }
