@@ -174,13 +174,13 @@ impl Leader {
             user: framework.map_or_else(|| "".into(), |framework| framework.info.user.clone()),
             killed: task.kill.is_some() || framework.is_none(),
             sealed: task.sealed.clone(),
+            framework: framework.map(|framework| framework.info.sealed.clone()).unwrap_or_default(),
             executor: task.executor_id.as_ref().and_then(|executor_id| {
                 let spec = registry.executor_of(&task.agent_id, &task.key.framework_id, executor_id)?;
                 Some(Box::new(ExecutorOrder {
                     executor_id: executor_id.clone(),
                     resources: spec.resources.clone(),
                     grace_ms: None,
-                    framework: framework.map(|framework| framework.info.sealed.clone()).unwrap_or_default(),
                     sealed: spec.sealed.clone(),
                 }))
             }),

@@ -257,6 +257,8 @@ pub struct RunOrder {
     pub killed: bool,
     /// The whole `mesos.v1.TaskInfo`.
     pub sealed: Sealed,
+    /// The whole `mesos.v1.FrameworkInfo`, which its agent shows and its executor is told.
+    pub framework: Sealed,
     /// The executor that it runs in; none for a task with a process of its own.
     pub executor: Option<Box<ExecutorOrder>>,
     /// The group that it was launched in; its executor is told of all members at once.
@@ -304,8 +306,6 @@ pub struct ExecutorOrder {
     pub resources: crate::Resources,
     /// How long it may take to end once it is asked to, in ms; none = the agent's default.
     pub grace_ms: Option<u64>,
-    /// The whole `mesos.v1.FrameworkInfo`.
-    pub framework: Sealed,
     /// The whole `mesos.v1.ExecutorInfo`.
     pub sealed: Sealed,
 }

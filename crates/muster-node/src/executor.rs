@@ -233,7 +233,7 @@ impl Node {
             resources: executor.resources.clone(),
             grace_ms: executor.grace_ms,
             user: order.user.clone(),
-            framework: executor.framework.clone(),
+            framework: order.framework.clone(),
             sealed: executor.sealed.clone(),
         })));
         Some(number)
@@ -676,7 +676,7 @@ impl Node {
         if self.execs.names.get(&name) == Some(&number) {
             self.execs.names.remove(&name);
         }
-        self.keep(Record::ExecutorEnded { executor: number, status: wait_status(end) });
+        self.keep(Record::ExecutorEnded { executor: number, status: end.wait_status() });
         self.after(After::ExecutorEnded(number));
         for launch in launches {
             self.end_with_executor(now_ms, launch, fault, end);
@@ -787,14 +787,5 @@ impl Node {
             self.say_executor(number, effects);
             self.repeat_end(now_ms, number, pause_ms.min(self.config.repeat_ms_max));
         }
-    }
-}
-
-/// As `wait` gives it; -1 where nobody knows.
-fn wait_status(end: &End) -> i32 {
-    match end {
-        End::Exited(code) => (code & 0xff) << 8,
-        End::Signaled(signal) => signal & 0x7f,
-        End::NotReleased | End::StartFailed(_) | End::Invalid(_) | End::Unknown => -1,
     }
 }

@@ -106,3 +106,14 @@ pub enum End {
     /// Its supervisor is gone and left no exit status.
     Unknown,
 }
+
+impl End {
+    /// As `wait` gives it; -1 where nobody knows.
+    pub fn wait_status(&self) -> i32 {
+        match self {
+            Self::Exited(code) => (code & 0xff) << 8,
+            Self::Signaled(signal) => signal & 0x7f,
+            Self::NotReleased | Self::StartFailed(_) | Self::Invalid(_) | Self::Unknown => -1,
+        }
+    }
+}

@@ -2,7 +2,7 @@
 //! variant's position.
 
 use muster_model::{
-    AgentId, ExecutorName, Fence, Index, LaunchNumber, Resources, Sealed, StatusUpdate, TaskKey, TaskState,
+    AgentId, ExecutorName, Fence, FrameworkId, Index, LaunchNumber, Resources, Sealed, StatusUpdate, TaskKey, TaskState,
     Uuid,
 };
 use serde::{Deserialize, Serialize};
@@ -99,7 +99,19 @@ pub enum Record {
         /// Which run.
         executor: LaunchNumber,
     },
+    /// The frameworks of what came before: the last record of a compacted log that has any.
+    Frameworks(Box<BTreeMap<FrameworkId, Sealed>>),
+    /// How a framework describes itself.
+    Framework {
+        /// Which.
+        framework_id: FrameworkId,
+        /// Its whole `mesos.v1.FrameworkInfo`.
+        sealed: Sealed,
+    },
 }
+
+/// Frameworks that are remembered; beyond, those of which nothing is left here are forgotten.
+const FRAMEWORKS_MAX: usize = 128;
 
 /// A leader's word that no launch below a log index will ever be ordered of this agent again. It holds for
 /// launches of its own and of former incarnations.
@@ -262,6 +274,9 @@ pub struct Saved {
     /// Their executors: a record of their own ([`Record::Executors`]), for the form of this one is settled.
     #[serde(skip)]
     pub executors: Executors,
+    /// The frameworks of these, as they described themselves last; a record of its own likewise.
+    #[serde(skip)]
+    pub frameworks: BTreeMap<FrameworkId, Sealed>,
 }
 
 impl Saved {
@@ -323,6 +338,13 @@ impl Saved {
                 }
             }
             Record::Executors(executors) => self.executors = (**executors).clone(),
+            Record::Frameworks(frameworks) => self.frameworks = (**frameworks).clone(),
+            Record::Framework { framework_id, sealed } => {
+                if self.frameworks.len() >= FRAMEWORKS_MAX {
+                    self.forget_frameworks();
+                }
+                self.frameworks.insert(framework_id.clone(), sealed.clone());
+            }
             Record::Executor(_)
             | Record::InExecutor { .. }
             | Record::Handed { .. }
@@ -333,11 +355,22 @@ impl Saved {
         }
     }
 
+    /// Forgets those of which nothing is left.
+    fn forget_frameworks(&mut self) {
+        let tasks = self.tasks.values().map(|task| &task.task.framework_id);
+        let runs = self.executors.runs.values().map(|run| &run.intent.name.framework_id);
+        let left: BTreeSet<&FrameworkId> = tasks.chain(runs).collect();
+        self.frameworks.retain(|id, _| left.contains(id));
+    }
+
     /// All that is here, as the first records of a log.
     pub fn snapshot(&self) -> Vec<Record> {
         let mut records = vec![Record::Snapshot(Box::new(self.clone()))];
         if !self.executors.is_empty() {
             records.push(Record::Executors(Box::new(self.executors.clone())));
+        }
+        if !self.frameworks.is_empty() {
+            records.push(Record::Frameworks(Box::new(self.frameworks.clone())));
         }
         records
     }

@@ -165,6 +165,7 @@ impl Node {
                 &message,
             );
         } else {
+            self.know_framework(&order);
             let executor = order.executor.as_ref().map(|executor| self.executor_for(&order, executor));
             if executor == Some(None) {
                 self.refuse(launch, order.task);
@@ -186,6 +187,15 @@ impl Node {
                 self.join_executor(launch, task_id, executor);
             }
             self.after(After::Intent(launch));
+        }
+    }
+
+    /// Keeps how the framework of an order describes itself, if that is news.
+    fn know_framework(&mut self, order: &RunOrder) {
+        let framework_id = &order.task.framework_id;
+        if !order.framework.is_empty() && self.saved.frameworks.get(framework_id) != Some(&order.framework) {
+            let (framework_id, sealed) = (framework_id.clone(), order.framework.clone());
+            self.keep(Record::Framework { framework_id, sealed });
         }
     }
 

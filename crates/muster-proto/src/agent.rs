@@ -239,6 +239,7 @@ pub fn agent_event(frame: v1::AgentDownFrame) -> Result<(Fence, Session, AgentDo
 fn run_order(wire: v1::RunOrder) -> Result<muster_model::event::RunOrder, WireError> {
     short("user", wire.user.as_bytes(), limits::NAME_BYTES_MAX)?;
     short("task_info", &wire.task_info, limits::SEALED_BYTES_MAX)?;
+    short("framework_info", wire.framework_info(), limits::SEALED_BYTES_MAX)?;
     Ok(muster_model::event::RunOrder {
         launch: launch_number(required("launch", wire.launch)?),
         task: task_key(&wire.framework_id, &wire.task_id)?,
@@ -247,9 +248,10 @@ fn run_order(wire: v1::RunOrder) -> Result<muster_model::event::RunOrder, WireEr
         user: wire.user.into(),
         killed: wire.killed,
         executor: match wire.framework_info {
-            Some(framework) => executor_order(&wire.task_info, &framework).within("task_info")?.map(Box::new),
+            Some(_) => executor_order(&wire.task_info).within("task_info")?.map(Box::new),
             None => None,
         },
+        framework: wire.framework_info.as_deref().map(Sealed::new).unwrap_or_default(),
         sealed: Sealed::new(&*wire.task_info),
         group: wire.group.map(task_group).transpose().within("group")?,
         volumes: volume_mounts(&wire.volumes)?,
@@ -288,8 +290,7 @@ fn wire_volume_mount(mount: &VolumeMount) -> v1::VolumeMount {
 }
 
 /// The executor that a task names.
-fn executor_order(task_info: &[u8], framework: &[u8]) -> Result<Option<ExecutorOrder>, WireError> {
-    short("framework_info", framework, limits::SEALED_BYTES_MAX)?;
+fn executor_order(task_info: &[u8]) -> Result<Option<ExecutorOrder>, WireError> {
     let info = mesos::TaskInfo::decode(task_info)
         .map_err(|error| WireError::new("", format!("is not a mesos.v1.TaskInfo: {error}")))?;
     let Some(executor) = &info.executor else { return Ok(None) };
@@ -298,7 +299,6 @@ fn executor_order(task_info: &[u8], framework: &[u8]) -> Result<Option<ExecutorO
         executor_id: spec.executor_id,
         resources: spec.resources,
         grace_ms: duration_ms(executor.shutdown_grace_period.as_ref()).within("executor")?,
-        framework: Sealed::new(framework),
         sealed: spec.sealed,
     }))
 }
@@ -321,10 +321,8 @@ pub fn agent_down_frame(fence: Fence, session: Session, event: &AgentEvent) -> v
             user: order.user.to_string(),
             killed: order.killed,
             task_info: Bytes::copy_from_slice(&order.sealed),
-            framework_info: order
-                .executor
-                .as_ref()
-                .map(|executor| Bytes::copy_from_slice(&executor.framework)),
+            framework_info: (order.executor.is_some() || !order.framework.is_empty())
+                .then(|| Bytes::copy_from_slice(&order.framework)),
             group: order.group.map(|group| v1::TaskGroup {
                 first: Some(wire_launch_number(group.first)),
                 size: group.size,

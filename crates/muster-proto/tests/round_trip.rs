@@ -240,6 +240,7 @@ fn any_agent_event() -> impl Strategy<Value = AgentEvent> {
                     user: "nobody".into(),
                     killed,
                     sealed: Sealed::new(sealed),
+                    framework: Sealed::default(),
                     executor: None,
                     group: killed.then_some(TaskGroup { first: launch, size: 2 }),
                     volumes: vec![VolumeMount {
@@ -294,11 +295,11 @@ fn in_executor(
         user: "nobody".into(),
         killed: false,
         sealed: Sealed::new(wire.encode_to_vec()),
+        framework: Sealed::new(framework),
         executor: Some(Box::new(ExecutorOrder {
             executor_id: ExecutorId::new(id),
             resources,
             grace_ms,
-            framework: Sealed::new(framework),
             sealed: Sealed::new(info.encode_to_vec()),
         })),
         group: None,

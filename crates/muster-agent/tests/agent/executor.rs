@@ -69,11 +69,11 @@ fn in_executor(n: u64, executor: &ExecutorInfo, what: &str) -> RunOrder {
         user: "".into(),
         killed: false,
         sealed: Sealed::new(info.encode_to_vec()),
+        framework: Sealed::new(framework.encode_to_vec()),
         executor: Some(Box::new(ExecutorOrder {
             executor_id: ExecutorId::new("e1"),
             resources: Resources::of(100, 32),
             grace_ms: None,
-            framework: Sealed::new(framework.encode_to_vec()),
             sealed: Sealed::new(executor.encode_to_vec()),
         })),
         group: None,

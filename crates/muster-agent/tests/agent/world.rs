@@ -54,6 +54,7 @@ pub(crate) fn order(n: u64, info: &TaskInfo) -> RunOrder {
         user: "".into(),
         killed: false,
         sealed: Sealed::new(info.encode_to_vec()),
+        framework: Sealed::default(),
         executor: None,
         group: None,
         volumes: Vec::new(),

@@ -305,6 +305,7 @@ impl Sim {
             user: "".into(),
             killed,
             sealed,
+            framework: Sealed::new(*b"f"),
             executor: Some(Box::new(executor(of(n)))),
             group: None,
             volumes: Vec::new(),

@@ -284,6 +284,7 @@ impl Sim {
             user: "".into(),
             killed,
             sealed: Sealed::default(),
+            framework: Sealed::new([u8::from(killed)]),
             executor: None,
             group: None,
             volumes: Vec::new(),

@@ -120,6 +120,7 @@ impl World {
                 user: "".into(),
                 killed: rest.contains(&"killed"),
                 sealed: Sealed::default(),
+                framework: Sealed::new(value("framework").unwrap_or_default().as_bytes()),
                 executor: value("in").map(|name| Box::new(executor(name))),
                 group: None,
                 volumes: Vec::new(),
@@ -262,7 +263,6 @@ pub(crate) fn executor(id: &str) -> ExecutorOrder {
         executor_id: ExecutorId::new(id),
         resources: Resources::of(100, 1),
         grace_ms: None,
-        framework: Sealed::default(),
         sealed: Sealed::default(),
     }
 }
@@ -340,6 +340,10 @@ fn record_name(record: &Record) -> String {
         Record::ExecutorUnwanted { executor } => format!("unwanted {executor}"),
         Record::ExecutorEnded { executor, status } => format!("ended {executor} with {status}"),
         Record::ExecutorForgotten { executor } => format!("forgotten executor {executor}"),
+        Record::Frameworks(_) => "frameworks".into(),
+        Record::Framework { framework_id, sealed } => {
+            format!("framework {framework_id} {}", String::from_utf8_lossy(sealed))
+        }
     }
 }
 
