@@ -26,6 +26,9 @@ pub struct AgentConfig {
     pub listen_ip: IpAddr,
     /// The port that it listens on and this agent is shown with; 0 = any that is free.
     pub port: u16,
+    /// The file that this process logs to, which it shows over HTTP; none if it is no file. Whoever starts it knows.
+    #[serde(skip)]
+    pub log_file: Option<PathBuf>,
     /// What it has to give; kinds that are missing are probed.
     pub resources: String,
     /// What frameworks choose by.
@@ -74,6 +77,7 @@ impl Default for AgentConfig {
             ip: String::new(),
             listen_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 5150,
+            log_file: None,
             resources: String::new(),
             attributes: String::new(),
             machine_id: String::new(),

@@ -1,7 +1,8 @@
 //! The agent's shell: it drives [`muster_node::Node`], runs tasks as real processes, keeps checkpoints, and
 //! holds a stream to the leader through any master.
 //!
-//! It serves the executor API (`executors/`) to the executors that run tasks for their frameworks.
+//! On a port of its own it serves the executor API (`executors/`) to the executors that run tasks for their frameworks,
+//! and to operators and tools what Mesos' agents show (`mesos/`).
 //!
 //! Each task, and each executor, has a supervisor process of its own ([`supervise_main`]) that outlives the agent; see
 //! `supervisor/mod.rs` for how a command is held and let go.
@@ -35,7 +36,9 @@ mod disk;
 mod error;
 mod executors;
 mod fetch;
+mod history;
 mod link;
+mod mesos;
 mod probe;
 mod sandbox;
 mod service;

@@ -1,9 +1,11 @@
 //! Sandboxes of ended tasks: kept up to a number, the oldest go first.
 
+use crate::mesos::Gone;
 use std::{
     collections::VecDeque,
     fs,
     path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering},
     time::SystemTime,
 };
 use tracing::warn;
@@ -13,6 +15,7 @@ use tracing::warn;
 pub(crate) struct Sandboxes {
     ended: VecDeque<PathBuf>,
     max: usize,
+    counts: Arc<Gone>,
 }
 
 impl Sandboxes {
@@ -30,24 +33,40 @@ impl Sandboxes {
             .filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)))
             .collect();
         found.sort();
-        Self { ended: found.into_iter().map(|(_, path)| path).collect(), max }
+        let all =
+            Self { ended: found.into_iter().map(|(_, path)| path).collect(), max, counts: Arc::default() };
+        all.count();
+        all
     }
 
     /// A task is over. Returns what is to be removed.
     pub(crate) fn ended(&mut self, path: PathBuf) -> Vec<PathBuf> {
         self.ended.push_back(path);
         let excess = self.ended.len().saturating_sub(self.max);
-        self.ended.drain(..excess).collect()
+        let gone = self.ended.drain(..excess).collect();
+        self.count();
+        gone
+    }
+
+    fn count(&self) {
+        self.counts.kept.store(self.ended.len() as u64, Ordering::Relaxed);
+    }
+
+    /// What became of all that are over.
+    pub(crate) fn counts(&self) -> Arc<Gone> {
+        self.counts.clone()
     }
 }
 
 /// Removes sandboxes, and the directories of their task and framework once these are empty.
-pub(crate) fn remove(paths: &[PathBuf]) {
+pub(crate) fn remove(paths: &[PathBuf], counts: &Gone) {
     for path in paths {
-        if let Err(error) = fs::remove_dir_all(path)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            warn!(path = %path.display(), %error, "cannot remove a sandbox");
+        match fs::remove_dir_all(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                counts.failed.fetch_add(1, Ordering::Relaxed);
+                warn!(path = %path.display(), %error, "cannot remove a sandbox");
+            }
+            _ => drop(counts.removed.fetch_add(1, Ordering::Relaxed)),
         }
         for parent in path.ancestors().skip(1).take(2) {
             let _ = fs::remove_dir(parent); // refused while another sandbox is in it
@@ -72,7 +91,7 @@ mod tests {
         assert_eq!(sandboxes.ended.len(), 2);
         let gone = sandboxes.ended(paths[2].clone());
         assert_eq!(gone.len(), 1);
-        remove(&gone);
+        remove(&gone, &sandboxes.counts());
         assert!(!gone[0].exists() && !gone[0].parent().unwrap().exists());
         assert!(paths[2].exists() && dir.path().join("f1").exists());
     }

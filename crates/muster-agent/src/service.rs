@@ -5,14 +5,18 @@ use crate::{
     command::Work,
     disk::{Durable, Log, Opened, WorkDir, Writer},
     executors::{self, Executors},
+    history::{History, Shown},
     link::Link,
+    mesos::{About, Reads, flags},
     probe,
     sandbox::{self, Sandboxes},
     supervisors::{Launcher, Order, Supervisors},
 };
 use muster_fault::{Point, point_async};
-use muster_model::{AgentInfo, ExecutorCall, ExecutorName, Sealed, TaskId, TaskKey, TaskState, Token};
-use muster_node::{Effect, Input, Node, NodeConfig, Record, Saved};
+use muster_model::{
+    AgentInfo, ExecutorCall, ExecutorEvent, ExecutorName, Sealed, TaskId, TaskKey, TaskState, Token,
+};
+use muster_node::{Down, Effect, Input, Node, NodeConfig, Record, Saved};
 use muster_proto::executor_api::with_container;
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -123,6 +127,7 @@ struct Agent {
     supervisors: Supervisors,
     executors: Executors,
     sandboxes: Sandboxes,
+    shown: Shown,
 }
 
 impl Agent {
@@ -133,6 +138,7 @@ impl Agent {
         listener: TcpListener,
         endpoint: SocketAddr,
     ) -> Result<Self, AgentError> {
+        let since = Instant::now();
         let for_ground = config.clone();
         let ground = blocking(move || prepare(&for_ground, dir)).await?;
         let (sender, inputs) = mpsc::channel(INPUTS_WAITING_MAX);
@@ -151,6 +157,19 @@ impl Agent {
             work_dir = %config.work_dir.display(),
             "agent starts"
         );
+        let mut about = About {
+            flags: flags(&config, &ground.info),
+            info: ground.info.clone(),
+            sealed: ground.sealed.clone(),
+            started: SystemTime::now(),
+            since,
+            recovery_secs: 0.0,
+            log_file: config.log_file.clone(),
+            sandboxes: ground.dir.sandboxes(),
+            fetched: supervisors.fetched(),
+            gone: ground.sandboxes.counts(),
+        };
+        let shown = Shown::new(History::of(&ground.saved));
         let node_config = NodeConfig {
             info: ground.info,
             sealed: ground.sealed,
@@ -170,7 +189,9 @@ impl Agent {
         let processes = node.processes().map(|(launch, process)| (launch, process.clone()));
         let mut queue: VecDeque<Input> = supervisors.recover(processes.collect()).await?.into();
         queue.push_back(Input::Begin);
-        executors.serve(listener);
+        about.recovery_secs = since.elapsed().as_secs_f64();
+        let reads = Reads::new(Arc::new(about), shown.clone(), executors.api());
+        executors.serve(listener, reads.routes());
         Ok(Self {
             link: Link::new(config, sender),
             dir: ground.dir,
@@ -182,6 +203,7 @@ impl Agent {
             supervisors,
             executors,
             sandboxes: ground.sandboxes,
+            shown,
         })
     }
 
@@ -190,9 +212,17 @@ impl Agent {
         let mut effects = Vec::new();
         while let Some(mut input) = self.queue.pop_front() {
             self.complete(&mut input);
+            let mut ended = None;
             match &input {
                 Input::Started { launch, process } => self.supervisors.started(*launch, process),
-                Input::Ended { launch, .. } => self.supervisors.ended(*launch),
+                Input::Ended { launch, end } => {
+                    self.supervisors.ended(*launch);
+                    ended = Some((*launch, end.clone()));
+                }
+                Input::Frame { down: Down::Leader { address, .. }, .. } => {
+                    self.shown.change(|it| it.leader = Some(address.clone()));
+                }
+                Input::StreamClosed { .. } => self.shown.change(|it| it.leader = None),
                 _ => {}
             }
             self.node.step(self.now_ms(), input, &mut effects);
@@ -200,6 +230,9 @@ impl Agent {
                 if let Some(stopped) = self.perform(effect).await {
                     return Some(stopped);
                 }
+            }
+            if let Some((launch, end)) = ended {
+                self.shown.ended(launch, &end); // after it is shown so, or some would wait for ever
             }
         }
         None
@@ -233,6 +266,7 @@ impl Agent {
         match effect {
             Effect::Checkpoint { ticket, records } => {
                 records.iter().for_each(log_record);
+                self.shown.change(|it| records.iter().for_each(|record| it.fold(record)));
                 self.writer.checkpoint(ticket, records).await;
             }
             Effect::Send { stream, session, call } => {
@@ -242,6 +276,7 @@ impl Agent {
             }
             Effect::Dial => self.link.dial(),
             Effect::Redial { reason, .. } => {
+                self.shown.change(|it| it.leader = None);
                 info!(reason, "dialling another master");
                 self.link.dial();
             }
@@ -261,6 +296,13 @@ impl Agent {
             }
             Effect::Answer { call, answer } => self.executors.answer(call, answer),
             Effect::Tell { stream, event } => {
+                match &event {
+                    ExecutorEvent::Subscribed { number, .. } => {
+                        self.shown.change(|it| it.subscribed(*number))
+                    }
+                    ExecutorEvent::Message(_) => self.shown.change(|it| it.counts.messages += 1),
+                    _ => {}
+                }
                 if !self.executors.tell(stream, &event) {
                     self.queue.push_back(Input::ExecutorGone { stream });
                 }
@@ -281,7 +323,8 @@ impl Agent {
                 self.supervisors.remove(launch);
                 let gone = self.sandboxes.ended(self.dir.sandbox(&task, launch));
                 if !gone.is_empty() {
-                    drop(spawn_blocking(move || sandbox::remove(&gone)));
+                    let counts = self.sandboxes.counts();
+                    drop(spawn_blocking(move || sandbox::remove(&gone, &counts)));
                 }
             }
             Effect::Stop(reason) => {

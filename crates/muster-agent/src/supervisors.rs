@@ -6,6 +6,7 @@ use crate::{
     command::{Surroundings, Unfit, Work, spec},
     disk::WorkDir,
     fetch::{Bounds, fetch},
+    mesos::Fetched,
     supervisor::{
         Ending, Frames, FromSupervisor, Place, Spec, ToSupervisor, boot_id, encode, end_marked, read_exit,
     },
@@ -107,6 +108,7 @@ struct Shared {
     fetch: Duration,
     /// The longest file that is fetched, in bytes.
     fetch_bytes: u64,
+    fetched: Arc<Fetched>,
     /// The limit of open files that tasks shall have: the agent raised its own.
     open_files: Option<u64>,
     /// The runtime directory: a socket's whole path may be longer than an address can be.
@@ -147,10 +149,16 @@ impl Supervisors {
             directory,
             boot_id,
             starts: Semaphore::new(config.starts_max),
+            fetched: Arc::default(),
             inputs,
         };
         let (orders, pids, talks) = Default::default();
         Ok(Self { shared: Arc::new(shared), orders, pids, talks })
+    }
+
+    /// What was fetched for commands.
+    pub(crate) fn fetched(&self) -> Arc<Fetched> {
+        self.shared.fetched.clone()
     }
 
     /// Starts a supervisor that holds a command.
@@ -251,6 +259,7 @@ impl Shared {
         let bounds = Bounds { time: self.fetch, file_bytes: self.fetch_bytes, user: spec.user };
         tokio::select! {
             fetched = fetch(&uris, &spec.sandbox, bounds) => {
+                self.fetched.count(fetched.is_ok());
                 if let Err(why) = fetched {
                     return End::StartFailed(why.into());
                 }

@@ -416,7 +416,8 @@ impl Node {
     ) {
         let number = self.execs.names.get(from).copied().filter(|number| self.execs.is_live(*number));
         let Some(number) = number else {
-            let known = self.execs.names.keys().any(|name| name.framework_id == from.framework_id);
+            let known = self.execs.names.keys().any(|name| name.framework_id == from.framework_id)
+                || self.saved.tasks.values().any(|it| it.task.framework_id == from.framework_id);
             let answer = if known { ExecutorAnswer::NoExecutor } else { ExecutorAnswer::NoFramework };
             return effects.push(Effect::Answer { call, answer });
         };

@@ -2,8 +2,8 @@
 //! variant's position.
 
 use muster_model::{
-    AgentId, ExecutorName, Fence, FrameworkId, Index, LaunchNumber, Resources, Sealed, StatusUpdate, TaskKey, TaskState,
-    Uuid,
+    AgentId, ExecutorName, Fence, FrameworkId, Index, LaunchNumber, Resources, Sealed, StatusUpdate, TaskKey,
+    TaskState, Uuid,
 };
 use serde::{Deserialize, Serialize};
 use std::{

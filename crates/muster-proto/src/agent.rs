@@ -17,6 +17,13 @@ use std::net::IpAddr;
 use v1::agent_down_frame::Frame as Down;
 use v1::agent_frame::Frame as Up;
 
+/// What agents of muster can do of what agents of Mesos can.
+pub const CAPABILITIES: [mesos::agent_info::capability::Type; 3] = [
+    mesos::agent_info::capability::Type::MultiRole,
+    mesos::agent_info::capability::Type::HierarchicalRole,
+    mesos::agent_info::capability::Type::AgentDraining,
+];
+
 /// What comes down an agent's stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AgentDown {

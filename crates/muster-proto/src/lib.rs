@@ -12,6 +12,7 @@
 //! - `LinkUp` and `LinkDown` have no conversion: a link carries frames as bytes and decides nothing.
 
 pub mod agent;
+pub mod agent_api;
 mod error;
 pub mod executor_api;
 pub mod framework;

@@ -66,6 +66,7 @@ pub(crate) async fn run(args: AgentRunArgs) -> anyhow::Result<ExitCode> {
         config.attributes = attributes;
     }
     name_work_dir(&mut config);
+    config.log_file = muster_http::files::own_log();
     let exe = std::env::current_exe().context("cannot find this program's own file")?;
     let launcher =
         Launcher { exe, supervise_args: vec![crate::SUPERVISE.into()], hold_args: vec![crate::HOLD.into()] };

@@ -58,15 +58,15 @@ impl Stream {
     }
 }
 
-/// What the requests and the loop share.
+/// What the requests and the loop share, and answers the requests.
 #[derive(Clone)]
-struct Shared {
+pub(crate) struct Api {
     calls: Arc<AtomicU64>,
     waiting: Arc<Mutex<HashMap<u64, Waiting>>>,
     inputs: mpsc::Sender<Input>,
 }
 
-impl Shared {
+impl Api {
     fn next_call(&self) -> u64 {
         self.calls.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -78,7 +78,7 @@ impl Shared {
 
 /// The loop's side of the executor API.
 pub(crate) struct Executors {
-    shared: Shared,
+    api: Api,
     streams: BTreeMap<u64, Stream>,
     /// The agent's encoded description, which executors are shown.
     agent: Bytes,
@@ -87,23 +87,27 @@ pub(crate) struct Executors {
 
 impl Executors {
     pub(crate) fn new(agent: Bytes, inputs: mpsc::Sender<Input>) -> Self {
-        let shared = Shared { calls: Arc::default(), waiting: Arc::default(), inputs };
-        Self { shared, streams: BTreeMap::new(), agent, server: None }
+        let api = Api { calls: Arc::default(), waiting: Arc::default(), inputs };
+        Self { api, streams: BTreeMap::new(), agent, server: None }
     }
 
-    /// Serves from now on: the machine knows of every executor that lives.
-    pub(crate) fn serve(&mut self, listener: TcpListener) {
-        let shared = self.shared.clone();
+    /// The requests' side.
+    pub(crate) fn api(&self) -> Api {
+        self.api.clone()
+    }
+
+    /// Serves from now on, with whatever else is served: the machine knows of every executor that lives.
+    pub(crate) fn serve(&mut self, listener: TcpListener, routes: axum::Router) {
         self.server = Some(tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, serve::routes(shared)).await {
-                warn!(%error, "the executor API ends");
+            if let Err(error) = axum::serve(listener, routes).await {
+                warn!(%error, "the HTTP API ends");
             }
         }));
     }
 
     /// Answers a call; a SUBSCRIBE that was taken has a stream from now on.
     pub(crate) fn answer(&mut self, call: u64, answer: ExecutorAnswer) {
-        let Some(waiting) = self.shared.waiting().remove(&call) else { return };
+        let Some(waiting) = self.api.waiting().remove(&call) else { return };
         if let (ExecutorAnswer::Subscribed, Some(stream)) = (answer, waiting.stream) {
             self.streams.insert(call, stream);
         }

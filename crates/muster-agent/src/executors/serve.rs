@@ -1,21 +1,19 @@
 //! The requests: the checks in Mesos' order, then a stream or an answer.
 
-use super::{HEARTBEAT, RECORDS_WAITING_MAX, Shared, Stream, Waiting};
-use axum::{
-    Router,
-    body::{Body, to_bytes},
-    extract::State,
-};
+use super::{Api, HEARTBEAT, RECORDS_WAITING_MAX, Stream, Waiting};
+use axum::body::Body;
 use bytes::Bytes;
 use futures::Stream as FutureStream;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use muster_http::{
+    answer::{only, plain},
+    request,
+};
 use muster_model::ExecutorCall;
 use muster_node::{ExecutorAnswer, Input};
 use muster_proto::{
     executor_api::{self, Said},
     json::{Codec, Mesos, from_json},
-    limits::FRAME_BYTES_MAX,
-    media::{self, Unfit},
     mesos::executor::{Call, call::Type},
 };
 use std::{
@@ -29,35 +27,20 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 
-/// The name of the process that serves it in Mesos: a path may begin with it.
-const PROCESS: &str = "/slave(1)";
-
-pub(super) fn routes(shared: Shared) -> Router {
-    Router::new().fallback(answer).with_state(shared)
+impl Api {
+    /// Answers a request; a refusal is an answer like any other.
+    pub(crate) async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        if request.method() != Method::POST {
+            return only(&[Method::POST], request.method());
+        }
+        call(self, request).await.unwrap_or_else(|refusal| *refusal)
+    }
 }
 
-/// Answers a request; a refusal is an answer like any other.
-async fn answer(State(shared): State<Shared>, request: Request<Body>) -> Response<Body> {
-    let path = percent_encoding::percent_decode_str(request.uri().path()).decode_utf8_lossy().into_owned();
-    if path.strip_prefix(PROCESS).unwrap_or(&path) != "/api/v1/executor" {
-        return plain(StatusCode::NOT_FOUND, "404 Not Found.");
-    }
-    if request.method() != Method::POST {
-        let text = format!("Expecting one of {{ 'POST' }}, but received '{}'", request.method());
-        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, text);
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
-        return response;
-    }
-    call(&shared, request).await.unwrap_or_else(|refusal| *refusal)
-}
-
-async fn call(shared: &Shared, request: Request<Body>) -> Result<Response<Body>, Box<Response<Body>>> {
+async fn call(shared: &Api, request: Request<Body>) -> Result<Response<Body>, Box<Response<Body>>> {
     let (head, body) = request.into_parts();
-    let spoken = media::spoken(text(&head.headers, &header::CONTENT_TYPE).first().copied()).map_err(unfit)?;
-    let body = to_bytes(body, FRAME_BYTES_MAX).await.map_err(|error| {
-        let why = format!("The body broke off, or has more than {FRAME_BYTES_MAX} bytes: {error}");
-        Box::new(plain(StatusCode::PAYLOAD_TOO_LARGE, why))
-    })?;
+    let spoken = request::spoken(&head.headers)?;
+    let body = request::body(&head.headers, body).await?;
     // Protobuf's bytes, so that what an executor says stays as it was sent.
     let bytes = match spoken {
         Codec::Protobuf => body,
@@ -67,7 +50,7 @@ async fn call(shared: &Shared, request: Request<Body>) -> Result<Response<Body>,
     let kind = executor_api::validate(&call)
         .map_err(|why| bad(format!("Failed to validate Executor::Call: {why}")))?;
     let wanted = match kind {
-        Type::Subscribe => Some(media::wanted(&text(&head.headers, &header::ACCEPT)).map_err(unfit)?),
+        Type::Subscribe => Some(request::wanted(&head.headers)?),
         _ => None,
     };
     // An id that cannot be one is no executor's.
@@ -91,7 +74,7 @@ async fn call(shared: &Shared, request: Request<Body>) -> Result<Response<Body>,
 }
 
 async fn subscribe(
-    shared: &Shared,
+    shared: &Api,
     from: muster_model::ExecutorName,
     said: ExecutorCall,
     codec: Codec,
@@ -114,7 +97,7 @@ async fn subscribe(
 
 /// Hands a call to the loop and waits for its answer; none when the agent ends.
 async fn ask(
-    shared: &Shared,
+    shared: &Api,
     call: u64,
     from: muster_model::ExecutorName,
     said: ExecutorCall,
@@ -135,7 +118,7 @@ async fn ask(
 }
 
 /// Says rarely that the agent lives, and once that nobody reads the stream any more.
-async fn watch(shared: Shared, stream: u64, open: Stream, mut dropped: oneshot::Receiver<()>) {
+async fn watch(shared: Api, stream: u64, open: Stream, mut dropped: oneshot::Receiver<()>) {
     let mut beats = interval(HEARTBEAT);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     beats.tick().await; // the first is due at once
@@ -168,29 +151,8 @@ impl FutureStream for Records {
     }
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a str> {
-    headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect()
-}
-
-fn plain(status: StatusCode, text: impl Into<String>) -> Response<Body> {
-    let text = text.into();
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
-    if !text.is_empty() {
-        let kind = HeaderValue::from_static("text/plain; charset=utf-8");
-        response.headers_mut().insert(header::CONTENT_TYPE, kind);
-        *response.body_mut() = Body::from(text);
-    }
-    response
-}
-
 fn bad(why: impl Into<String>) -> Box<Response<Body>> {
-    Box::new(plain(StatusCode::BAD_REQUEST, why))
-}
-
-fn unfit(unfit: Unfit) -> Box<Response<Body>> {
-    let status = StatusCode::from_u16(unfit.status()).unwrap_or(StatusCode::BAD_REQUEST);
-    Box::new(plain(status, unfit.text()))
+    Box::new(muster_http::answer::bad(why))
 }
 
 fn refused(answer: ExecutorAnswer) -> Box<Response<Body>> {

@@ -16,6 +16,6 @@ mod wire;
 pub use hold::hold_main;
 pub use supervise::supervise_main;
 
-pub(crate) use process::{boot_id, end_marked};
+pub(crate) use process::{boot_id, end_marked, start_time};
 pub(crate) use spec::{Ending, Exit, MARK, Place, Spec, read_exit};
 pub(crate) use wire::{Frames, FromSupervisor, ToSupervisor, encode};

@@ -12,10 +12,6 @@ use muster_model::{
 use muster_proto::mesos::{self, CommandInfo, ExecutorInfo, TaskInfo, command_info};
 use prost::Message;
 use std::{collections::VecDeque, fs, path::PathBuf};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
 
 cases!(
     tasks_share_an_executor_that_keeps_what_they_say,
@@ -168,19 +164,6 @@ impl World {
     fn add_to_config(&self, line: &str) {
         let text = fs::read_to_string(self.config()).unwrap();
         fs::write(self.config(), format!("{text}{line}\n")).unwrap();
-    }
-
-    async fn post(&self, head: &str, body: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
-        let request = format!(
-            "{head}\r\nHost: here\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 }
 
@@ -443,7 +426,7 @@ async fn calls_are_checked_as_mesos_checks_them(mut world: World) {
     let good = r#","state":"TASK_RUNNING","source":"SOURCE_EXECUTOR","uuid":"jhsbsOVmQ3C1zXX1nqHvZA==""#;
     for (head, body, code, text) in [
         ("GET /api/v1/executor HTTP/1.1", String::new(), 405, "Expecting one of"),
-        ("POST /api/v1/nothing HTTP/1.1", String::new(), 404, "404 Not Found."),
+        ("POST /api/v2/executor HTTP/1.1", String::new(), 404, "404 Not Found."),
         ("POST /api/v1/executor HTTP/1.1", "{}".into(), 400, "Expecting 'Content-Type' to be present"),
         (
             "POST /slave%281%29/api/v1/executor HTTP/1.1\r\nContent-Type: text/plain",

@@ -11,7 +11,9 @@ mod executor;
 mod kill;
 mod launch;
 mod order;
+mod reads;
 mod recovery;
+mod replay;
 
 use muster_agent::{AgentConfig, Launcher};
 use std::{path::PathBuf, process::ExitCode};
@@ -22,7 +24,15 @@ fn main() -> ExitCode {
         Some("supervise") => muster_agent::supervise_main(args),
         Some("hold") => muster_agent::hold_main(args),
         Some("agent") => agent(args.next().expect("a configuration").into()),
-        _ => runner::main(&[launch::CASES, kill::CASES, order::CASES, recovery::CASES, executor::CASES]),
+        _ => runner::main(&[
+            launch::CASES,
+            kill::CASES,
+            order::CASES,
+            recovery::CASES,
+            executor::CASES,
+            reads::CASES,
+            replay::CASES,
+        ]),
     }
 }
 
@@ -36,6 +46,7 @@ fn agent(config: PathBuf) -> ExitCode {
         term.recv().await;
     };
     let result = AgentConfig::read(&config)
+        .map(|config| AgentConfig { log_file: std::fs::read_link("/proc/self/fd/2").ok(), ..config })
         .and_then(|config| runtime.block_on(muster_agent::run(config, launcher, shutdown)));
     if let Err(error) = result {
         eprintln!("agent failed: {error}");

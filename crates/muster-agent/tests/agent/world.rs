@@ -16,7 +16,11 @@ use std::{
     time::Duration,
 };
 use tempfile::TempDir;
-use tokio::time::sleep;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::sleep,
+};
 
 pub(crate) struct World {
     pub(crate) dir: TempDir,
@@ -223,6 +227,25 @@ impl World {
         while alive(pid) {
             sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Asks the agent over HTTP: this head, without its end, and this body. Returns the whole answer as bytes.
+    pub(crate) async fn ask(&self, head: &str, body: &[u8]) -> Vec<u8> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        let head =
+            format!("{head}\r\nHost: here\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+        stream.write_all(&[head.as_bytes(), body].concat()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        answer
+    }
+
+    /// The same with texts: the code and the body, which is not compressed.
+    pub(crate) async fn post(&self, head: &str, body: &str) -> (u16, String) {
+        let answer = self.ask(head, body.as_bytes()).await;
+        let answer = String::from_utf8_lossy(&answer);
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
     /// Every process of this world's tasks and supervisors.

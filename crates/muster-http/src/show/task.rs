@@ -130,3 +130,34 @@ impl Serialize for Label<'_> {
         map.end()
     }
 }
+
+/// A command.
+pub struct Command<'a>(pub &'a mesos::CommandInfo);
+
+impl Serialize for Command<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let command = self.0;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("shell", &command.shell())?;
+        if let Some(value) = &command.value {
+            map.serialize_entry("value", value)?;
+        }
+        map.serialize_entry("argv", &command.arguments)?;
+        if let Some(environment) = &command.environment {
+            map.serialize_entry("environment", &Raw(environment))?;
+        }
+        map.serialize_entry("uris", &List(|| command.uris.iter().map(Uri)))?;
+        map.end()
+    }
+}
+
+struct Uri<'a>(&'a mesos::command_info::Uri);
+
+impl Serialize for Uri<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("value", &self.0.value)?;
+        map.serialize_entry("executable", &self.0.executable())?;
+        map.end()
+    }
+}

@@ -13,12 +13,7 @@ use muster_proto::{Form, mesos, mesos_status, wire_resources, wire_resources_in}
 use muster_registry::{Agent, Drain, DrainState, Duty, Framework, Registry, Task};
 use prost::Message;
 
-/// What agents of muster can do of what agents of Mesos can.
-pub(super) const AGENT_CAPABILITIES: [mesos::agent_info::capability::Type; 3] = [
-    mesos::agent_info::capability::Type::MultiRole,
-    mesos::agent_info::capability::Type::HierarchicalRole,
-    mesos::agent_info::capability::Type::AgentDraining,
-];
+pub(super) use muster_proto::agent::CAPABILITIES as AGENT_CAPABILITIES;
 
 /// Where an agent listens, as Mesos names its process.
 pub(super) fn agent_pid(agent: &Agent) -> String {

@@ -19,6 +19,8 @@ pub enum State {
     Same,
     /// It differs by intent in these, and in nothing else.
     Differs(&'static [But], &'static str),
+    /// It is replayed by other tests.
+    Elsewhere(&'static str),
     /// It is not what it saw of Mesos, since this is missing. Once it is, it fails here and becomes another state.
     NotYet(&'static str),
 }
@@ -54,6 +56,10 @@ const fn not_yet(name: &'static str, scene: Scene, missing: &'static str) -> Cas
     Case { name, scene: Some(scene), state: State::NotYet(missing) }
 }
 
+const fn elsewhere(name: &'static str, tests: &'static str) -> Case {
+    Case { name, scene: None, state: State::Elsewhere(tests) }
+}
+
 const fn no_replay(name: &'static str, missing: &'static str) -> Case {
     Case { name, scene: None, state: State::NotYet(missing) }
 }
@@ -63,6 +69,7 @@ const CONTAINER: &str = "the agents of the record were fake: real ones of Mesos 
 const SCENE: &str =
     "a scene with the frameworks, tasks and agents that were there; unit tests compare the shapes";
 const REAL: &str = "a real agent and executors: the replay has fake ones";
+const AN_AGENT: &str = "muster-agent/tests/agent/replay.rs";
 const AGENTS: &str = "a replay against agents; their own tests compare codes, texts and events";
 const FLAGS: &str = "flags of Mesos that mean nothing here";
 const METRICS: &str = "counts of messages, and times of the allocator and the registrar";
@@ -72,18 +79,18 @@ const BUILD: &str = "we have no build of Mesos to tell of";
 
 /// All transcripts.
 pub const CASES: &[Case] = &[
-    no_replay("agent-executor-err", AGENTS),
-    no_replay("agent-http-containers", "reads of an agent"),
-    no_replay("agent-http-files_browse_path_", "reads of an agent"),
-    no_replay("agent-http-flags", "reads of an agent"),
-    no_replay("agent-http-health", "reads of an agent"),
-    no_replay("agent-http-metrics_snapshot", "reads of an agent"),
-    no_replay("agent-http-monitor_statistics", "reads of an agent"),
-    no_replay("agent-http-state", "reads of an agent"),
-    no_replay("agent-op-GET_AGENT", "reads of an agent"),
-    no_replay("agent-op-GET_CONTAINERS", "reads of an agent"),
-    no_replay("agent-op-GET_EXECUTORS", "reads of an agent"),
-    no_replay("agent-op-GET_HEALTH", "reads of an agent"),
+    elsewhere("agent-executor-err", AN_AGENT),
+    elsewhere("agent-http-containers", AN_AGENT),
+    elsewhere("agent-http-files_browse_path_", AN_AGENT),
+    elsewhere("agent-http-flags", AN_AGENT),
+    elsewhere("agent-http-health", AN_AGENT),
+    elsewhere("agent-http-metrics_snapshot", AN_AGENT),
+    elsewhere("agent-http-monitor_statistics", AN_AGENT),
+    elsewhere("agent-http-state", AN_AGENT),
+    elsewhere("agent-op-GET_AGENT", AN_AGENT),
+    elsewhere("agent-op-GET_CONTAINERS", AN_AGENT),
+    elsewhere("agent-op-GET_EXECUTORS", AN_AGENT),
+    elsewhere("agent-op-GET_HEALTH", AN_AGENT),
     no_replay("executor-calls", AGENTS),
     no_replay("executor-subscribe-stream", AGENTS),
     not_yet("follower-http-flags", Follower, FLAGS),

@@ -1,11 +1,11 @@
 //! Frameworks as the legacy answers show them, and `/frameworks`.
 
 use super::super::records;
+use super::List;
 use super::resources::Amounts;
 use super::seen::{Executor, FrameworkSeen, Sorted, offered, total};
-use super::show::task::Labels;
+use super::show::task::{Command, Labels};
 use super::task;
-use super::{List, Raw};
 use muster_model::{Offer, TaskState};
 use muster_proto::{master_api::seconds, mesos};
 use muster_registry::Task;
@@ -122,36 +122,6 @@ impl Serialize for Custom<'_> {
             map.serialize_entry("type", kind.as_str_name())?;
         }
         map.serialize_entry("slave_id", self.0.agent_id.as_str())?;
-        map.end()
-    }
-}
-
-struct Command<'a>(&'a mesos::CommandInfo);
-
-impl Serialize for Command<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let command = self.0;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("shell", &command.shell())?;
-        if let Some(value) = &command.value {
-            map.serialize_entry("value", value)?;
-        }
-        map.serialize_entry("argv", &command.arguments)?;
-        if let Some(environment) = &command.environment {
-            map.serialize_entry("environment", &Raw(environment))?;
-        }
-        map.serialize_entry("uris", &List(|| command.uris.iter().map(Uri)))?;
-        map.end()
-    }
-}
-
-struct Uri<'a>(&'a mesos::command_info::Uri);
-
-impl Serialize for Uri<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("value", &self.0.value)?;
-        map.serialize_entry("executable", &self.0.executable())?;
         map.end()
     }
 }

@@ -1,0 +1,406 @@
+//! What this agent shows of its tasks: a fold of the same records that are kept on its disk, with what is over for a
+//! while, and what was said of each task.
+//!
+//! # Laws
+//! - For eyes only: nothing is decided by it, and it is lost when the agent ends, but for what the disk still has.
+//! - What is over is bounded, the oldest goes first.
+
+use muster_model::{AgentId, FrameworkId, LaunchNumber, Reason, Sealed, Source, StatusUpdate, TaskState};
+use muster_node::{End, ExecutorIntent, Intent, Process, Record, Saved};
+use muster_proto::mesos;
+use prost::Message;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::oneshot;
+
+/// Executors that are over and shown, of all frameworks together; a command task counts as one.
+const COMPLETED_MAX: usize = 1_000;
+/// Of one framework (Mesos).
+pub(crate) const COMPLETED_OF_FRAMEWORK_MAX: usize = 150;
+/// Tasks of one executor that are over and shown (Mesos).
+const DONE_MAX: usize = 200;
+/// Statuses that are shown of a task.
+const STATUSES_MAX: usize = 16;
+/// A longer status is kept without its data, in bytes.
+const STATUS_BYTES: usize = 2 << 10;
+/// Who may wait for ends at a time.
+const WAITING_MAX: usize = 1_000;
+
+/// A task.
+#[derive(Debug, Clone)]
+pub(crate) struct TaskSeen {
+    pub(crate) intent: Arc<Intent>,
+    /// The run of the executor that it is in; none with a process of its own.
+    pub(crate) executor: Option<LaunchNumber>,
+    pub(crate) process: Option<Process>,
+    /// Its executor was told of it.
+    pub(crate) handed: bool,
+    pub(crate) state: TaskState,
+    /// What was said of it, the last of each run of one state.
+    pub(crate) statuses: Vec<StatusUpdate>,
+    /// Its process' wait status, once it ended, if this agent heard of it.
+    status: Option<i32>,
+}
+
+impl TaskSeen {
+    fn new(intent: Arc<Intent>) -> Self {
+        Self {
+            intent,
+            executor: None,
+            process: None,
+            handed: false,
+            state: TaskState::Staging,
+            statuses: Vec::new(),
+            status: None,
+        }
+    }
+
+    /// It waits to be started, or to be handed to its executor.
+    pub(crate) fn is_queued(&self) -> bool {
+        !self.handed && self.process.is_none() && !self.state.is_terminal()
+    }
+
+    fn said(&mut self, update: &StatusUpdate) {
+        self.state = update.status.state;
+        let mut update = update.clone();
+        if update.status.sealed.len() > STATUS_BYTES {
+            update.status.sealed = without_data(&update.status.sealed);
+        }
+        match self.statuses.last_mut() {
+            Some(last) if last.status.state == update.status.state => *last = update,
+            _ => self.statuses.push(update),
+        }
+        if self.statuses.len() > STATUSES_MAX {
+            self.statuses.remove(0);
+        }
+    }
+}
+
+fn without_data(sealed: &[u8]) -> Sealed {
+    let mut status = mesos::TaskStatus::decode(sealed).unwrap_or_default();
+    status.data = None;
+    Sealed::new(status.encode_to_vec())
+}
+
+/// A run of an executor.
+#[derive(Debug, Clone)]
+pub(crate) struct RunSeen {
+    pub(crate) intent: Arc<ExecutorIntent>,
+    pub(crate) process: Option<Process>,
+    pub(crate) subscribed: bool,
+    pub(crate) unwanted: bool,
+    /// Its wait status, once it ended.
+    ended: Option<i32>,
+    /// Its tasks that are forgotten.
+    pub(crate) done: VecDeque<Arc<TaskSeen>>,
+    /// Its tasks that are not.
+    tasks: usize,
+    forgotten: bool,
+}
+
+impl RunSeen {
+    /// No process of it is left.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ended.is_some()
+    }
+}
+
+/// What ran and is over.
+#[derive(Debug, Clone)]
+pub(crate) enum Completed {
+    Task(Arc<TaskSeen>),
+    Run(Arc<RunSeen>),
+}
+
+impl Completed {
+    pub(crate) fn framework_id(&self) -> &FrameworkId {
+        match self {
+            Self::Task(task) => &task.intent.task.framework_id,
+            Self::Run(run) => &run.intent.name.framework_id,
+        }
+    }
+}
+
+/// What happened since this agent began.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Counts {
+    /// Tasks that came to an end, by how.
+    pub(crate) ended: BTreeMap<TaskState, u64>,
+    /// Statuses that executors and commands told.
+    pub(crate) updates: u64,
+    pub(crate) launch_errors: u64,
+    /// Executors that ended; a command task counts as one.
+    pub(crate) executors_ended: u64,
+    /// Messages of frameworks that were sent on to executors.
+    pub(crate) messages: u64,
+}
+
+/// All that is shown; the parts are shared, so that a copy costs little.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct History {
+    pub(crate) agent_id: Option<AgentId>,
+    /// The leader's address, while there is one.
+    pub(crate) leader: Option<String>,
+    pub(crate) frameworks: BTreeMap<FrameworkId, Sealed>,
+    /// What is not forgotten.
+    pub(crate) tasks: BTreeMap<LaunchNumber, Arc<TaskSeen>>,
+    pub(crate) runs: BTreeMap<LaunchNumber, Arc<RunSeen>>,
+    /// What is, the newest last.
+    pub(crate) completed: VecDeque<Completed>,
+    pub(crate) counts: Counts,
+}
+
+impl History {
+    /// What the disk has.
+    pub(crate) fn of(saved: &Saved) -> Self {
+        let mut all = Self { agent_id: saved.agent_id.clone(), ..Self::default() };
+        all.frameworks.clone_from(&saved.frameworks);
+        for (launch, record) in &saved.tasks {
+            let Some(intent) = &record.intent else { continue };
+            let mut task = TaskSeen::new(intent.clone());
+            task.process.clone_from(&record.process);
+            record.updates.iter().for_each(|update| task.said(update));
+            task.state = record.state;
+            if let Some(within) = saved.executors.tasks.get(launch) {
+                (task.executor, task.handed) = (Some(within.executor), within.handed);
+            }
+            all.tasks.insert(*launch, Arc::new(task));
+        }
+        for (number, record) in &saved.executors.runs {
+            let tasks = all.tasks.values().filter(|task| task.executor == Some(*number)).count();
+            let run = RunSeen {
+                intent: record.intent.clone(),
+                process: record.process.clone(),
+                subscribed: false,
+                unwanted: record.unwanted,
+                ended: record.ended,
+                done: VecDeque::new(),
+                tasks,
+                forgotten: false,
+            };
+            all.runs.insert(*number, Arc::new(run));
+        }
+        all
+    }
+
+    /// Takes a record in.
+    pub(crate) fn fold(&mut self, record: &Record) {
+        match record {
+            Record::Identity(agent_id) => self.agent_id = Some(agent_id.clone()),
+            Record::Framework { framework_id, sealed } => self.framework(framework_id, sealed),
+            Record::Intent(intent) => {
+                let task = TaskSeen::new(Arc::new((**intent).clone()));
+                self.tasks.insert(intent.launch, Arc::new(task));
+            }
+            Record::Started { launch, process } => {
+                self.task(*launch, |task| task.process = Some(process.clone()));
+            }
+            Record::Update(update) => self.update(update),
+            Record::Forgotten { launch } => self.forgotten(*launch),
+            Record::Executor(intent) => {
+                let run = RunSeen {
+                    intent: Arc::new((**intent).clone()),
+                    process: None,
+                    subscribed: false,
+                    unwanted: false,
+                    ended: None,
+                    done: VecDeque::new(),
+                    tasks: 0,
+                    forgotten: false,
+                };
+                self.runs.insert(intent.number, Arc::new(run));
+            }
+            Record::InExecutor { launch, executor } => {
+                self.task(*launch, |task| task.executor = Some(*executor));
+                self.run(*executor, |run| run.tasks += 1);
+            }
+            Record::Handed { launch } => self.task(*launch, |task| task.handed = true),
+            Record::ExecutorHeld { executor, process } => {
+                self.run(*executor, |run| run.process = Some(process.clone()));
+            }
+            Record::ExecutorUnwanted { executor } => self.run(*executor, |run| run.unwanted = true),
+            Record::ExecutorEnded { executor, status } => {
+                self.counts.executors_ended += 1;
+                self.run(*executor, |run| run.ended = Some(*status));
+            }
+            Record::ExecutorForgotten { executor } => {
+                self.run(*executor, |run| run.forgotten = true);
+                self.settle(*executor);
+            }
+            Record::Snapshot(_)
+            | Record::Executors(_)
+            | Record::Frameworks(_)
+            | Record::Fence(_)
+            | Record::LowMark(_)
+            | Record::Refused { .. }
+            | Record::KillWanted { .. }
+            | Record::Confirmed { .. } => {}
+        }
+    }
+
+    /// An executor has a stream.
+    pub(crate) fn subscribed(&mut self, number: LaunchNumber) {
+        self.run(number, |run| run.subscribed = true);
+    }
+
+    fn task(&mut self, launch: LaunchNumber, change: impl FnOnce(&mut TaskSeen)) {
+        if let Some(task) = self.tasks.get_mut(&launch) {
+            change(Arc::make_mut(task));
+        }
+    }
+
+    fn run(&mut self, number: LaunchNumber, change: impl FnOnce(&mut RunSeen)) {
+        if let Some(run) = self.runs.get_mut(&number) {
+            change(Arc::make_mut(run));
+        }
+    }
+
+    fn framework(&mut self, framework_id: &FrameworkId, sealed: &Sealed) {
+        if !self.frameworks.contains_key(framework_id) {
+            // Those of which nothing is shown any more.
+            let shown: BTreeSet<&FrameworkId> = self
+                .tasks
+                .values()
+                .map(|task| &task.intent.task.framework_id)
+                .chain(self.runs.values().map(|run| &run.intent.name.framework_id))
+                .chain(self.completed.iter().map(Completed::framework_id))
+                .collect();
+            self.frameworks.retain(|id, _| shown.contains(id));
+        }
+        self.frameworks.insert(framework_id.clone(), sealed.clone());
+    }
+
+    fn update(&mut self, update: &StatusUpdate) {
+        let status = &update.status;
+        self.counts.updates += u64::from(status.source == Source::Executor);
+        self.counts.launch_errors += u64::from(status.reason == Some(Reason::ContainerLaunchFailed));
+        if status.state.is_terminal() {
+            *self.counts.ended.entry(status.state).or_default() += 1;
+            let is_own = self.tasks.get(&update.launch).is_some_and(|task| task.executor.is_none());
+            self.counts.executors_ended += u64::from(is_own);
+        }
+        self.task(update.launch, |task| task.said(update));
+    }
+
+    fn forgotten(&mut self, launch: LaunchNumber) {
+        let Some(task) = self.tasks.remove(&launch) else { return };
+        match task.executor {
+            None => self.complete(Completed::Task(task)),
+            Some(number) => {
+                self.run(number, |run| {
+                    run.tasks = run.tasks.saturating_sub(1);
+                    run.done.push_back(task);
+                    if run.done.len() > DONE_MAX {
+                        run.done.pop_front();
+                    }
+                });
+                self.settle(number);
+            }
+        }
+    }
+
+    /// A run is over when its end is confirmed and all that was said of its tasks is.
+    fn settle(&mut self, number: LaunchNumber) {
+        if self.runs.get(&number).is_some_and(|run| run.forgotten && run.tasks == 0)
+            && let Some(run) = self.runs.remove(&number)
+        {
+            self.complete(Completed::Run(run));
+        }
+    }
+
+    fn complete(&mut self, it: Completed) {
+        let of_it = |other: &Completed| other.framework_id() == it.framework_id();
+        if self.completed.iter().filter(|other| of_it(other)).count() >= COMPLETED_OF_FRAMEWORK_MAX
+            && let Some(at) = self.completed.iter().position(of_it)
+        {
+            self.completed.remove(at);
+        }
+        self.completed.push_back(it);
+        if self.completed.len() > COMPLETED_MAX {
+            self.completed.pop_front();
+        }
+    }
+
+    /// Whether this run, or this task with a process of its own, is there or about to be: then also its process.
+    pub(crate) fn lives(&self, number: LaunchNumber) -> Option<Option<&Process>> {
+        if let Some(run) = self.runs.get(&number) {
+            return (!run.is_over()).then_some(run.process.as_ref());
+        }
+        let task = self.tasks.get(&number).filter(|task| task.executor.is_none())?;
+        (!task.state.is_terminal()).then_some(task.process.as_ref())
+    }
+
+    /// How one ended that is not forgotten.
+    fn status(&self, number: LaunchNumber) -> Option<i32> {
+        let run = self.runs.get(&number).map(|run| run.ended);
+        run.or_else(|| self.tasks.get(&number).map(|task| task.status)).flatten()
+    }
+}
+
+/// The history that the loop writes and requests read, and who waits for an end.
+#[derive(Clone, Default)]
+pub(crate) struct Shown(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    history: History,
+    waiting: BTreeMap<LaunchNumber, Vec<oneshot::Sender<i32>>>,
+}
+
+/// The end of something.
+pub(crate) enum Wait {
+    /// For its wait status.
+    For(oneshot::Receiver<i32>),
+    /// It ended so.
+    Over(i32),
+    /// Nothing is known of it.
+    Unknown,
+    /// Too many wait.
+    TooMany,
+}
+
+impl Shown {
+    pub(crate) fn new(history: History) -> Self {
+        Self(Arc::new(Mutex::new(Inner { history, waiting: BTreeMap::new() })))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn change(&self, change: impl FnOnce(&mut History)) {
+        change(&mut self.inner().history);
+    }
+
+    /// All as it is.
+    pub(crate) fn now(&self) -> History {
+        self.inner().history.clone()
+    }
+
+    /// No process of it is left.
+    pub(crate) fn ended(&self, number: LaunchNumber, end: &End) {
+        let (mut inner, status) = (self.inner(), end.wait_status());
+        inner.history.task(number, |task| task.status = Some(status));
+        for waiting in inner.waiting.remove(&number).into_iter().flatten() {
+            let _ = waiting.send(status); // who asked may be gone
+        }
+    }
+
+    /// Waits for the end of a run or task that lives.
+    pub(crate) fn wait(&self, number: LaunchNumber) -> Wait {
+        let mut inner = self.inner();
+        if inner.history.lives(number).is_none() {
+            return inner.history.status(number).map_or(Wait::Unknown, Wait::Over);
+        }
+        inner.waiting.values_mut().for_each(|all| all.retain(|it| !it.is_closed()));
+        inner.waiting.retain(|_, all| !all.is_empty());
+        if inner.waiting.values().map(Vec::len).sum::<usize>() >= WAITING_MAX {
+            return Wait::TooMany;
+        }
+        let (ended, wait) = oneshot::channel();
+        inner.waiting.entry(number).or_default().push(ended);
+        Wait::For(wait)
+    }
+}

@@ -1,0 +1,102 @@
+//! What this agent says of itself: its address, its settings in Mesos' words.
+
+use crate::{AgentConfig, history::COMPLETED_OF_FRAMEWORK_MAX};
+use muster_http::machine::duration;
+use muster_model::{AgentInfo, Sealed};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Instant, SystemTime},
+};
+
+/// What this agent is, for as long as it runs.
+#[derive(Debug)]
+pub(crate) struct About {
+    pub(crate) info: AgentInfo,
+    /// The whole `mesos.v1.AgentInfo`.
+    pub(crate) sealed: Sealed,
+    /// When it started, by its wall clock.
+    pub(crate) started: SystemTime,
+    /// The same, to count from.
+    pub(crate) since: Instant,
+    /// How long it took to find again what was there, in seconds.
+    pub(crate) recovery_secs: f64,
+    /// Its settings by the names of Mesos' flags, where they mean the same. By name.
+    pub(crate) flags: BTreeMap<&'static str, String>,
+    /// The file that it logs to.
+    pub(crate) log_file: Option<PathBuf>,
+    /// All sandboxes: `<framework>/<task or executor>/<launch>` below it.
+    pub(crate) sandboxes: PathBuf,
+    /// What was fetched for commands.
+    pub(crate) fetched: Arc<Fetched>,
+    /// What became of sandboxes.
+    pub(crate) gone: Arc<Gone>,
+}
+
+/// Commands whose files were fetched, or could not be.
+#[derive(Debug, Default)]
+pub(crate) struct Fetched {
+    pub(crate) succeeded: AtomicU64,
+    pub(crate) failed: AtomicU64,
+}
+
+impl Fetched {
+    pub(crate) fn count(&self, is_done: bool) {
+        let count = if is_done { &self.succeeded } else { &self.failed };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Sandboxes of what is over.
+#[derive(Debug, Default)]
+pub(crate) struct Gone {
+    /// Kept as yet.
+    pub(crate) kept: AtomicU64,
+    pub(crate) removed: AtomicU64,
+    /// Could not be removed.
+    pub(crate) failed: AtomicU64,
+}
+
+impl About {
+    /// As Mesos names the process of an agent.
+    pub(crate) fn pid(&self) -> String {
+        let ip = muster_proto::agent::ip(&self.sealed, &self.info.hostname);
+        let host = ip.map_or_else(|| self.info.hostname.to_string(), |ip| ip.to_string());
+        format!("slave(1)@{host}:{}", self.info.port)
+    }
+}
+
+/// An agent's settings.
+pub(crate) fn flags(config: &AgentConfig, info: &AgentInfo) -> BTreeMap<&'static str, String> {
+    let mut flags = BTreeMap::from([
+        ("authenticate_http_executors", "false".into()),
+        ("authenticate_http_readonly", "false".into()),
+        ("authenticate_http_readwrite", "false".into()),
+        ("default_role", "*".into()),
+        ("executor_registration_timeout", duration(config.executor_registration_ms)),
+        ("executor_reregistration_timeout", duration(config.executor_reregistration_ms)),
+        ("executor_shutdown_grace_period", duration(config.executor_grace_ms)),
+        ("fetcher_stall_timeout", duration(config.fetch_ms_max)),
+        ("hostname", info.hostname.to_string()),
+        ("ip", config.listen_ip.to_string()),
+        ("launcher", "posix".into()),
+        ("master", config.masters.join(",")),
+        ("max_completed_executors_per_framework", COMPLETED_OF_FRAMEWORK_MAX.to_string()),
+        ("port", info.port.to_string()),
+        ("recover", "reconnect".into()),
+        ("resources", info.resources.to_string()),
+        ("switch_user", config.switch_user.to_string()),
+        ("work_dir", config.work_dir.display().to_string()),
+    ]);
+    if !config.attributes.is_empty() {
+        flags.insert("attributes", config.attributes.clone());
+    }
+    if !config.runtime_dir.as_os_str().is_empty() {
+        flags.insert("runtime_dir", config.runtime_dir.display().to_string());
+    }
+    flags
+}

@@ -1,0 +1,108 @@
+//! Calls about containers, as far as plain processes reach: each executor and each task with a process of its own is one.
+//! None is within another.
+
+use super::{Reads, seen::Seen};
+use crate::history::Wait;
+use axum::body::Body;
+use http::{Response, StatusCode};
+use mesos::agent::{
+    Call, Response as Answer,
+    call::Type,
+    response::{self, WaitContainer},
+};
+use muster_http::answer::plain;
+use muster_model::LaunchNumber;
+use muster_node::Process;
+use muster_proto::{
+    agent_api::{container, container_text},
+    executor_api::container_id,
+    mesos,
+};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// Answers a call that names a container; none if it is no such call.
+pub(super) async fn answer(on: &Reads, kind: Type, call: &Call) -> Result<Answer, Box<Response<Body>>> {
+    let Some((_, id)) = container(call, kind) else {
+        return Err(Box::new(muster_http::answer::not_yet(kind.as_str_name())));
+    };
+    let (text, seen) = (container_text(id), on.seen());
+    let number = number(&seen, id);
+    let found = number.and_then(|number| seen.history.lives(number));
+    match kind {
+        Type::WaitContainer | Type::WaitNestedContainer => wait(on, &text, number).await,
+        Type::KillContainer | Type::KillNestedContainer => {
+            Err(Box::new(kill(&text, found.flatten(), signal(call))))
+        }
+        _ => Err(Box::new(remove(&seen, id, &text, found.is_some()))),
+    }
+}
+
+/// The run or task in a container.
+fn number(seen: &Seen, id: &mesos::ContainerId) -> Option<LaunchNumber> {
+    let history = &seen.history;
+    let mut numbers = history.runs.keys().chain(history.tasks.keys());
+    let is_nested = id.parent.is_some();
+    numbers.find(|number| !is_nested && container_id(**number) == id.value).copied()
+}
+
+async fn wait(on: &Reads, text: &str, number: Option<LaunchNumber>) -> Result<Answer, Box<Response<Body>>> {
+    let unknown = || Box::new(plain(StatusCode::NOT_FOUND, format!("Container {text} cannot be found")));
+    let status = match number.map(|number| on.shown.wait(number)) {
+        Some(Wait::For(wait)) => wait.await.map_err(|_| unknown())?,
+        Some(Wait::Over(status)) => status,
+        Some(Wait::TooMany) => {
+            return Err(Box::new(muster_http::answer::unavailable("Too many wait for containers")));
+        }
+        Some(Wait::Unknown) | None => return Err(unknown()),
+    };
+    // What nobody knows is left out.
+    let wait_container = WaitContainer { exit_status: (status >= 0).then_some(status), ..Default::default() };
+    Ok(Answer {
+        r#type: Some(response::Type::WaitContainer.into()),
+        wait_container: Some(wait_container),
+        ..Default::default()
+    })
+}
+
+/// The signal that is asked for.
+#[allow(deprecated)]
+fn signal(call: &Call) -> i32 {
+    let nested = call.kill_nested_container.as_ref().and_then(|it| it.signal);
+    let own = call.kill_container.as_ref().and_then(|it| it.signal);
+    own.or(nested).unwrap_or(Signal::KILL.as_raw())
+}
+
+/// Signals the first process of a container, as Mesos does. What it leaves behind its supervisor ends.
+fn kill(text: &str, process: Option<&Process>, number: i32) -> Response<Body> {
+    let Some(signal) = Signal::from_named_raw(number) else {
+        return muster_http::answer::bad(format!("{number} is no signal"));
+    };
+    let sent = process.is_some_and(|process| {
+        let Some(pid) = i32::try_from(process.pid).ok().and_then(Pid::from_raw) else { return false };
+        // Held, the process keeps its number; then it is told from a later one by its start.
+        let Ok(held) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
+        let start = crate::supervisor::start_time(process.pid);
+        start == Some(process.start_time) && pidfd_send_signal(held, signal).is_ok()
+    });
+    match sent {
+        true => plain(StatusCode::OK, ""),
+        false => {
+            let text = format!("Container '{text}' cannot be found (or is already killed)");
+            plain(StatusCode::NOT_FOUND, text)
+        }
+    }
+}
+
+/// What is over is removed by itself; what is within a container that is gone went with it.
+fn remove(seen: &Seen, id: &mesos::ContainerId, text: &str, is_live: bool) -> Response<Body> {
+    let failed = |why: &str| {
+        plain(StatusCode::INTERNAL_SERVER_ERROR, format!("Failed to remove container {text}: {why}"))
+    };
+    match &id.parent {
+        Some(parent) if number(seen, parent).and_then(|it| seen.history.lives(it)).is_none() => {
+            plain(StatusCode::OK, "")
+        }
+        None if is_live => failed("Container has not terminated yet"),
+        _ => failed("Container cannot be found"),
+    }
+}
