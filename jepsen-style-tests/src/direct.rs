@@ -244,6 +244,7 @@ impl Direct {
             SchedulerEvent::Heartbeat
             | SchedulerEvent::InverseOffers(_)
             | SchedulerEvent::RescindInverse(_)
+            | SchedulerEvent::Operation(_)
             | SchedulerEvent::Message { .. }
             | SchedulerEvent::AgentLost(_)
             | SchedulerEvent::ExecutorLost { .. } => Ok(()),
@@ -379,7 +380,8 @@ impl Direct {
             }
             let names = infos.iter().map(|info| info.task_id.value.clone()).collect();
             let task_infos = infos.iter().map(|info| info.encode_to_vec().into()).collect();
-            let accept = v1::Accept { offer_ids: vec![offer_id], task_infos, refuse_ms };
+            let offer_ids = vec![offer_id];
+            let accept = v1::Accept { offer_ids, task_infos, refuse_ms, operations: Vec::new() };
             stream.ask(Asked::Accept(names), Call::Accept(accept))?;
         }
         Ok(())

@@ -160,6 +160,7 @@ impl Shard {
         match change {
             Change::AgentAdmitted(agent) => self.dirty.extend([agent.id.clone()]),
             Change::AgentOfferable { agent_id, offerable: true } => self.dirty.extend([agent_id.clone()]),
+            Change::TotalChanged { agent_id, .. } => self.dirty.extend([agent_id.clone()]),
             Change::HeldChanged { agent_id, account, freed, taken } => {
                 if let Some(account) = account {
                     self.gives(account, &freed.quantities());

@@ -99,6 +99,7 @@ impl View {
         for agent in registry.agents() {
             if !matches!(agent.state, AgentState::Gone { .. }) {
                 view.admit(agent, registry.is_offerable(&agent.id));
+                view.reshape(&agent.id, &registry.total_of(agent));
             }
         }
         for (role, settings) in registry.role_settings() {
@@ -128,6 +129,7 @@ impl View {
             }
             Change::AgentRemoved(id) => self.remove(id),
             Change::RoleSettings(role, settings) => self.set_role(role, settings),
+            Change::TotalChanged { agent_id, total } => self.reshape(agent_id, total),
             Change::HeldChanged { agent_id, account, freed, taken } => {
                 self.hold(agent_id, account.as_ref(), freed, taken);
             }
@@ -154,6 +156,14 @@ impl View {
         match settings.quota.is_empty() {
             true => _ = self.quotas.remove(role),
             false => _ = self.quotas.insert(role.clone(), settings.quota.clone()),
+        }
+    }
+
+    /// What there is of an agent changed its shape.
+    fn reshape(&mut self, id: &AgentId, total: &Resources) {
+        self.set_total(id, total);
+        if let Some(agent) = self.agents.get_mut(id) {
+            agent.total = total.clone();
         }
     }
 

@@ -616,6 +616,11 @@ impl Driver {
             SchedulerCall::Update { .. } => {
                 refuse(&call, "the driver keeps the description it was made with")
             }
+            SchedulerCall::Operate { .. }
+            | SchedulerCall::AcknowledgeOperation { .. }
+            | SchedulerCall::ReconcileOperations { .. } => {
+                refuse(&call, "the driver only launches; reserve over the Mesos API, or as an operator")
+            }
             SchedulerCall::Teardown => self.stop(now_ms, false),
             SchedulerCall::Acknowledge { task_id, uuid } => self.acknowledge(task_id, uuid, effects),
             // Offers are void without the subscription they came in.
@@ -768,9 +773,10 @@ fn callback(event: SchedulerEvent) -> Option<Callback> {
         SchedulerEvent::ExecutorLost { agent_id, executor_id, status } => {
             Callback::ExecutorLost { agent_id, executor_id, status }
         }
-        // Of maintenance the framework is not told: it need not answer.
+        // Of maintenance the framework is not told: it need not answer; operations the driver asks for none.
         SchedulerEvent::InverseOffers(_)
         | SchedulerEvent::RescindInverse(_)
+        | SchedulerEvent::Operation(_)
         | SchedulerEvent::Subscribed { .. }
         | SchedulerEvent::Error(_)
         | SchedulerEvent::Heartbeat
@@ -782,13 +788,15 @@ fn callback(event: SchedulerEvent) -> Option<Callback> {
 fn name(call: &SchedulerCall) -> &'static str {
     match call {
         SchedulerCall::Subscribe { .. } => "SUBSCRIBE",
-        SchedulerCall::Accept { .. } => "ACCEPT",
+        SchedulerCall::Accept { .. } | SchedulerCall::Operate { .. } => "ACCEPT",
         SchedulerCall::Decline { .. } => "DECLINE",
         SchedulerCall::Revive { .. } => "REVIVE",
         SchedulerCall::Suppress { .. } => "SUPPRESS",
         SchedulerCall::Kill { .. } => "KILL",
         SchedulerCall::Acknowledge { .. } => "ACKNOWLEDGE",
         SchedulerCall::Reconcile { .. } => "RECONCILE",
+        SchedulerCall::AcknowledgeOperation { .. } => "ACKNOWLEDGE_OPERATION_STATUS",
+        SchedulerCall::ReconcileOperations { .. } => "RECONCILE_OPERATIONS",
         SchedulerCall::Request { .. } => "REQUEST",
         SchedulerCall::Message { .. } => "MESSAGE",
         SchedulerCall::Shutdown { .. } => "SHUTDOWN",

@@ -76,7 +76,7 @@ fn scheduler((call, bytes): (mesos::scheduler::Call, Bytes)) {
     if scheduler_api::validate(&call).is_err() {
         return;
     }
-    let up = match scheduler_api::asked(&call, &bytes, Shown::default(), |_| None) {
+    let up = match scheduler_api::asked(&call, &bytes, Shown::default()) {
         Asked::Subscribe(subscribe) => v1::scheduler_frame::Call::Subscribe(subscribe),
         Asked::Call(scheduler_api::Call { frame: Some(up), .. }) => up,
         _ => return,

@@ -7,7 +7,7 @@ use crate::{
 use muster_fault::planted;
 use muster_model::{
     AgentCall, AgentEvent, AgentId, Event, ExecutorOrder, KnownExecutor, LaunchNumber, RunOrder,
-    SchedulerEvent, Session, Timestamp,
+    SchedulerEvent, Session, Timestamp, VolumeMount,
 };
 use muster_registry::{Command, Registry, Task};
 
@@ -164,6 +164,16 @@ impl Leader {
         }
     }
 
+    /// Tells an agent which volumes there are: it may remove all others.
+    pub(crate) fn tell_volumes(
+        &mut self,
+        registry: &Registry,
+        agent_id: &AgentId,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.order(agent_id, AgentEvent::Volumes { keep: registry.volumes_on(agent_id) }, effects);
+    }
+
     pub(crate) fn order_run(&mut self, registry: &Registry, task: &Task, effects: &mut Vec<Effect>) {
         let framework = registry.framework(&task.key.framework_id);
         let order = RunOrder {
@@ -184,9 +194,18 @@ impl Leader {
                     sealed: spec.sealed.clone(),
                 }))
             }),
-            group: None,
-            volumes: Vec::new(),
+            group: registry.group_of(task.launch),
+            volumes: mounts(registry, task),
         };
         self.order(&task.agent_id, AgentEvent::Run(Box::new(order)), effects);
     }
+}
+
+/// The volumes that a task and its executor use.
+fn mounts(registry: &Registry, task: &Task) -> Vec<VolumeMount> {
+    let mut mounts = registry.mounts(&task.agent_id, &task.resources, false);
+    let executor = task.executor_id.as_ref();
+    let executor = executor.and_then(|id| registry.executor_of(&task.agent_id, &task.key.framework_id, id));
+    mounts.extend(executor.into_iter().flat_map(|it| registry.mounts(&task.agent_id, &it.resources, true)));
+    mounts
 }

@@ -6,10 +6,10 @@ use crate::{
     recital::Left,
 };
 use muster_model::{
-    AgentEvent, AgentId, CallOutcome, Event, FrameworkId, Role, SchedulerEvent, Session, TaskId, TaskKey,
-    Timestamp, Wants,
+    AgentEvent, AgentId, CallOutcome, Event, FrameworkId, OperationId, Role, SchedulerEvent, Session, TaskId,
+    TaskKey, Timestamp, Wants,
 };
-use muster_registry::{Change, Command, Outcome, Refusal, Registry};
+use muster_registry::{Change, Command, OperateOutcome, Outcome, Refusal, Registry};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Leader {
@@ -66,15 +66,17 @@ impl Leader {
             Waiting::Subscribe { conn, call, suppressed, wants } => {
                 self.subscribed(registry, conn, call, (suppressed, wants), outcome, effects);
                 self.recite(now, registry, conn, Left::Updates(TaskId::new("")), effects);
+                self.recite(now, registry, conn, Left::Operations(OperationId::new("")), effects);
             }
-            Waiting::Hello { conn } => self.admitted(conn, outcome, effects),
+            Waiting::Hello { conn } => self.admitted(registry, conn, outcome, effects),
             Waiting::Accept(accepting) => {
-                let (outcome, why_not) = match outcome {
-                    Outcome::Launched(outcome) => (Some(outcome), None),
-                    Outcome::Refused(refusal) => (None, Some(refusal.to_string())),
-                    _ => (None, None),
+                let outcome = match outcome {
+                    Outcome::Launched(tasks) => Ok(OperateOutcome { tasks, operations: Vec::new() }),
+                    Outcome::Operated(outcome) => Ok(outcome),
+                    Outcome::Refused(refusal) => Err(refusal.to_string()),
+                    _ => Err("refused".into()),
                 };
-                self.accepted(now, *accepting, outcome, why_not, effects);
+                self.accepted(now, registry, *accepting, outcome, effects);
             }
             Waiting::Confirm { agent_id, session, launch, seq } => {
                 if matches!(outcome, Outcome::Confirmed)
@@ -107,6 +109,13 @@ impl Leader {
                 let left = match tasks.is_empty() {
                     true => Left::All(TaskId::new(""), call),
                     false => Left::Asked(tasks.into_iter(), call),
+                };
+                self.recite(now, registry, conn, left, effects);
+            }
+            Waiting::ReconcileOperations { conn, call, operations } => {
+                let left = match operations.is_empty() {
+                    true => Left::AllOperations(OperationId::new(""), call),
+                    false => Left::AskedOperations(operations.into_iter(), call),
                 };
                 self.recite(now, registry, conn, left, effects);
             }
@@ -216,7 +225,7 @@ impl Leader {
         self.wish(id);
     }
 
-    fn admitted(&mut self, conn: ConnId, outcome: Outcome, effects: &mut Vec<Effect>) {
+    fn admitted(&mut self, registry: &Registry, conn: ConnId, outcome: Outcome, effects: &mut Vec<Effect>) {
         let (agent_id, session, forget, confirm, low_mark) = match outcome {
             Outcome::Admitted { agent_id, session, forget, confirm, low_mark } => {
                 (agent_id, session, forget, confirm, low_mark)
@@ -255,6 +264,7 @@ impl Leader {
         for (launch, seq) in confirm {
             self.order(&agent_id, AgentEvent::Confirm { launch, seq }, effects);
         }
+        self.tell_volumes(registry, &agent_id, effects);
     }
 
     /// A stream whose new SUBSCRIBE or hello was refused loses the session it had before, too.
@@ -301,6 +311,9 @@ impl Leader {
                 let (framework_id, executor_id) = (framework_id.clone(), executor_id.clone());
                 self.order(agent_id, AgentEvent::ShutdownExecutor { framework_id, executor_id }, effects);
             }
+            Change::TotalChanged { agent_id, .. } => self.total_changed(registry, agent_id, effects),
+            Change::VolumesDestroyed(agent_id) => self.tell_volumes(registry, agent_id, effects),
+            Change::OperationDue(operation) => self.operation_due(operation, effects),
             Change::FrameworkRemoved(id) => self.framework_removed(id, effects),
             Change::AgentDisconnected(id, session) => self.end_agent_session(id, *session, effects),
             Change::AgentUnreachable(id) => self.agent_lost(id, effects),

@@ -5,8 +5,8 @@ use crate::{
     recital::Recitals, shards::Shards,
 };
 use muster_model::{
-    AgentId, Call, CallOutcome, Capabilities, Event, FrameworkId, Index, LaunchNumber, Offer, Resources,
-    Role, SchedulerEvent, Session, TaskId, TaskSpec, Term, Timestamp, Wants,
+    AgentId, AskedOperation, Call, CallOutcome, Capabilities, Event, FrameworkId, Index, LaunchNumber, Offer,
+    Resources, Role, SchedulerEvent, Session, TaskId, TaskSpec, Term, Timestamp, Wants,
 };
 use muster_registry::{BeginTerm, Command, Registry};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -120,6 +120,11 @@ pub(crate) enum Waiting {
         session: Session,
         wants: BTreeMap<Role, Wants>,
     },
+    ReconcileOperations {
+        conn: ConnId,
+        call: u64,
+        operations: Vec<AskedOperation>,
+    },
     Operator {
         id: u64,
     },
@@ -136,6 +141,8 @@ pub(crate) struct Accepting {
     pub(crate) offers: Vec<crate::offer::Outstanding>,
     pub(crate) offered: Resources,
     pub(crate) tasks: Vec<TaskSpec>,
+    /// What each of its operations that is no launch takes.
+    pub(crate) consumed: Vec<Resources>,
     pub(crate) refuse_ms: u64,
 }
 
@@ -183,7 +190,7 @@ impl Leader {
                 answer(conn, id, outcome, effects);
             }
             Input::Closed(conn) => self.closed(conn, effects),
-            Input::Operator { id, call } => self.operator_call(id, call, effects),
+            Input::Operator { id, call } => self.operator_call(now, registry, id, call, effects),
             Input::Allocated(shard, output) => self.allocated(now, registry, shard, output, effects),
             Input::Wake => self.wake(now, registry, effects),
         }
@@ -205,7 +212,10 @@ impl Leader {
                 | Waiting::Call { conn, call }
                 | Waiting::Kill { conn, call, .. }
                 | Waiting::Update { conn, call, .. }
-                | Waiting::Reconcile { conn, call, .. } => answer(conn, call, CallOutcome::Unknown, effects),
+                | Waiting::Reconcile { conn, call, .. }
+                | Waiting::ReconcileOperations { conn, call, .. } => {
+                    answer(conn, call, CallOutcome::Unknown, effects)
+                }
                 Waiting::Accept(accepting) => {
                     answer(accepting.conn, accepting.call, CallOutcome::Unknown, effects);
                 }

@@ -23,6 +23,7 @@ mod late;
 mod leader;
 mod linger;
 mod offer;
+mod operation;
 mod operator;
 mod recital;
 mod scheduler;

@@ -141,6 +141,11 @@ impl Offers {
         ids.iter().filter_map(|id| self.take(id)).collect()
     }
 
+    /// Those of an agent, by id.
+    pub(crate) fn of_agent(&self, id: &AgentId) -> Vec<OfferId> {
+        self.by_agent.get(id).into_iter().flatten().cloned().collect()
+    }
+
     pub(crate) fn take_due(&mut self, now: Timestamp) -> Option<Outstanding> {
         let (deadline, id) = self.by_deadline.first()?.clone();
         if deadline > now { None } else { self.take(&id) }

@@ -1,11 +1,18 @@
 //! What operators ask.
 
 use crate::{Effect, Leader, OperatorCall, leader::Waiting};
-use muster_model::CallOutcome;
-use muster_registry::Command;
+use muster_model::{CallOutcome, Timestamp};
+use muster_registry::{Command, Registry};
 
 impl Leader {
-    pub(crate) fn operator_call(&mut self, id: u64, call: OperatorCall, effects: &mut Vec<Effect>) {
+    pub(crate) fn operator_call(
+        &mut self,
+        now: Timestamp,
+        registry: &Registry,
+        id: u64,
+        call: OperatorCall,
+        effects: &mut Vec<Effect>,
+    ) {
         if !self.serving || self.is_busy() {
             return effects.push(Effect::Answer { id, outcome: CallOutcome::Busy });
         }
@@ -23,6 +30,9 @@ impl Leader {
             OperatorCall::SetSchedule(windows) => Command::SetSchedule(windows),
             OperatorCall::StartMaintenance(machines) => Command::StartMaintenance(machines),
             OperatorCall::StopMaintenance(machines) => Command::StopMaintenance(machines),
+            OperatorCall::Convert(agent_id, conversion) => {
+                return self.convert(now, registry, id, agent_id, conversion, effects);
+            }
         };
         self.propose(command, Waiting::Operator { id }, effects);
     }

@@ -7,12 +7,14 @@
 use crate::{
     ConnId, Effect, Leader,
     leader::{Peer, answer, tell},
+    operation::{done, reconciled},
     scheduler::master_status,
 };
 use muster_model::{
-    AgentId, CallOutcome, FrameworkId, Reason, SchedulerEvent, Session, TaskId, TaskKey, TaskState, Timestamp,
+    AgentId, AskedOperation, CallOutcome, FrameworkId, OperationId, OperationStatus, Reason, SchedulerEvent,
+    Session, TaskId, TaskKey, TaskState, Timestamp,
 };
-use muster_registry::{AgentState, Registry, Task};
+use muster_registry::{AgentState, DoneOperation, Registry, Task};
 use std::{
     collections::{BTreeMap, VecDeque},
     vec,
@@ -46,21 +48,41 @@ pub(crate) enum Left {
     All(TaskId, u64),
     /// The state of these; then the call is answered.
     Asked(vec::IntoIter<(TaskId, Option<AgentId>)>, u64),
+    /// The status that waits, of each operation after this one.
+    Operations(OperationId),
+    /// The status of each operation after this one; then the call is answered.
+    AllOperations(OperationId, u64),
+    /// The status of these operations; then the call is answered.
+    AskedOperations(vec::IntoIter<AskedOperation>, u64),
 }
 
 impl Left {
     /// Answers the call without telling anything.
     fn answer(&self, conn: ConnId, effects: &mut Vec<Effect>) {
+        if let Some(call) = self.call() {
+            answer(conn, call, CallOutcome::Done, effects);
+        }
+    }
+
+    /// The call that is answered at its end.
+    fn call(&self) -> Option<u64> {
         match self {
-            Self::Updates(_) => {}
-            Self::All(_, call) | Self::Asked(_, call) => answer(conn, *call, CallOutcome::Done, effects),
+            Self::Updates(_) | Self::Operations(_) => None,
+            Self::All(_, call)
+            | Self::Asked(_, call)
+            | Self::AllOperations(_, call)
+            | Self::AskedOperations(_, call) => Some(*call),
         }
     }
 
     /// The same, of a call that waits for no answer any more.
     fn answered(mut self) -> Self {
-        if let Self::All(_, call) | Self::Asked(_, call) = &mut self {
-            *call = 0;
+        match &mut self {
+            Self::Updates(_) | Self::Operations(_) => {}
+            Self::All(_, call)
+            | Self::Asked(_, call)
+            | Self::AllOperations(_, call)
+            | Self::AskedOperations(_, call) => *call = 0,
         }
         self
     }
@@ -79,10 +101,7 @@ pub(crate) struct Recitals {
 impl Recitals {
     /// What is not told to its end: the streams and calls that wait for it.
     pub(crate) fn unanswered(self) -> impl Iterator<Item = (ConnId, u64)> {
-        self.open.into_iter().filter_map(|it| match it.left {
-            Left::Updates(_) => None,
-            Left::All(_, call) | Left::Asked(_, call) => Some((it.conn, call)),
-        })
+        self.open.into_iter().filter_map(|it| Some((it.conn, it.left.call()?)))
     }
 
     /// When the next parts are due.
@@ -228,6 +247,38 @@ impl Leader {
                 }
                 is_last
             }
+            Left::Operations(after) => {
+                let mut waiting = operations_after(registry, framework_id, after);
+                for operation in waiting.by_ref().take(*room) {
+                    tell(*conn, SchedulerEvent::Operation(Box::new(done(operation))), effects);
+                    *after = operation.operation_id.clone();
+                }
+                waiting.next().is_none()
+            }
+            Left::AllOperations(after, call) => {
+                let mut waiting = operations_after(registry, framework_id, after);
+                for operation in waiting.by_ref().take(*room) {
+                    let status = OperationStatus { uuid: None, ..done(operation) };
+                    tell(*conn, SchedulerEvent::Operation(Box::new(status)), effects);
+                    *after = operation.operation_id.clone();
+                }
+                let is_last = waiting.next().is_none();
+                if is_last {
+                    answer(*conn, *call, CallOutcome::Done, effects);
+                }
+                is_last
+            }
+            Left::AskedOperations(operations, call) => {
+                for asked in operations.by_ref().take(*room) {
+                    let status = reconciled(registry, framework_id, asked);
+                    tell(*conn, SchedulerEvent::Operation(Box::new(status)), effects);
+                }
+                let is_last = operations.len() == 0;
+                if is_last {
+                    answer(*conn, *call, CallOutcome::Done, effects);
+                }
+                is_last
+            }
         };
         *room = room.saturating_sub(effects.len() - before);
         is_last
@@ -244,6 +295,16 @@ fn tasks_after<'a>(
         (TaskKey { framework_id: framework_id.clone(), task_id: after.clone() }, after.clone());
     let own = registry.tasks_from(start).take_while(move |task| task.key.framework_id == *framework_id);
     own.filter(move |task| task.key.task_id != after)
+}
+
+/// A framework's operations after this one.
+fn operations_after<'a>(
+    registry: &'a Registry,
+    framework_id: &'a FrameworkId,
+    after: &OperationId,
+) -> impl Iterator<Item = &'a DoneOperation> + use<'a> {
+    let after = after.clone();
+    registry.operations_of(framework_id).filter(move |operation| operation.operation_id > after)
 }
 
 /// What is said of a task that the registry does not have.

@@ -9,11 +9,11 @@ use crate::{
 use muster_allocator::{Refused, Wishes};
 use muster_fault::planted;
 use muster_model::{
-    AcceptOutcome, AgentEvent, AgentId, BadTask, CallOutcome, Event, FrameworkId, Index, OfferId, Reason,
-    Resources, Role, SchedulerCall, SchedulerEvent, Sealed, Source, Status, TaskKey, TaskOutcome, TaskSpec,
-    TaskState, Timestamp, Token, WallTime,
+    AcceptOutcome, AgentEvent, AgentId, BadTask, CallOutcome, Event, FrameworkId, Index, OfferId,
+    OperationBecame, OperationOutcome, Reason, Resources, Role, SchedulerCall, SchedulerEvent, Sealed,
+    Source, Status, TaskId, TaskKey, TaskOutcome, TaskSpec, TaskState, Timestamp, Token, WallTime,
 };
-use muster_registry::{Command, Connection, Entry, Launch, Outcome, Registry, Subscribe};
+use muster_registry::{Command, Connection, Entry, Launch, OperateOutcome, Outcome, Registry, Subscribe};
 use std::collections::BTreeSet;
 
 /// What a caller is told whose framework holds no stream (Mesos v1).
@@ -93,6 +93,12 @@ impl Leader {
                 );
                 self.hurry(&framework_id, effects);
             }
+            SchedulerCall::Operate { offer_ids, operations, refuse_ms } => {
+                let refuse_ms = refuse_ms.min(REFUSE_MS_MAX);
+                let whose = framework_id.clone();
+                self.operate(registry, conn, id, whose, offer_ids, operations, refuse_ms, effects);
+                self.hurry(&framework_id, effects);
+            }
             SchedulerCall::Decline { offer_ids, refuse_ms } => {
                 self.decline(now, &framework_id, &offer_ids, refuse_ms.min(REFUSE_MS_MAX));
                 answer(conn, id, CallOutcome::Done, effects);
@@ -122,12 +128,22 @@ impl Leader {
                 let task = TaskKey { framework_id, task_id };
                 self.propose(Command::Acknowledge { task, uuid }, Waiting::Call { conn, call: id }, effects);
             }
-            SchedulerCall::Reconcile { .. } if self.is_told_much(conn) => {
+            SchedulerCall::AcknowledgeOperation { operation_id, uuid } => {
+                let command = Command::AcknowledgeOperation { framework_id, operation_id, uuid };
+                self.propose(command, Waiting::Call { conn, call: id }, effects);
+            }
+            SchedulerCall::Reconcile { .. } | SchedulerCall::ReconcileOperations { .. }
+                if self.is_told_much(conn) =>
+            {
                 answer(conn, id, CallOutcome::Busy, effects);
             }
             SchedulerCall::Reconcile { tasks } => {
                 // Answered from a registry that has applied an entry of now: so the answer is current.
                 self.propose(Command::Tick, Waiting::Reconcile { conn, call: id, tasks }, effects);
+            }
+            SchedulerCall::ReconcileOperations { operations } => {
+                let waiting = Waiting::ReconcileOperations { conn, call: id, operations };
+                self.propose(Command::Tick, waiting, effects);
             }
             SchedulerCall::Request { needs } => {
                 if let Some(session) = self.frameworks.get_mut(&framework_id) {
@@ -263,22 +279,10 @@ impl Leader {
             self.decline(now, &framework_id, &offer_ids, refuse_ms);
             return answer(conn, call, CallOutcome::Accepted(AcceptOutcome::default()), effects);
         }
-        // Undecided or spent: the log has the answer, or will have it before this command.
-        let undecided = offer_ids.iter().find_map(|id| self.offers.accepting(id)).cloned();
         let forgiven = planted!(ForgetOfferTerm).then(|| asked.agent_ids.first().cloned()).flatten();
-        let undecided = undecided.or(forgiven);
-        let (offers, agent_id, role) = match (standing.first(), undecided) {
-            (Some(first), _) => {
-                let (agent_id, role) = (first.offer.agent_id.clone(), first.offer.role.clone());
-                let taken = offer_ids.iter().filter_map(|id| self.offers.take(id)).collect::<Vec<_>>();
-                taken.iter().for_each(|outstanding| self.offers.begin_accept(outstanding));
-                (taken, agent_id, role)
-            }
-            (None, Some(agent_id)) => (Vec::new(), agent_id, Role::any()),
-            (None, None) => {
-                let outcome = self.accept_void(registry, &framework_id, &offer_ids, asked);
-                return self.tell_accepted(conn, call, &framework_id, None, outcome, effects);
-            }
+        let Some(Taken { offers, agent_id, role }) = self.take_offers(&standing, &offer_ids, forgiven) else {
+            let outcome = self.accept_void(registry, &framework_id, &offer_ids, asked);
+            return self.tell_accepted(conn, call, &framework_id, None, outcome, effects);
         };
         let mut offered =
             offers.iter().fold(Resources::none(), |sum, outstanding| sum.plus(&outstanding.offer.resources));
@@ -297,7 +301,9 @@ impl Leader {
             offered: offered.clone(),
             tasks: tasks.clone(),
         };
-        let accepting = Accepting { conn, call, framework_id, agent_id, offers, offered, tasks, refuse_ms };
+        let consumed = Vec::new();
+        let accepting =
+            Accepting { conn, call, framework_id, agent_id, offers, offered, tasks, consumed, refuse_ms };
         let command = if bad.is_empty() { Command::Launch(launch) } else { Command::LaunchSome(launch, bad) };
         if planted!(AckLaunchBeforeCommit) {
             self.answer_ahead(now, registry, conn, call, &command, effects);
@@ -324,8 +330,27 @@ impl Leader {
         }
     }
 
+    /// Takes the offers of an ACCEPT away that stand; none if none do. Of those whose ACCEPT is undecided, and of those that
+    /// are forgiven, the agent alone is known: the log has the answer, or will have it before this command.
+    pub(crate) fn take_offers(
+        &mut self,
+        standing: &[Outstanding],
+        offer_ids: &[OfferId],
+        forgiven: Option<AgentId>,
+    ) -> Option<Taken> {
+        let Some(first) = standing.first() else {
+            let undecided = offer_ids.iter().find_map(|id| self.offers.accepting(id)).cloned();
+            let agent_id = undecided.or(forgiven)?;
+            return Some(Taken { offers: Vec::new(), agent_id, role: Role::any() });
+        };
+        let (agent_id, role) = (first.offer.agent_id.clone(), first.offer.role.clone());
+        let offers = offer_ids.iter().filter_map(|id| self.offers.take(id)).collect::<Vec<_>>();
+        offers.iter().for_each(|outstanding| self.offers.begin_accept(outstanding));
+        Some(Taken { offers, agent_id, role })
+    }
+
     /// The offers, if all of them stand, are this framework's, and are of one agent and role; else none.
-    fn standing(&self, framework_id: &FrameworkId, offer_ids: &[OfferId]) -> Vec<Outstanding> {
+    pub(crate) fn standing(&self, framework_id: &FrameworkId, offer_ids: &[OfferId]) -> Vec<Outstanding> {
         let unique: BTreeSet<_> = offer_ids.iter().collect();
         let found: Vec<_> = unique.iter().filter_map(|id| self.offers.get(id)).cloned().collect();
         let alike = found.iter().all(|it| {
@@ -344,13 +369,7 @@ impl Leader {
         offer_ids: &[OfferId],
         asked: Asked,
     ) -> AcceptOutcome {
-        for offer_id in offer_ids {
-            if self.offers.get(offer_id).is_some_and(|it| it.offer.framework_id == *framework_id)
-                && let Some(outstanding) = self.offers.take(offer_id)
-            {
-                self.shards.returned(&outstanding, None);
-            }
-        }
+        self.give_back(framework_id, offer_ids);
         let launch = Launch {
             framework_id: framework_id.clone(),
             agent_id: AgentId::new(""),
@@ -362,58 +381,54 @@ impl Leader {
         if let Some(outcome) = registry.remembered(&launch, &asked.bad) {
             return outcome;
         }
-        let tasks = BadTask::among(&asked.bad, launch.task_ids()).map(|asked| {
-            let task_id = asked.unwrap_or_else(|bad| &bad.task_id).clone();
-            let key = TaskKey { framework_id: framework_id.clone(), task_id: task_id.clone() };
-            let outcome = match registry.task(&key) {
-                Some(task) => TaskOutcome::Launched(task.launch),
-                None => TaskOutcome::Refused {
-                    state: TaskState::Dropped,
-                    reason: Reason::InvalidOffers,
-                    message: "the offer is no longer valid: wait for the next one".into(),
-                },
-            };
-            (task_id, outcome)
-        });
-        AcceptOutcome { tasks: tasks.collect() }
+        let tasks = BadTask::among(&asked.bad, launch.task_ids());
+        AcceptOutcome { tasks: tasks.map(|asked| void_task(registry, framework_id, asked)).collect() }
+    }
+
+    /// Gives back those of a framework's offers that stand, without a filter.
+    pub(crate) fn give_back(&mut self, framework_id: &FrameworkId, offer_ids: &[OfferId]) {
+        for offer_id in offer_ids {
+            if self.offers.get(offer_id).is_some_and(|it| it.offer.framework_id == *framework_id)
+                && let Some(outstanding) = self.offers.take(offer_id)
+            {
+                self.shards.returned(&outstanding, None);
+            }
+        }
     }
 
     /// An ACCEPT came out of the log: what is left of its offers goes back.
     pub(crate) fn accepted(
         &mut self,
         now: Timestamp,
-        accepting: Accepting,
-        outcome: Option<AcceptOutcome>,
-        why_not: Option<String>,
+        registry: &Registry,
+        mut accepting: Accepting,
+        outcome: Result<OperateOutcome, String>,
         effects: &mut Vec<Effect>,
     ) {
-        let mut left = accepting.offered;
-        for (task_id, became) in outcome.iter().flat_map(|outcome| &outcome.tasks) {
-            if let TaskOutcome::Launched(_) = became
-                && let Some(spec) = accepting.tasks.iter().find(|spec| spec.task_id == *task_id)
-            {
-                left.subtract(&spec.resources);
-            }
-        }
+        let left = match &outcome {
+            Ok(outcome) => accepting.left(&outcome.tasks, &outcome.operations),
+            Err(_) => std::mem::take(&mut accepting.offered),
+        };
         let mut refused = refused(now, left, accepting.refuse_ms);
         for outstanding in &accepting.offers {
             self.offers.end_accept(&outstanding.offer.offer_id);
             self.shards.returned(outstanding, refused.take());
         }
-        let (conn, call, agent_id) = (accepting.conn, accepting.call, Some(accepting.agent_id));
-        match (outcome, why_not) {
-            (Some(outcome), _) => {
-                self.tell_accepted(conn, call, &accepting.framework_id, agent_id, outcome, effects);
+        let Accepting { conn, call, framework_id, agent_id, .. } = accepting;
+        match outcome {
+            Ok(outcome) => {
+                let done = |it: &OperationOutcome| matches!(it.became, OperationBecame::Finished(_));
+                // Those that are done now are told of by their change.
+                let refused: Vec<_> = outcome.operations.into_iter().filter(|it| !done(it)).collect();
+                self.tell_operations(registry, &framework_id, &refused, effects);
+                self.tell_accepted(conn, call, &framework_id, Some(agent_id), outcome.tasks, effects);
             }
-            (None, why) => {
-                let why = why.unwrap_or_else(|| "refused".into());
-                answer(conn, call, CallOutcome::Refused(why), effects);
-            }
+            Err(why) => answer(conn, call, CallOutcome::Refused(why), effects),
         }
     }
 
     /// Answers an ACCEPT; a caller that asked for no answer is told of refused tasks by updates.
-    fn tell_accepted(
+    pub(crate) fn tell_accepted(
         &self,
         conn: ConnId,
         call: u64,
@@ -441,17 +456,43 @@ impl Leader {
     }
 }
 
+/// Offers that an ACCEPT uses up: none for a repetition.
+pub(crate) struct Taken {
+    pub(crate) offers: Vec<Outstanding>,
+    pub(crate) agent_id: AgentId,
+    pub(crate) role: Role,
+}
+
+/// What becomes of a task of an ACCEPT whose offers do not stand.
+pub(crate) fn void_task(
+    registry: &Registry,
+    framework_id: &FrameworkId,
+    asked: Result<&TaskId, &BadTask>,
+) -> (TaskId, TaskOutcome) {
+    let task_id = asked.unwrap_or_else(|bad| &bad.task_id).clone();
+    let key = TaskKey { framework_id: framework_id.clone(), task_id: task_id.clone() };
+    let outcome = match registry.task(&key) {
+        Some(task) => TaskOutcome::Launched(task.launch),
+        None => TaskOutcome::Refused {
+            state: TaskState::Dropped,
+            reason: Reason::InvalidOffers,
+            message: "the offer is no longer valid: wait for the next one".into(),
+        },
+    };
+    (task_id, outcome)
+}
+
 /// The tasks that an ACCEPT asks for.
-struct Asked {
-    tasks: Vec<TaskSpec>,
+pub(crate) struct Asked {
+    pub(crate) tasks: Vec<TaskSpec>,
     /// What they name, in their order, or nothing.
-    agent_ids: Vec<AgentId>,
-    bad: Vec<BadTask>,
+    pub(crate) agent_ids: Vec<AgentId>,
+    pub(crate) bad: Vec<BadTask>,
 }
 
 impl Asked {
     /// On offers of this agent: tasks that name another one are bad, too.
-    fn on(self, agent_id: &AgentId) -> Self {
+    pub(crate) fn on(self, agent_id: &AgentId) -> Self {
         if self.agent_ids.iter().all(|named| named == agent_id) {
             return self;
         }
@@ -486,7 +527,7 @@ impl FrameworkSession {
     }
 }
 
-fn refused(now: Timestamp, resources: Resources, refuse_ms: u64) -> Option<Refused> {
+pub(crate) fn refused(now: Timestamp, resources: Resources, refuse_ms: u64) -> Option<Refused> {
     (refuse_ms > 0).then(|| Refused { resources, until: now.plus_ms(refuse_ms) })
 }
 

@@ -2,7 +2,7 @@
 
 use muster_allocator::{ShardInput, ShardOutput};
 use muster_model::{
-    AgentId, Call, CallOutcome, Event, FrameworkId, Index, MachineName, Role, Timestamp, Window,
+    AgentId, Call, CallOutcome, Conversion, Event, FrameworkId, Index, MachineName, Role, Timestamp, Window,
 };
 use muster_registry::{Change, Command, Outcome, Quota};
 use std::sync::Arc;
@@ -90,6 +90,8 @@ pub enum OperatorCall {
     StartMaintenance(Vec<MachineName>),
     /// Machines that were down are up.
     StopMaintenance(Vec<MachineName>),
+    /// Reserve resources of an agent that nobody holds, or make a volume of them, or undo that.
+    Convert(AgentId, Conversion),
 }
 
 /// What the machine asks of the shell.

@@ -2,9 +2,10 @@
 
 use crate::{
     AgentId, BadTask, ExecutorId, FrameworkId, FrameworkInfo, Hello, KnownExecutor, LaunchNumber, OfferId,
-    Resources, Role, RoleWants, Session, Status, StatusUpdate, TaskId, TaskSpec, Token, Uuid,
+    Operation, OperationId, Resources, Role, RoleWants, Session, Status, StatusUpdate, TaskId, TaskSpec,
+    Token, Uuid,
 };
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 /// A call of any client that holds a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +66,15 @@ pub enum SchedulerCall {
         agent_ids: Vec<AgentId>,
         /// Tasks that are described wrongly, by place; the others are launched without them.
         bad: Vec<BadTask>,
+        /// How long not to offer the rest again, in ms.
+        refuse_ms: u64,
+    },
+    /// Use offers of one agent for more than launches, in order; what is left comes back, filtered for `refuse_ms`.
+    Operate {
+        /// The offers, all of one agent and one role.
+        offer_ids: Vec<OfferId>,
+        /// What to do, and for each of it the agents that its tasks name, in their order.
+        operations: Vec<(Operation, Vec<AgentId>)>,
         /// How long not to offer the rest again, in ms.
         refuse_ms: u64,
     },
@@ -136,6 +146,18 @@ pub enum SchedulerCall {
         /// How long not to ask the same again, in ms.
         refuse_ms: u64,
     },
+    /// Take an operation's status as received.
+    AcknowledgeOperation {
+        /// Of which operation.
+        operation_id: OperationId,
+        /// Which status.
+        uuid: Uuid,
+    },
+    /// Ask for the state of operations; none listed = all.
+    ReconcileOperations {
+        /// The operations.
+        operations: Vec<AskedOperation>,
+    },
     /// End the framework and all its tasks.
     Teardown,
     /// Describe the framework anew, on the same stream.
@@ -147,6 +169,17 @@ pub enum SchedulerCall {
         /// What it wants of offers.
         wants: RoleWants,
     },
+}
+
+/// An operation whose state a framework asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskedOperation {
+    /// Its name.
+    pub id: OperationId,
+    /// On which agent, where the framework says so.
+    pub agent_id: Option<AgentId>,
+    /// Of which resource provider, where the framework says so.
+    pub provider: Option<Arc<str>>,
 }
 
 /// What an agent may say.

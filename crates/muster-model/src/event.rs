@@ -1,8 +1,8 @@
 //! What is sent down a client's stream.
 
 use crate::{
-    AgentId, ExecutorId, FrameworkId, Index, InverseOffer, LaunchNumber, Offer, OfferId, Reason, Sealed,
-    Session, Status, TaskId, TaskKey, TaskState, Unavailability, Uuid, VolumeNumber,
+    AgentId, ExecutorId, FrameworkId, Index, InverseOffer, LaunchNumber, Offer, OfferId, OperationStatus,
+    Reason, Sealed, Session, Status, TaskId, TaskKey, TaskState, Unavailability, Uuid, VolumeNumber,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -52,6 +52,8 @@ pub enum SchedulerEvent {
         /// What to acknowledge, or none (answers to reconcile, refusals).
         uuid: Option<Uuid>,
     },
+    /// An operation's status; with a uuid it must be acknowledged.
+    Operation(Box<OperationStatus>),
     /// Bytes from an executor.
     Message {
         /// On which agent.

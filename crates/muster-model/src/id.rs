@@ -108,6 +108,10 @@ id!(
     OfferId
 );
 id!(
+    /// An operation on resources, named by its framework.
+    OperationId
+);
+id!(
     /// A persistent volume, named by its creator; unique among the volumes of its role on its agent.
     VolumeId
 );

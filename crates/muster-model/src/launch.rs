@@ -87,6 +87,9 @@ impl std::str::FromStr for LaunchNumber {
 #[serde(transparent)]
 pub struct Token(pub [u8; 16]);
 
+/// The number of an operation's own uuid: updates of tasks are counted from 1.
+const OPERATION: u32 = 0;
+
 /// Names one status update; 16 bytes on the Mesos wire.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -102,6 +105,11 @@ impl Uuid {
         bytes[8..12].copy_from_slice(&launch.n.to_be_bytes());
         bytes[12..].copy_from_slice(&seq.to_be_bytes());
         Self(bytes)
+    }
+
+    /// The uuid of the status of an operation, which took a launch's number.
+    pub fn of_operation(number: LaunchNumber) -> Self {
+        Self::of(number, OPERATION)
     }
 
     /// The launch that a uuid of [`Uuid::of`] names; its incarnation is told up to 65,535.

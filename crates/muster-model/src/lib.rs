@@ -19,6 +19,7 @@ pub mod id;
 pub mod launch;
 pub mod maintenance;
 pub mod offer;
+pub mod operation;
 pub mod resource;
 pub mod score;
 pub mod sealed;
@@ -27,19 +28,22 @@ pub mod time;
 pub mod wants;
 
 pub use agent::{AgentInfo, Attribute, AttributeValue, Hello, KnownExecutor, KnownTask};
-pub use call::{AgentCall, Call, ExecutorCall, ExecutorUpdate, SchedulerCall};
+pub use call::{AgentCall, AskedOperation, Call, ExecutorCall, ExecutorUpdate, SchedulerCall};
 pub use event::{
     AcceptOutcome, AgentEvent, CallOutcome, Event, ExecutorEvent, ExecutorOrder, RunOrder, SchedulerEvent,
     TaskGroup, TaskOutcome, VolumeMount,
 };
 pub use framework::{Capabilities, FrameworkInfo};
 pub use id::{
-    AgentId, ClusterId, ExecutorId, ExecutorName, FrameworkId, IdError, MachineId, OfferId, Role, TaskId,
-    TaskKey, VolumeId,
+    AgentId, ClusterId, ExecutorId, ExecutorName, FrameworkId, IdError, MachineId, OfferId, OperationId,
+    Role, TaskId, TaskKey, VolumeId,
 };
 pub use launch::{Fence, Index, LaunchNumber, Session, Term, Token, Uuid, VolumeNumber};
 pub use maintenance::{MachineName, Unavailability, Window};
 pub use offer::{InverseOffer, Offer};
+pub use operation::{
+    Conversion, Operation, OperationBecame, OperationOutcome, OperationState, OperationStatus,
+};
 pub use resource::{Label, Reservation, Resources, Value, Volume};
 pub use sealed::Sealed;
 pub use task::{BadTask, Reason, Source, Status, StatusUpdate, TaskSpec, TaskState};

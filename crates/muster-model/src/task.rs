@@ -125,6 +125,8 @@ pub enum Reason {
     ExecutorReregistrationTimeout,
     /// REASON_AGENT_DRAINING
     AgentDraining,
+    /// REASON_TASK_GROUP_INVALID
+    TaskGroupInvalid,
 }
 
 impl Reason {
@@ -147,6 +149,7 @@ impl Reason {
             ExecutorRegistrationTimeout => "REASON_EXECUTOR_REGISTRATION_TIMEOUT",
             ExecutorReregistrationTimeout => "REASON_EXECUTOR_REREGISTRATION_TIMEOUT",
             AgentDraining => "REASON_AGENT_DRAINING",
+            TaskGroupInvalid => "REASON_TASK_GROUP_INVALID",
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod maintenance;
 pub mod master_api;
 pub mod media;
 pub mod offer;
+pub mod operation;
 pub mod raw;
 pub mod resource;
 pub mod scheduler;

@@ -7,6 +7,10 @@ pub const FRAME_BYTES_MAX: usize = 4 << 20;
 pub const DOWN_FRAME_BYTES_MAX: usize = 64 << 20;
 /// Tasks of one ACCEPT.
 pub const TASKS_PER_ACCEPT_MAX: usize = 10_000;
+/// Operations of one ACCEPT.
+pub const OPERATIONS_PER_ACCEPT_MAX: usize = 1_000;
+/// Operations of one RECONCILE_OPERATIONS.
+pub const RECONCILE_OPERATIONS_MAX: usize = 100_000;
 /// Offers of one ACCEPT or DECLINE.
 pub const OFFERS_PER_CALL_MAX: usize = 1_000;
 /// Offers of one event.

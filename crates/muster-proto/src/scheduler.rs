@@ -4,6 +4,10 @@ use crate::agent::{fence, wire_fence};
 use crate::error::{Within, bounded, id, id_or_none, required, short};
 use crate::framework::roles;
 use crate::offer::{inverse_offers, offers, wire_inverse_offer, wire_offer};
+use crate::operation::{
+    asked_operation, operation_status, operations, wire_asked_operation, wire_operation,
+    wire_operation_status,
+};
 use crate::task::{
     asked_task, launch_number, reason, status, task_state, token, uuid, wire_launch_number, wire_reason,
     wire_state, wire_status, wire_token,
@@ -73,6 +77,16 @@ pub fn scheduler_call(frame: v1::SchedulerFrame) -> Result<(u64, SchedulerCall),
             };
             SchedulerCall::Reconcile { tasks: wire.tasks.iter().map(read).collect::<Result<_, WireError>>()? }
         }
+        Up::AcknowledgeOperation(wire) => SchedulerCall::AcknowledgeOperation {
+            operation_id: id!(OperationId, "acknowledge_operation.operation_id", wire.operation_id)?,
+            uuid: uuid(&wire.uuid).within("acknowledge_operation")?,
+        },
+        Up::ReconcileOperations(wire) => {
+            let list = &wire.operations;
+            bounded("reconcile_operations.operations", list, limits::RECONCILE_OPERATIONS_MAX)?;
+            let operations = list.iter().map(asked_operation).collect::<Result<_, _>>();
+            SchedulerCall::ReconcileOperations { operations: operations.within("reconcile_operations")? }
+        }
         Up::Request(wire) => {
             bounded("request.needs", &wire.needs, limits::NEEDS_MAX)?;
             let needs = wire.needs.iter().map(|need| resources(&need.resources)).collect::<Result<_, _>>();
@@ -106,6 +120,16 @@ pub fn scheduler_call(frame: v1::SchedulerFrame) -> Result<(u64, SchedulerCall),
 }
 
 fn accept(wire: v1::Accept) -> Result<SchedulerCall, WireError> {
+    if !wire.operations.is_empty() {
+        if !wire.task_infos.is_empty() {
+            return Err(WireError::new("operations", "and task_infos are both set; give one"));
+        }
+        return Ok(SchedulerCall::Operate {
+            offer_ids: offer_ids(&wire.offer_ids)?,
+            operations: operations(&wire.operations)?,
+            refuse_ms: wire.refuse_ms.unwrap_or(REFUSE_MS_DEFAULT),
+        });
+    }
     bounded("task_infos", &wire.task_infos, limits::TASKS_PER_ACCEPT_MAX)?;
     let mut tasks = Vec::with_capacity(wire.task_infos.len());
     let (mut agent_ids, mut bad) = (Vec::with_capacity(wire.task_infos.len()), Vec::new());
@@ -157,7 +181,24 @@ pub fn scheduler_frame(id: u64, call: &SchedulerCall) -> v1::SchedulerFrame {
             offer_ids: ids(offer_ids),
             task_infos: tasks.iter().map(|task| Bytes::copy_from_slice(&task.sealed)).collect(),
             refuse_ms: Some(*refuse_ms),
+            operations: Vec::new(),
         }),
+        SchedulerCall::Operate { offer_ids, operations, refuse_ms } => Up::Accept(v1::Accept {
+            offer_ids: ids(offer_ids),
+            task_infos: Vec::new(),
+            refuse_ms: Some(*refuse_ms),
+            operations: operations.iter().map(|(operation, _)| wire_operation(operation)).collect(),
+        }),
+        SchedulerCall::AcknowledgeOperation { operation_id, uuid } => {
+            Up::AcknowledgeOperation(v1::AcknowledgeOperation {
+                operation_id: operation_id.to_string(),
+                uuid: Bytes::copy_from_slice(&uuid.0),
+            })
+        }
+        SchedulerCall::ReconcileOperations { operations } => {
+            let operations = operations.iter().map(wire_asked_operation).collect();
+            Up::ReconcileOperations(v1::ReconcileOperations { operations })
+        }
         SchedulerCall::Decline { offer_ids, refuse_ms } => {
             Up::Decline(v1::Decline { offer_ids: ids(offer_ids), refuse_ms: Some(*refuse_ms) })
         }
@@ -232,6 +273,9 @@ pub fn scheduler_event(frame: v1::SchedulerDownFrame) -> Result<(Fence, Schedule
             status: status(required("update.status", wire.status)?).within("update.status")?,
             uuid: (!wire.uuid.is_empty()).then(|| uuid(&wire.uuid)).transpose().within("update")?,
         },
+        Down::Operation(wire) => {
+            SchedulerEvent::Operation(Box::new(operation_status(wire).within("operation")?))
+        }
         Down::Message(wire) => {
             short("message.data", &wire.data, limits::MESSAGE_BYTES_MAX)?;
             SchedulerEvent::Message {
@@ -312,6 +356,7 @@ pub fn scheduler_down_frame(fence: Fence, event: &SchedulerEvent) -> v1::Schedul
             executor_id: executor_id.to_string(),
             data: Bytes::copy_from_slice(data),
         }),
+        SchedulerEvent::Operation(status) => Down::Operation(wire_operation_status(status)),
         SchedulerEvent::AgentLost(agent_id) => Down::AgentLost(agent_id.to_string()),
         SchedulerEvent::ExecutorLost { agent_id, executor_id, status } => {
             Down::ExecutorLost(v1::ExecutorLost {

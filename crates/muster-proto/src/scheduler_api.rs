@@ -5,7 +5,7 @@ use crate::{Form, mesos, v1, wire_resources_in};
 use bytes::Bytes;
 use mesos::scheduler::{self, Event, call, event};
 use muster_model::event::OfferWithAgent;
-use muster_model::{InverseOffer, SchedulerEvent, WallTime};
+use muster_model::{InverseOffer, Resources, Role, SchedulerEvent, WallTime};
 use prost::Message;
 pub use v1::scheduler_frame::Call as Up;
 
@@ -111,13 +111,7 @@ pub fn validate(call: &scheduler::Call) -> Result<call::Type, String> {
 }
 
 /// Reads a call that was checked; `bytes` are what it was read of, so that descriptions stay as they were sent.
-/// `lost` tells of an agent that is unreachable or gone what its operations came to.
-pub fn asked(
-    call: &scheduler::Call,
-    bytes: &Bytes,
-    shown: Shown,
-    lost: impl Fn(&str) -> Option<mesos::OperationState>,
-) -> Asked {
+pub fn asked(call: &scheduler::Call, bytes: &Bytes, shown: Shown) -> Asked {
     use call::Type;
     let ask = |frame| Asked::Call(Call { frame: Some(frame), told: Vec::new() });
     let Some(kind) = call.r#type.and_then(|kind| Type::try_from(kind).ok()) else { return Asked::Unknown };
@@ -174,7 +168,21 @@ pub fn asked(
                 data: message.data,
             }))
         }
-        Type::ReconcileOperations => Asked::Told(reconciled(call, lost)),
+        Type::ReconcileOperations => {
+            let reconcile = call.reconcile_operations.clone().unwrap_or_default();
+            let operation = |it: call::reconcile_operations::Operation| v1::reconcile_operations::Operation {
+                operation_id: it.operation_id.value,
+                agent_id: it.agent_id.map(|id| id.value).unwrap_or_default(),
+                resource_provider_id: it.resource_provider_id.map(|id| id.value).unwrap_or_default(),
+            };
+            let operations = reconcile.operations.into_iter().map(operation).collect();
+            ask(Up::ReconcileOperations(v1::ReconcileOperations { operations }))
+        }
+        Type::AcknowledgeOperationStatus => {
+            let it = call.acknowledge_operation_status.clone().unwrap_or_default();
+            let (operation_id, uuid) = (it.operation_id.value, it.uuid);
+            ask(Up::AcknowledgeOperation(v1::AcknowledgeOperation { operation_id, uuid }))
+        }
         Type::AcceptInverseOffers => {
             let it = call.accept_inverse_offers.clone().unwrap_or_default();
             answer_inverse(&it.inverse_offer_ids, it.filters.as_ref(), true)
@@ -183,8 +191,6 @@ pub fn asked(
             let it = call.decline_inverse_offers.clone().unwrap_or_default();
             answer_inverse(&it.inverse_offer_ids, it.filters.as_ref(), false)
         }
-        // There are no operations that would be told of with something to acknowledge.
-        Type::AcknowledgeOperationStatus => Asked::Told(Vec::new()),
         Type::Shutdown => {
             let shutdown = call.shutdown.clone().unwrap_or_default();
             ask(Up::Shutdown(v1::ShutdownExecutor {
@@ -231,52 +237,45 @@ fn subscribe(call: &scheduler::Call, bytes: &Bytes) -> v1::Subscribe {
     }
 }
 
-/// Launches are asked for; what is not supported of the rest is told.
+/// Launches alone are asked for by their tasks; what is more goes as it was sent.
 fn accept(call: &scheduler::Call, bytes: &Bytes, shown: Shown) -> Asked {
     const ACCEPT: u32 = 4;
     const OPERATIONS: u32 = 2;
     const LAUNCH: u32 = 2;
     const TASK_INFOS: u32 = 1;
     use mesos::offer::operation::Type;
-    use mesos::task_status::Reason;
     let accept = call.accept.clone().unwrap_or_default();
-    let (mut task_infos, mut told) = (Vec::new(), Vec::new());
-    for (operation, bytes) in accept.operations.iter().zip(wire_parts(bytes, &[ACCEPT, OPERATIONS])) {
-        match operation.r#type.and_then(|kind| Type::try_from(kind).ok()).unwrap_or_default() {
-            Type::Unknown => {}
-            Type::Launch if operation.id.is_some() => {
-                let tasks = operation.launch.iter().flat_map(|launch| &launch.task_infos);
-                let why = "an operation of type LAUNCH must have no 'id'";
-                told.extend(
-                    tasks.map(|task| refused(task, mesos::TaskState::TaskError, Reason::TaskInvalid, why)),
-                );
-            }
-            Type::Launch => task_infos.extend(wire_parts(&bytes, &[LAUNCH, TASK_INFOS])),
-            Type::LaunchGroup => {
-                let tasks = operation.launch_group.iter().flat_map(|group| &group.task_group.tasks);
-                let why = "task groups are not supported yet";
-                let refused =
-                    |task| refused(task, mesos::TaskState::TaskError, Reason::TaskGroupInvalid, why);
-                told.extend(tasks.map(refused));
-            }
-            other => {
-                let why = format!("{} is not supported yet", other.as_str_name());
-                told.extend(operation.id.clone().map(|id| operation_error(id, why)));
-            }
-        }
-    }
     let offer_ids = offer_ids(&accept.offer_ids);
     if offer_ids.is_empty() {
-        let state = shown.state(mesos::TaskState::TaskDropped);
-        let void = |bytes: &Bytes| {
-            let task = mesos::TaskInfo::decode(bytes.clone()).unwrap_or_default();
-            refused(&task, state, Reason::InvalidOffers, "No offers specified")
-        };
-        told.extend(task_infos.iter().map(void));
-        return Asked::Told(told);
+        return Asked::Told(accept.operations.iter().flat_map(|it| void(it, shown)).collect());
+    }
+    let known = |operation: &mesos::offer::Operation| operation.r#type() != Type::Unknown;
+    let plain = |it: &mesos::offer::Operation| it.r#type() == Type::Launch && it.id.is_none();
+    let parts = wire_parts(bytes, &[ACCEPT, OPERATIONS]);
+    let all = accept.operations.iter().zip(parts).filter(|(operation, _)| known(operation));
+    let (mut task_infos, mut operations) = (Vec::new(), Vec::new());
+    if accept.operations.iter().filter(|it| known(it)).all(plain) {
+        task_infos = all.flat_map(|(_, bytes)| wire_parts(&bytes, &[LAUNCH, TASK_INFOS])).collect();
+    } else {
+        operations = all.map(|(_, bytes)| bytes).collect();
     }
     let refuse_ms = Some(refuse_ms(accept.filters.as_ref()));
-    Asked::Call(Call { frame: Some(Up::Accept(v1::Accept { offer_ids, task_infos, refuse_ms })), told })
+    let accept = v1::Accept { offer_ids, task_infos, refuse_ms, operations };
+    Asked::Call(Call { frame: Some(Up::Accept(accept)), told: Vec::new() })
+}
+
+/// What is told of an operation that names no offers.
+fn void(operation: &mesos::offer::Operation, shown: Shown) -> Vec<Event> {
+    use mesos::task_status::Reason;
+    let why = "No offers specified";
+    let state = shown.state(mesos::TaskState::TaskDropped);
+    let alone = operation.launch.iter().flat_map(|launch| &launch.task_infos);
+    let grouped = operation.launch_group.iter().flat_map(|group| &group.task_group.tasks);
+    let tasks: Vec<_> = alone.chain(grouped).collect();
+    if tasks.is_empty() {
+        return operation.id.clone().map(|id| operation_error(id, why.into())).into_iter().collect();
+    }
+    tasks.into_iter().map(|task| refused(task, state, Reason::InvalidOffers, why)).collect()
 }
 
 /// An update of the master's own: nothing to acknowledge.
@@ -312,26 +311,6 @@ fn operation_status(status: mesos::OperationStatus) -> Event {
         update_operation_status: Some(event::UpdateOperationStatus { status }),
         ..of(event::Type::UpdateOperationStatus)
     }
-}
-
-/// No operation is known; so each that is named is answered by what its agent came to.
-fn reconciled(call: &scheduler::Call, lost: impl Fn(&str) -> Option<mesos::OperationState>) -> Vec<Event> {
-    let asked = call.reconcile_operations.iter().flat_map(|it| &it.operations);
-    let told = |operation: &call::reconcile_operations::Operation| {
-        let state = operation.agent_id.as_ref().and_then(|id| lost(&id.value));
-        operation_status(mesos::OperationStatus {
-            operation_id: Some(operation.operation_id.clone()),
-            state: state.unwrap_or(mesos::OperationState::OperationUnknown).into(),
-            message: Some(match operation.agent_id {
-                Some(_) => "Reconciliation: Operation is unknown".into(),
-                None => "Reconciliation: Operation is unknown and no 'agent_id' was provided".into(),
-            }),
-            agent_id: operation.agent_id.clone(),
-            resource_provider_id: operation.resource_provider_id.clone(),
-            ..Default::default()
-        })
-    };
-    asked.map(told).collect()
 }
 
 fn offer_ids(ids: &[mesos::OfferId]) -> Vec<String> {
@@ -381,6 +360,20 @@ impl Shown {
             }
             state => state,
         }
+    }
+
+    /// Resources as this framework is told them, for a role.
+    fn resources(self, all: &Resources, role: Option<&Role>) -> Vec<mesos::Resource> {
+        let form = if self.refined { Form::Refined } else { Form::Plain };
+        let allocation = self.allocation(role);
+        let mut list = wire_resources_in(all, form);
+        list.iter_mut().for_each(|resource| resource.allocation_info.clone_from(&allocation));
+        list
+    }
+
+    fn allocation(self, role: Option<&Role>) -> Option<mesos::resource::AllocationInfo> {
+        let role = role.filter(|_| self.multi_role)?;
+        Some(mesos::resource::AllocationInfo { role: Some(role.to_string()) })
     }
 
     /// As the framework of this description asks for.
@@ -439,6 +432,10 @@ pub fn event(
             let status = crate::mesos_status(task_id, agent_id.as_ref(), &status, uuid.as_ref()).ok()?;
             Event { update: Some(event::Update { status }), ..of(event::Type::Update) }
         }
+        SchedulerEvent::Operation(status) => {
+            let write = |all: &Resources| shown.resources(all, status.role.as_ref());
+            operation_status(crate::operation::mesos_operation_status(status, write))
+        }
         SchedulerEvent::Message { agent_id, executor_id, data } => Event {
             message: Some(event::Message {
                 agent_id: mesos::AgentId { value: agent_id.to_string() },
@@ -485,11 +482,7 @@ pub fn error(why: &str) -> Event {
 pub fn offer(it: &OfferWithAgent, shown: Shown) -> mesos::Offer {
     let OfferWithAgent { offer, hostname, port, agent: offer_agent, unavailability } = it;
     let agent = mesos::AgentInfo::decode(&**offer_agent).unwrap_or_default();
-    let allocation =
-        shown.multi_role.then(|| mesos::resource::AllocationInfo { role: Some(offer.role.to_string()) });
-    let form = if shown.refined { Form::Refined } else { Form::Plain };
-    let mut resources = wire_resources_in(&offer.resources, form);
-    resources.iter_mut().for_each(|resource| resource.allocation_info.clone_from(&allocation));
+    let resources = shown.resources(&offer.resources, Some(&offer.role));
     let ip = crate::agent::ip(offer_agent, hostname).map(|ip| ip.to_string());
     mesos::Offer {
         id: mesos::OfferId { value: offer.offer_id.to_string() },
@@ -501,7 +494,7 @@ pub fn offer(it: &OfferWithAgent, shown: Shown) -> mesos::Offer {
         domain: agent.domain,
         resources,
         attributes: agent.attributes,
-        allocation_info: allocation,
+        allocation_info: shown.allocation(Some(&offer.role)),
         ..Default::default()
     }
 }

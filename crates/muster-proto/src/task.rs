@@ -82,7 +82,7 @@ pub(crate) fn executor_spec(
     task_info: &[u8],
 ) -> Result<ExecutorSpec, WireError> {
     if executor.r#type == Some(mesos::executor_info::Type::Default.into()) {
-        return Err(WireError::new("type", "DEFAULT is for task groups, which are not supported yet"));
+        return Err(WireError::new("type", "DEFAULT is not supported: use CUSTOM, with a command"));
     }
     let command = executor.command.as_ref();
     runnable(required("command", command)?, executor.container.is_some()).within("command")?;
@@ -165,6 +165,7 @@ same_names!(
     TaskKilledDuringLaunch = TaskKilledDuringLaunch,
     ExecutorRegistrationTimeout = ExecutorRegistrationTimeout,
     ExecutorReregistrationTimeout = ExecutorReregistrationTimeout, AgentDraining = AgentDraining,
+    TaskGroupInvalid = TaskGroupInvalid,
 });
 
 /// Reads a state's Mesos number.

@@ -179,6 +179,7 @@ fn calls_are_bounded_and_frames_complete() {
         offer_ids: vec!["o".into()],
         task_infos: vec![bytes::Bytes::from_static(b"x"); 10_001],
         refuse_ms: None,
+        operations: Vec::new(),
     };
     refused(call(Call::Accept(accept)), "accept.task_infos", "at most 10000");
     refused(call(Call::Decline(v1::Decline::default())), "decline.offer_ids", "empty");
@@ -190,6 +191,7 @@ fn calls_are_bounded_and_frames_complete() {
         offer_ids: vec!["o".into()],
         task_infos: vec![task().encode_to_vec().into(), b"\xff".as_slice().into()],
         refuse_ms: None,
+        operations: Vec::new(),
     };
     refused(call(Call::Accept(bad)), "accept.task_infos[1]", "not a mesos.v1.TaskInfo");
 }
@@ -202,6 +204,7 @@ fn a_bad_task_of_an_accept_leaves_the_others_be() {
         offer_ids: vec!["o".into()],
         task_infos: infos.iter().map(|info| info.encode_to_vec().into()).collect(),
         refuse_ms: None,
+        operations: Vec::new(),
     };
     let call = Some(v1::scheduler_frame::Call::Accept(accept));
     let (_, call) = scheduler_call(v1::SchedulerFrame { id: 1, call, ..Default::default() }).unwrap();
@@ -242,4 +245,94 @@ fn a_whole_status_keeps_what_the_executor_said() {
     status.sealed = Default::default();
     let whole = mesos_status(&TaskId::new("t"), None, &status, None).unwrap();
     assert_eq!((whole.timestamp, whole.uuid), (Some(1.5), None));
+}
+
+fn operate(operations: &[mesos::offer::Operation]) -> Vec<muster_model::Operation> {
+    let accept = v1::Accept {
+        offer_ids: vec!["o".into()],
+        operations: operations.iter().map(|it| it.encode_to_vec().into()).collect(),
+        ..Default::default()
+    };
+    let call = Some(v1::scheduler_frame::Call::Accept(accept));
+    let (_, call) = scheduler_call(v1::SchedulerFrame { id: 1, call, ..Default::default() }).unwrap();
+    let muster_model::SchedulerCall::Operate { operations, .. } = call else { panic!("{call:?}") };
+    operations.into_iter().map(|(operation, _)| operation).collect()
+}
+
+fn group(change: impl FnOnce(&mut mesos::offer::operation::LaunchGroup)) -> mesos::offer::Operation {
+    let executor = mesos::ExecutorInfo {
+        executor_id: mesos::ExecutorId { value: "e".into() },
+        r#type: Some(mesos::executor_info::Type::Custom.into()),
+        command: Some(mesos::CommandInfo { value: Some("run".into()), ..Default::default() }),
+        resources: vec![scalar("cpus", 0.1), scalar("mem", 32.0), scalar("disk", 8.0)],
+        ..Default::default()
+    };
+    let task = mesos::TaskInfo { command: None, ..task() };
+    let task_group = mesos::TaskGroupInfo { tasks: vec![task] };
+    let mut group = mesos::offer::operation::LaunchGroup { executor, task_group };
+    change(&mut group);
+    let kind = mesos::offer::operation::Type::LaunchGroup;
+    mesos::offer::Operation { r#type: Some(kind.into()), launch_group: Some(group), ..Default::default() }
+}
+
+#[test]
+fn a_groups_tasks_run_in_its_executor() {
+    let operations = operate(&[group(|_| {})]);
+    let [muster_model::Operation::LaunchGroup { tasks, bad }] = operations.as_slice() else { panic!() };
+    assert!(bad.is_empty(), "{bad:?}");
+    let info = mesos::TaskInfo::decode(&*tasks[0].sealed).unwrap();
+    assert_eq!(info.executor.unwrap().executor_id.value, "e", "the executor is told of it");
+    assert_eq!(tasks[0].executor.as_ref().unwrap().executor_id.as_str(), "e");
+}
+
+#[test]
+fn what_is_wrong_with_a_group_is_wrong_with_all_its_tasks() {
+    use mesos::executor_info::Type;
+    let other = |it: &mut mesos::offer::operation::LaunchGroup| {
+        let mut other = it.executor.clone();
+        other.executor_id.value = "other".into();
+        it.task_group.tasks[0].executor = Some(other);
+    };
+    for (operation, part) in [
+        (group(|it| drop(it.executor.resources.pop())), "uses no disk"),
+        (group(|it| it.executor.resources[1] = scalar("mem", 31.0)), "less memory"),
+        (group(|it| it.executor.resources[0] = scalar("cpus", 0.001)), "less CPUs"),
+        (group(|it| it.executor.r#type = None), "must be set"),
+        (group(|it| it.executor.r#type = Some(Type::Default.into())), "DEFAULT"),
+        (group(other), "differs"),
+        (group(|it| it.executor.command = None), "command"),
+    ] {
+        let operations = operate(&[operation]);
+        let [muster_model::Operation::LaunchGroup { tasks, bad }] = operations.as_slice() else { panic!() };
+        assert!(tasks.is_empty() && bad.len() == 1 && bad[0].why.contains(part), "{part}: {bad:?}");
+    }
+}
+
+#[test]
+fn a_bad_operation_leaves_the_others_be() {
+    use mesos::offer::operation::{Reserve, Type};
+    let reserve = |resources| mesos::offer::Operation {
+        r#type: Some(Type::Reserve.into()),
+        id: Some(mesos::OperationId { value: "r1".into() }),
+        reserve: Some(Reserve { resources, source: Vec::new() }),
+        ..Default::default()
+    };
+    let reservation = |role: &str| mesos::resource::ReservationInfo {
+        role: Some(role.into()),
+        r#type: Some(mesos::resource::reservation_info::Type::Dynamic.into()),
+        ..Default::default()
+    };
+    let cpus = |role: &str| mesos::Resource { reservations: vec![reservation(role)], ..scalar("cpus", 1.0) };
+    let unknown = mesos::offer::Operation::default();
+    let grow = mesos::offer::Operation { r#type: Some(Type::GrowVolume.into()), ..Default::default() };
+    let all = operate(&[unknown, reserve(vec![cpus("*")]), grow, reserve(vec![cpus("web")])]);
+    let bad = |at: usize| match &all[at] {
+        muster_model::Operation::Bad { why, .. } => why.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(all.len(), 3, "one of no known type is passed over");
+    assert!(bad(0).contains("Invalid resources") && bad(1).contains("GROW_VOLUME is not supported"));
+    let muster_model::Operation::Convert { id, conversion, sealed } = &all[2] else { panic!() };
+    assert_eq!((id.as_ref().unwrap().as_str(), conversion.name()), ("r1", "RESERVE"));
+    assert_eq!(mesos::offer::Operation::decode(&**sealed).unwrap(), reserve(vec![cpus("web")]));
 }

@@ -339,6 +339,27 @@ fn any_framework_info() -> impl Strategy<Value = FrameworkInfo> {
     })
 }
 
+fn any_operation() -> impl Strategy<Value = (Operation, Vec<AgentId>)> {
+    let conversion = (any_labelled(), 0u8..4).prop_map(|(all, which)| match which {
+        0 => Conversion::Reserve(all),
+        1 => Conversion::Unreserve(all),
+        2 => Conversion::Create(all),
+        _ => Conversion::Destroy(all),
+    });
+    prop_oneof![
+        vec(any_spec(), 1..3).prop_map(|tasks| {
+            let agents = tasks.iter().map(|_| AgentId::new("S1")).collect();
+            (Operation::Launch { tasks, bad: Vec::new() }, agents)
+        }),
+        (option::of(text()), conversion).prop_map(|(id, conversion)| {
+            let wire = muster_proto::operation::mesos_operation(id.as_deref(), &conversion);
+            let id = id.map(OperationId::new);
+            let sealed = Sealed::new(wire.encode_to_vec());
+            (Operation::Convert { id, conversion, sealed }, Vec::new())
+        }),
+    ]
+}
+
 fn any_scheduler_call() -> impl Strategy<Value = SchedulerCall> {
     let offer_ids = || vec(text().prop_map(OfferId::new), 1..4);
     let some_roles = || vec(text().prop_map(|role| Role::parse(&role).unwrap()), 0..3);
@@ -376,6 +397,21 @@ fn any_scheduler_call() -> impl Strategy<Value = SchedulerCall> {
             data,
         }),
         Just(SchedulerCall::Teardown),
+        (offer_ids(), vec(any_operation(), 1..4), any::<u64>()).prop_map(
+            |(offer_ids, operations, refuse_ms)| SchedulerCall::Operate { offer_ids, operations, refuse_ms }
+        ),
+        (text(), any_launch()).prop_map(|(id, launch)| SchedulerCall::AcknowledgeOperation {
+            operation_id: OperationId::new(id),
+            uuid: Uuid::of_operation(launch),
+        }),
+        vec((text().prop_map(OperationId::new), agent(), option::of(text())), 0..4).prop_map(|all| {
+            let asked = |(id, agent_id, provider): (_, _, Option<String>)| AskedOperation {
+                id,
+                agent_id,
+                provider: provider.map(Into::into),
+            };
+            SchedulerCall::ReconcileOperations { operations: all.into_iter().map(asked).collect() }
+        }),
         (any_framework_info(), some_roles()).prop_map(|(info, suppressed_roles)| {
             let wants = RoleWants::default();
             SchedulerCall::Update { info, suppressed_roles, wants }
@@ -468,6 +504,18 @@ fn any_scheduler_event() -> impl Strategy<Value = SchedulerEvent> {
             }
         ),
         text().prop_map(|id| SchedulerEvent::AgentLost(AgentId::new(id))),
+        (text(), any_labelled(), option::of(any_launch()), option::of(text())).prop_map(
+            |(id, converted, launch, provider)| SchedulerEvent::Operation(Box::new(OperationStatus {
+                id: OperationId::new(&id),
+                state: if launch.is_some() { OperationState::Finished } else { OperationState::Unreachable },
+                message: id.into(),
+                agent_id: launch.map(|_| AgentId::new("S1")),
+                uuid: launch.map(Uuid::of_operation),
+                converted,
+                role: launch.map(|_| Role::any()),
+                provider: provider.map(Into::into),
+            }))
+        ),
         (text(), text(), any::<i32>()).prop_map(|(agent, executor, status)| SchedulerEvent::ExecutorLost {
             agent_id: AgentId::new(agent),
             executor_id: ExecutorId::new(executor),

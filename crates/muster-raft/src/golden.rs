@@ -4,7 +4,9 @@
 
 use crate::{codec, types::LogPayload};
 use muster_model::*;
-use muster_registry::{BeginTerm, Command, Entry, Launch, Limits, Quota, Record, Registry, Subscribe};
+use muster_registry::{
+    BeginTerm, Command, Entry, Launch, Limits, Operate, Quota, Record, Registry, Subscribe,
+};
 use std::{fmt::Write, path::PathBuf};
 
 fn check(name: &str, bytes: &[u8]) {
@@ -142,6 +144,61 @@ fn executors() -> Command {
     Command::Executors { agent_id: agent_id(), executors: vec![executor], all: true }
 }
 
+/// Disk that is reserved in a stack of reservations, and a volume if it is one.
+fn reserved_disk(volume: bool) -> Resources {
+    let reservation = |role: &str, dynamic: bool| Reservation {
+        dynamic,
+        role: Role::parse(role).unwrap(),
+        principal: dynamic.then(|| "someone".into()),
+        labels: vec![("key".into(), Some("value".into())), ("only".into(), None)],
+    };
+    let volume = volume.then(|| Volume {
+        id: VolumeId::new("db"),
+        principal: Some("someone".into()),
+        container_path: "data".into(),
+        read_only: false,
+    });
+    let label = Label { reservations: vec![reservation("web", true), reservation("web/db", true)], volume };
+    let mut all = Resources::none();
+    all.insert_labelled("disk", Some(std::sync::Arc::new(label)), Value::Scalar(512_000));
+    all
+}
+
+fn reserve_outer() -> Conversion {
+    let inner = Conversion::Reserve(reserved_disk(false));
+    Conversion::Reserve(inner.consumed())
+}
+
+/// A framework's way to a volume, and a group of tasks beside.
+fn operate() -> Command {
+    let convert = |id: Option<&str>, conversion| Operation::Convert {
+        id: id.map(OperationId::new),
+        conversion,
+        sealed: Sealed::new([3, 3]),
+    };
+    let operations = vec![
+        convert(None, reserve_outer()),
+        convert(Some("refine"), Conversion::Reserve(reserved_disk(false))),
+        convert(Some("create"), Conversion::Create(reserved_disk(true))),
+        Operation::LaunchGroup { tasks: launch(&["g1", "g2"], true).tasks, bad: Vec::new() },
+        Operation::Launch {
+            tasks: launch(&["t4"], false).tasks,
+            bad: vec![task::BadTask { at: 1, task_id: TaskId::new("t5"), why: "no command".into() }],
+        },
+        Operation::Bad { id: Some(OperationId::new("grow")), why: "not supported".into() },
+        convert(None, Conversion::Destroy(reserved_disk(true))),
+        convert(None, Conversion::Unreserve(reserved_disk(false))),
+    ];
+    Command::Operate(Box::new(Operate {
+        framework_id: framework_id(),
+        agent_id: agent_id(),
+        role: Role::any(),
+        offer_ids: vec![OfferId::new("c1-O2-0-9")],
+        offered: resources(),
+        operations,
+    }))
+}
+
 /// One of each.
 fn commands() -> Vec<(&'static str, Command)> {
     let (framework_id, agent_id) = (framework_id(), agent_id());
@@ -207,6 +264,16 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("start-maintenance", Command::StartMaintenance(vec![machine()])),
         ("stop-maintenance", Command::StopMaintenance(vec![machine()])),
         ("hello-from", hello_from()),
+        ("operate", operate()),
+        ("convert", Command::Convert { agent_id: self::agent_id(), conversion: reserve_outer() }),
+        (
+            "acknowledge-operation",
+            Command::AcknowledgeOperation {
+                framework_id: self::framework_id(),
+                operation_id: OperationId::new("create"),
+                uuid: Uuid::of_operation(launch_number()),
+            },
+        ),
     ]
 }
 
@@ -273,7 +340,10 @@ fn is_sampled(command: &Command) {
         | Command::SetSchedule(_)
         | Command::StartMaintenance(_)
         | Command::StopMaintenance(_)
-        | Command::HelloFrom { .. } => {}
+        | Command::HelloFrom { .. }
+        | Command::Operate(_)
+        | Command::Convert { .. }
+        | Command::AcknowledgeOperation { .. } => {}
     }
 }
 
@@ -417,6 +487,49 @@ fn other_hello() -> Hello {
 }
 
 #[test]
+fn the_records_of_operations_keep_their_bytes() {
+    let mut registry = Registry::new(ClusterId::new("c1"), 1);
+    let given = Resources::parse("cpus:8;mem:4096;disk:1024").unwrap();
+    let info = AgentInfo { resources: given.clone(), ..hello().info };
+    let admit = Command::AdmitAgent(Box::new(Hello { agent_id: None, info, tasks: Vec::new(), ..hello() }));
+    let mut info = framework();
+    info.roles = vec![Role::parse("web").unwrap(), Role::parse("web/db").unwrap()];
+    info.capabilities.reservation_refinement = true;
+    let subscribe = Command::Subscribe(Subscribe { framework_id: None, info, suppressed_roles: Vec::new() });
+    let Command::Operate(operate) = operate() else { panic!() };
+    let operate = |offer: &str, role: &str, from: usize, to: usize, offered: Resources| {
+        Command::Operate(Box::new(Operate {
+            role: Role::parse(role).unwrap(),
+            offer_ids: vec![OfferId::new(offer)],
+            offered,
+            operations: operate.operations[from..to].to_vec(),
+            ..(*operate).clone()
+        }))
+    };
+    let outer = reserve_outer().converted();
+    let commands = vec![
+        admit,
+        subscribe,
+        operate("o1", "web", 0, 1, given.clone()),
+        operate("o2", "web/db", 1, 4, outer.plus(&Resources::of(8_000, 4_000))),
+    ];
+    let entry = Entry { term: Term(1), at: Timestamp(9), commands, ..Entry::default() };
+    registry.apply(Index(1), Term(1), &entry);
+    registry.check_laws().unwrap();
+    let records: Vec<Record> = registry.records().collect();
+    let again = records.iter().map(|it| codec::decode::<Record>(&codec::encode(it).unwrap()).unwrap());
+    assert_eq!(Registry::restore(again).unwrap(), registry);
+    let sample = |name: &str, is: fn(&Record) -> bool| {
+        let record = records.iter().rev().find(|it| is(it)).unwrap_or_else(|| panic!("no {name}"));
+        check(&format!("record-{name}"), &codec::encode(record).unwrap());
+    };
+    sample("carved", |it| matches!(it, Record::Carved(..)));
+    sample("operation", |it| matches!(it, Record::Operation(..)));
+    sample("spent-operations", |it| matches!(it, Record::SpentOperations(..)));
+    sample("group", |it| matches!(it, Record::Group(..)));
+}
+
+#[test]
 fn snapshot_records_keep_their_bytes() {
     let registry = registry();
     let mut kinds = std::collections::BTreeMap::new();
@@ -440,6 +553,10 @@ fn snapshot_records_keep_their_bytes() {
             Record::Address(..) => "address",
             Record::Window(..) => "window",
             Record::DownMachine(..) => "down-machine",
+            Record::Carved(..) => "carved",
+            Record::Operation(..) => "operation",
+            Record::SpentOperations(..) => "spent-operations",
+            Record::Group(..) => "group",
         };
         let bytes = codec::encode(&record).unwrap();
         again.push(codec::decode::<Record>(&bytes).unwrap());

@@ -1,6 +1,6 @@
 //! Committed facts about the registry, in log order. Views fold them; the leader tells clients of them.
 
-use crate::{Account, Agent, Framework, RoleSettings, Task};
+use crate::{Account, Agent, DoneOperation, Framework, RoleSettings, Task};
 use muster_model::{
     AgentId, ExecutorId, FrameworkId, LaunchNumber, Resources, Role, Session, Status, TaskKey, Uuid,
 };
@@ -97,4 +97,15 @@ pub enum Change {
     AgentShutDown(AgentId),
     /// When an agent will be away is another time by now, or none.
     UnavailabilityChanged(AgentId),
+    /// What there is of an agent changed its shape: it was reserved, became a volume, or what it was before.
+    TotalChanged {
+        /// Of which agent.
+        agent_id: AgentId,
+        /// All that there is of it now.
+        total: Resources,
+    },
+    /// A persistent volume ceased to be: its agent may remove it.
+    VolumesDestroyed(AgentId),
+    /// A named operation is done: its framework must be told.
+    OperationDue(Arc<DoneOperation>),
 }

@@ -2,9 +2,9 @@
 
 use crate::Quota;
 use muster_model::{
-    AgentId, BadTask, FrameworkId, FrameworkInfo, Hello, Index, KnownExecutor, LaunchNumber, MachineName,
-    OfferId, Role, Session, StatusUpdate, TaskId, TaskKey, TaskSpec, Term, Timestamp, Token, Uuid, WallTime,
-    Window,
+    AgentId, BadTask, Conversion, FrameworkId, FrameworkInfo, Hello, Index, KnownExecutor, LaunchNumber,
+    MachineName, OfferId, Operation, OperationId, Role, Session, StatusUpdate, TaskId, TaskKey, TaskSpec,
+    Term, Timestamp, Token, Uuid, WallTime, Window,
 };
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -186,6 +186,24 @@ pub enum Command {
         /// What it says.
         hello: Box<Hello>,
     },
+    /// Carry out the operations of an ACCEPT that has more than launches of single tasks.
+    Operate(Box<Operate>),
+    /// An operator converts resources of an agent that are free.
+    Convert {
+        /// Which agent.
+        agent_id: AgentId,
+        /// How.
+        conversion: Conversion,
+    },
+    /// A framework has an operation's status.
+    AcknowledgeOperation {
+        /// Whose operation.
+        framework_id: FrameworkId,
+        /// Which.
+        operation_id: OperationId,
+        /// Which status.
+        uuid: Uuid,
+    },
 }
 
 /// The first command of a leader.
@@ -228,6 +246,23 @@ impl Launch {
     pub fn task_ids(&self) -> impl Iterator<Item = &TaskId> {
         self.tasks.iter().map(|task| &task.task_id)
     }
+}
+
+/// Carry out operations on one agent, in order, each out of what those before it left of the offers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operate {
+    /// Whose.
+    pub framework_id: FrameworkId,
+    /// On which agent.
+    pub agent_id: AgentId,
+    /// In which role.
+    pub role: Role,
+    /// The offers that this uses up.
+    pub offer_ids: Vec<OfferId>,
+    /// What the offers hold together.
+    pub offered: muster_model::Resources,
+    /// What to do.
+    pub operations: Vec<Operation>,
 }
 
 /// Replicated limits (`protocol` G25).

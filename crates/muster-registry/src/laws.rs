@@ -12,8 +12,9 @@ impl Registry {
         }
         for agent in self.agents() {
             let held = self.held_on(&agent.id);
-            if !agent.info.resources.contains(&held) && agent.strays.is_empty() {
-                return Err(format!("agent {} holds {held} of {}", agent.id, agent.info.resources));
+            let total = self.total_of(agent);
+            if !total.contains(&held) && agent.strays.is_empty() {
+                return Err(format!("agent {} holds {held} of {total}", agent.id));
             }
         }
         for task in self.tasks() {
@@ -82,11 +83,60 @@ impl Registry {
                 return Err(format!("role {role} has settings that set nothing"));
             }
         }
+        self.check_carved()?;
+        self.check_groups()?;
         let held: Resources =
             self.holdings().iter().fold(Resources::none(), |sum, it| sum.plus(&it.resources));
         let by_agent = self.index.held_on_agent.values().fold(Resources::none(), |sum, it| sum.plus(it));
-        if held.scalar("cpus") != by_agent.scalar("cpus") {
+        if held.quantities() != by_agent.quantities() {
             return Err(format!("{held} is held, but agents count {by_agent}"));
+        }
+        Ok(())
+    }
+
+    fn check_carved(&self) -> Result<(), String> {
+        for (id, carved) in self.carved.iter() {
+            let Some(agent) = self.agent(id).filter(|agent| !agent.is_gone()) else {
+                return Err(format!("{} is made of agent {id}, which is gone", carved.made));
+            };
+            let given = &agent.info.resources;
+            let Some(total) = carved.of(given) else {
+                return Err(format!("{} cannot be made of {given}", carved.made));
+            };
+            if total.quantities() != given.quantities() {
+                return Err(format!("agent {id} has {total}, but came with {given}"));
+            }
+            let labels: Vec<_> = carved.made.iter_labelled().filter_map(|(_, label, _)| label).collect();
+            if carved.made.is_empty() || !labels.iter().all(|label| label.is_made()) {
+                return Err(format!("agent {id} came with what counts as made: {}", carved.made));
+            }
+            let volumes = labels.iter().filter(|label| label.volume.is_some()).count();
+            if volumes != carved.volumes.len() {
+                return Err(format!("agent {id} has {volumes} volumes, and numbers {:?}", carved.volumes));
+            }
+        }
+        for (seq, _) in self.spent_operations.iter() {
+            if !self.spent.contains(seq) {
+                return Err(format!("operations of a forgotten ACCEPT {seq} are remembered"));
+            }
+        }
+        for operation in self.operations() {
+            if self.framework(&operation.framework_id).is_none() {
+                return Err(format!("operation {} waits for nobody", operation.operation_id));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_groups(&self) -> Result<(), String> {
+        let mut left = std::collections::BTreeMap::new();
+        for group in self.tasks().filter_map(|task| self.group_of(task.launch)) {
+            *left.entry(group.first).or_insert(0u32) += 1;
+        }
+        for (first, group) in self.groups.iter() {
+            if left.get(first) != Some(&group.left) || group.left > group.size {
+                return Err(format!("group {first} counts {} tasks that are not over", group.left));
+            }
         }
         Ok(())
     }

@@ -8,6 +8,7 @@
 //!   outcomes and changes, on every replica, for ever.
 //! - What an agent's tasks, executors and strays hold never exceeds its total, and is let go only by the
 //!   agent's word that the process ended or by the agent's own end ([`Registry::check_laws`]).
+//! - What is reserved, and which volumes there are, can be made of what the agent came with; making it changes no sum.
 //! - A task's updates reach its framework in order; the head of the queue is never replaced.
 //! - A launch number names one launch for ever; a spent offer is answered from memory.
 //! - [`Registry::state_hash`] is the sum of the hashes of all records, kept up by every change.
@@ -20,6 +21,7 @@
 
 mod agent;
 mod apply;
+mod carved;
 pub mod change;
 pub mod command;
 mod duty;
@@ -34,11 +36,12 @@ mod task;
 
 pub use agent::{Agent, AgentState, Stray};
 pub use apply::MACHINES_MAX;
+pub use carved::{Carved, DoneOperation, Group};
 pub use change::Change;
-pub use command::{BeginTerm, Command, Entry, Launch, Limits, Subscribe};
+pub use command::{BeginTerm, Command, Entry, Launch, Limits, Operate, Subscribe};
 pub use duty::{Drain, DrainState, Duty};
 pub use framework::{CompletedFramework, Connection, Disconnection, Framework};
-pub use outcome::{OVERCOMMITS, Outcome, Refusal};
+pub use outcome::{OVERCOMMITS, OperateOutcome, Outcome, Refusal};
 pub use registry::{Account, Applied, Client, EventStream, Holding, Newcomer, Registry, Spent};
 pub use role::{Quota, ROLES_MAX, RoleSettings};
 pub use snapshot::{Header, Record, RestoreError};

@@ -2,7 +2,8 @@
 
 use crate::Disconnection;
 use muster_model::{
-    AcceptOutcome, AgentId, FrameworkId, Index, LaunchNumber, MachineName, Role, Session, Term,
+    AcceptOutcome, AgentId, FrameworkId, Index, LaunchNumber, MachineName, OperationOutcome, Role, Session,
+    Term,
 };
 use serde::Serialize;
 use std::{fmt, sync::Arc};
@@ -34,10 +35,21 @@ pub enum Outcome {
     },
     /// What became of the tasks of a launch (also when answered from memory).
     Launched(AcceptOutcome),
+    /// What became of the operations of an ACCEPT (also when answered from memory).
+    Operated(OperateOutcome),
     /// The registry has the update, or has no use for it: the agent forgets it.
     Confirmed,
     /// Not done.
     Refused(Refusal),
+}
+
+/// What became of the operations of an ACCEPT.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct OperateOutcome {
+    /// The tasks of all launches, in order.
+    pub tasks: AcceptOutcome,
+    /// All that is no launch, in order.
+    pub operations: Vec<OperationOutcome>,
 }
 
 /// Why a command was not carried out.
@@ -117,6 +129,12 @@ pub enum Refusal {
     NotDraining(MachineName),
     /// The machine is not down.
     NotDown(MachineName),
+    /// Resources cannot be converted so, whatever is free; this says why.
+    BadConversion(Arc<str>),
+    /// What is to be converted is not free.
+    NotFree(Arc<str>),
+    /// No such operation, or not this status of it.
+    UnknownOperation,
 }
 
 /// How the refusal of a first quota begins that the cluster has not enough for.
@@ -186,10 +204,13 @@ impl fmt::Display for Refusal {
                 write!(f, "Machine '{name}' is not in DRAINING mode and cannot be brought down")
             }
             Self::NotDown(name) => write!(f, "Machine '{name}' is not in DOWN mode and cannot be brought up"),
+            Self::BadConversion(why) | Self::NotFree(why) => f.write_str(why),
+            Self::UnknownOperation => f.write_str("the operation is not known, or was acknowledged before"),
             Self::ResourcesInUse(id) => {
                 write!(
                     f,
-                    "agent {id} came back with fewer resources than its tasks hold; end them or restore them"
+                    "agent {id} came back with fewer resources than its tasks and reservations need; end them or \
+                     restore the resources"
                 )
             }
         }

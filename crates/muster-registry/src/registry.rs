@@ -1,13 +1,14 @@
 //! The registry and its one function.
 
 use crate::{
-    Agent, Change, Command, CompletedFramework, Duty, Entry, Framework, Header, Limits, Outcome, Refusal,
-    RoleSettings, Task, table::Table,
+    Agent, Carved, Change, Command, CompletedFramework, DoneOperation, Duty, Entry, Framework, Group, Header,
+    Limits, Outcome, Refusal, RoleSettings, Task, table::Table,
 };
 use imbl::{OrdMap, OrdSet};
 use muster_model::{
     AcceptOutcome, AgentId, ClusterId, ExecutorId, FrameworkId, Index, LaunchNumber, MachineId, MachineName,
-    OfferId, Resources, Role, Session, TaskKey, Term, Timestamp, Token, WallTime, Window,
+    OfferId, OperationId, OperationOutcome, Resources, Role, Session, TaskKey, Term, Timestamp, Token,
+    WallTime, Window,
 };
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -44,6 +45,14 @@ pub struct Registry {
     pub(crate) windows: Table<u32, Window>,
     /// Machines of the schedule that are down, by their folded names, and since when.
     pub(crate) down_machines: Table<MachineName, WallTime>,
+    /// What was made of agents' resources while they were there.
+    pub(crate) carved: Table<AgentId, Carved>,
+    /// Operations that are done and not acknowledged.
+    pub(crate) operations: Table<(FrameworkId, OperationId), DoneOperation>,
+    /// What became of the operations of spent ACCEPTs, by their place among those.
+    pub(crate) spent_operations: Table<u64, Vec<OperationOutcome>>,
+    /// Tasks that were launched together, by the first launch of each group.
+    pub(crate) groups: Table<LaunchNumber, Group>,
     pub(crate) index: Indexes,
 }
 
@@ -181,6 +190,10 @@ impl Registry {
             addresses: Table::default(),
             windows: Table::default(),
             down_machines: Table::default(),
+            carved: Table::default(),
+            operations: Table::default(),
+            spent_operations: Table::default(),
+            groups: Table::default(),
             index: Indexes::default(),
         }
     }
@@ -259,6 +272,11 @@ impl Registry {
                 Command::HelloFrom { ip, token: Some(token), hello } => {
                     self.first_hello(*token, hello, Some(*ip), to)
                 }
+                Command::Operate(operate) => self.operate(operate, to),
+                Command::Convert { agent_id, conversion } => self.convert_free(agent_id, conversion, to),
+                Command::AcknowledgeOperation { framework_id, operation_id, uuid } => {
+                    self.acknowledge_operation(framework_id, operation_id, *uuid)
+                }
             };
             self.finish_drains(to);
             applied.outcomes.push(outcome);
@@ -332,6 +350,10 @@ impl Registry {
             self.addresses.hash(),
             self.windows.hash(),
             self.down_machines.hash(),
+            self.carved.hash(),
+            self.operations.hash(),
+            self.spent_operations.hash(),
+            self.groups.hash(),
         ]
         .into_iter()
         .fold(0, u64::wrapping_add)
@@ -471,6 +493,10 @@ impl PartialEq for Registry {
             && self.addresses == other.addresses
             && self.windows == other.windows
             && self.down_machines == other.down_machines
+            && self.carved == other.carved
+            && self.operations == other.operations
+            && self.spent_operations == other.spent_operations
+            && self.groups == other.groups
             && self.spent == other.spent
             && self.index == other.index
     }

@@ -1,13 +1,13 @@
 //! The registry as a sequence of records, and back.
 
 use crate::{
-    Agent, CompletedFramework, Duty, EventStream, Framework, Limits, Newcomer, Registry, RoleSettings, Spent,
-    Task,
+    Agent, Carved, CompletedFramework, DoneOperation, Duty, EventStream, Framework, Group, Limits, Newcomer,
+    Registry, RoleSettings, Spent, Task,
     registry::{Executor, ExecutorKey, Indexes},
 };
 use muster_model::{
-    AgentId, ClusterId, FrameworkId, Index, LaunchNumber, MachineName, Role, Term, Timestamp, WallTime,
-    Window,
+    AgentId, ClusterId, FrameworkId, Index, LaunchNumber, MachineName, OperationOutcome, Role, Term,
+    Timestamp, WallTime, Window,
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, hash::Hasher, net::IpAddr};
@@ -101,6 +101,14 @@ pub enum Record {
     Window(u32, Box<Window>),
     /// A machine that is down, and since when.
     DownMachine(Box<MachineName>, WallTime),
+    /// What was made of an agent's resources.
+    Carved(AgentId, Box<Carved>),
+    /// An operation that is done and not acknowledged.
+    Operation(Box<DoneOperation>),
+    /// What became of the operations of a spent ACCEPT, and its place in the order.
+    SpentOperations(u64, Vec<OperationOutcome>),
+    /// Tasks that were launched together, by the first launch.
+    Group(LaunchNumber, Group),
 }
 
 /// Why records do not make a registry.
@@ -154,6 +162,12 @@ impl Registry {
                     .iter()
                     .map(|(name, since)| Record::DownMachine(Box::new(name.clone()), **since)),
             )
+            .chain(self.carved.iter().map(|(id, it)| Record::Carved(id.clone(), Box::new((**it).clone()))))
+            .chain(self.operations.values().map(|it| Record::Operation(Box::new((**it).clone()))))
+            .chain(
+                self.spent_operations.iter().map(|(seq, it)| Record::SpentOperations(*seq, (**it).clone())),
+            )
+            .chain(self.groups.iter().map(|(first, it)| Record::Group(*first, (**it).clone())))
     }
 
     /// The registry that these records were taken of.
@@ -181,6 +195,13 @@ impl Registry {
                 Record::Address(id, ip) => drop(all.addresses.put(id, ip)),
                 Record::Window(place, it) => drop(all.windows.put(place, *it)),
                 Record::DownMachine(name, since) => drop(all.down_machines.put(*name, since)),
+                Record::Carved(id, it) => drop(all.carved.put(id, *it)),
+                Record::Operation(it) => {
+                    let key = (it.framework_id.clone(), it.operation_id.clone());
+                    all.operations.put(key, *it);
+                }
+                Record::SpentOperations(seq, it) => drop(all.spent_operations.put(seq, it)),
+                Record::Group(first, it) => drop(all.groups.put(first, it)),
             }
         }
         all.index = Indexes::of(&all);

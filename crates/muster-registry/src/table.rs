@@ -103,6 +103,11 @@ impl<K: Ord + Clone + Hash, V: Clone + Hash> Table<K, V> {
         self.map.range(range).map(|(key, record)| (key, &record.value))
     }
 
+    /// The record at a key, or else the last before it.
+    pub(crate) fn at_or_before(&self, key: &K) -> Option<(&K, &Arc<V>)> {
+        self.map.get_prev(key).map(|(key, record)| (key, &record.value))
+    }
+
     pub(crate) fn first(&self) -> Option<(&K, &Arc<V>)> {
         self.map.get_min().map(|(key, record)| (key, &record.value))
     }

@@ -62,7 +62,7 @@ proptest! {
         for roll in dice {
             for change in world.play(roll).changes {
                 if let Change::HeldChanged { agent_id, account, freed, taken } = change {
-                    let cpus = taken.scalar("cpus") as i64 - freed.scalar("cpus") as i64;
+                    let cpus = taken.quantity("cpus") as i64 - freed.quantity("cpus") as i64;
                     *held.entry((agent_id, account)).or_default() += cpus;
                 }
             }
@@ -70,8 +70,9 @@ proptest! {
         held.retain(|_, cpus| *cpus != 0);
         let mut real = BTreeMap::new();
         for it in world.registry.holdings() {
-            *real.entry((it.agent_id, it.account)).or_insert(0) += it.resources.scalar("cpus") as i64;
+            *real.entry((it.agent_id, it.account)).or_insert(0) += it.resources.quantity("cpus") as i64;
         }
+        real.retain(|_, cpus| *cpus != 0);
         prop_assert_eq!(held, real);
     }
 
@@ -126,6 +127,32 @@ proptest! {
                     let waited = before.updates.get(1);
                     prop_assert!(old == new || waited.is_none_or(|next| next == new), "{} lost its turn", task.key);
                 }
+            }
+        }
+    }
+
+    /// Whatever is made of resources, their sums are what their agents came with; and what is done is done once.
+    #[test]
+    fn conversions_change_no_sum(dice in dice()) {
+        let mut world = World::new();
+        let mut totals: BTreeMap<AgentId, Resources> = BTreeMap::new();
+        for roll in dice {
+            for change in world.play(roll).changes {
+                match change {
+                    Change::AgentAdmitted(agent) => {
+                        totals.insert(agent.id.clone(), agent.info.resources.clone());
+                    }
+                    Change::TotalChanged { agent_id, total } => {
+                        let before = totals.insert(agent_id, total.clone()).unwrap();
+                        prop_assert_eq!(before.quantities(), total.quantities());
+                    }
+                    Change::AgentRemoved(id) => drop(totals.remove(&id)),
+                    _ => {}
+                }
+            }
+            for agent in world.registry.agents().filter(|agent| !agent.is_gone()) {
+                let total = world.registry.total_of(agent).into_owned();
+                prop_assert_eq!(totals.get(&agent.id), Some(&total), "{} is told as it is", agent.id);
             }
         }
     }

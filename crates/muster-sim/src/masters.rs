@@ -269,6 +269,10 @@ impl Masters {
             OperatorCall::MarkGone(id) => {
                 registry.agent(id).is_some_and(|agent| agent.state_name() == "gone")
             }
+            // Nobody undoes what operators reserve.
+            OperatorCall::Convert(id, conversion) => registry.agent(id).is_some_and(|agent| {
+                agent.is_gone() || registry.total_of(agent).contains(&conversion.converted())
+            }),
             // Another operator may have asked for something else since.
             _ => true,
         };

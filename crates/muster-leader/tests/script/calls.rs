@@ -1,6 +1,10 @@
 //! What clients say.
 
-use super::{Script, words::Words};
+use super::{
+    Script,
+    resources::parse,
+    words::{Words, conversion},
+};
 use muster_leader::Input;
 use muster_model::{task::ExecutorSpec, *};
 
@@ -33,6 +37,25 @@ impl Script {
                 agent_ids: self.named_agents(words),
                 bad: bad_tasks(words),
                 refuse_ms,
+            },
+            // `F1 operate o1 reserve:ID=cpus(web!):1 launch:t1=cpus(web!):1 group:t2=cpus:1/t3=cpus:1 bad:ID`
+            "operate" => SchedulerCall::Operate {
+                offer_ids: words.0[2].split(',').map(OfferId::new).collect(),
+                operations: words.0[3..].iter().filter_map(|word| operation(word, words)).collect(),
+                refuse_ms,
+            },
+            "ack-operation" => {
+                let operation_id = OperationId::new(words.0[2]);
+                let known = self.registry.operation(&known.unwrap(), &operation_id);
+                let uuid = known.map_or(Uuid([9; 16]), |known| known.uuid);
+                SchedulerCall::AcknowledgeOperation { operation_id, uuid }
+            }
+            "reconcile-operations" => SchedulerCall::ReconcileOperations {
+                operations: words.0[2..]
+                    .iter()
+                    .map(|word| self.asked_for(word))
+                    .map(asked_operation)
+                    .collect(),
             },
             "decline" => SchedulerCall::Decline {
                 offer_ids: words.0[2].split(',').map(OfferId::new).collect(),
@@ -95,7 +118,11 @@ impl Script {
             principal: words.value("principal").map(Into::into),
             roles,
             failover_timeout_ms: words.number("timeout").unwrap_or(0),
-            capabilities: Capabilities { partition_aware: !words.has("unaware"), ..Default::default() },
+            capabilities: Capabilities {
+                partition_aware: !words.has("unaware"),
+                reservation_refinement: words.has("refined"),
+                ..Default::default()
+            },
             sealed: Sealed::default(),
         }
     }
@@ -229,7 +256,7 @@ fn task(word: &str, executor: Option<&str>) -> Option<TaskSpec> {
     Some(TaskSpec {
         task_id: TaskId::new(id),
         name: id.into(),
-        resources: Resources::parse(resources).unwrap(),
+        resources: parse(resources),
         executor: executor.map(|id| ExecutorSpec {
             executor_id: ExecutorId::new(id),
             resources: Resources::parse("cpus:0.1").unwrap(),
@@ -238,6 +265,31 @@ fn task(word: &str, executor: Option<&str>) -> Option<TaskSpec> {
         grace_ms: None,
         sealed: Sealed::default(),
     })
+}
+
+fn asked_operation((id, agent_id): (TaskId, Option<AgentId>)) -> AskedOperation {
+    AskedOperation { id: OperationId::new(id.as_str()), agent_id, provider: None }
+}
+
+fn operation(word: &str, words: &Words<'_>) -> Option<(Operation, Vec<AgentId>)> {
+    let executor = words.value("executor");
+    let (name, rest) = word.split_once([':', '=']).filter(|_| !word.starts_with("executor"))?;
+    let tasks = |text: &str| text.split('/').filter_map(|word| task(word, executor)).collect();
+    let operation = match name {
+        "launch" => Operation::Launch { tasks: tasks(rest), bad: Vec::new() },
+        "group" => Operation::LaunchGroup { tasks: tasks(rest), bad: Vec::new() },
+        "bad" => Operation::Bad { id: Some(OperationId::new(rest)), why: "it is not supported".into() },
+        _ => {
+            let named = word.as_bytes().get(name.len()) == Some(&b':');
+            let (id, text) = if named { rest.split_once('=')? } else { ("", rest) };
+            Operation::Convert {
+                id: named.then(|| OperationId::new(id)),
+                conversion: conversion(&format!("{name}={text}"))?,
+                sealed: Sealed::default(),
+            }
+        }
+    };
+    Some((operation, Vec::new()))
 }
 
 /// What a client draws.

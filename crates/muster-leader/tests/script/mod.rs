@@ -3,12 +3,15 @@
 //! `lead` · `lead keeps` (the former leader's last proposals commit) · `lead held` (its `BeginTerm` does not yet) ·
 //! `lead in-flight=N` (calls that may wait for the log) · `lead agent-timeout=MS` · `resign` · `hold` (nothing commits) · `commit` · `at MS` · `show` · `operator gone A1` · `operator teardown F1` ·
 //! `operator drain|drain-gone|deactivate|reactivate|down|up A1` · `operator weigh|limit ROLE` · `operator schedule A1@100,A2@200|none` ·
+//! `operator convert A1 reserve=cpus(web!):1` ·
 //! `F1 subscribe|accept|decline|suppress|revive|kill|ack|reconcile|request|message|teardown|closes` ·
 //! `A1 hello|accepted|running|finished|killed|closes|mute|says`. Agents answer pings unless they are mute.
 //! `new` means without the id that it has by now, `anew` on a stream of its own, `stream=N` on an older one.
 //! Ticks, pings and heartbeats are not shown, confirmations to agents only by `confirmed A1`.
 
 mod calls;
+#[path = "../../../muster-registry/tests/script/resources.rs"]
+mod resources;
 mod words;
 
 use muster_allocator::{Policy, Shard, ShardId, View};
@@ -20,7 +23,7 @@ use std::{
     fmt::Write,
     sync::Arc,
 };
-use words::{Words, shown_command, shown_event};
+use words::{Words, conversion, shown_command, shown_event};
 
 pub(crate) struct Script {
     registry: Registry,
@@ -102,6 +105,11 @@ impl Script {
                 for (launch, seq) in self.confirmed.remove(*agent).unwrap_or_default() {
                     self.say(&format!("  {agent} <- confirmed up to update {seq} of {launch}"));
                 }
+            }
+            ["operator", "convert", whom, how] => {
+                let conversion = conversion(how).unwrap();
+                let call = OperatorCall::Convert(self.agents[*whom].0.clone(), conversion);
+                self.step(Input::Operator { id: 1, call });
             }
             ["operator", what, whom] => {
                 let call = match *what {
@@ -276,6 +284,9 @@ impl Script {
             }
             _ => {}
         }
+        if matches!(event, Event::Agent { event: AgentEvent::Volumes { keep }, .. } if keep.is_empty()) {
+            return; // every agent is told with its welcome, most of none
+        }
         for line in shown_event(event) {
             self.say(&format!("  {name} <- {line}"));
         }
@@ -332,6 +343,10 @@ impl Script {
             let held = self.registry.held_on(&agent.id);
             lines.push(format!("  agent {} {}, holds [{held}]", agent.id, agent.state_name()));
         }
+        for operation in self.registry.operations() {
+            let (whose, id) = (&operation.framework_id, &operation.operation_id);
+            lines.push(format!("  operation {whose}/{id} waits for its acknowledgement"));
+        }
         for task in self.registry.tasks() {
             lines.push(format!("  task {} {}", task.key, task.state));
         }
@@ -345,8 +360,8 @@ impl Script {
             offered.entry(&offer.agent_id).or_default().add(&offer.resources);
         }
         for (agent_id, offered) in offered {
-            let free = self.registry.agent(agent_id).map(|agent| agent.info.resources.clone());
-            let free = free.unwrap().minus(&self.registry.held_on(agent_id));
+            let agent = self.registry.agent(agent_id).unwrap();
+            let free = self.registry.total_of(agent).minus(&self.registry.held_on(agent_id));
             assert!(free.contains(&offered), "{line}: {agent_id} has {free} free, but {offered} is offered");
         }
     }

@@ -1,5 +1,6 @@
 //! Lines taken apart, and what is shown of commands and events.
 
+use super::resources::parse;
 use muster_model::*;
 use muster_registry::Command;
 
@@ -22,6 +23,18 @@ impl<'a> Words<'a> {
     pub(crate) fn list(&self, name: &str) -> Vec<&'a str> {
         self.value(name).map(|text| text.split(',').collect()).unwrap_or_default()
     }
+}
+
+/// `reserve=cpus(web!):1`
+pub(crate) fn conversion(text: &str) -> Option<Conversion> {
+    let (name, text) = text.split_once('=')?;
+    Some(match name {
+        "reserve" => Conversion::Reserve(parse(text)),
+        "unreserve" => Conversion::Unreserve(parse(text)),
+        "create" => Conversion::Create(parse(text)),
+        "destroy" => Conversion::Destroy(parse(text)),
+        _ => return None,
+    })
 }
 
 fn joined<T: ToString>(all: impl IntoIterator<Item = T>) -> String {
@@ -98,6 +111,28 @@ pub(crate) fn shown_command(command: &Command) -> String {
             Some(id) => format!("admit {id} from {ip}"),
             None => format!("admit a new agent on {} from {ip}", hello.info.hostname),
         },
+        Command::Operate(it) => {
+            let shown = it.operations.iter().map(|operation| match operation {
+                Operation::Launch { tasks, .. } => {
+                    format!("launch {}", joined(tasks.iter().map(|it| &it.task_id)))
+                }
+                Operation::LaunchGroup { tasks, .. } => {
+                    format!("launch {} together", joined(tasks.iter().map(|it| &it.task_id)))
+                }
+                Operation::Convert { conversion, .. } => {
+                    format!("{} {}", conversion.name(), conversion.named())
+                }
+                Operation::Bad { why, .. } => format!("!{why}"),
+            });
+            let shown = shown.collect::<Vec<_>>().join(", ");
+            format!("{shown} on {} by {}", it.agent_id, joined(&it.offer_ids))
+        }
+        Command::Convert { agent_id, conversion } => {
+            format!("{} {} on {agent_id}", conversion.name(), conversion.named())
+        }
+        Command::AcknowledgeOperation { framework_id, operation_id, .. } => {
+            format!("acknowledge operation {framework_id}/{operation_id}")
+        }
         Command::Configure(limits) => format!("let agents be away for {} ms", limits.agent_timeout_ms),
     }
 }
@@ -139,6 +174,12 @@ fn shown_scheduler_event(event: &SchedulerEvent) -> String {
             let shown =
                 format!("update {task_id} on {agent}: {} {reason} {}; {waits}", status.state, status.message);
             joined(shown.replace(" ;", ";").split_whitespace())
+        }
+        SchedulerEvent::Operation(it) => {
+            let agent = it.agent_id.as_ref().map_or("no agent".into(), ToString::to_string);
+            let waits = if it.uuid.is_some() { "waits for its acknowledgement" } else { "needs none" };
+            let shown = format!("operation {} on {agent}: {} {}", it.id, it.state, it.message);
+            format!("{}; [{}]; {waits}", shown.trim_end(), it.converted)
         }
         SchedulerEvent::Message { agent_id, executor_id, .. } => {
             format!("message from {executor_id} on {agent_id}")
@@ -183,7 +224,14 @@ fn shown_agent_event(event: &AgentEvent) -> String {
             let killed = if order.killed { ", killed already" } else { "" };
             let executor =
                 order.executor.as_ref().map(|it| format!(" in {}", it.executor_id)).unwrap_or_default();
-            format!("run {} as {}{executor}{killed}", order.task, order.launch)
+            let group = order.group.map(|it| format!(" with {} from {} on", it.size, it.first));
+            let volumes = order.volumes.iter().map(|it| {
+                let whose = if it.executor { " of the executor" } else { "" };
+                format!(", volume {} at {}{whose}", it.number, it.container_path)
+            });
+            let volumes = volumes.collect::<String>();
+            let group = group.unwrap_or_default();
+            format!("run {} as {}{executor}{group}{killed}{volumes}", order.task, order.launch)
         }
         AgentEvent::Kill { launch, task, .. } => format!("kill {task}, {launch}"),
         AgentEvent::Confirm { launch, seq } => format!("confirmed update {seq} of {launch}"),
@@ -196,6 +244,6 @@ fn shown_agent_event(event: &AgentEvent) -> String {
             format!("shut {executor_id} of {framework_id} down")
         }
         AgentEvent::ConfirmExecutor(number) => format!("confirmed the end of executor {number}"),
-        AgentEvent::Volumes { keep } => format!("volumes {keep:?}"),
+        AgentEvent::Volumes { keep } => format!("volumes {}", joined(keep)),
     }
 }

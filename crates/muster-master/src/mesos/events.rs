@@ -288,6 +288,9 @@ impl Known {
             | Change::FrameworkDisconnected(..)
             | Change::AgentDisconnected(..)
             | Change::HeldChanged { .. }
+            | Change::TotalChanged { .. }
+            | Change::VolumesDestroyed(_)
+            | Change::OperationDue(_)
             | Change::KillDue(_)
             | Change::ExecutorEnded { .. }
             | Change::ExecutorUnwanted { .. }

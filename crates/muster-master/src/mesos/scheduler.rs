@@ -24,7 +24,7 @@ use muster_proto::{
     scheduler_api::{self, Asked, Shown, asked, validate},
     scheduler_call, v1,
 };
-use muster_registry::{AgentState, Registry};
+use muster_registry::Registry;
 use std::time::Duration;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -76,7 +76,7 @@ async fn try_answer(on: &Mesos, head: Parts, body: Body) -> Result<Response<Body
             let why = "Subscribe calls should not include the 'Mesos-Stream-Id' header";
             return Err(Box::new(bad(why)));
         }
-        let Asked::Subscribe(subscribe) = asked(&call, &bytes, Shown::default(), |_| None) else {
+        let Asked::Subscribe(subscribe) = asked(&call, &bytes, Shown::default()) else {
             return Err(Box::new(bad("Expecting 'subscribe' to be present")));
         };
         let info = call.subscribe.map(|subscribe| subscribe.framework_info).unwrap_or_default();
@@ -230,7 +230,10 @@ impl Asking<'_> {
             // Only a framework that is over, or whose stream another one has replaced, is refused these: the next try
             // finds out which.
             Ok(Ok(CallOutcome::Refused(_)))
-                if matches!(self.kind, Type::Accept | Type::Kill | Type::Teardown | Type::Reconcile) =>
+                if matches!(
+                    self.kind,
+                    Type::Accept | Type::Kill | Type::Teardown | Type::Reconcile | Type::ReconcileOperations
+                ) =>
             {
                 Tried::Lost(REFUSED)
             }
@@ -242,17 +245,8 @@ impl Asking<'_> {
 
     /// The call as ours; none for one that is carried out by now.
     fn asked(&self, shown: Shown) -> Result<Option<scheduler_api::Call>, Refused> {
-        let lost = |id: &str| {
-            self.on.raft.with_registry(|registry| {
-                match registry.agent(&muster_model::AgentId::new(id)).map(|agent| agent.state) {
-                    Some(AgentState::Unreachable { .. }) => Some(mesos::OperationState::OperationUnreachable),
-                    Some(AgentState::Gone { .. }) => Some(mesos::OperationState::OperationGoneByOperator),
-                    _ => None,
-                }
-            })
-        };
         let not_implemented = |why: String| Err(Box::new(plain(StatusCode::NOT_IMPLEMENTED, why)));
-        match asked(self.call, self.bytes, shown, lost) {
+        match asked(self.call, self.bytes, shown) {
             Asked::Call(call) => Ok(Some(call)),
             Asked::Told(told) if told.is_empty() => Ok(None),
             Asked::Told(told) => Ok(Some(scheduler_api::Call { frame: None, told })),

@@ -66,7 +66,8 @@ async fn bad_frames_and_calls_are_refused_by_name() {
     let address = masters.addresses().remove(0);
     let mut scheduler = Scheduler::connect(&address).await;
     scheduler.until(|event| matches!(event, Down::Leader(_)).then_some(())).await;
-    let accept = v1::Accept { offer_ids: vec!["x".into()], task_infos: vec![], refuse_ms: None };
+    let accept =
+        v1::Accept { offer_ids: vec!["x".into()], task_infos: vec![], refuse_ms: None, ..Default::default() };
     let id = scheduler.call(Up::Accept(accept)).await;
     match scheduler.outcome(id).await {
         v1::outcome::Outcome::Refused(why) => assert!(why.contains("subscribe first"), "{why}"),
@@ -147,6 +148,7 @@ async fn each_task_of_an_accept_stands_for_itself() {
         offer_ids: vec![offer.offer_id.clone()],
         task_infos: [no_command, elsewhere, good].iter().map(|it| it.encode_to_vec().into()).collect(),
         refuse_ms: Some(0),
+        ..Default::default()
     };
     // Twice: a repetition is answered alike.
     for _ in 0..2 {

@@ -69,6 +69,7 @@ async fn a_leader_without_a_quorum_stops_serving_and_serves_again() {
         offer_ids: vec![offer.offer_id.clone()],
         task_infos: vec![prost::Message::encode_to_vec(&Scheduler::task(&offer, "t1", 1.0)).into()],
         refuse_ms: Some(0),
+        ..Default::default()
     });
     let call = scheduler.call(accept).await;
     // Who has no way to a leader for 2 s is told so, by a former leader, too.

@@ -436,6 +436,7 @@ async fn whenever_one_subscribes_each_task_is_told_once() {
             offer_ids: vec![offer.offer_id.clone()],
             task_infos: (0..4).map(task).collect(),
             refuse_ms: Some(0),
+            ..Default::default()
         };
         let id = scheduler.call(Up::Accept(accept)).await;
         scheduler.outcome(id).await;

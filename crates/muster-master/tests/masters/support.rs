@@ -312,6 +312,7 @@ impl Scheduler {
             offer_ids: vec![offer.offer_id.clone()],
             task_infos: vec![task.encode_to_vec().into()],
             refuse_ms: Some(0),
+            ..Default::default()
         };
         let id = self.call(Up::Accept(accept)).await;
         match self.outcome(id).await {

@@ -77,6 +77,19 @@ impl Label {
         self.reserved_role().is_none_or(|reserved| reserved.covers(role))
     }
 
+    /// What an agent has to come with for what is under this label to be made of it: the reservation that it came with,
+    /// or nothing.
+    pub fn origin(&self) -> Option<Self> {
+        let given = self.reservations.iter().take_while(|it| !it.dynamic).cloned().collect();
+        let origin = Self { reservations: given, volume: None };
+        (origin != Self::default()).then_some(origin)
+    }
+
+    /// Whether it was made while the agent was there.
+    pub fn is_made(&self) -> bool {
+        self.is_dynamic() || self.volume.is_some()
+    }
+
     /// Without its last reservation; nothing once none is left.
     pub fn unreserved(&self) -> Option<Self> {
         let mut rest = self.clone();

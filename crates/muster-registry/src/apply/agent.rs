@@ -23,8 +23,11 @@ impl Registry {
             if matches!(agent.state, AgentState::Gone { .. }) {
                 return Outcome::Refused(Refusal::AgentGone(agent.id.clone()));
             }
-            let held = self.held_on(&agent.id);
-            if !hello.info.resources.contains(&held) {
+            let total = match self.carved.get(&agent.id) {
+                Some(carved) => carved.of(&hello.info.resources),
+                None => Some(hello.info.resources.clone()),
+            };
+            if total.is_none_or(|total| !total.contains(&self.held_on(&agent.id))) {
                 return Outcome::Refused(Refusal::ResourcesInUse(agent.id.clone()));
             }
         }
@@ -69,9 +72,13 @@ impl Registry {
             Some(ip) => drop(self.addresses.put(id.clone(), ip)),
             None => drop(self.addresses.remove(&id)),
         }
-        to.changes.push(Change::AgentAdmitted(agent));
+        to.changes.push(Change::AgentAdmitted(agent.clone()));
         if !self.is_offerable(&id) {
             to.changes.push(Change::AgentOfferable { agent_id: id.clone(), offerable: false });
+        }
+        if self.carved.contains(&id) {
+            let total = self.total_of(&agent).into_owned();
+            to.changes.push(Change::TotalChanged { agent_id: id.clone(), total });
         }
         to.settling = true;
         let answer = self.settle(&id, hello, was_unreachable, to);
@@ -297,6 +304,7 @@ impl Registry {
         let strays: Resources =
             agent.strays.values().fold(Resources::none(), |sum, it| sum.plus(&it.resources));
         self.release(id, None, &strays, to);
+        self.carved.remove(id);
         self.agents.update(id, |agent| {
             agent.strays.clear();
             agent.state = AgentState::Gone { since: to.now };

@@ -173,6 +173,7 @@ impl Registry {
         }
         self.abandon_executors(id, to);
         self.forget_spent_of(id);
+        self.forget_operations_of(id);
         Outcome::Done
     }
 }

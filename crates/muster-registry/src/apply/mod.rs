@@ -1,12 +1,14 @@
 //! How each command is carried out, by noun; and what all of them share.
 
 mod agent;
+mod convert;
 mod drain;
 mod executor;
 mod framework;
 mod launch;
 mod maintenance;
 mod newcomer;
+mod operate;
 mod prune;
 mod role;
 mod task;
@@ -73,6 +75,7 @@ impl Registry {
         let waiting = self.tasks.values().filter(|task| !task.accepted);
         for mut task in waiting.map(|task| (**task).clone()).collect::<Vec<_>>() {
             self.let_go(&mut task, to);
+            self.leave_group(task.launch);
             self.tasks.remove(&task.key);
         }
     }
@@ -96,10 +99,10 @@ impl Registry {
 
     /// What an agent has left.
     pub(crate) fn room_on(&self, agent: &Agent) -> Resources {
-        let total = &agent.info.resources;
+        let total = self.total_of(agent);
         match self.index.held_on_agent.get(&agent.id) {
             Some(held) => total.minus(held),
-            None => total.clone(),
+            None => total.into_owned(),
         }
     }
 
@@ -154,6 +157,7 @@ impl Registry {
             }
         }
         to.changes.push(Change::TaskCompleted(task.key.clone()));
+        self.leave_group(task.launch);
         self.keep_completed(task);
         None
     }

@@ -30,6 +30,7 @@ impl Registry {
 
     pub(crate) fn forget_spent(&mut self, seq: u64) {
         let Some(spent) = self.spent.remove(&seq) else { return };
+        self.spent_operations.remove(&seq);
         for offer_id in &spent.offer_ids {
             self.index.spent_offers.remove(offer_id);
         }

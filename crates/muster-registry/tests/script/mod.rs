@@ -1,7 +1,10 @@
 //! The language of the scenario files.
 
+mod resources;
+
 use muster_model::*;
 use muster_registry::*;
+use resources::parse;
 use std::{
     collections::BTreeMap,
     fmt::{self, Write},
@@ -104,7 +107,10 @@ impl Script {
                         principal: words.value("principal").map(Into::into),
                         roles: roles.into_iter().map(|role| Role::parse(role).unwrap()).collect(),
                         failover_timeout_ms: words.number("timeout").unwrap_or(0),
-                        capabilities: Default::default(),
+                        capabilities: Capabilities {
+                            reservation_refinement: words.0.contains(&"refined"),
+                            ..Default::default()
+                        },
                         sealed: Sealed::default(),
                     },
                     suppressed_roles: Vec::new(),
@@ -169,7 +175,7 @@ impl Script {
                     Some(TaskSpec {
                         task_id: TaskId::new(id),
                         name: id.into(),
-                        resources: Resources::parse(resources).unwrap(),
+                        resources: parse(resources),
                         executor,
                         grace_ms: words.number("grace"),
                         sealed: Sealed::new(*b"task"),
@@ -177,8 +183,8 @@ impl Script {
                 };
                 let agent_id = self.agents[arg(2)].clone();
                 let offered = match words.value("offered") {
-                    Some(text) => Resources::parse(text).unwrap(),
-                    None => self.registry.agent(&agent_id).unwrap().info.resources.clone(),
+                    Some(text) => parse(text),
+                    None => self.registry.total_of(self.registry.agent(&agent_id).unwrap()).into_owned(),
                 };
                 Command::Launch(Launch {
                     framework_id: self.frameworks[arg(1)].clone(),
@@ -188,6 +194,18 @@ impl Script {
                     offered,
                     tasks: words.0.iter().skip(3).filter_map(task).collect(),
                 })
+            }
+            "operate" => self.operate(&words),
+            "convert" => Command::Convert {
+                agent_id: self.agents[arg(1)].clone(),
+                conversion: conversion(arg(2).split_once('=').unwrap()).unwrap(),
+            },
+            "ack-operation" => {
+                let framework_id = self.frameworks[arg(1)].clone();
+                let operation_id = OperationId::new(arg(2));
+                let known = self.registry.operation(&framework_id, &operation_id);
+                let uuid = known.map_or(Uuid([9; 16]), |known| known.uuid);
+                Command::AcknowledgeOperation { framework_id, operation_id, uuid }
             }
             "accepted" => Command::Accepted {
                 agent_id: self.agents[arg(1)].clone(),
@@ -256,6 +274,56 @@ impl Script {
         self.commit(&entry, line, out);
     }
 
+    /// `operate F1 A1 offers=o1 role=web reserve:ID=cpus(web!ops):2 launch=t1/cpus:1 group=t2/cpus:1,t3/cpus:1`
+    fn operate(&self, words: &Words<'_>) -> Command {
+        let agent_id = self.agents[words.0[2]].clone();
+        let total = || self.registry.total_of(self.registry.agent(&agent_id).unwrap()).into_owned();
+        let executor = words.value("executor").map(|id| muster_model::task::ExecutorSpec {
+            executor_id: ExecutorId::new(id),
+            resources: Resources::parse("cpus:0.1").unwrap(),
+            sealed: Sealed::new(id.as_bytes()),
+        });
+        let task = |text: &str| {
+            let (id, resources) = text.split_once('/').unwrap();
+            TaskSpec {
+                task_id: TaskId::new(id),
+                name: id.into(),
+                resources: parse(resources),
+                executor: executor.clone(),
+                grace_ms: None,
+                sealed: Sealed::new(*b"task"),
+            }
+        };
+        let operation = |word: &&str| {
+            let (what, text) = word.split_once('=')?;
+            let (name, id) = what.split_once(':').map_or((what, None), |(name, id)| (name, Some(id)));
+            let tasks = || text.split(',').filter(|text| text.contains('/')).map(task).collect();
+            Some(match name {
+                "launch" => Operation::Launch { tasks: tasks(), bad: Vec::new() },
+                "group" => {
+                    let bad = text.split(',').zip(0..).filter(|(text, _)| !text.contains('/'));
+                    let why = "it is described wrongly";
+                    let bad =
+                        bad.map(|(id, at)| task::BadTask { at, task_id: TaskId::new(id), why: why.into() });
+                    Operation::LaunchGroup { tasks: tasks(), bad: bad.collect() }
+                }
+                _ => Operation::Convert {
+                    id: id.map(OperationId::new),
+                    conversion: conversion((name, text))?,
+                    sealed: Sealed::new(*b"operation"),
+                },
+            })
+        };
+        Command::Operate(Box::new(Operate {
+            framework_id: self.frameworks[words.0[1]].clone(),
+            role: words.value("role").map_or(Role::any(), |role| Role::parse(role).unwrap()),
+            offer_ids: words.list("offers").into_iter().map(OfferId::new).collect(),
+            offered: words.value("offered").map_or_else(total, parse),
+            operations: words.0[3..].iter().filter_map(operation).collect(),
+            agent_id,
+        }))
+    }
+
     fn entry(&self, commands: Vec<Command>) -> Entry {
         Entry { term: Term(self.term), at: Timestamp(self.at), wall: WallTime(0), first_ticket: 1, commands }
     }
@@ -272,6 +340,13 @@ impl Script {
                 Outcome::Admitted { agent_id, .. } => drop(self.agents.insert(name.into(), agent_id.clone())),
                 Outcome::Launched(outcome) => {
                     for (id, became) in &outcome.tasks {
+                        if let TaskOutcome::Launched(launch) = became {
+                            self.launches.insert(id.to_string(), *launch);
+                        }
+                    }
+                }
+                Outcome::Operated(outcome) => {
+                    for (id, became) in &outcome.tasks.tasks {
                         if let TaskOutcome::Launched(launch) = became {
                             self.launches.insert(id.to_string(), *launch);
                         }
@@ -371,13 +446,25 @@ impl Script {
             let away = away.map_or(String::new(), |it| format!(", away from {}", it.start_ns));
             writeln!(out, "  agent {} {state}, holds [{held}], {strays} strays{duty}{away}", agent.id)
                 .unwrap();
+            if let Some(carved) = self.registry.carved(&agent.id) {
+                let (total, numbers) = (self.registry.total_of(agent), &carved.volumes);
+                writeln!(out, "    has [{total}], volumes {numbers:?}").unwrap();
+            }
         }
         for task in self.registry.tasks() {
             let flags = [(task.held, "held"), (task.accepted, "accepted"), (task.kill.is_some(), "killed")];
             let flags: Vec<_> = flags.iter().filter(|(is, _)| *is).map(|(_, flag)| *flag).collect();
             let waiting: Vec<_> = task.updates.iter().map(|it| it.status.state.name()).collect();
             let flags = flags.join(" ");
-            writeln!(out, "  task {} {} {flags} waiting {waiting:?}", task.key, task.state).unwrap();
+            write!(out, "  task {} {} {flags} waiting {waiting:?}", task.key, task.state).unwrap();
+            if let Some(group) = self.registry.group_of(task.launch) {
+                write!(out, " in group {} of {}", group.first, group.size).unwrap();
+            }
+            let mounts = self.registry.mounts(&task.agent_id, &task.resources, false);
+            for mount in mounts {
+                write!(out, " volume {} at {}", mount.number, mount.container_path).unwrap();
+            }
+            out.push('\n');
         }
         for (role, RoleSettings { weight_milli, quota }) in self.registry.role_settings() {
             let weight = weight_milli.map_or("as configured".into(), |weight| weight.to_string());
@@ -394,6 +481,17 @@ impl Script {
             writeln!(out, "  completed {} {}", task.key, task.state).unwrap();
         }
     }
+}
+
+/// `("reserve", "cpus(web!ops):2")`
+fn conversion((name, text): (&str, &str)) -> Option<Conversion> {
+    Some(match name {
+        "reserve" => Conversion::Reserve(parse(text)),
+        "unreserve" => Conversion::Unreserve(parse(text)),
+        "create" => Conversion::Create(parse(text)),
+        "destroy" => Conversion::Destroy(parse(text)),
+        _ => return None,
+    })
 }
 
 fn parse_state(text: &str) -> TaskState {
@@ -446,19 +544,33 @@ impl fmt::Display for Shown<&Outcome> {
                 forget.iter().try_for_each(|launch| write!(f, " forget {launch}"))?;
                 confirm.iter().try_for_each(|(launch, seq)| write!(f, " confirm {launch}#{seq}"))
             }
-            Outcome::Launched(outcome) => {
-                let tasks = outcome.tasks.iter().map(|(id, became)| match became {
-                    TaskOutcome::Launched(launch) => format!("{id} launched {launch}"),
-                    TaskOutcome::Refused { state, reason, message } => {
-                        format!("{id} {state} {} ({message})", reason.name())
+            Outcome::Launched(outcome) => write!(f, "{}", tasks(outcome).join("; ")),
+            Outcome::Operated(outcome) => {
+                let operation = |it: &OperationOutcome| {
+                    let id = it.id.as_ref().map_or("operation".into(), |id| format!("operation {id}"));
+                    match &it.became {
+                        OperationBecame::Finished(uuid) => format!("{id} finished {}", uuid.launch()),
+                        OperationBecame::Refused(why) => format!("{id} refused ({why})"),
                     }
-                });
-                write!(f, "{}", tasks.collect::<Vec<_>>().join("; "))
+                };
+                let operations = outcome.operations.iter().map(operation);
+                let all: Vec<_> = operations.chain(tasks(&outcome.tasks)).collect();
+                write!(f, "{}", all.join("; "))
             }
             Outcome::Confirmed => write!(f, "confirmed"),
             Outcome::Refused(refusal) => write!(f, "refused: {refusal}"),
         }
     }
+}
+
+fn tasks(outcome: &AcceptOutcome) -> Vec<String> {
+    let tasks = outcome.tasks.iter().map(|(id, became)| match became {
+        TaskOutcome::Launched(launch) => format!("{id} launched {launch}"),
+        TaskOutcome::Refused { state, reason, message } => {
+            format!("{id} {state} {} ({message})", reason.name())
+        }
+    });
+    tasks.collect()
 }
 
 impl fmt::Display for Shown<&Change> {
@@ -498,6 +610,11 @@ impl fmt::Display for Shown<&Change> {
             Change::AgentOfferable { agent_id, offerable: false } => write!(f, "offer {agent_id} no more"),
             Change::AgentShutDown(id) => write!(f, "stop {id}"),
             Change::UnavailabilityChanged(id) => write!(f, "{id} will be away at another time"),
+            Change::TotalChanged { agent_id, total } => write!(f, "{agent_id} has [{total}]"),
+            Change::VolumesDestroyed(id) => write!(f, "{id} has fewer volumes"),
+            Change::OperationDue(it) => {
+                write!(f, "tell {} operation {} done", it.framework_id, it.operation_id)
+            }
             Change::ExecutorUnwanted { agent_id, framework_id, executor_id } => {
                 write!(f, "end executor {framework_id}/{executor_id} on {agent_id}")
             }

@@ -54,13 +54,19 @@ impl World {
         };
         let applied = self.registry.apply(index, term, &entry);
         for outcome in &applied.outcomes {
-            if let (Outcome::Launched(outcome), Command::Launch(launch)) = (outcome, &entry.commands[0]) {
-                for (task_id, became) in &outcome.tasks {
-                    if let TaskOutcome::Launched(number) = became {
-                        let key =
-                            TaskKey { framework_id: launch.framework_id.clone(), task_id: task_id.clone() };
-                        self.launches.push((launch.agent_id.clone(), *number, key));
-                    }
+            let (launched, framework_id, agent_id) = match (outcome, &entry.commands[0]) {
+                (Outcome::Launched(outcome), Command::Launch(it)) => {
+                    (outcome, &it.framework_id, &it.agent_id)
+                }
+                (Outcome::Operated(outcome), Command::Operate(it)) => {
+                    (&outcome.tasks, &it.framework_id, &it.agent_id)
+                }
+                _ => continue,
+            };
+            for (task_id, became) in &launched.tasks {
+                if let TaskOutcome::Launched(number) = became {
+                    let key = TaskKey { framework_id: framework_id.clone(), task_id: task_id.clone() };
+                    self.launches.push((agent_id.clone(), *number, key));
                 }
             }
         }
@@ -74,7 +80,7 @@ impl World {
         let frameworks: Vec<FrameworkId> = self.registry.frameworks().map(|it| it.id.clone()).collect();
         let agents: Vec<AgentId> = self.registry.agents().map(|it| it.id.clone()).collect();
         let (framework, agent) = (pick(&frameworks, a).cloned(), pick(&agents, b).cloned());
-        let command = match (what % 20, framework, agent) {
+        let command = match (what % 23, framework, agent) {
             (0, framework, _) if c > 60 => subscribe(framework.filter(|_| c.is_multiple_of(2)), a),
             (0, ..) => Command::BeginTerm(BeginTerm { reconnect_grace_ms: 5_000 }),
             (1, framework, _) => match (subscribe(framework.filter(|_| !c.is_multiple_of(3)), a), b % 4) {
@@ -149,6 +155,33 @@ impl World {
                     None => Command::Tick,
                 }
             }
+            (19 | 20, Some(framework_id), Some(agent_id)) => {
+                let role = self.registry.framework(&framework_id).map(|it| it.info.roles[0].clone());
+                let role = role.unwrap_or(Role::any());
+                Command::Operate(Box::new(Operate {
+                    framework_id,
+                    offered: self.free(&agent_id),
+                    agent_id,
+                    offer_ids: vec![OfferId::new(format!("o{}", c % 24))],
+                    operations: (0..=b % 3).map(|n| operation(&role, a.wrapping_add(n * 7), c)).collect(),
+                    role,
+                }))
+            }
+            (21, _, Some(agent_id)) => {
+                let role = Role::parse(if a.is_multiple_of(2) { "a" } else { "b" }).unwrap();
+                Command::Convert { agent_id, conversion: conversion(&role, b, c) }
+            }
+            (22, ..) => {
+                let done: Vec<_> = self.registry.operations().collect();
+                match pick(&done, a) {
+                    Some(it) => Command::AcknowledgeOperation {
+                        framework_id: it.framework_id.clone(),
+                        operation_id: it.operation_id.clone(),
+                        uuid: if c > 20 { it.uuid } else { Uuid([c; 16]) },
+                    },
+                    None => Command::Tick,
+                }
+            }
             (15, ..) => match pick(&self.launches, a) {
                 Some((_, _, key)) => Command::Kill { task: key.clone(), grace_ms: None },
                 None => Command::Tick,
@@ -181,6 +214,11 @@ impl World {
         self.commit(command)
     }
 
+    fn free(&self, id: &AgentId) -> Resources {
+        let total = self.registry.agent(id).map(|agent| self.registry.total_of(agent).into_owned());
+        total.unwrap_or_default().minus(&self.registry.held_on(id))
+    }
+
     /// A hello that lists some of what the agent was ever ordered, alive or ended.
     fn hello(&self, agent_id: Option<AgentId>, b: u8, c: u8) -> Hello {
         let machine = agent_id.as_ref().and_then(|id| self.registry.agent(id)).map(|it| &it.info.machine_id);
@@ -208,8 +246,12 @@ impl World {
                 machine_id: machine.cloned().unwrap_or_else(|| MachineId::new(format!("m{}", b % 6))),
                 hostname: "h".into(),
                 port: 1,
-                resources: Resources::parse(if c > 250 { "cpus:6;mem:100" } else { "cpus:4;mem:100" })
-                    .unwrap(),
+                resources: Resources::parse(if c > 250 {
+                    "cpus:6;mem:100"
+                } else {
+                    "cpus:4;mem:100;disk:20"
+                })
+                .unwrap(),
                 attributes: Vec::new(),
             },
             tasks: tasks.collect(),
@@ -261,6 +303,57 @@ fn machine(luck: u8) -> MachineName {
 fn window(luck: u8, b: u8) -> Window {
     let unavailability = Unavailability { start_ns: i64::from(b), duration_ns: None };
     Window { machines: vec![machine(luck)], unavailability }
+}
+
+/// Reservations and volumes of few sizes and names, so that they meet.
+fn conversion(role: &Role, a: u8, c: u8) -> Conversion {
+    let below = Role::parse(&format!("{role}/x")).unwrap();
+    let roles = if a.is_multiple_of(5) { vec![role.clone(), below] } else { vec![role.clone()] };
+    let reservation = |role| Reservation { dynamic: true, role, principal: None, labels: Vec::new() };
+    let volume = Volume {
+        id: VolumeId::new(format!("v{}", c % 2)),
+        principal: None,
+        container_path: format!("p{}", c % 3).into(),
+        read_only: false,
+    };
+    let of = |name: &str, volume: Option<Volume>, units: u64| {
+        let reservations = roles.iter().cloned().map(reservation).collect();
+        let mut all = Resources::none();
+        let label = Label { reservations, volume };
+        all.insert_labelled(name, Some(std::sync::Arc::new(label)), Value::Scalar(units * 1000));
+        all
+    };
+    match a % 8 {
+        0 | 1 => Conversion::Reserve(of("cpus", None, 1)),
+        2 | 3 => Conversion::Reserve(of("disk", None, 4)),
+        4 => Conversion::Create(of("disk", Some(volume), 4)),
+        5 => Conversion::Destroy(of("disk", Some(volume), 4)),
+        6 => Conversion::Unreserve(of("cpus", None, 1)),
+        _ => Conversion::Unreserve(of("disk", None, 2)),
+    }
+}
+
+fn operation(role: &Role, a: u8, c: u8) -> Operation {
+    match a % 8 {
+        0 => Operation::Launch { tasks: vec![task(c % 16, 1)], bad: Vec::new() },
+        1 => Operation::LaunchGroup {
+            tasks: (0..=c % 3).map(|n| task(c.wrapping_add(n) % 16, 4)).collect(),
+            bad: Vec::new(),
+        },
+        2 => {
+            // On what a conversion made.
+            let named = conversion(role, c, a).named().clone();
+            Operation::Launch {
+                tasks: vec![TaskSpec { resources: named, ..task(c % 16, 1) }],
+                bad: Vec::new(),
+            }
+        }
+        _ => Operation::Convert {
+            id: c.is_multiple_of(3).then(|| OperationId::new(format!("op{}", c % 9))),
+            conversion: conversion(role, a, c),
+            sealed: Sealed::default(),
+        },
+    }
 }
 
 fn task(id: u8, luck: u8) -> TaskSpec {

@@ -88,6 +88,12 @@ impl Framework {
                 events.extend(tasks.iter().map(|(task_id, _)| self.latest(task_id)));
             }
             SchedulerCall::Teardown => self.removed = true,
+            SchedulerCall::Operate { .. }
+            | SchedulerCall::AcknowledgeOperation { .. }
+            | SchedulerCall::ReconcileOperations { .. } => {
+                let why = "the fake master carries out no operations but launches";
+                return (CallOutcome::Refused(why.into()), events);
+            }
             SchedulerCall::Subscribe { .. }
             | SchedulerCall::Revive { .. }
             | SchedulerCall::Suppress { .. }
