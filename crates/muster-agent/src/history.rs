@@ -217,6 +217,9 @@ impl History {
                 self.run(*executor, |run| run.tasks += 1);
             }
             Record::Handed { launch } => self.task(*launch, |task| task.handed = true),
+            Record::HandedGroup { launches } => {
+                launches.iter().for_each(|launch| self.task(*launch, |task| task.handed = true));
+            }
             Record::ExecutorHeld { executor, process } => {
                 self.run(*executor, |run| run.process = Some(process.clone()));
             }
@@ -232,6 +235,8 @@ impl History {
             Record::Snapshot(_)
             | Record::Executors(_)
             | Record::Frameworks(_)
+            | Record::Groups(_)
+            | Record::InGroup { .. }
             | Record::Fence(_)
             | Record::LowMark(_)
             | Record::Refused { .. }

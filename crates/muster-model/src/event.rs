@@ -222,6 +222,11 @@ pub enum ExecutorEvent {
         /// The whole `mesos.v1.TaskInfo`.
         task: Sealed,
     },
+    /// Start tasks that were launched together.
+    LaunchGroup {
+        /// Of each, in their order, the whole `mesos.v1.TaskInfo`.
+        tasks: Vec<Sealed>,
+    },
     /// End a task.
     Kill {
         /// Which.
@@ -283,6 +288,12 @@ impl TaskGroup {
     pub fn has(self, launch: LaunchNumber) -> bool {
         let in_entry = (launch.incarnation, launch.index) == (self.first.incarnation, self.first.index);
         in_entry && launch.n.checked_sub(self.first.n).is_some_and(|n| n < self.size)
+    }
+
+    /// All members, in their order.
+    pub fn launches(self) -> impl Iterator<Item = LaunchNumber> {
+        let numbers = (0..self.size).filter_map(move |n| self.first.n.checked_add(n));
+        numbers.map(move |n| LaunchNumber { n, ..self.first })
     }
 }
 

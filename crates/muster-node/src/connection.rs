@@ -241,6 +241,7 @@ impl Node {
             self.forget(now_ms, launch, effects);
         }
         self.say_executors(now_ms, effects);
+        self.wait_for_groups(now_ms);
         self.say_what_the_hello_left_out(now_ms, effects);
         let pending = self.runs.iter().filter(|(_, run)| run.phase == Phase::Pending);
         for launch in pending.map(|(launch, _)| *launch).collect::<Vec<_>>() {

@@ -4,7 +4,7 @@
 //! holds its command -> process recorded -> released. It is named by the launch of the task that it was started for,
 //! and it is said to the leader with that task's acceptance. Tasks that name the same executor join the run that
 //! lives; each waits (`Queued`) until the executor has subscribed, is recorded as handed (`Handing`), and is sent once
-//! that is durable (`Handed`).
+//! that is durable (`Handed`); members of a group all together (`group.rs`).
 //!
 //! ```text
 //! Waiting -> Starting -> Holding -> Live (registering -> subscribed <-> away) -> Ended -> confirmed, forgotten
@@ -25,6 +25,7 @@
 
 use crate::{
     effect::{Effect, ExecutorAnswer, Signal, StartExecutor},
+    group::Failed,
     input::End,
     node::{After, Node},
     record::{ExecutorIntent, ExecutorRecord, InExecutor, Process, Record},
@@ -32,7 +33,7 @@ use crate::{
 };
 use muster_model::{
     AgentCall, ExecutorCall, ExecutorEvent, ExecutorName, ExecutorOrder, ExecutorUpdate, KnownExecutor,
-    LaunchNumber, Reason, RunOrder, Source, TaskId, TaskKey, TaskState, Uuid,
+    LaunchNumber, Reason, RunOrder, Source, TaskGroup, TaskId, TaskKey, TaskState, Uuid,
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -132,6 +133,10 @@ pub(crate) struct Execs {
     streams: BTreeMap<u64, LaunchNumber>,
     /// When which run wants a wake.
     timers: std::collections::BTreeSet<(u64, LaunchNumber)>,
+    /// Groups that are not whole, by their first member, and when they are not waited for any more.
+    pub(crate) group_waits: BTreeMap<LaunchNumber, (u64, TaskGroup)>,
+    /// Groups that are not handed any more, and why.
+    pub(crate) failed: BTreeMap<LaunchNumber, Failed>,
 }
 
 impl Execs {
@@ -167,7 +172,15 @@ impl Execs {
     }
 
     pub(crate) fn wake_at(&self) -> Option<u64> {
-        self.timers.first().map(|(at, _)| *at)
+        let group = self.group_waits.values().map(|(at, _)| *at).min();
+        [self.timers.first().map(|(at, _)| *at), group].into_iter().flatten().min()
+    }
+
+    /// Something is handed to a run: it is of use from now on. Its stream, if it has one.
+    pub(crate) fn used_by(&mut self, number: LaunchNumber) -> Option<u64> {
+        let run = self.runs.get_mut(&number)?;
+        run.used = true;
+        run.stream
     }
 
     /// Changes a run and keeps the timers in step with it.
@@ -309,6 +322,9 @@ impl Node {
                 let why = "The task's executor ended before the task was handed to it";
                 let reason = Some(Reason::ExecutorTerminated);
                 self.end(now_ms, launch, TaskState::Dropped, Source::Agent, reason, why);
+                if let Some(group) = self.group_of(launch) {
+                    self.fail_group(now_ms, group, Failed::NO_EXECUTOR, effects);
+                }
             }
             Some((Stage::Waiting, _)) => self.start_executor(number, effects),
             Some((Stage::Live, Some(_))) => self.hand(launch),
@@ -352,6 +368,9 @@ impl Node {
 
     /// Records that a queued task is handed; it is sent once that is durable.
     fn hand(&mut self, launch: LaunchNumber) {
+        if let Some(group) = self.group_of(launch) {
+            return self.hand_group(group);
+        }
         let Some(run) = self.runs.get_mut(&launch).filter(|run| run.phase == Phase::Queued) else { return };
         run.phase = Phase::Handing;
         self.keep(Record::Handed { launch });
@@ -372,7 +391,7 @@ impl Node {
     }
 
     /// Tells the executor to end a task, if that is wanted.
-    fn tell_kill(&self, launch: LaunchNumber, stream: u64, effects: &mut Vec<Effect>) {
+    pub(crate) fn tell_kill(&self, launch: LaunchNumber, stream: u64, effects: &mut Vec<Effect>) {
         let Some(task) = self.saved.tasks.get(&launch) else { return };
         let Some(grace_ms) = task.kill_grace_ms else { return };
         let own = task.intent.as_ref().and_then(|intent| intent.grace_ms);
@@ -679,8 +698,16 @@ impl Node {
         }
         self.keep(Record::ExecutorEnded { executor: number, status: end.wait_status() });
         self.after(After::ExecutorEnded(number));
+        let waiting: Vec<TaskGroup> = launches
+            .iter()
+            .filter(|launch| self.saved.executors.tasks.get(launch).is_some_and(|task| !task.handed))
+            .filter_map(|launch| self.group_of(*launch))
+            .collect();
         for launch in launches {
             self.end_with_executor(now_ms, launch, fault, end);
+        }
+        for group in waiting {
+            self.fail_group(now_ms, group, Failed::NO_EXECUTOR, effects);
         }
     }
 

@@ -24,6 +24,7 @@
 mod connection;
 pub mod effect;
 mod executor;
+mod group;
 pub mod input;
 pub mod node;
 pub mod record;

@@ -9,7 +9,7 @@ use crate::{
     task::{Phase, Run},
 };
 use muster_model::{
-    AgentCall, AgentInfo, ExecutorName, LaunchNumber, Sealed, TaskId, TaskState, Token, Uuid,
+    AgentCall, AgentInfo, ExecutorName, LaunchNumber, Sealed, TaskGroup, TaskId, TaskState, Token, Uuid,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -64,6 +64,8 @@ pub(crate) enum After {
     ReleaseExecutor(LaunchNumber),
     /// Send a task to its executor.
     Handed(LaunchNumber),
+    /// Send a group to its executor.
+    HandedGroup(TaskGroup),
     /// Tell an executor that its update is kept.
     Acknowledge(LaunchNumber, TaskId, Uuid),
     /// Say that an executor ended.
@@ -249,6 +251,7 @@ impl Node {
                 After::Remove(launch, task) => effects.push(Effect::Remove { launch, task }),
                 After::ReleaseExecutor(number) => self.release_executor(now_ms, number, effects),
                 After::Handed(launch) => self.handed(launch, effects),
+                After::HandedGroup(group) => self.group_handed(group, effects),
                 After::Acknowledge(number, task_id, uuid) => {
                     self.acknowledge(number, task_id, uuid, effects);
                 }
@@ -289,5 +292,6 @@ impl Node {
             self.run_wake(now_ms, launch, effects);
         }
         self.wake_executors(now_ms, effects);
+        self.wake_groups(now_ms, effects);
     }
 }

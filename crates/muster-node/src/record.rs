@@ -2,8 +2,8 @@
 //! variant's position.
 
 use muster_model::{
-    AgentId, ExecutorName, Fence, FrameworkId, Index, LaunchNumber, Resources, Sealed, StatusUpdate, TaskKey,
-    TaskState, Uuid,
+    AgentId, ExecutorName, Fence, FrameworkId, Index, LaunchNumber, Resources, Sealed, StatusUpdate,
+    TaskGroup, TaskKey, TaskState, Uuid,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -107,6 +107,20 @@ pub enum Record {
         framework_id: FrameworkId,
         /// Its whole `mesos.v1.FrameworkInfo`.
         sealed: Sealed,
+    },
+    /// The groups of what came before: in a compacted log that has any, after its executors.
+    Groups(Box<BTreeMap<LaunchNumber, TaskGroup>>),
+    /// A task was launched in a group.
+    InGroup {
+        /// Which.
+        launch: LaunchNumber,
+        /// The group.
+        group: TaskGroup,
+    },
+    /// All members of a group are handed to their executor, and never again.
+    HandedGroup {
+        /// Which.
+        launches: Vec<LaunchNumber>,
     },
 }
 
@@ -277,6 +291,9 @@ pub struct Saved {
     /// The frameworks of these, as they described themselves last; a record of its own likewise.
     #[serde(skip)]
     pub frameworks: BTreeMap<FrameworkId, Sealed>,
+    /// The tasks that were launched in a group, until they are forgotten; likewise.
+    #[serde(skip)]
+    pub groups: BTreeMap<LaunchNumber, TaskGroup>,
 }
 
 impl Saved {
@@ -333,11 +350,21 @@ impl Saved {
             Record::Forgotten { launch } => {
                 self.tasks.remove(launch);
                 self.executors.tasks.remove(launch);
+                self.groups.remove(launch);
                 if self.low_mark.refuses(*launch) {
                     self.answered.remove(launch);
                 }
             }
             Record::Executors(executors) => self.executors = (**executors).clone(),
+            Record::Groups(groups) => self.groups = (**groups).clone(),
+            Record::InGroup { launch, group } => {
+                self.groups.insert(*launch, *group);
+            }
+            Record::HandedGroup { launches } => {
+                for launch in launches {
+                    self.executors.apply(&Record::Handed { launch: *launch });
+                }
+            }
             Record::Frameworks(frameworks) => self.frameworks = (**frameworks).clone(),
             Record::Framework { framework_id, sealed } => {
                 if self.frameworks.len() >= FRAMEWORKS_MAX {
@@ -368,6 +395,9 @@ impl Saved {
         let mut records = vec![Record::Snapshot(Box::new(self.clone()))];
         if !self.executors.is_empty() {
             records.push(Record::Executors(Box::new(self.executors.clone())));
+        }
+        if !self.groups.is_empty() {
+            records.push(Record::Groups(Box::new(self.groups.clone())));
         }
         if !self.frameworks.is_empty() {
             records.push(Record::Frameworks(Box::new(self.frameworks.clone())));

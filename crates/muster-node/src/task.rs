@@ -2,6 +2,7 @@
 
 use crate::{
     effect::{Effect, Signal},
+    group::Failed,
     input::End,
     node::{After, Node},
     record::{InExecutor, Intent, Process, Record, TaskRecord},
@@ -126,6 +127,7 @@ impl Node {
                 _ => {}
             }
         }
+        self.begin_groups(now_ms, effects);
         self.begin_executors(now_ms, effects);
         effects.push(Effect::Dial);
     }
@@ -153,6 +155,12 @@ impl Node {
         } else if order.killed {
             self.refuse(launch, order.task);
             self.killed_during_launch(now_ms, launch);
+            if let Some(group) = order.group {
+                self.fail_group(now_ms, group, Failed::KILLED, effects);
+            }
+        } else if let Some(failed) = order.group.and_then(|group| self.group_failed(group, launch)) {
+            self.refuse(launch, order.task);
+            self.end(now_ms, launch, failed.state, Source::Agent, Some(failed.reason), failed.message);
         } else if self.runs.len() >= self.config.tasks_max {
             self.refuse(launch, order.task);
             let message = format!("The agent holds {} tasks, its limit", self.config.tasks_max);
@@ -164,6 +172,9 @@ impl Node {
                 Some(Reason::ContainerLaunchFailed),
                 &message,
             );
+            if let Some(group) = order.group {
+                self.fail_group(now_ms, group, Failed::NO_ROOM, effects);
+            }
         } else {
             self.know_framework(&order);
             let executor = order.executor.as_ref().map(|executor| self.executor_for(&order, executor));
@@ -171,7 +182,11 @@ impl Node {
                 self.refuse(launch, order.task);
                 let reason = Some(Reason::ExecutorTerminated);
                 let message = "The task's executor is about to end, or the agent holds too many";
-                return self.end(now_ms, launch, TaskState::Dropped, Source::Agent, reason, message);
+                self.end(now_ms, launch, TaskState::Dropped, Source::Agent, reason, message);
+                if let Some(group) = order.group {
+                    self.fail_group(now_ms, group, Failed::NO_EXECUTOR, effects);
+                }
+                return;
             }
             let task_id = order.task.task_id.clone();
             self.runs.insert(launch, Run::new(Phase::Intending));
@@ -185,6 +200,9 @@ impl Node {
             })));
             if let Some(executor) = executor.flatten() {
                 self.join_executor(launch, task_id, executor);
+                if let Some(group) = order.group {
+                    self.join_group(now_ms, launch, group);
+                }
             }
             self.after(After::Intent(launch));
         }
@@ -218,13 +236,22 @@ impl Node {
             if self.saved.answered.contains(&launch) || self.saved.low_mark.refuses(launch) {
                 return self.say(AgentCall::Ended(launch), effects);
             }
+            let group = self.group_with(launch);
             self.refuse(launch, task);
-            return self.killed_during_launch(now_ms, launch);
+            self.killed_during_launch(now_ms, launch);
+            if let Some(group) = group {
+                self.fail_group(now_ms, group, Failed::KILLED, effects);
+            }
+            return;
         };
         match run.phase {
             Phase::Pending | Phase::Intending | Phase::Unlisted | Phase::Queued => {
+                let group = self.group_of(launch);
                 self.killed_during_launch(now_ms, launch);
                 self.task_not_handed(now_ms, launch, effects);
+                if let Some(group) = group {
+                    self.fail_group(now_ms, group, Failed::KILLED, effects);
+                }
             }
             Phase::Handing | Phase::Handed { .. } => self.kill_in_executor(launch, grace_ms, effects),
             Phase::Starting | Phase::Holding => {
@@ -435,9 +462,13 @@ impl Node {
         let phase = self.runs.get(&launch).map(|run| run.phase);
         if matches!(phase, Some(Phase::Ended | Phase::Pending | Phase::Unlisted)) {
             let executor = self.saved.executors.tasks.get(&launch).map(|task| task.executor);
+            let group = self.group_of(launch).filter(|_| phase != Some(Phase::Ended));
             self.drop_task(launch);
             if let Some(executor) = executor {
                 self.end_if_of_no_use(now_ms, executor, effects);
+            }
+            if let Some(group) = group {
+                self.fail_group(now_ms, group, Failed::ONE_LOST, effects);
             }
         }
     }

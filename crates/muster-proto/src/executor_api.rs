@@ -206,6 +206,15 @@ pub fn event(event: &ExecutorEvent, agent: &[u8]) -> Vec<u8> {
             bytes.extend(part(LAUNCH, &part(TASK, task)));
             bytes
         }
+        ExecutorEvent::LaunchGroup { tasks } => {
+            const LAUNCH_GROUP: u32 = 8;
+            const TASK_GROUP: u32 = 1;
+            const TASKS: u32 = 1;
+            let tasks: Vec<u8> = tasks.iter().flat_map(|task| part(TASKS, task)).collect();
+            let mut bytes = of(event::Type::LaunchGroup).encode_to_vec();
+            bytes.extend(part(LAUNCH_GROUP, &part(TASK_GROUP, &tasks)));
+            bytes
+        }
         ExecutorEvent::Kill { task_id: id, grace_ms } => {
             let grace = grace_ms.map(|ms| mesos::DurationInfo {
                 nanoseconds: i64::try_from(ms.saturating_mul(1_000_000)).unwrap_or(i64::MAX),

@@ -132,6 +132,9 @@ impl Agent {
         match event {
             ExecutorEvent::Subscribed { .. } | ExecutorEvent::Message(_) => {}
             ExecutorEvent::Launch { task } => self.executor_launches(world, number, &task),
+            ExecutorEvent::LaunchGroup { tasks } => {
+                tasks.iter().for_each(|task| self.executor_launches(world, number, task));
+            }
             ExecutorEvent::Kill { task_id, .. } => {
                 self.executor_ends_task(world, number, &task_id, TaskState::Killed);
             }

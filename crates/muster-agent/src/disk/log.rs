@@ -209,7 +209,7 @@ mod tests {
     use super::*;
     use muster_model::{
         AgentId, ExecutorId, ExecutorName, Fence, FrameworkId, Index, LaunchNumber, Reason, Resources,
-        Sealed, Source, Status, StatusUpdate, TaskId, TaskKey, TaskState, Term, Uuid, WallTime,
+        Sealed, Source, Status, StatusUpdate, TaskGroup, TaskId, TaskKey, TaskState, Term, Uuid, WallTime,
     };
     use muster_node::{ExecutorIntent, Intent, LowMark, Process};
 
@@ -384,6 +384,39 @@ mod tests {
         expect_test::expect_file!["golden/log-executors-1.hex"].assert_eq(&hex);
         let (records, length) = frame_at(&bytes).unwrap();
         assert_eq!(records, one_of_each_of_executors());
+        let (records, _) = frame_at(&bytes[length..]).unwrap();
+        let mut again = Saved::default();
+        records.iter().for_each(|record| again.apply(record));
+        assert_eq!(again, saved, "a compacted log has all of it");
+    }
+
+    /// Of frameworks and groups, likewise: one of each, in the order of their variants.
+    fn one_of_each_of_groups() -> Vec<Record> {
+        let first = LaunchNumber { incarnation: 1, index: Index(700), n: 2 };
+        let second = LaunchNumber { n: 3, ..first };
+        let group = TaskGroup { first, size: 2 };
+        vec![
+            Record::Frameworks(Box::default()),
+            Record::Framework { framework_id: FrameworkId::new("f"), sealed: Sealed::new(*b"fw") },
+            Record::Groups(Box::default()),
+            Record::InGroup { launch: first, group },
+            Record::InGroup { launch: second, group },
+            Record::HandedGroup { launches: vec![first, second] },
+        ]
+    }
+
+    #[test]
+    fn golden_bytes_of_frameworks_and_groups() {
+        let mut saved = Saved::default();
+        one_of_each_of_groups().iter().for_each(|record| saved.apply(record));
+        let mut bytes = Vec::new();
+        frame(&one_of_each_of_groups(), &mut bytes).unwrap();
+        let snapshot = saved.snapshot();
+        frame(&snapshot, &mut bytes).unwrap();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        expect_test::expect_file!["golden/log-groups-1.hex"].assert_eq(&hex);
+        let (records, length) = frame_at(&bytes).unwrap();
+        assert_eq!(records, one_of_each_of_groups());
         let (records, _) = frame_at(&bytes[length..]).unwrap();
         let mut again = Saved::default();
         records.iter().for_each(|record| again.apply(record));

@@ -63,6 +63,11 @@ def told(event):
         note("subscribed", json.dumps(event["subscribed"]))
     elif kind == "LAUNCH":
         launch(event["launch"]["task"])
+    elif kind == "LAUNCH_GROUP":
+        group = event["launch_group"]["task_group"]["tasks"]
+        note("groups", " ".join(task["task_id"]["value"] for task in group))
+        for task in group:
+            launch(task)
     elif kind == "KILL":
         note("kills", json.dumps(event["kill"]))
         update(event["kill"]["task_id"], "TASK_KILLED")

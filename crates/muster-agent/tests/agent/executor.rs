@@ -7,7 +7,7 @@ use crate::{
 };
 use muster_model::{
     AgentCall, AgentEvent, ExecutorId, ExecutorOrder, FrameworkId, LaunchNumber, Reason, Resources, Sealed,
-    StatusUpdate, TaskState, event::RunOrder,
+    StatusUpdate, TaskGroup, TaskState, event::RunOrder,
 };
 use muster_proto::mesos::{self, CommandInfo, ExecutorInfo, TaskInfo, command_info};
 use prost::Message;
@@ -15,6 +15,7 @@ use std::{collections::VecDeque, fs, path::PathBuf};
 
 cases!(
     tasks_share_an_executor_that_keeps_what_they_say,
+    a_group_is_told_at_once_or_not_at_all,
     an_executor_outlives_its_agent,
     an_update_that_no_agent_heard_is_said_again,
     an_executor_that_does_not_subscribe_is_ended,
@@ -228,6 +229,66 @@ async fn tasks_share_an_executor_that_keeps_what_they_say(mut world: World) {
     ear.run(in_executor(4, &executor, "finish")).await;
     ear.reaches(4, Finished).await;
     assert_eq!(world.lines(4, "launches"), ["t4"]);
+}
+
+/// One of two tasks that were launched together as the `n`th.
+fn in_group(n: u64, place: u32, executor: &ExecutorInfo, what: &str) -> RunOrder {
+    let first = launch(n);
+    let mut order = in_executor(10 * n + u64::from(place), executor, what);
+    order.launch = LaunchNumber { n: place, ..first };
+    order.group = Some(TaskGroup { first, size: 2 });
+    order
+}
+
+async fn a_group_is_told_at_once_or_not_at_all(mut world: World) {
+    let (stream, _) = world.join().await;
+    let mut ear = Ear::new(stream);
+    let executor = executor_info(python(""));
+    ear.run(in_group(1, 0, &executor, "run")).await;
+    // It subscribes, and is told of nothing.
+    world.line(&world.executors(1).join("subscribed")).await;
+    let waiting = world.post("GET /state HTTP/1.1", "").await.1;
+    assert!(waiting.contains(r#""tasks":[],"queued_tasks":[{"id":"t10""#), "{waiting}");
+    ear.run(in_group(1, 1, &executor, "run")).await;
+    let of = |n, place, state| {
+        move |call: &AgentCall| match call {
+            AgentCall::Status(update)
+                if update.launch == LaunchNumber { n: place, ..launch(n) }
+                    && update.status.state == state =>
+            {
+                Some(update.clone())
+            }
+            _ => None,
+        }
+    };
+    for place in [0, 1] {
+        ear.next(of(1, place, Running)).await;
+    }
+    assert_eq!(world.lines(1, "groups"), ["t10 t11"]);
+    // One of the next is killed before the other comes.
+    ear.run(in_group(2, 0, &executor, "run")).await;
+    let first = launch(2);
+    ear.stream.say(&AgentEvent::Kill { launch: first, task: key(20), grace_ms: None }).await;
+    ear.run(in_group(2, 1, &executor, "run")).await;
+    for place in [0, 1] {
+        let update = ear.next(of(2, place, Killed)).await;
+        assert_eq!(update.status.reason, Some(Reason::TaskKilledDuringLaunch));
+    }
+    // Also by an agent that died between.
+    ear.run(in_group(3, 1, &executor, "run")).await;
+    ear.next(|call| match call {
+        AgentCall::Accepted(launches) if launches.iter().any(|it| it.index == launch(3).index) => Some(()),
+        _ => None,
+    })
+    .await;
+    world.kill_agent();
+    let (stream, _) = world.join().await;
+    let mut ear = Ear::new(stream);
+    ear.run(in_group(3, 0, &executor, "finish")).await;
+    ear.next(of(3, 1, Running)).await;
+    ear.next(of(3, 0, Finished)).await;
+    assert_eq!(world.lines(1, "groups"), ["t10 t11", "t30 t31"]);
+    assert_eq!(world.lines(1, "launches"), ["t10", "t11", "t30", "t31"], "each once");
 }
 
 async fn an_executor_outlives_its_agent(mut world: World) {

@@ -242,6 +242,8 @@ async fn start(stream: &mut AgentStream, n: u64, info: &TaskInfo) {
         sealed: Sealed::new(info.encode_to_vec()),
         framework: Sealed::new(framework().encode_to_vec()),
         executor: None,
+        group: None,
+        volumes: Vec::new(),
     };
     stream.say(&AgentEvent::Run(Box::new(order))).await;
 }

@@ -5,8 +5,8 @@
 use crate::world::{config, executor, key, name, process};
 use muster_model::{
     AgentCall, AgentEvent, AgentId, ExecutorCall, ExecutorEvent, ExecutorUpdate, Fence, Index, LaunchNumber,
-    Resources, Sealed, Session, Source, Status, StatusUpdate, TaskId, TaskState, Term, Uuid, WallTime,
-    event::RunOrder,
+    Resources, Sealed, Session, Source, Status, StatusUpdate, TaskGroup, TaskId, TaskState, Term, Uuid,
+    WallTime, event::RunOrder,
 };
 use muster_node::{Down, Effect, End, ExecutorAnswer, Input, Node, Record, Saved, Signal};
 use proptest::prelude::*;
@@ -64,13 +64,19 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// The last two were launched together.
 fn launch(n: u64) -> LaunchNumber {
-    LaunchNumber { incarnation: 1, index: Index(n), n: 0 }
+    let (index, n) = if n < LAUNCHES { (n, 0) } else { (n - 1, 1) };
+    LaunchNumber { incarnation: 1, index: Index(index), n }
+}
+
+fn group(n: u64) -> Option<TaskGroup> {
+    (n >= LAUNCHES - 1).then(|| TaskGroup { first: launch(LAUNCHES - 1), size: 2 })
 }
 
 /// Which executor a launch names.
 fn of(n: u64) -> &'static str {
-    EXECUTORS[(n % 2) as usize]
+    EXECUTORS[if group(n).is_some() { 0 } else { n % 2 } as usize]
 }
 
 /// A run of an executor as the operating system has it, and what it holds in its memory.
@@ -195,16 +201,25 @@ impl Sim {
         }
     }
 
+    /// A task is put on a stream.
+    fn sent(&mut self, task: &[u8]) -> LaunchNumber {
+        let id = TaskId::new(std::str::from_utf8(task).unwrap());
+        let launch = *self.synced.tasks.iter().find(|(_, task)| task.task.task_id == id).unwrap().0;
+        assert!(self.synced.executors.tasks[&launch].handed, "{id} is sent before that is on the disk");
+        assert!(self.sent.insert(id.clone()), "{id} is sent twice");
+        launch
+    }
+
     fn tell(&mut self, stream: u64, event: ExecutorEvent) {
         match &event {
             ExecutorEvent::Launch { task } => {
-                let id = TaskId::new(std::str::from_utf8(task).unwrap());
-                let launch = self.synced.tasks.iter().find(|(_, task)| task.task.task_id == id).unwrap().0;
-                assert!(
-                    self.synced.executors.tasks[launch].handed,
-                    "{id} is sent before that is on the disk"
-                );
-                assert!(self.sent.insert(id.clone()), "{id} is sent twice");
+                let launch = self.sent(task);
+                assert!(!self.synced.groups.contains_key(&launch), "{launch} is sent without its group");
+            }
+            ExecutorEvent::LaunchGroup { tasks } => {
+                let launches: Vec<LaunchNumber> = tasks.iter().map(|task| self.sent(task)).collect();
+                let whole: Vec<LaunchNumber> = group(LAUNCHES).unwrap().launches().collect();
+                assert_eq!(launches, whole, "a group is sent as a whole");
             }
             ExecutorEvent::Acknowledged { task_id, uuid } => {
                 let found = self.synced.tasks.iter().find(|(_, task)| task.task.task_id == *task_id);
@@ -293,8 +308,16 @@ impl Sim {
         }
     }
 
+    /// Tasks of a group are launched together, though they may be ordered one by one.
+    fn launched(&mut self, n: u64) {
+        let others = group(n).into_iter().flat_map(TaskGroup::launches);
+        for launch in others.chain([launch(n)]) {
+            self.registry.entry(launch).or_default().ordered = true;
+        }
+    }
+
     fn order(&mut self, n: u64, killed: bool) {
-        self.registry.entry(launch(n)).or_default().ordered = true;
+        self.launched(n);
         let task = key(launch(n));
         let sealed = Sealed::new(task.task_id.as_str().as_bytes());
         self.event(AgentEvent::Run(Box::new(RunOrder {
@@ -307,14 +330,14 @@ impl Sim {
             sealed,
             framework: Sealed::new(*b"f"),
             executor: Some(Box::new(executor(of(n)))),
-            group: None,
+            group: group(n),
             volumes: Vec::new(),
         })));
     }
 
     fn kill(&mut self, n: u64) {
-        let known = self.registry.entry(launch(n)).or_default();
-        (known.ordered, known.kill) = (true, true);
+        self.launched(n);
+        self.registry.entry(launch(n)).or_default().kill = true;
         self.event(AgentEvent::Kill { launch: launch(n), task: key(launch(n)), grace_ms: None });
     }
 
@@ -417,16 +440,20 @@ impl Sim {
         }
     }
 
+    fn begin(&mut self, e: usize, task: &[u8]) {
+        let id = TaskId::new(std::str::from_utf8(task).unwrap());
+        let Some((_, run)) = self.living(e) else { return };
+        assert!(run.tasks.insert(id.clone(), false).is_none());
+        self.say(e, id, TaskState::Running);
+    }
+
     fn read(&mut self, e: usize) {
         let Some((number, run)) = self.living(e) else { return };
         let Some(event) = run.inbox.pop_front() else { return };
         match event {
             ExecutorEvent::Subscribed { number: told, .. } => assert_eq!(told, number),
-            ExecutorEvent::Launch { task } => {
-                let id = TaskId::new(std::str::from_utf8(&task).unwrap());
-                assert!(run.tasks.insert(id.clone(), false).is_none());
-                self.say(e, id, TaskState::Running);
-            }
+            ExecutorEvent::Launch { task } => self.begin(e, &task),
+            ExecutorEvent::LaunchGroup { tasks } => tasks.iter().for_each(|task| self.begin(e, task)),
             ExecutorEvent::Kill { task_id, .. } => {
                 // A kill of a task that it never had, or that is over, is nothing to it.
                 if let Some(over) = run.tasks.get_mut(&task_id)
@@ -572,6 +599,7 @@ impl Sim {
         self.sync(usize::MAX);
         assert!(self.node.saved().tasks.is_empty(), "kept: {:?}", self.node.saved().tasks);
         assert!(self.node.saved().executors.is_empty(), "kept: {:?}", self.node.saved().executors);
+        assert!(self.node.saved().groups.is_empty(), "kept: {:?}", self.node.saved().groups);
         assert_eq!(self.node.saved(), &self.synced, "the machine is the fold of its records");
     }
 }

@@ -106,3 +106,13 @@ fn executors_end() {
 fn kills_in_executors() {
     check("kills_in_executors");
 }
+
+#[test]
+fn groups() {
+    check("groups");
+}
+
+#[test]
+fn groups_after_a_restart() {
+    check("groups_after_a_restart");
+}

@@ -3,7 +3,8 @@
 use muster_model::{
     AgentCall, AgentEvent, AgentId, AgentInfo, ExecutorCall, ExecutorEvent, ExecutorId, ExecutorName,
     ExecutorOrder, ExecutorUpdate, Fence, FrameworkId, Index, LaunchNumber, MachineId, Resources, Sealed,
-    Session, Source, Status, StatusUpdate, TaskId, TaskKey, TaskState, Term, Uuid, WallTime, event::RunOrder,
+    Session, Source, Status, StatusUpdate, TaskGroup, TaskId, TaskKey, TaskState, Term, Uuid, WallTime,
+    event::RunOrder,
 };
 use muster_node::{Down, Effect, End, Input, Node, NodeConfig, Process, Record, Saved};
 
@@ -37,7 +38,8 @@ pub(crate) fn launch(text: &str) -> LaunchNumber {
 }
 
 pub(crate) fn key(launch: LaunchNumber) -> TaskKey {
-    TaskKey { framework_id: FrameworkId::new("f"), task_id: TaskId::new(format!("t{}", launch.index)) }
+    let place = if launch.n == 0 { String::new() } else { format!(".{}", launch.n) };
+    TaskKey { framework_id: FrameworkId::new("f"), task_id: TaskId::new(format!("t{}{place}", launch.index)) }
 }
 
 pub(crate) fn process(launch: LaunchNumber) -> Process {
@@ -122,7 +124,10 @@ impl World {
                 sealed: Sealed::default(),
                 framework: Sealed::new(value("framework").unwrap_or_default().as_bytes()),
                 executor: value("in").map(|name| Box::new(executor(name))),
-                group: None,
+                group: number("group").map(|size| TaskGroup {
+                    first: LaunchNumber { n: 0, ..first() },
+                    size: u32::try_from(size).unwrap(),
+                }),
                 volumes: Vec::new(),
             }))),
             "kill" => {
@@ -299,6 +304,7 @@ fn event_name(event: &ExecutorEvent) -> String {
     match event {
         ExecutorEvent::Subscribed { number, .. } => format!("subscribed as {number}"),
         ExecutorEvent::Launch { .. } => "launch".into(),
+        ExecutorEvent::LaunchGroup { tasks } => format!("launch group of {}", tasks.len()),
         ExecutorEvent::Kill { task_id, grace_ms: None } => format!("kill {task_id}"),
         ExecutorEvent::Kill { task_id, grace_ms: Some(ms) } => format!("kill {task_id} in {ms}"),
         ExecutorEvent::Acknowledged { task_id, uuid } => format!("acknowledged {task_id}/{}", uuid.0[0]),
@@ -341,6 +347,12 @@ fn record_name(record: &Record) -> String {
         Record::ExecutorEnded { executor, status } => format!("ended {executor} with {status}"),
         Record::ExecutorForgotten { executor } => format!("forgotten executor {executor}"),
         Record::Frameworks(_) => "frameworks".into(),
+        Record::Groups(_) => "groups".into(),
+        Record::InGroup { launch, group } => format!("{launch} in group {} of {}", group.first, group.size),
+        Record::HandedGroup { launches } => {
+            let launches: Vec<String> = launches.iter().map(ToString::to_string).collect();
+            format!("handed group {}", launches.join(", "))
+        }
         Record::Framework { framework_id, sealed } => {
             format!("framework {framework_id} {}", String::from_utf8_lossy(sealed))
         }
