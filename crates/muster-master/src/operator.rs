@@ -77,7 +77,7 @@ fn agent(registry: &Registry, agent: &Agent) -> v1::Agent {
         hostname: agent.info.hostname.to_string(),
         port: agent.info.port.into(),
         state: agent.state_name().into(),
-        total: wire_resources(&agent.info.resources),
+        total: wire_resources(&registry.total_of(agent)),
         used: wire_resources(&registry.held_on(&agent.id)),
         tasks: registry.tasks_of_agent(&agent.id).count() as u64,
         machine_id: agent.info.machine_id.to_string(),

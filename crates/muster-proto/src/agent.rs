@@ -18,9 +18,11 @@ use v1::agent_down_frame::Frame as Down;
 use v1::agent_frame::Frame as Up;
 
 /// What agents of muster can do of what agents of Mesos can.
-pub const CAPABILITIES: [mesos::agent_info::capability::Type; 3] = [
+pub const CAPABILITIES: [mesos::agent_info::capability::Type; 5] = [
     mesos::agent_info::capability::Type::MultiRole,
     mesos::agent_info::capability::Type::HierarchicalRole,
+    mesos::agent_info::capability::Type::ReservationRefinement,
+    mesos::agent_info::capability::Type::AgentOperationFeedback,
     mesos::agent_info::capability::Type::AgentDraining,
 ];
 

@@ -652,7 +652,7 @@ impl Masters {
         for (agent_id, offered) in offered {
             let agent = reign.registry.agent(agent_id).filter(|agent| agent.strays.is_empty());
             let Some(agent) = agent else { continue };
-            let free = agent.info.resources.minus(&reign.registry.held_on(agent_id));
+            let free = reign.registry.total_of(agent).minus(&reign.registry.held_on(agent_id));
             world.demand(free.contains(&offered), Law::Offers, || {
                 format!("{agent_id} has {free} free, but {offered} is offered")
             });

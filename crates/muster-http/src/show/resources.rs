@@ -7,16 +7,17 @@ use std::fmt::Write;
 /// The kinds that are always shown, in Mesos' order.
 const ALWAYS: [&str; 4] = ["disk", "mem", "gpus", "cpus"];
 
-/// A sum of resources: numbers and texts by kind.
+/// A sum of resources, reserved or not: numbers and texts by kind.
 pub struct Amounts<'a>(pub &'a Resources);
 
 impl Serialize for Amounts<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let all = self.0.flattened();
         let mut map = serializer.serialize_map(None)?;
         for name in ALWAYS {
-            map.serialize_entry(name, &units(self.0.scalar(name)))?;
+            map.serialize_entry(name, &units(all.scalar(name)))?;
         }
-        for (name, value) in self.0.iter() {
+        for (name, value) in all.iter() {
             match value {
                 _ if ALWAYS.contains(&name) => {}
                 Value::Scalar(milli) => map.serialize_entry(name, &units(*milli))?,
@@ -41,7 +42,8 @@ impl Serialize for Counts<'_> {
             Value::Ranges(ranges) => ranges.iter().map(|(begin, end)| (end - begin) as f64 + 1.0).sum(),
             Value::Set(items) => items.len() as f64,
         };
-        serializer.collect_map(self.0.iter().map(|(name, value)| (name, count(value))))
+        let all = self.0.flattened();
+        serializer.collect_map(all.iter().map(|(name, value)| (name, count(value))))
     }
 }
 

@@ -343,7 +343,9 @@ impl What<'_> {
                 ..of(event::Type::TaskUpdated)
             },
             Self::AgentAdded(agent, duty) => Event {
-                agent_added: Some(event::AgentAdded { agent: records::agent(agent, duty.as_ref(), None) }),
+                agent_added: Some(event::AgentAdded {
+                    agent: records::agent(agent, &agent.info.resources, duty.as_ref(), None),
+                }),
                 ..of(event::Type::AgentAdded)
             },
             Self::AgentBack => return None,

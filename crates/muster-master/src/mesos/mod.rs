@@ -31,6 +31,7 @@ pub(crate) use forward::Forwarder;
 use http::{Method, Request, Response, StatusCode, Uri};
 pub(crate) use muster_http::MESOS_VERSION;
 use muster_http::{answer, endpoint, files, request};
+use muster_proto::mesos::master::call::Type;
 use muster_raft::Raft;
 use operate::Set;
 pub(crate) use rate::Rates;
@@ -78,8 +79,6 @@ enum Endpoint {
     Teardown,
     /// What the leader takes and does not show.
     Set(Set),
-    /// What the leader would answer, and is not built.
-    NotYet(&'static str),
     None,
 }
 
@@ -87,8 +86,8 @@ enum Endpoint {
 const ENDPOINTS: [(&str, Endpoint); 24] = [
     ("/api/v1", Endpoint::Operator),
     ("/api/v1/scheduler", Endpoint::Scheduler),
-    ("/create-volumes", Endpoint::NotYet("Creating volumes")),
-    ("/destroy-volumes", Endpoint::NotYet("Destroying volumes")),
+    ("/create-volumes", Endpoint::Set(Set::Convert(Type::CreateVolumes))),
+    ("/destroy-volumes", Endpoint::Set(Set::Convert(Type::DestroyVolumes))),
     ("/flags", Endpoint::Here(Here::Flags)),
     ("/frameworks", Endpoint::OfLeader(OfLeader::Frameworks)),
     ("/health", Endpoint::Health),
@@ -99,14 +98,14 @@ const ENDPOINTS: [(&str, Endpoint); 24] = [
     ("/metrics/snapshot", Endpoint::Here(Here::Metrics)),
     ("/quota", Endpoint::OfLeader(OfLeader::Quota)),
     ("/redirect", Endpoint::Redirect),
-    ("/reserve", Endpoint::NotYet("Reserving resources")),
+    ("/reserve", Endpoint::Set(Set::Convert(Type::ReserveResources))),
     ("/roles", Endpoint::OfLeader(OfLeader::Roles)),
     ("/slaves", Endpoint::OfLeader(OfLeader::Agents)),
     ("/state", Endpoint::OfLeader(OfLeader::State)),
     ("/state-summary", Endpoint::OfLeader(OfLeader::StateSummary)),
     ("/tasks", Endpoint::OfLeader(OfLeader::Tasks)),
     ("/teardown", Endpoint::Teardown),
-    ("/unreserve", Endpoint::NotYet("Unreserving resources")),
+    ("/unreserve", Endpoint::Set(Set::Convert(Type::UnreserveResources))),
     ("/version", Endpoint::Here(Here::Version)),
     ("/weights", Endpoint::OfLeader(OfLeader::Weights)),
 ];
@@ -180,7 +179,6 @@ impl Mesos {
             Endpoint::OfLeader(what) => read::of_leader(self, local, what, request.into_parts().0).await,
             Endpoint::Set(what) => operate::set(self, &local, what, request).await,
             Endpoint::Teardown => read::teardown(self, local, request).await,
-            Endpoint::NotYet(what) => read::not_yet(what),
             Endpoint::Operator if request.method() == Method::POST => {
                 operator_api::answer(self, local, request).await
             }

@@ -96,13 +96,12 @@ impl Answer<'_> {
                 Ok(seen) => self.seen(kind, seen).await,
                 Err(refusal) => *refusal,
             },
+            Type::GrowVolume | Type::ShrinkVolume => not_yet(kind.as_str_name()),
             Type::ReserveResources
             | Type::UnreserveResources
             | Type::CreateVolumes
             | Type::DestroyVolumes
-            | Type::GrowVolume
-            | Type::ShrinkVolume => not_yet(kind.as_str_name()),
-            Type::UpdateWeights
+            | Type::UpdateWeights
             | Type::UpdateMaintenanceSchedule
             | Type::StartMaintenance
             | Type::StopMaintenance
@@ -252,9 +251,9 @@ pub(super) fn parts<'a>(kind: Type, of: &'a Sorted<'a>) -> Vec<Part<'a>> {
             let status = vec![one("status", Item::of(&operate::quota_status(seen)))];
             vec![is(response::Type::GetQuota), message("get_quota", 19, status)]
         }
-        // There are no operations as yet.
         Type::GetOperations => {
-            let operations = list("operations", 1, std::iter::empty);
+            let operations = move || seen.registry.operations().map(|it| Item::of(&records::operation(it)));
+            let operations = list("operations", 1, operations);
             vec![is(response::Type::GetOperations), message("get_operations", 20, vec![operations])]
         }
         _ => Vec::new(),
@@ -315,7 +314,8 @@ fn agents<'a>(of: &'a Sorted<'a>) -> Vec<Part<'a>> {
     let agents = move || {
         let here = of.seen.registry.agents().filter(|agent| records::is_here(agent));
         let duty = |agent: &Agent| of.seen.registry.duty(&agent.id);
-        here.map(move |agent| Item::of(&records::agent(agent, duty(agent), Some(of))))
+        let total = |agent| of.seen.registry.total_of(agent);
+        here.map(move |agent| Item::of(&records::agent(agent, &total(agent), duty(agent), Some(of))))
     };
     vec![list("agents", 1, agents), list("recovered_agents", 2, std::iter::empty)]
 }

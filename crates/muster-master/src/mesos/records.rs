@@ -5,12 +5,15 @@ use super::about::seconds;
 use super::read::seen::{ByRole, Executor, FrameworkSeen, Seen, Sorted, offered};
 use mesos::master::response::{get_agents, get_executors, get_frameworks};
 use muster_http::show::task::user;
-use muster_model::{Offer, Resources, Role, TaskState, event::OfferWithAgent};
+use muster_model::{
+    Offer, OperationState, OperationStatus, Resources, Role, TaskState, event::OfferWithAgent,
+};
 use muster_proto::master_api::{self, time};
+use muster_proto::operation::{mesos_operation, mesos_operation_status};
 use muster_proto::scheduler_api::{self, Shown};
 use muster_proto::task::wire_state;
 use muster_proto::{Form, mesos, mesos_status, wire_resources, wire_resources_in};
-use muster_registry::{Agent, Drain, DrainState, Duty, Framework, Registry, Task};
+use muster_registry::{Agent, DoneOperation, Drain, DrainState, Duty, Framework, Registry, Task};
 use prost::Message;
 
 pub(super) use muster_proto::agent::CAPABILITIES as AGENT_CAPABILITIES;
@@ -76,7 +79,12 @@ pub(super) fn drain_info(drain: &Drain) -> mesos::DrainInfo {
 }
 
 /// An agent, with what of it is held and offered where `of` says so.
-pub(super) fn agent(agent: &Agent, duty: Option<&Duty>, of: Option<&Sorted<'_>>) -> get_agents::Agent {
+pub(super) fn agent(
+    agent: &Agent,
+    total: &Resources,
+    duty: Option<&Duty>,
+    of: Option<&Sorted<'_>>,
+) -> get_agents::Agent {
     let drain = duty.and_then(|duty| duty.drain.as_ref());
     let (allocated, offered) = match of {
         Some(of) => (shown_by_role(&of.used_on(&agent.id)), shown_by_role(&offered(of.offers_on(&agent.id)))),
@@ -91,7 +99,7 @@ pub(super) fn agent(agent: &Agent, duty: Option<&Duty>, of: Option<&Sorted<'_>>)
         version: MESOS_VERSION.into(),
         pid: Some(agent_pid(agent)),
         registered_time: Some(time(agent.registered)),
-        total_resources: shown_resources(&agent.info.resources),
+        total_resources: shown_resources(total),
         allocated_resources: allocated,
         offered_resources: offered,
         capabilities: AGENT_CAPABILITIES.map(capability).into(),
@@ -207,6 +215,31 @@ pub(super) fn task(task: &Task) -> mesos::Task {
         health_check: info.health_check,
         kill_policy: info.kill_policy,
         limits: info.limits,
+    }
+}
+
+/// An operation that is done and not acknowledged.
+pub(super) fn operation(it: &DoneOperation) -> mesos::Operation {
+    let status = OperationStatus {
+        id: it.operation_id.clone(),
+        state: OperationState::Finished,
+        message: "".into(),
+        agent_id: Some(it.agent_id.clone()),
+        uuid: Some(it.uuid),
+        converted: it.conversion.converted(),
+        role: Some(it.role.clone()),
+        provider: None,
+    };
+    let status = mesos_operation_status(&status, shown_resources);
+    let id = it.operation_id.as_str();
+    let info = mesos::offer::Operation::decode(&*it.sealed);
+    mesos::Operation {
+        framework_id: Some(mesos::FrameworkId { value: it.framework_id.to_string() }),
+        agent_id: Some(mesos::AgentId { value: it.agent_id.to_string() }),
+        info: info.unwrap_or_else(|_| mesos_operation(Some(id), &it.conversion)),
+        latest_status: status.clone(),
+        statuses: vec![status],
+        uuid: mesos::Uuid { value: it.uuid.0.to_vec().into() },
     }
 }
 

@@ -65,6 +65,7 @@ mesos! {
     crate::mesos::DrainInfo => MESOS_V1_DRAININFO,
     crate::mesos::Environment => MESOS_V1_ENVIRONMENT,
     crate::mesos::HealthCheck => MESOS_V1_HEALTHCHECK,
+    crate::mesos::Operation => MESOS_V1_OPERATION,
     crate::mesos::Resource => MESOS_V1_RESOURCE,
     crate::mesos::Role => MESOS_V1_ROLE,
     crate::mesos::Task => MESOS_V1_TASK,

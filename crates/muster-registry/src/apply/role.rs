@@ -99,7 +99,7 @@ impl Registry {
             consumed.add(&executor.spec.resources.unreserved());
         }
         for agent in self.agents.values().filter(|agent| !agent.is_gone()) {
-            let reserved = agent.info.resources.reserved();
+            let reserved = self.total_of(agent).reserved();
             reserved.iter().filter(|(whose, _)| role.covers(whose)).for_each(|(_, it)| consumed.add(it));
         }
         consumed.quantities()

@@ -1,7 +1,7 @@
 //! The maintenance schedule, and machines that are down.
 
 use super::super::read::seen::Seen;
-use super::{Asked, Checked, Set, list, read_json, wrong};
+use super::{Asked, Checked, list, read_json, wrong};
 use mesos::allocator::{InverseOfferStatus, inverse_offer_status::Status};
 use mesos::maintenance::{ClusterStatus, Schedule, cluster_status::DrainingMachine};
 use mesos::master::{Call, call::StartMaintenance};
@@ -30,12 +30,9 @@ pub(super) fn stop(call: &Call) -> Checked {
     up(&call.stop_maintenance.clone().unwrap_or_default().machines)
 }
 
-pub(super) fn post_machines(what: Set, body: &[u8]) -> Checked {
+pub(super) fn post_machines(are_down: bool, body: &[u8]) -> Checked {
     let StartMaintenance { machines } = list("machines", body)?;
-    match what {
-        Set::MachinesDown => down(&machines),
-        Set::MachinesUp => up(&machines),
-    }
+    if are_down { down(&machines) } else { up(&machines) }
 }
 
 fn down(ids: &[mesos::MachineId]) -> Checked {

@@ -1,9 +1,10 @@
-//! What operators set: weights and quotas of roles, agents out of use, maintenance. By calls of the operator API, and by
+//! What operators set: weights and quotas of roles, agents out of use, maintenance, reservations and volumes. By calls of the operator API, and by
 //! the legacy endpoints, which ask the same in forms of their own.
 //!
 //! What is wrong by itself is refused here, in Mesos' order and words; the rest is decided in the log.
 
 mod agents;
+mod conversions;
 mod maintenance;
 mod roles;
 
@@ -28,6 +29,8 @@ use serde_json::value::RawValue;
 pub(super) enum Set {
     MachinesDown,
     MachinesUp,
+    /// The same as this call of the operator API.
+    Convert(Type),
 }
 
 /// What is asked, and the answer if the log refuses it.
@@ -63,6 +66,9 @@ pub(super) async fn call(on: &Mesos, local: &LocalRoute, kind: Type, call: &Call
         Type::UpdateMaintenanceSchedule => maintenance::update(call),
         Type::StartMaintenance => maintenance::start(call),
         Type::StopMaintenance => maintenance::stop(call),
+        Type::ReserveResources | Type::UnreserveResources | Type::CreateVolumes | Type::DestroyVolumes => {
+            return Some(conversions::convert(on, local, conversions::asked(on, kind, call)).await);
+        }
         _ => return None,
     };
     Some(carry_out(on, local, checked).await)
@@ -112,11 +118,15 @@ pub(super) async fn set(on: &Mesos, local: &LocalRoute, what: Set, request: Requ
     if request.method() != Method::POST {
         return only(&[Method::POST], request.method());
     }
-    let checked = match body(request).await {
-        Ok(body) => maintenance::post_machines(what, &body),
-        Err(refusal) => Err(refusal),
+    let body = match body(request).await {
+        Ok(body) => body,
+        Err(refusal) => return *refusal,
     };
-    carry_out(on, local, checked).await
+    match what {
+        Set::MachinesDown => carry_out(on, local, maintenance::post_machines(true, &body)).await,
+        Set::MachinesUp => carry_out(on, local, maintenance::post_machines(false, &body)).await,
+        Set::Convert(kind) => conversions::convert(on, local, conversions::posted(on, kind, &body)).await,
+    }
 }
 
 async fn body(request: Request<Body>) -> Result<Bytes, Box<Response<Body>>> {

@@ -23,12 +23,14 @@ pub(super) fn fields<M: SerializeMap>(agent: &Agent, of: &Sorted<'_>, map: &mut 
     }
     map.serialize_entry("pid", &records::agent_pid(agent))?;
     map.serialize_entry("registered_time", &seconds(agent.registered))?;
-    map.serialize_entry("resources", &Amounts(&agent.info.resources))?;
+    let all = of.seen.registry.total_of(agent);
+    map.serialize_entry("resources", &Amounts(&all))?;
     map.serialize_entry("used_resources", &Amounts(&of.seen.registry.held_on(&agent.id)))?;
     map.serialize_entry("offered_resources", &Amounts(&total(&offered(of.offers_on(&agent.id)))))?;
-    // Nothing can be reserved as yet.
-    map.serialize_entry("reserved_resources", &BTreeMap::<&str, Amounts<'_>>::new())?;
-    map.serialize_entry("unreserved_resources", &Amounts(&agent.info.resources))?;
+    let reserved = all.reserved();
+    let reserved: BTreeMap<_, _> = reserved.iter().map(|(role, it)| (role.as_str(), Amounts(it))).collect();
+    map.serialize_entry("reserved_resources", &reserved)?;
+    map.serialize_entry("unreserved_resources", &Amounts(&all.unreserved()))?;
     let duty = of.seen.registry.duty(&agent.id);
     map.serialize_entry("active", &(agent.is_connected() && duty.is_none()))?;
     map.serialize_entry("deactivated", &duty.is_some())?;
@@ -48,14 +50,27 @@ impl Serialize for Full<'_> {
         let Self(agent, of) = *self;
         let mut map = serializer.serialize_map(None)?;
         fields(agent, of, &mut map)?;
-        let total = records::shown_resources(&agent.info.resources);
+        let all = of.seen.registry.total_of(agent);
+        let unreserved = records::shown_resources(&all.unreserved());
+        let reserved = all.reserved();
+        let shown = |it: &Resources| Shown(records::shown_resources(it));
+        let reserved: BTreeMap<_, _> = reserved.iter().map(|(role, it)| (role.as_str(), shown(it))).collect();
         let used = records::shown_by_role(&of.used_on(&agent.id));
         let offered = records::shown_by_role(&offered(of.offers_on(&agent.id)));
-        map.serialize_entry("reserved_resources_full", &BTreeMap::<&str, Vec<&Resources>>::new())?;
-        map.serialize_entry("unreserved_resources_full", &List(|| total.iter().map(Raw)))?;
+        map.serialize_entry("reserved_resources_full", &reserved)?;
+        map.serialize_entry("unreserved_resources_full", &List(|| unreserved.iter().map(Raw)))?;
         map.serialize_entry("used_resources_full", &List(|| used.iter().map(Raw)))?;
         map.serialize_entry("offered_resources_full", &List(|| offered.iter().map(Raw)))?;
         map.end()
+    }
+}
+
+/// Resources as the messages they are.
+struct Shown(Vec<mesos::Resource>);
+
+impl Serialize for Shown {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        List(|| self.0.iter().map(Raw)).serialize(serializer)
     }
 }
 

@@ -153,9 +153,9 @@ impl Gathered {
     }
 
     fn resources(&self, registry: &Registry, offers: &[Offer], all: &mut Numbers) {
-        let sum = |sum: Resources, it: &Resources| sum.plus(it);
+        let sum = |sum: Resources, it: Resources| sum.plus(&it);
         let here = registry.agents().filter(|agent| agent.lost_since().is_none());
-        let total = here.map(|agent| &agent.info.resources).fold(Resources::none(), sum);
+        let total = here.map(|agent| agent.info.resources.quantities()).fold(Resources::none(), sum);
         let (mut used, mut roles) = (Resources::none(), BTreeMap::<String, InRole>::new());
         for holding in registry.holdings() {
             used.add(&holding.resources);
@@ -170,11 +170,11 @@ impl Gathered {
         }
         let share = |part: &Resources, name: &str| match total.scalar(name) {
             0 => 0.0,
-            all => part.scalar(name) as f64 / all as f64,
+            all => part.quantity(name) as f64 / all as f64,
         };
         for (name, is_allocated) in SCALARS {
             all.put(format!("master/{name}_total"), units(total.scalar(name)));
-            all.put(format!("master/{name}_used"), units(used.scalar(name)));
+            all.put(format!("master/{name}_used"), units(used.quantity(name)));
             all.put(format!("master/{name}_percent"), share(&used, name));
             // Nothing is revocable as yet.
             for what in ["total", "used", "percent"] {
@@ -183,7 +183,7 @@ impl Gathered {
             if is_allocated {
                 let of = format!("allocator/mesos/resources/{name}");
                 all.put(format!("{of}/total"), units(total.scalar(name)));
-                all.put(format!("{of}/offered_or_allocated"), units(taken.scalar(name)));
+                all.put(format!("{of}/offered_or_allocated"), units(taken.quantity(name)));
             }
         }
         for (role, settings) in registry.role_settings() {

@@ -20,8 +20,9 @@ mod tests;
 pub(super) use metrics::{Counters, gather};
 pub(super) use muster_http::answer::not_yet;
 pub(crate) use muster_http::body;
+pub(super) use muster_http::query::Query;
+use muster_http::query::asked;
 pub(super) use muster_http::query::takes_gzip;
-use muster_http::query::{Query, asked};
 use muster_http::show::{self, List, Raw, resources};
 
 use super::answer::{bad, nobody_leads, plain};

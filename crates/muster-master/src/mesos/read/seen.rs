@@ -145,7 +145,7 @@ impl<'a> Sorted<'a> {
             roles.entry(offer.role.to_string()).or_default().offered.add(&offer.resources);
         }
         for agent in self.seen.registry.agents().filter(|agent| agent.lost_since().is_none()) {
-            for (role, reserved) in agent.info.resources.reserved() {
+            for (role, reserved) in self.seen.registry.total_of(agent).reserved() {
                 roles.entry(role.to_string()).or_default().reserved.add(&reserved.flattened());
             }
         }

@@ -193,7 +193,7 @@ fn an_agent_is_shown_as_mesos_shows_it() {
             r#""reserved_resources":{},"#,
             r#""unreserved_resources":{"disk":0.0,"mem":1024.0,"gpus":0.0,"cpus":4.0,"ports":"[31000-32000]"},"#,
             r#""active":true,"deactivated":false,"version":"1.11.0","#,
-            r#""capabilities":["MULTI_ROLE","HIERARCHICAL_ROLE","AGENT_DRAINING"],"reserved_resources_full":{},"#,
+            r#""capabilities":["MULTI_ROLE","HIERARCHICAL_ROLE","RESERVATION_REFINEMENT","AGENT_OPERATION_FEEDBACK","AGENT_DRAINING"],"reserved_resources_full":{},"#,
             r#""unreserved_resources_full":["#,
             r#"{"name":"cpus","type":"SCALAR","scalar":{"value":4.0},"role":"*"},"#,
             r#"{"name":"mem","type":"SCALAR","scalar":{"value":1024.0},"role":"*"},"#,

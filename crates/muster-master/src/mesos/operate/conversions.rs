@@ -1,0 +1,108 @@
+//! Reservations and persistent volumes that operators make of what is free on an agent, or undo.
+
+use super::super::answer::accepted;
+use super::super::read::Query;
+use super::{Asked, Checked, Mesos, carry_out, conflict, wrong};
+use crate::route::LocalRoute;
+use axum::body::Body;
+use http::{Response, StatusCode};
+use mesos::master::{Call, call::Type};
+use muster_leader::OperatorCall;
+use muster_model::{AgentId, Conversion, Resources};
+use muster_proto::{json::Codec, mesos, resources};
+
+const UNKNOWN: &str = "No agent found with specified ID";
+
+/// Carries a conversion out: it is taken once it is committed.
+pub(super) async fn convert(on: &Mesos, local: &LocalRoute, checked: Checked) -> Response<Body> {
+    let answer = carry_out(on, local, checked).await;
+    if answer.status() == StatusCode::OK { accepted() } else { answer }
+}
+
+/// A call of the operator API.
+pub(super) fn asked(on: &Mesos, kind: Type, call: &Call) -> Checked {
+    let (agent_id, list, make): (_, _, fn(Resources) -> Conversion) = match kind {
+        Type::ReserveResources => {
+            let it = call.reserve_resources.clone().unwrap_or_default();
+            if !it.source.is_empty() {
+                return Err(wrong("'source' of RESERVE_RESOURCES is not supported: leave it unset"));
+            }
+            (it.agent_id, it.resources, Conversion::Reserve)
+        }
+        Type::UnreserveResources => {
+            let it = call.unreserve_resources.clone().unwrap_or_default();
+            (it.agent_id, it.resources, Conversion::Unreserve)
+        }
+        Type::CreateVolumes => {
+            let it = call.create_volumes.clone().unwrap_or_default();
+            (it.agent_id, it.volumes, Conversion::Create)
+        }
+        _ => {
+            let it = call.destroy_volumes.clone().unwrap_or_default();
+            (it.agent_id, it.volumes, Conversion::Destroy)
+        }
+    };
+    let id = known(on, &agent_id.value)?;
+    check(on, id, &list, make)
+}
+
+/// A legacy endpoint, with what it asks in a form.
+pub(super) fn posted(on: &Mesos, kind: Type, body: &[u8]) -> Checked {
+    let form = Query::parse(&String::from_utf8_lossy(body));
+    let missing = |name: &str| wrong(format!("Missing '{name}' query parameter in the request body"));
+    let id = form.get("slaveId").ok_or_else(|| missing("slaveId"))?;
+    let id = known(on, id)?;
+    let (name, field) = match kind {
+        Type::ReserveResources => ("resources", "reserve_resources"),
+        Type::UnreserveResources => ("resources", "unreserve_resources"),
+        Type::CreateVolumes => ("volumes", "create_volumes"),
+        _ => ("volumes", "destroy_volumes"),
+    };
+    let list = form.get(name).ok_or_else(|| missing(name))?;
+    if let Err(error) = serde_json::from_str::<Vec<&serde_json::value::RawValue>>(list) {
+        return Err(wrong(format!(
+            "Error in parsing '{name}' query parameter in the request body: Failed to parse a JSON array: {error}"
+        )));
+    }
+    if kind == Type::ReserveResources && form.get("source").is_some() {
+        return Err(wrong("'source' is not supported: leave it out"));
+    }
+    // The same call of the operator API: its shape is read here, too.
+    let id = serde_json::Value::from(id.as_str());
+    let call = format!(
+        "{{\"type\":\"{}\",\"{field}\":{{\"agent_id\":{{\"value\":{id}}},\"{name}\":{list}}}}}",
+        kind.as_str_name()
+    );
+    let call: Call = Codec::Json.read(call.as_bytes()).map_err(|error| {
+        wrong(format!("Error in parsing '{name}' query parameter in the request body: {error}"))
+    })?;
+    asked(on, kind, &call)
+}
+
+fn known(on: &Mesos, id: &str) -> Result<AgentId, Box<Response<Body>>> {
+    let id = AgentId::parse(id).map_err(|_| wrong(UNKNOWN))?;
+    let is_here = on
+        .raft
+        .with_registry(|registry| registry.agent(&id).is_some_and(|agent| agent.lost_since().is_none()));
+    if is_here { Ok(id) } else { Err(wrong(UNKNOWN)) }
+}
+
+/// What is wrong whatever is free is refused here; the rest is decided in the log.
+fn check(
+    on: &Mesos,
+    id: AgentId,
+    list: &[mesos::Resource],
+    make: impl FnOnce(Resources) -> Conversion,
+) -> Checked {
+    if list.iter().any(|resource| resource.allocation_info.is_some()) {
+        return Err(wrong("Invalid resources: 'allocation_info' must not be set"));
+    }
+    let conversion = resources(list).map(make).map_err(|why| wrong(format!("Invalid resources: {why}")))?;
+    let why = on.raft.with_registry(|registry| {
+        registry.agent(&id).and_then(|agent| registry.check_conversion(agent, &conversion).err())
+    });
+    if let Some(why) = why {
+        return Err(wrong(format!("Invalid {} operation on agent {id}: {why}", conversion.name())));
+    }
+    Ok(Asked { call: OperatorCall::Convert(id, conversion), refused: Box::new(conflict) })
+}
