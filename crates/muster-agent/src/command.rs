@@ -73,6 +73,7 @@ pub(crate) fn spec(
         Work::Executor(start) => {
             let info = ExecutorInfo::decode(&*start.intent.sealed)
                 .map_err(|error| Unfit::Invalid(format!("The ExecutorInfo cannot be read: {error}")))?;
+            check_framework(start, &info)?;
             let env = executor_environment(start, &info, &sandbox, around)?;
             (executor_command(info)?, &start.intent.user, env)
         }
@@ -109,6 +110,17 @@ fn task_command(start: &Start) -> Result<CommandInfo, Unfit> {
         ));
     }
     info.command.ok_or_else(|| Unfit::Invalid("The task has no command".into()))
+}
+
+/// An executor is of the framework that launched its tasks.
+fn check_framework(start: &StartExecutor, info: &ExecutorInfo) -> Result<(), Unfit> {
+    let framework_id = start.intent.name.framework_id.as_str();
+    match info.framework_id.as_ref().map(|id| id.value.as_str()) {
+        Some(named) if named != framework_id => Err(Unfit::Invalid(format!(
+            "ExecutorInfo has an invalid FrameworkID (Actual: {named} vs Expected: {framework_id})"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn executor_command(info: ExecutorInfo) -> Result<CommandInfo, Unfit> {
@@ -328,6 +340,11 @@ mod tests {
             assert_eq!(env.get(name).map(String::as_str), Some(value), "{name}");
         }
         assert_eq!(duration(5_000), "5secs");
+        let framework_id = Some(mesos::FrameworkId { value: "other".into() });
+        match check_executor(&ExecutorInfo { framework_id, ..info }, None) {
+            Err(Unfit::Invalid(why)) => assert!(why.contains("invalid FrameworkID"), "{why}"),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

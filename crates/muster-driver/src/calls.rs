@@ -1,6 +1,6 @@
 //! Calls on their way: kept until answered, repeated after each subscription.
 
-use muster_model::{Role, SchedulerCall, TaskId, Uuid};
+use muster_model::{Role, SchedulerCall, TaskId, TaskSpec, Uuid};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a number stood for.
@@ -69,8 +69,8 @@ impl Calls {
                 }
                 self.acknowledging.insert((task_id.clone(), *uuid), id);
             }
-            SchedulerCall::Accept { tasks, .. } => {
-                self.launching.extend(tasks.iter().map(|task| (task.task_id.clone(), id)));
+            SchedulerCall::Accept { .. } | SchedulerCall::Operate { .. } => {
+                self.launching.extend(launches(&call).into_iter().map(|task_id| (task_id, id)));
             }
             SchedulerCall::Kill { task_id, .. } => {
                 if let Some(accept) = self.launches_before(task_id, id) {
@@ -151,9 +151,9 @@ impl Calls {
             SchedulerCall::Acknowledge { task_id, uuid } => {
                 self.acknowledging.remove(&(task_id.clone(), *uuid));
             }
-            SchedulerCall::Accept { tasks, .. } => {
-                for task in tasks {
-                    self.launching.remove(&(task.task_id.clone(), id));
+            SchedulerCall::Accept { .. } | SchedulerCall::Operate { .. } => {
+                for task_id in launches(&call) {
+                    self.launching.remove(&(task_id, id));
                 }
                 for kill in self.after.remove(&id).unwrap_or_default() {
                     self.release(kill);
@@ -179,5 +179,17 @@ impl Calls {
             self.delayed.insert((at, id));
         }
         self.told.remove(&id)
+    }
+}
+
+/// The tasks that a call is to launch.
+pub(crate) fn launches(call: &SchedulerCall) -> Vec<TaskId> {
+    let ids = |tasks: &[TaskSpec]| tasks.iter().map(|task| task.task_id.clone()).collect::<Vec<_>>();
+    match call {
+        SchedulerCall::Accept { tasks, .. } => ids(tasks),
+        SchedulerCall::Operate { operations, .. } => {
+            operations.iter().flat_map(|(operation, _)| ids(operation.tasks().0)).collect()
+        }
+        _ => Vec::new(),
     }
 }

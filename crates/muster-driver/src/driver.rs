@@ -1,11 +1,11 @@
 //! The machine.
 
-use crate::calls::{Answered, Calls, Told};
+use crate::calls::{Answered, Calls, Told, launches};
 use crate::masters::Masters;
 use muster_model::event::{CallOutcome, OfferWithAgent};
 use muster_model::{
     AgentId, ExecutorId, Fence, FrameworkId, FrameworkInfo, OfferId, Reason, Resources, Role, SchedulerCall,
-    SchedulerEvent, Sealed, Source, Status, TaskId, TaskOutcome, TaskSpec, TaskState, Token, Uuid, WallTime,
+    SchedulerEvent, Sealed, Source, Status, TaskId, TaskOutcome, TaskState, Token, Uuid, WallTime,
 };
 use std::collections::BTreeSet;
 
@@ -543,7 +543,9 @@ impl Driver {
                 }
             }
             CallOutcome::Accepted(accepted) => {
-                let Some(Answered::Call(SchedulerCall::Accept { .. })) = self.calls.answered(id) else {
+                let Some(Answered::Call(SchedulerCall::Accept { .. } | SchedulerCall::Operate { .. })) =
+                    self.calls.answered(id)
+                else {
                     return;
                 };
                 for (task_id, outcome) in accepted.tasks {
@@ -567,9 +569,10 @@ impl Driver {
     fn refused(&mut self, id: u64, why: String, effects: &mut Vec<Effect>) {
         let Some(Answered::Call(call)) = self.calls.answered(id) else { return };
         effects.push(Effect::Refused { call: name(&call), why: why.clone() });
+        let launches = launches(&call);
         match call {
-            SchedulerCall::Accept { offer_ids, tasks, .. } => {
-                for TaskSpec { task_id, .. } in tasks {
+            SchedulerCall::Accept { offer_ids, .. } | SchedulerCall::Operate { offer_ids, .. } => {
+                for task_id in launches {
                     self.not_launched(task_id, TaskState::Error, Reason::TaskInvalid, &why, effects);
                 }
                 // Nothing was used: the offers go back at once.
@@ -616,10 +619,8 @@ impl Driver {
             SchedulerCall::Update { .. } => {
                 refuse(&call, "the driver keeps the description it was made with")
             }
-            SchedulerCall::Operate { .. }
-            | SchedulerCall::AcknowledgeOperation { .. }
-            | SchedulerCall::ReconcileOperations { .. } => {
-                refuse(&call, "the driver only launches; reserve over the Mesos API, or as an operator")
+            SchedulerCall::AcknowledgeOperation { .. } | SchedulerCall::ReconcileOperations { .. } => {
+                refuse(&call, "the driver hears of no operations; name them over the Mesos API")
             }
             SchedulerCall::Teardown => self.stop(now_ms, false),
             SchedulerCall::Acknowledge { task_id, uuid } => self.acknowledge(task_id, uuid, effects),
@@ -656,7 +657,10 @@ impl Driver {
                 self.needs = needs;
                 self.needs_at = Some(now_ms);
             }
-            SchedulerCall::Accept { .. } | SchedulerCall::Kill { .. } | SchedulerCall::Reconcile { .. } => {
+            SchedulerCall::Accept { .. }
+            | SchedulerCall::Operate { .. }
+            | SchedulerCall::Kill { .. }
+            | SchedulerCall::Reconcile { .. } => {
                 if self.has_room() {
                     self.calls.add(call);
                 } else {
@@ -669,10 +673,8 @@ impl Driver {
     fn no_room(&self, call: SchedulerCall, effects: &mut Vec<Effect>) {
         let why = format!("{} calls wait for an answer already", self.config.calls_max);
         effects.push(Effect::Refused { call: name(&call), why: why.clone() });
-        if let SchedulerCall::Accept { tasks, .. } = call {
-            for TaskSpec { task_id, .. } in tasks {
-                self.not_launched(task_id, TaskState::Dropped, Reason::InvalidOffers, &why, effects);
-            }
+        for task_id in launches(&call) {
+            self.not_launched(task_id, TaskState::Dropped, Reason::InvalidOffers, &why, effects);
         }
     }
 

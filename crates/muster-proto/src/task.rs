@@ -6,8 +6,8 @@ use bytes::Bytes;
 use mesos::task_status::{Reason as WireReason, Source as WireSource};
 use muster_model::task::{ExecutorSpec, STATUS_BYTES_MAX};
 use muster_model::{
-    AgentId, Index, LaunchNumber, Reason, Sealed, Source, Status, StatusUpdate, TaskId, TaskKey, TaskSpec,
-    TaskState, Token, Uuid, WallTime,
+    AgentId, Index, LaunchNumber, Reason, Resources, Sealed, Source, Status, StatusUpdate, TaskId, TaskKey,
+    TaskSpec, TaskState, Token, Uuid, Value, WallTime,
 };
 use prost::Message;
 
@@ -56,6 +56,11 @@ fn typed(info: &mesos::TaskInfo, task_id: TaskId, bytes: &[u8]) -> Result<(Agent
         (None, Some(_)) => {}
     }
     let executor = info.executor.as_ref().map(|executor| executor_spec(executor, bytes)).transpose();
+    if let Ok(Some(executor)) = &executor
+        && let Some(name) = overlap(&needs, &executor.resources)
+    {
+        return Err(WireError::new("resources", format!("of task and executor have the same {name}")));
+    }
     let spec = TaskSpec {
         task_id,
         name: info.name.as_str().into(),
@@ -65,6 +70,22 @@ fn typed(info: &mesos::TaskInfo, task_id: TaskId, bytes: &[u8]) -> Result<(Agent
         sealed: Sealed::new(bytes),
     };
     Ok((agent_id, spec))
+}
+
+/// A kind of which both name the same item, as a port, which only one can have.
+fn overlap<'a>(one: &'a Resources, other: &Resources) -> Option<&'a str> {
+    let is_in = |(begin, end): &(u64, u64), ranges: &[(u64, u64)]| {
+        ranges.iter().any(|(first, last)| begin <= last && first <= end)
+    };
+    let same = |one: &Value, other: &Value| match (one, other) {
+        (Value::Ranges(one), Value::Ranges(other)) => one.iter().any(|range| is_in(range, other)),
+        (Value::Set(one), Value::Set(other)) => !one.is_disjoint(other),
+        _ => false,
+    };
+    let shared = |name: &str, value: &Value| {
+        other.iter().any(|(their_name, theirs)| their_name == name && same(value, theirs))
+    };
+    one.iter().find(|(name, value)| shared(name, value)).map(|(name, _)| name)
 }
 
 fn runnable(command: &mesos::CommandInfo, in_container: bool) -> Result<(), WireError> {

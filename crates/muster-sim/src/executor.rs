@@ -133,7 +133,15 @@ impl Agent {
             ExecutorEvent::Subscribed { .. } | ExecutorEvent::Message(_) => {}
             ExecutorEvent::Launch { task } => self.executor_launches(world, number, &task),
             ExecutorEvent::LaunchGroup { tasks } => {
-                tasks.iter().for_each(|task| self.executor_launches(world, number, task));
+                self.check_group(world, &tasks);
+                let life = self.life;
+                for task in &tasks {
+                    // It may die of one of them, and its agent of what it says.
+                    let lives = self.processes.get(&number).is_some_and(|it| it.end.is_none());
+                    if self.life == life && lives {
+                        self.executor_launches(world, number, task);
+                    }
+                }
             }
             ExecutorEvent::Kill { task_id, .. } => {
                 self.executor_ends_task(world, number, &task_id, TaskState::Killed);
@@ -147,6 +155,23 @@ impl Agent {
             }
             ExecutorEvent::Shutdown => self.end(world, number, End::Exited(0)),
         }
+    }
+
+    /// A group comes as a whole.
+    fn check_group(&mut self, world: &mut World, tasks: &[Sealed]) {
+        let Some(saved) = self.node.as_ref().map(muster_node::Node::saved) else { return };
+        let launch_of = |sealed: &Sealed| {
+            let text = String::from_utf8_lossy(sealed).into_owned();
+            let (_, id) = text.split_once(':')?;
+            saved.tasks.iter().find(|(_, task)| task.task.task_id.as_str() == id).map(|(launch, _)| *launch)
+        };
+        let told: Vec<_> = tasks.iter().filter_map(launch_of).collect();
+        let group = told.first().and_then(|launch| saved.groups.get(launch));
+        let is_whole = group.is_some_and(|group| group.launches().eq(told.iter().copied()));
+        let n = self.n;
+        world.demand(is_whole, Law::Started, || {
+            format!("agent {n} tells of {told:?} as of the group {group:?}")
+        });
     }
 
     fn executor_launches(&mut self, world: &mut World, number: LaunchNumber, sealed: &Sealed) {

@@ -11,7 +11,7 @@ use crate::{
 use muster_driver::{Callback, Config, Down, Driver, Effect, Input};
 use muster_model::{
     Call, Capabilities, Event as Frame, ExecutorId, Fence, FrameworkId, FrameworkInfo, LaunchNumber, OfferId,
-    Resources, Role, SchedulerCall, Sealed, Session, TaskId, TaskKey, TaskSpec, TaskState, Uuid,
+    Operation, Resources, Role, SchedulerCall, Sealed, Session, TaskId, TaskKey, TaskSpec, TaskState, Uuid,
     event::OfferWithAgent, task::ExecutorSpec,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -443,8 +443,29 @@ impl Framework {
         }
         self.living.extend(tasks.iter().map(|task| task.task_id.clone()));
         let (offer_ids, agent_ids, bad) = (vec![offer_id], Vec::new(), Vec::new());
-        let call = SchedulerCall::Accept { offer_ids, tasks, agent_ids, bad, refuse_ms };
+        let call = match self.group(&tasks) {
+            Some(tasks) => {
+                let operations = vec![(Operation::LaunchGroup { tasks, bad }, agent_ids)];
+                SchedulerCall::Operate { offer_ids, operations, refuse_ms }
+            }
+            None => SchedulerCall::Accept { offer_ids, tasks, agent_ids, bad, refuse_ms },
+        };
         self.step(world, Input::Call(call));
+    }
+
+    /// The same tasks as a group, now and then: all of them in the executor of one, if that has one.
+    fn group(&mut self, tasks: &[TaskSpec]) -> Option<Vec<TaskSpec>> {
+        let executor = tasks.iter().find_map(|task| task.executor.clone())?;
+        self.dice.percent(40).then(|| {
+            let within = |task: &TaskSpec| {
+                let text = String::from_utf8_lossy(&task.sealed).into_owned();
+                // By its name its executor finds it again.
+                let text = if text.contains(':') { text } else { format!("{text}:{}", task.task_id) };
+                let sealed = Sealed::new(text.into_bytes());
+                TaskSpec { executor: Some(executor.clone()), sealed, ..task.clone() }
+            };
+            tasks.iter().map(within).collect()
+        })
     }
 
     fn task(&mut self, world: &mut World) -> TaskSpec {

@@ -590,37 +590,44 @@ impl Masters {
         self.seen = index.0 as usize;
         let (term, entry) = &self.log[self.seen - 1];
         for (outcome, command) in outcomes.iter().zip(&entry.commands) {
-            match (outcome, command) {
+            let launched = match (outcome, command) {
                 (Outcome::Launched(outcome), Command::Launch(launch)) => {
-                    let mut numbers = BTreeSet::new();
-                    for (task_id, became) in &outcome.tasks {
-                        let TaskOutcome::Launched(number) = became else { continue };
-                        numbers.insert(*number);
-                        let framework_id = launch.framework_id.clone();
-                        let key = TaskKey { framework_id, task_id: task_id.clone() };
-                        let before = self.launched.insert(*number, key.clone());
-                        world.demand(before.as_ref().is_none_or(|it| *it == key), Law::Numbers, || {
-                            format!("launch {number} is {before:?} and {key}")
-                        });
-                    }
-                    let is_new = numbers.iter().any(|number| number.index == index);
-                    for offer_id in &launch.offer_ids {
-                        let before = self.spent.entry(offer_id.clone()).or_insert_with(|| numbers.clone());
-                        let alike = before.is_superset(&numbers);
-                        world.demand(alike, Law::Spent, || {
-                            format!("offer {offer_id} launched {before:?} and {numbers:?}")
-                        });
-                        let own = offer_id.as_str().contains(&format!("-O{term}-"));
-                        world.demand(own || !is_new, Law::Spent, || {
-                            format!("offer {offer_id} launched {numbers:?} in term {term}")
-                        });
-                    }
+                    Some((outcome, &launch.framework_id, &launch.offer_ids))
+                }
+                (Outcome::Operated(outcome), Command::Operate(operate)) => {
+                    Some((&outcome.tasks, &operate.framework_id, &operate.offer_ids))
                 }
                 (Outcome::Done, Command::Acknowledge { uuid, .. }) => {
                     world.counts.acknowledged += 1;
                     self.acknowledged.insert(*uuid, index);
+                    None
                 }
-                _ => {}
+                _ => None,
+            };
+            if let Some((outcome, framework_id, offer_ids)) = launched {
+                let mut numbers = BTreeSet::new();
+                for (task_id, became) in &outcome.tasks {
+                    let TaskOutcome::Launched(number) = became else { continue };
+                    numbers.insert(*number);
+                    let framework_id = framework_id.clone();
+                    let key = TaskKey { framework_id, task_id: task_id.clone() };
+                    let before = self.launched.insert(*number, key.clone());
+                    world.demand(before.as_ref().is_none_or(|it| *it == key), Law::Numbers, || {
+                        format!("launch {number} is {before:?} and {key}")
+                    });
+                }
+                let is_new = numbers.iter().any(|number| number.index == index);
+                for offer_id in offer_ids {
+                    let before = self.spent.entry(offer_id.clone()).or_insert_with(|| numbers.clone());
+                    let alike = before.is_superset(&numbers);
+                    world.demand(alike, Law::Spent, || {
+                        format!("offer {offer_id} launched {before:?} and {numbers:?}")
+                    });
+                    let own = offer_id.as_str().contains(&format!("-O{term}-"));
+                    world.demand(own || !is_new, Law::Spent, || {
+                        format!("offer {offer_id} launched {numbers:?} in term {term}")
+                    });
+                }
             }
         }
         for change in changes {

@@ -153,6 +153,11 @@ fn call(call: &SchedulerCall) -> String {
             let tasks: Vec<_> = tasks.iter().map(|task| &task.task_id).collect();
             format!("ACCEPT {offer_ids:?} {tasks:?}")
         }
+        SchedulerCall::Operate { offer_ids, operations, .. } => {
+            format!("OPERATE {offer_ids:?} {}", operations.len())
+        }
+        SchedulerCall::AcknowledgeOperation { operation_id, .. } => format!("ACKNOWLEDGE {operation_id}"),
+        SchedulerCall::ReconcileOperations { .. } => "RECONCILE operations".into(),
         SchedulerCall::Decline { offer_ids, refuse_ms } => format!("DECLINE {offer_ids:?} {refuse_ms}ms"),
         SchedulerCall::Kill { task_id, .. } => format!("KILL {task_id}"),
         SchedulerCall::Revive { roles } => format!("REVIVE {roles:?}"),

@@ -109,4 +109,42 @@ until(all_ended)
 # What it held is offered again.
 while sum(cpus(offer) for offer in offers) < whole:
     event()
+
+
+def read(path):
+    """Of the agent that an offer names, as tools do."""
+    url = offer["url"]
+    agent = http.client.HTTPConnection(url["address"]["ip"], url["address"]["port"], timeout=60)
+    agent.request("GET", path)
+    answer = agent.getresponse()
+    assert answer.status == 200, (path, answer.status, answer.read())
+    return json.loads(answer.read())
+
+
+# Tasks that were launched together: their executor is told of all at once.
+offer = max(offers, key=cpus)
+offers.remove(offer)
+disk = {"name": "disk", "type": "SCALAR", "scalar": {"value": 1}}
+together = {**executor, "executor_id": {"value": "e2"}, "resources": RESOURCES + [disk]}
+group = [{"name": task, "task_id": {"value": task}, "agent_id": offer["agent_id"],
+          "data": base64.b64encode(b"run").decode(), "resources": RESOURCES} for task in ("g1", "g2")]
+call("ACCEPT", accept={"offer_ids": [offer["id"]], "filters": {"refuse_seconds": 0}, "operations": [
+    {"type": "LAUNCH_GROUP", "launch_group": {"executor": together, "task_group": {"tasks": group}}}]})
+running.clear()
+
+
+def all_of_the_group_run(told):
+    for task in ("g1", "g2"):
+        if is_update(task, "TASK_RUNNING")(told):
+            running.add(task)
+    return len(running) == 2
+
+
+until(all_of_the_group_run)
+shown = read("/slave%281%29/state")["frameworks"][0]["executors"]
+assert [(it["id"], [task["id"] for task in it["tasks"]]) for it in shown] == [("e2", ["g1", "g2"])], shown
+told = read("/files/read?offset=0&path=%s/groups" % shown[0]["directory"])
+assert told["data"] == "g1 g2\n", told
+call("KILL", kill={"task_id": {"value": "g1"}})
+until(is_update("g1", "TASK_KILLED"))
 call("TEARDOWN")
