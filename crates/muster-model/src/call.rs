@@ -54,7 +54,7 @@ pub enum SchedulerCall {
         /// Roles it wants no offers for as yet.
         suppressed_roles: Vec<Role>,
         /// What it wants of offers.
-        wants: RoleWants,
+        wants: Box<RoleWants>,
     },
     /// Use offers of one agent to launch tasks; what is left comes back, filtered for `refuse_ms`.
     Accept {
@@ -167,7 +167,7 @@ pub enum SchedulerCall {
         /// Roles it wants no offers for.
         suppressed_roles: Vec<Role>,
         /// What it wants of offers.
-        wants: RoleWants,
+        wants: Box<RoleWants>,
     },
 }
 

@@ -48,7 +48,7 @@ pub fn scheduler_call(frame: v1::SchedulerFrame) -> Result<(u64, SchedulerCall),
         Up::Subscribe(wire) => SchedulerCall::Subscribe {
             framework_id: id_or_none!(FrameworkId, "subscribe.framework_id", wire.framework_id)?,
             info: framework_info(&wire.framework_info).within("subscribe")?,
-            wants: role_wants(&wire.framework_info, &wire.offer_constraints).within("subscribe")?,
+            wants: Box::new(role_wants(&wire.framework_info, &wire.offer_constraints).within("subscribe")?),
             token: token("subscribe.token", &wire.token)?,
             stream: wire.stream,
             suppressed_roles: roles("subscribe.suppressed_roles", &wire.suppressed_roles)?,
@@ -112,7 +112,7 @@ pub fn scheduler_call(frame: v1::SchedulerFrame) -> Result<(u64, SchedulerCall),
         Up::Teardown(v1::Teardown {}) => SchedulerCall::Teardown,
         Up::Update(wire) => SchedulerCall::Update {
             info: framework_info(&wire.framework_info).within("update")?,
-            wants: role_wants(&wire.framework_info, &wire.offer_constraints).within("update")?,
+            wants: Box::new(role_wants(&wire.framework_info, &wire.offer_constraints).within("update")?),
             suppressed_roles: roles("update.suppressed_roles", &wire.suppressed_roles)?,
         },
     };

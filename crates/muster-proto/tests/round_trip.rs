@@ -368,7 +368,7 @@ fn any_scheduler_call() -> impl Strategy<Value = SchedulerCall> {
         (option::of(text()), any_token(), any::<bool>(), any_framework_info(), some_roles()).prop_map(
             |(id, token, stream, info, suppressed_roles)| {
                 let framework_id = id.map(FrameworkId::new);
-                let wants = RoleWants::default();
+                let wants = Box::default();
                 SchedulerCall::Subscribe { framework_id, token, stream, info, suppressed_roles, wants }
             }
         ),
@@ -413,7 +413,7 @@ fn any_scheduler_call() -> impl Strategy<Value = SchedulerCall> {
             SchedulerCall::ReconcileOperations { operations: all.into_iter().map(asked).collect() }
         }),
         (any_framework_info(), some_roles()).prop_map(|(info, suppressed_roles)| {
-            let wants = RoleWants::default();
+            let wants = Box::default();
             SchedulerCall::Update { info, suppressed_roles, wants }
         }),
         (offer_ids(), any::<bool>(), any::<u64>()).prop_map(|(offer_ids, accepted, refuse_ms)| {

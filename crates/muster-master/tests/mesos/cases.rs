@@ -19,7 +19,7 @@ pub enum State {
     Same,
     /// It differs by intent in these, and in nothing else.
     Differs(&'static [But], &'static str),
-    /// It is replayed by other tests.
+    /// It is replayed by the tests in this file.
     Elsewhere(&'static str),
     /// It is not what it saw of Mesos, since this is missing. Once it is, it fails here and becomes another state.
     NotYet(&'static str),
@@ -69,7 +69,7 @@ const CONTAINER: &str = "the agents of the record were fake: real ones of Mesos 
 const SCENE: &str =
     "a scene with the frameworks, tasks and agents that were there; unit tests compare the shapes";
 const REAL: &str = "a real agent and executors: the replay has fake ones";
-const AN_AGENT: &str = "muster-agent/tests/agent/replay.rs";
+const AN_AGENT: &str = "crates/muster-agent/tests/agent/replay.rs";
 const AGENTS: &str = "a replay against agents; their own tests compare codes, texts and events";
 const FLAGS: &str = "flags of Mesos that mean nothing here";
 const METRICS: &str = "counts of messages, and times of the allocator and the registrar";

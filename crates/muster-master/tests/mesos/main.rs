@@ -30,6 +30,13 @@ fn every_transcript_has_its_place() {
     let placed: BTreeSet<String> = CASES.iter().map(|case| case.name.to_owned()).collect();
     assert_eq!(placed.len(), CASES.len(), "none has two places");
     assert_eq!(placed, recorded);
+    for case in CASES {
+        if let State::Elsewhere(tests) = case.state {
+            let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../").to_owned() + tests;
+            let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+            assert!(text.contains(case.name), "{tests} has no {}", case.name);
+        }
+    }
 }
 
 /// Replays all cases of these scenes, and says what is wrong with each.
