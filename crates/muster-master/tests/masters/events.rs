@@ -11,11 +11,11 @@ const PATH: &str = "/api/v1/scheduler";
 const JSON: [(&str, &str); 2] = [("Content-Type", "application/json"), ("Accept", "application/json")];
 
 /// A scheduler as its client library sees it.
-struct Client {
-    address: String,
+pub(crate) struct Client {
+    pub(crate) address: String,
     events: Answer,
     stream: String,
-    framework_id: String,
+    pub(crate) framework_id: String,
 }
 
 fn subscribe(framework_id: Option<&str>) -> Value {
@@ -32,7 +32,7 @@ fn subscribe(framework_id: Option<&str>) -> Value {
 
 impl Client {
     /// Subscribes at this address, which need not lead; follows redirects and waits while nobody leads, as clients do.
-    async fn subscribe(address: &str, framework_id: Option<&str>) -> Self {
+    pub(crate) async fn subscribe(address: &str, framework_id: Option<&str>) -> Self {
         let mut address = address.to_owned();
         let open = async {
             loop {
@@ -64,7 +64,7 @@ impl Client {
     }
 
     /// The next event but heartbeats.
-    async fn event(&mut self) -> Option<Value> {
+    pub(crate) async fn event(&mut self) -> Option<Value> {
         loop {
             let event = self.next().await?;
             if event["type"] != "HEARTBEAT" {
@@ -73,7 +73,7 @@ impl Client {
         }
     }
 
-    async fn until(&mut self, kind: &str) -> Value {
+    pub(crate) async fn until(&mut self, kind: &str) -> Value {
         loop {
             let event = self.event().await.unwrap_or_else(|| panic!("the stream ended before {kind}"));
             if event["type"] == kind {
@@ -83,7 +83,7 @@ impl Client {
     }
 
     /// An offer, and the agent it is of.
-    async fn offer(&mut self) -> Value {
+    pub(crate) async fn offer(&mut self) -> Value {
         self.until("OFFERS").await["offers"]["offers"][0].clone()
     }
 
@@ -94,7 +94,7 @@ impl Client {
         (answer.status, answer.text().await)
     }
 
-    async fn call(&self, call: Value) {
+    pub(crate) async fn call(&self, call: Value) {
         let (status, text) = self.call_at(&self.address, call.clone()).await;
         assert_eq!((status, text.as_str()), (202, ""), "{call}");
     }
@@ -117,7 +117,7 @@ fn location(answer: &Answer, path: &str) -> String {
         .to_owned()
 }
 
-fn task(offer: &Value, id: &str, cpus: f64) -> Value {
+pub(crate) fn task(offer: &Value, id: &str, cpus: f64) -> Value {
     json!({"name": id, "task_id": {"value": id}, "agent_id": offer["agent_id"],
         "command": {"value": "true"}, "labels": {"labels": [{"key": "a", "value": "b"}]},
         "resources": [{"name": "cpus", "type": "SCALAR", "scalar": {"value": cpus}}]})

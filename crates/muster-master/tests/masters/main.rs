@@ -6,6 +6,7 @@ mod cluster;
 mod cut;
 mod events;
 mod http;
+mod operations;
 mod rates;
 mod reads;
 mod support;

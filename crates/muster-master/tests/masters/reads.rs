@@ -41,25 +41,25 @@ async fn until(address: &str, status: u16) {
     timeout(PATIENCE, wait).await.expect("it knows who leads in time");
 }
 
-async fn read(address: &str, path: &str) -> Value {
+pub(crate) async fn read(address: &str, path: &str) -> Value {
     let answer = get(address, path).await;
     assert_eq!(answer.status, 200, "{path}");
     assert_eq!(answer.headers["content-type"], "application/json", "{path}");
     serde_json::from_str(&answer.text().await).unwrap()
 }
 
-async fn post(address: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
+pub(crate) async fn post(address: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
     let answer = send(address, "POST", path, headers, body.as_bytes()).await;
     (answer.status, answer.text().await)
 }
 
 /// Asks the operator API.
-async fn call(address: &str, call: Value) -> (u16, String) {
+pub(crate) async fn call(address: &str, call: Value) -> (u16, String) {
     post(address, "/api/v1", &JSON, &call.to_string()).await
 }
 
 /// The part of an answer that is named like its call.
-async fn ask(address: &str, kind: &str) -> Value {
+pub(crate) async fn ask(address: &str, kind: &str) -> Value {
     let (status, text) = call(address, json!({ "type": kind })).await;
     assert_eq!(status, 200, "{kind}: {text}");
     let answer: Value = serde_json::from_str(&text).unwrap();
@@ -297,7 +297,7 @@ async fn calls_of_operators_are_checked_as_mesos_checks_them() {
     assert_eq!(call(&address, json!({"type": "GET_MAINTENANCE_SCHEDULE"})).await, (200, unset.into()));
     assert_eq!(get(&address, "/quota").await.text().await, "{}");
     assert_eq!(get(&address, "/weights").await.text().await, "[]");
-    assert_eq!(send(&address, "POST", "/reserve", &[], b"[]").await.status, 501);
+    assert_eq!(send(&address, "POST", "/reserve", &[], b"[]").await.status, 400);
     assert_eq!(get(&address, "/teardown").await.status, 405);
     assert_eq!(send(&address, "DELETE", "/state", &[], b"").await.status, 405);
     masters.stop().await;

@@ -345,6 +345,11 @@ pub struct Agent {
 impl Agent {
     /// Connects and answers hellos for as long as the stream lives, listing the tasks it was ordered to run.
     pub async fn connect(address: &str, machine: &str) -> Self {
+        Self::connect_with(address, machine, default_resources()).await
+    }
+
+    /// The same, of an agent that has these resources.
+    pub async fn connect_with(address: &str, machine: &str, resources: Vec<mesos::Resource>) -> Self {
         let (up, frames) = mpsc::channel(64);
         let mut client = v1::agent_service_client::AgentServiceClient::new(channel(address).await);
         let mut down = client.session(ReceiverStream::new(frames)).await.unwrap().into_inner();
@@ -358,7 +363,7 @@ impl Agent {
                 let up = |frame| v1::AgentFrame { session, frame: Some(frame), ..Default::default() };
                 match frame.frame.unwrap() {
                     AgentDown::Leader(_) => {
-                        let hello = hello(&agent_id, &machine, tasks.clone());
+                        let hello = hello(&agent_id, &machine, tasks.clone(), resources.clone());
                         send.send(up(AgentUp::Hello(hello))).await.unwrap();
                     }
                     AgentDown::Welcome(welcome) => agent_id = welcome.agent_id,
@@ -391,19 +396,24 @@ impl Agent {
     }
 }
 
-pub fn hello(agent_id: &str, machine: &str, tasks: Vec<v1::KnownTask>) -> v1::Hello {
+fn default_resources() -> Vec<mesos::Resource> {
     let scalar = |name: &str, value| mesos::Resource {
         name: name.into(),
         r#type: mesos::value::Type::Scalar.into(),
         scalar: Some(mesos::value::Scalar { value }),
         ..Default::default()
     };
-    let info = mesos::AgentInfo {
-        hostname: "host".into(),
-        port: Some(5051),
-        resources: vec![scalar("cpus", 4.0), scalar("mem", 1000.0)],
-        ..Default::default()
-    };
+    vec![scalar("cpus", 4.0), scalar("mem", 1000.0)]
+}
+
+fn hello(
+    agent_id: &str,
+    machine: &str,
+    tasks: Vec<v1::KnownTask>,
+    resources: Vec<mesos::Resource>,
+) -> v1::Hello {
+    let info =
+        mesos::AgentInfo { hostname: "host".into(), port: Some(5051), resources, ..Default::default() };
     v1::Hello {
         agent_id: agent_id.into(),
         machine_id: machine.into(),

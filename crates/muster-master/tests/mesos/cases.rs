@@ -134,7 +134,7 @@ pub const CASES: &[Case] = &[
     same("http-nope", Leader),
     same("http-quota", Leader),
     same("http-redirect", Leader),
-    not_yet("http-reserve-post", Leader, "reservations"),
+    same("http-reserve-post", Leader),
     not_yet("http-roles", Leader, SCENE),
     not_yet("http-slaves", Leader, SCENE),
     same("http-slaves-one", Leader),
