@@ -14,6 +14,7 @@ pub(crate) enum Told {
 
 /// What was answered.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // looked at once, and gone
 pub(crate) enum Answered {
     Call(SchedulerCall),
     Told,

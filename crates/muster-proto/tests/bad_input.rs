@@ -132,6 +132,19 @@ fn bad_tasks_say_what_is_missing() {
     let negative = Some(mesos::DurationInfo { nanoseconds: -1 });
     let kill_policy = Some(mesos::KillPolicy { grace_period: negative });
     check(mesos::TaskInfo { kill_policy, ..task() }, "kill_policy.grace_period", "negative");
+    let with_ports = |own: &[(u64, u64)], executors: &[(u64, u64)]| mesos::TaskInfo {
+        command: None,
+        executor: Some(mesos::ExecutorInfo {
+            executor_id: mesos::ExecutorId { value: "e".into() },
+            command: task().command,
+            resources: vec![ports(executors)],
+            ..Default::default()
+        }),
+        resources: vec![ports(own)],
+        ..task()
+    };
+    check(with_ports(&[(1, 2), (5, 9)], &[(9, 9)]), "resources", "of task and executor have the same ports");
+    assert!(task_spec(&with_ports(&[(1, 2), (5, 8)], &[(3, 4), (9, 9)]).encode_to_vec()).is_ok());
     refused(task_spec(b"\xff\xff"), "task_info", "not a mesos.v1.TaskInfo");
     refused(task_spec(&vec![0; limits::SEALED_BYTES_MAX + 1]), "task_info", "at most");
 }
