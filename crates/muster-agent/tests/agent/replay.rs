@@ -12,12 +12,23 @@ use crate::{
 use muster_model::{
     AgentEvent, AgentId, FrameworkId, Index, Resources, Sealed, TaskId, TaskKey, event::RunOrder,
 };
-use muster_proto::mesos::{self, CommandInfo, TaskInfo, framework_info::capability};
+use muster_proto::{
+    json::Codec,
+    mesos::{self, CommandInfo, TaskInfo, framework_info::capability},
+};
 use prost::Message;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fs,
+    path::{Path, PathBuf},
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+};
 
-cases!(an_agent_answers_as_mesos_does,);
+cases!(an_agent_answers_as_mesos_does, an_executor_is_told_what_mesos_tells_it,);
 
 const CLUSTER: &str = "88ffdd40-8dcb-43d8-829e-213dbdd3dde8";
 
@@ -184,6 +195,13 @@ fn leaf(path: &str, value: &serde_json::Value) -> String {
     }
 }
 
+/// The head of a recorded request, without what depends on where and how it is sent, and its body.
+fn request(recorded: &str) -> (String, &str) {
+    let (head, body) = recorded.split_once("\r\n\r\n").unwrap();
+    let is_kept = |line: &&str| !line.starts_with("Host:") && !line.starts_with("Content-Length:");
+    (head.split("\r\n").filter(is_kept).collect::<Vec<_>>().join("\r\n"), body.trim_end())
+}
+
 /// What a client sees of an answer, as lines.
 fn seen(answer: &str, own: &[&str]) -> Vec<String> {
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
@@ -248,18 +266,32 @@ async fn start(stream: &mut AgentStream, n: u64, info: &TaskInfo) {
     stream.say(&AgentEvent::Run(Box::new(order))).await;
 }
 
-async fn an_agent_answers_as_mesos_does(mut world: World) {
+/// Starts an agent as it was when it was recorded.
+async fn join(world: &mut World, cluster: &str, attributes: &str) -> AgentStream {
     let text = fs::read_to_string(world.config()).unwrap();
     let text = text
         .replace("cpus:4;mem:1024", "cpus:8;mem:16384;disk:10000;ports:[31000-32000]")
         .replace("'here'", "'127.0.0.1'");
-    fs::write(world.config(), format!("{text}attributes = 'rack:r1;zone:a'\n")).unwrap();
+    fs::write(world.config(), format!("{text}attributes = '{attributes}'\n")).unwrap();
     world.start();
     let (mut stream, _) = world.hello(1).await;
     stream.session = muster_model::Session(1);
-    let agent_id = AgentId::new(format!("{CLUSTER}-S0"));
+    let agent_id = AgentId::new(format!("{cluster}-S0"));
     let welcome = AgentEvent::Welcome { agent_id, forget: Vec::new(), low_mark: Index(0), ping_ms: 30_000 };
     stream.say(&welcome).await;
+    stream
+}
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../muster-master/tests/mesos-wire")
+}
+
+fn recorded(name: &str) -> String {
+    fs::read_to_string(directory().join(format!("{name}.txt"))).unwrap()
+}
+
+async fn an_agent_answers_as_mesos_does(mut world: World) {
+    let mut stream = join(&mut world, CLUSTER, "rack:r1;zone:a").await;
     start(&mut stream, 1, &info("ok", "true", &[])).await;
     world.outcome(&mut stream, 1).await;
     start(&mut stream, 2, &info("fail", "exit 3", &[])).await;
@@ -270,26 +302,19 @@ async fn an_agent_answers_as_mesos_does(mut world: World) {
     stream.say(&AgentEvent::Ping(1)).await;
     while stream.hear().await.unwrap().1 != muster_model::AgentCall::Pong(1) {}
 
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../muster-master/tests/mesos-wire");
-    let recorded: BTreeSet<String> = fs::read_dir(&directory)
+    let transcripts: BTreeSet<String> = fs::read_dir(directory())
         .unwrap()
         .map(|file| file.unwrap().file_name().into_string().unwrap())
         .filter(|name| name.starts_with("agent-"))
         .collect();
-    assert_eq!(recorded, REPLAYED.iter().map(|(name, _)| format!("{name}.txt")).collect());
+    assert_eq!(transcripts, REPLAYED.iter().map(|(name, _)| format!("{name}.txt")).collect());
     let mut wrong = Vec::new();
     for (name, own) in REPLAYED {
-        let text = fs::read_to_string(directory.join(format!("{name}.txt"))).unwrap();
+        let text = recorded(name);
         let (asked, mesos) = text.split_once("=== RESPONSE\n").unwrap();
         let asked = asked.split_once("=== REQUEST\n").unwrap().1;
-        let (head, body) = asked.split_once("\r\n\r\n").unwrap();
-        let body = body.trim_end();
-        let head: Vec<&str> = head
-            .split("\r\n")
-            .filter(|line| !line.starts_with("Host:") && !line.starts_with("Content-Length:"))
-            .collect();
+        let (plain, body) = request(asked);
         // With the name of the process, too, but for what is another process'.
-        let plain = head.join("\r\n");
         let prefixed = plain.replacen(" /", " /slave%281%29/", 1);
         let is_own = !["/metrics", "/files"].iter().any(|of_another| plain.contains(of_another));
         for head in [Some(plain), Some(prefixed).filter(|_| is_own)].into_iter().flatten() {
@@ -309,4 +334,143 @@ async fn an_agent_answers_as_mesos_does(mut world: World) {
         }
     }
     assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// The stream of an executor.
+struct Events(BufReader<TcpStream>);
+
+impl Events {
+    async fn subscribe(world: &World, head: &str, body: &str) -> Self {
+        let mut stream = TcpStream::connect(("127.0.0.1", world.port)).await.unwrap();
+        let request = format!("{head}\r\nHost: here\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut events = Self(BufReader::new(stream));
+        assert_eq!(events.line().await, "HTTP/1.1 200 OK");
+        while !events.line().await.is_empty() {}
+        events
+    }
+
+    async fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).await.unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// The next event: one record and one chunk.
+    async fn next(&mut self) -> String {
+        let length = usize::from_str_radix(&self.line().await, 16).unwrap();
+        let mut chunk = vec![0; length + 2];
+        self.0.read_exact(&mut chunk).await.unwrap();
+        let chunk = String::from_utf8(chunk).unwrap();
+        let (length, event) = chunk.trim_end().split_once('\n').unwrap();
+        assert_eq!(length.parse(), Ok(event.len()));
+        event.to_owned()
+    }
+}
+
+/// As lines, without the command, which is ours.
+fn event_lines(event: &str) -> Vec<String> {
+    let (mut lines, own) =
+        (Vec::new(), [".subscribed.executor_info.command", ".launch.task.executor.command"]);
+    serde_json::from_str::<Json>(event).unwrap().lines("", &own, &mut lines);
+    lines
+}
+
+/// A recorded call of an executor: its request, and the answer.
+type Called<'a> = (&'a str, &'a str);
+
+async fn call(world: &World, (asked, answer): Called<'_>) {
+    let (head, body) = request(asked);
+    let came = String::from_utf8(world.ask(&head, body.as_bytes()).await).unwrap();
+    assert_eq!(seen(&came, &[]), seen(answer, &[]), "{body}");
+}
+
+async fn an_executor_is_told_what_mesos_tells_it(mut world: World) {
+    const CLUSTER: &str = "ad5ce564-3455-4c87-8ad5-2701bc9dcdfa";
+    let (of_stream, of_calls) = (recorded("executor-subscribe-stream"), recorded("executor-calls"));
+    let (environment, rest) = of_stream.split_once("=== REQUEST\n").unwrap();
+    let (subscribe, answer) = rest.split_once("=== RESPONSE\n").unwrap();
+    let mut events: VecDeque<&str> = answer.lines().filter(|line| line.starts_with('{')).collect();
+    let mut calls: VecDeque<Called<'_>> = of_calls
+        .split("=== REQUEST\n")
+        .skip(1)
+        .map(|exchange| exchange.split_once("=== RESPONSE\n").unwrap())
+        .collect();
+    // The task, its executor and its framework as they were told of.
+    let event = |text: &str| Codec::Json.read::<mesos::executor::Event>(text.as_bytes()).unwrap();
+    let subscribed = event(events[0]).subscribed.unwrap();
+    let mut task = event(events[1]).launch.unwrap().task;
+    let value = "env > environment; echo > up; exec sleep 1000";
+    let executor = mesos::ExecutorInfo {
+        command: Some(CommandInfo { value: Some(value.into()), ..Default::default() }),
+        ..task.executor.clone().unwrap()
+    };
+    task.executor = Some(executor.clone());
+    let framework = mesos::FrameworkInfo { id: None, ..subscribed.framework_info };
+
+    let mut stream = join(&mut world, CLUSTER, "").await;
+    let framework_id = FrameworkId::new(format!("{CLUSTER}-0000"));
+    let executor_id = muster_model::ExecutorId::new("ex1");
+    let key = TaskKey { framework_id: framework_id.clone(), task_id: TaskId::new("cx") };
+    let half = Resources::parse("cpus:0.5;mem:64").unwrap();
+    let order = RunOrder {
+        launch: launch(1),
+        task: key.clone(),
+        resources: half.clone(),
+        grace_ms: None,
+        user: "".into(),
+        killed: false,
+        sealed: Sealed::new(task.encode_to_vec()),
+        framework: Sealed::new(framework.encode_to_vec()),
+        executor: Some(Box::new(muster_model::ExecutorOrder {
+            executor_id: executor_id.clone(),
+            resources: half,
+            grace_ms: None,
+            sealed: Sealed::new(executor.encode_to_vec()),
+        })),
+        group: None,
+        volumes: Vec::new(),
+    };
+    stream.say(&AgentEvent::Run(Box::new(order))).await;
+    let sandbox = world.work_dir().join(format!("sandboxes/{framework_id}/ex1/1.1.0"));
+    world.line(&sandbox.join("up")).await;
+    let ours = fs::read_to_string(sandbox.join("environment")).unwrap();
+    let ours: BTreeMap<&str, &str> = ours.lines().filter_map(|line| line.split_once('=')).collect();
+    let told = environment.lines().filter(|line| !line.starts_with(['#', '=']));
+    for (name, value) in told.filter_map(|line| line.split_once('=')) {
+        let own = ours.get(name).unwrap_or_else(|| panic!("{name} is not set"));
+        match name {
+            // Where the agent is, and where it put the sandbox.
+            "MESOS_AGENT_ENDPOINT" | "MESOS_SLAVE_PID" | "MESOS_DIRECTORY" | "MESOS_SANDBOX" => {}
+            "MESOS_CHECKPOINT" => assert_eq!(*own, "1", "every framework's tasks are checkpointed"),
+            _ => assert_eq!(*own, value, "{name}"),
+        }
+    }
+
+    let (head, body) = request(subscribe);
+    let mut told = Events::subscribe(&world, &head, body).await;
+    let mut expect = async |what: &str| {
+        let (came, mesos) = (told.next().await, events.pop_front().unwrap());
+        assert!(mesos.contains(what), "{mesos}");
+        assert_eq!(event_lines(&came), event_lines(mesos));
+    };
+    expect("SUBSCRIBED").await;
+    expect("LAUNCH").await;
+    while calls.len() > 1 {
+        call(&world, calls.pop_front().unwrap()).await;
+    }
+    expect("ACKNOWLEDGED").await;
+    let message = AgentEvent::Message {
+        framework_id: framework_id.clone(),
+        executor_id: executor_id.clone(),
+        data: b"hello".to_vec(),
+    };
+    stream.say(&message).await;
+    expect("MESSAGE").await;
+    stream.say(&AgentEvent::Kill { launch: launch(1), task: key, grace_ms: None }).await;
+    expect("KILL").await;
+    call(&world, calls.pop_front().unwrap()).await;
+    expect("ACKNOWLEDGED").await;
+    stream.say(&AgentEvent::ShutdownExecutor { framework_id, executor_id }).await;
+    expect("SHUTDOWN").await;
 }

@@ -70,7 +70,6 @@ const SCENE: &str =
     "a scene with the frameworks, tasks and agents that were there; unit tests compare the shapes";
 const REAL: &str = "a real agent and executors: the replay has fake ones";
 const AN_AGENT: &str = "crates/muster-agent/tests/agent/replay.rs";
-const AGENTS: &str = "a replay against agents; their own tests compare codes, texts and events";
 const FLAGS: &str = "flags of Mesos that mean nothing here";
 const METRICS: &str = "counts of messages, and times of the allocator and the registrar";
 const ADDRESS: &str = "the agents of the replay say no address; ours do";
@@ -91,8 +90,8 @@ pub const CASES: &[Case] = &[
     elsewhere("agent-op-GET_CONTAINERS", AN_AGENT),
     elsewhere("agent-op-GET_EXECUTORS", AN_AGENT),
     elsewhere("agent-op-GET_HEALTH", AN_AGENT),
-    no_replay("executor-calls", AGENTS),
-    no_replay("executor-subscribe-stream", AGENTS),
+    elsewhere("executor-calls", AN_AGENT),
+    elsewhere("executor-subscribe-stream", AN_AGENT),
     not_yet("follower-http-flags", Follower, FLAGS),
     same("follower-http-frameworks", Follower),
     same("follower-http-maintenance_schedule", Follower),
