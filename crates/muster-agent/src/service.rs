@@ -181,6 +181,7 @@ impl Agent {
             executor_registration_ms: config.executor_registration_ms,
             executor_reregistration_ms: config.executor_reregistration_ms,
             executor_grace_ms: config.executor_grace_ms,
+            starting: config.task_starting,
             tasks_max: config.tasks_max,
             answered_max: ANSWERED_MAX,
             wall_at_zero_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),

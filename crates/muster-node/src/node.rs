@@ -36,6 +36,8 @@ pub struct NodeConfig {
     pub executor_reregistration_ms: u64,
     /// How long an executor may take to end once it is asked to, where its description does not say, in ms.
     pub executor_grace_ms: u64,
+    /// Whether a task with a process of its own is told to be starting before it runs, as Mesos' are.
+    pub starting: bool,
     /// Tasks held at once; an order beyond is answered TASK_DROPPED.
     pub tasks_max: usize,
     /// Beyond this many answered orders a hello is said unasked, for the welcome brings the low mark that prunes
@@ -168,7 +170,7 @@ impl Node {
             Input::Ended { launch, end } if self.execs.has(launch) => {
                 self.executor_ended(now_ms, launch, &end, effects);
             }
-            Input::Started { launch, process } => self.started(launch, process),
+            Input::Started { launch, process } => self.started(now_ms, launch, process),
             Input::Released { launch } => self.released(now_ms, launch),
             Input::Ended { launch, end } => self.ended(now_ms, launch, end),
             Input::Executor { call, from, said } => self.executor_call(now_ms, call, &from, said, effects),

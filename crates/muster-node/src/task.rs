@@ -289,10 +289,13 @@ impl Node {
         self.end(now_ms, launch, TaskState::Killed, Source::Agent, reason, message);
     }
 
-    pub(crate) fn started(&mut self, launch: LaunchNumber, process: Process) {
+    pub(crate) fn started(&mut self, now_ms: u64, launch: LaunchNumber, process: Process) {
         let Some(run) = self.runs.get_mut(&launch).filter(|run| run.phase == Phase::Starting) else { return };
         run.phase = Phase::Holding;
         self.keep(Record::Started { launch, process });
+        if self.config.starting {
+            self.report(now_ms, launch, TaskState::Starting, Source::Executor, None, "");
+        }
         self.after(After::Release(launch));
     }
 

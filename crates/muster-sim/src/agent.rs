@@ -103,6 +103,7 @@ fn config(n: usize, life: u64) -> NodeConfig {
         executor_grace_ms: 1_000,
         tasks_max: 1_000,
         // Few, so that low marks are asked for.
+        starting: false,
         answered_max: 20,
         wall_at_zero_ms: 0,
     }

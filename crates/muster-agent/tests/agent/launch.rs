@@ -10,6 +10,7 @@ use std::fs;
 
 cases!(
     a_command_runs_and_its_end_is_reported,
+    a_task_may_be_told_to_be_starting,
     the_environment_is_the_tasks,
     ends_are_told_apart,
     what_cannot_run_says_why,
@@ -17,7 +18,7 @@ cases!(
     another_user_runs_it,
 );
 
-use TaskState::{Error, Failed, Finished, Running};
+use TaskState::{Error, Failed, Finished, Running, Starting};
 
 async fn a_command_runs_and_its_end_is_reported(mut world: World) {
     let (mut stream, hello) = world.join().await;
@@ -53,6 +54,16 @@ async fn a_command_runs_and_its_end_is_reported(mut world: World) {
         }
         other => panic!("{other:?} instead of a hello"),
     }
+}
+
+async fn a_task_may_be_told_to_be_starting(mut world: World) {
+    let text = fs::read_to_string(world.config()).unwrap();
+    fs::write(world.config(), format!("{text}task-starting = true\n")).unwrap();
+    let (mut stream, _) = world.join().await;
+    world.run(&mut stream, 1, "true").await;
+    world.run(&mut stream, 2, "exit 3").await;
+    assert_eq!(world.outcome(&mut stream, 1).await.0, [Starting, Running, Finished]);
+    assert_eq!(world.outcome(&mut stream, 2).await.0, [Starting, Running, Failed]);
 }
 
 async fn the_environment_is_the_tasks(mut world: World) {

@@ -54,8 +54,8 @@ const REPLAYED: &[Replayed] = &[
             ".external_log_file", // it logs to one
             ".capabilities",      // what this agent can do
             // No addresses of containers: they are the agent's.
-            ".frameworks[].executors[].tasks[].statuses",
-            ".frameworks[].completed_executors[].completed_tasks[].statuses",
+            ".frameworks[].executors[].tasks[].statuses[].container_status.network_infos",
+            ".frameworks[].completed_executors[].completed_tasks[].statuses[].container_status.network_infos",
         ],
     ),
     ("agent-op-GET_AGENT", &[]),
@@ -272,7 +272,7 @@ async fn join(world: &mut World, cluster: &str, attributes: &str) -> AgentStream
     let text = text
         .replace("cpus:4;mem:1024", "cpus:8;mem:16384;disk:10000;ports:[31000-32000]")
         .replace("'here'", "'127.0.0.1'");
-    fs::write(world.config(), format!("{text}attributes = '{attributes}'\n")).unwrap();
+    fs::write(world.config(), format!("{text}task-starting = true\nattributes = '{attributes}'\n")).unwrap();
     world.start();
     let (mut stream, _) = world.hello(1).await;
     stream.session = muster_model::Session(1);
@@ -297,7 +297,7 @@ async fn an_agent_answers_as_mesos_does(mut world: World) {
     start(&mut stream, 2, &info("fail", "exit 3", &[])).await;
     world.outcome(&mut stream, 2).await;
     start(&mut stream, 3, &info("run", "sleep 1000", &[("a", "b")])).await;
-    world.update(&mut stream, 3).await;
+    while world.update(&mut stream, 3).await.status.state != muster_model::TaskState::Running {}
     // What was confirmed is taken in before what is said afterwards is answered.
     stream.say(&AgentEvent::Ping(1)).await;
     while stream.hear().await.unwrap().1 != muster_model::AgentCall::Pong(1) {}

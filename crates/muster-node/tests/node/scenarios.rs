@@ -116,3 +116,8 @@ fn groups() {
 fn groups_after_a_restart() {
     check("groups_after_a_restart");
 }
+
+#[test]
+fn starting() {
+    check("starting");
+}

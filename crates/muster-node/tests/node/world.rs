@@ -26,6 +26,7 @@ pub(crate) fn config() -> NodeConfig {
         executor_registration_ms: 60_000,
         executor_reregistration_ms: 15_000,
         executor_grace_ms: 5_000,
+        starting: false,
         tasks_max: 8,
         answered_max: 20,
         wall_at_zero_ms: 0,
@@ -87,6 +88,10 @@ impl World {
         let frame = |down| Input::Frame { stream, fence, session, down };
         let event = |event| frame(Down::Event(event));
         let input = match verb {
+            "starting" => {
+                self.node = Node::recover(NodeConfig { starting: true, ..config() }, self.synced.clone());
+                return Vec::new();
+            }
             "begin" => Input::Begin,
             "open" => {
                 self.stream = stream;
