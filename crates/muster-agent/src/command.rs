@@ -1,7 +1,7 @@
 //! From the description of a task or an executor to what its supervisor runs.
 
 use crate::supervisor::{MARK, Place, Spec};
-use muster_model::{ExecutorName, LaunchNumber};
+use muster_model::{ExecutorName, LaunchNumber, VolumeMount};
 use muster_node::{Start, StartExecutor};
 use muster_proto::mesos::{CommandInfo, ExecutorInfo, TaskInfo, command_info, environment};
 use prost::Message;
@@ -39,6 +39,14 @@ impl Work {
         match self {
             Self::Task(start) => start.launch,
             Self::Executor(start) => start.intent.number,
+        }
+    }
+
+    /// The persistent volumes that are seen in its sandbox.
+    pub(crate) fn volumes(&self) -> &[VolumeMount] {
+        match self {
+            Self::Task(start) => &start.volumes,
+            Self::Executor(start) => &start.volumes,
         }
     }
 }
@@ -288,6 +296,7 @@ mod tests {
             agent_id: AgentId::new("a"),
             user: "".into(),
             sealed: Sealed::new(info.encode_to_vec()),
+            volumes: Vec::new(),
         };
         spec(&Work::Task(Box::new(start)), "/s".into(), &around()).map(|(spec, _)| spec)
     }
@@ -305,7 +314,8 @@ mod tests {
             framework: Sealed::default(),
             sealed: Sealed::new(info.encode_to_vec()),
         };
-        let start = StartExecutor { intent: Arc::new(intent), agent_id: AgentId::new("a") };
+        let start =
+            StartExecutor { intent: Arc::new(intent), agent_id: AgentId::new("a"), volumes: Vec::new() };
         spec(&Work::Executor(Box::new(start)), "/s".into(), &around()).map(|(spec, _)| spec)
     }
 

@@ -60,7 +60,8 @@ pub(crate) async fn fetch(uris: &[command_info::Uri], sandbox: &Path, bounds: Bo
         .unwrap_or_else(|_| Err(format!("Failed to fetch all URIs within {} ms", bounds.time.as_millis())))
 }
 
-fn make(sandbox: &Path, user: Option<(u32, u32)>) -> std::io::Result<()> {
+/// Makes a sandbox of this user's.
+pub(crate) fn make(sandbox: &Path, user: Option<(u32, u32)>) -> std::io::Result<()> {
     if let Some(parent) = sandbox.parent() {
         fs::create_dir_all(parent)?;
     }

@@ -236,6 +236,8 @@ impl History {
             | Record::Executors(_)
             | Record::Frameworks(_)
             | Record::Groups(_)
+            | Record::Volumes(_)
+            | Record::Mounts { .. }
             | Record::InGroup { .. }
             | Record::Fence(_)
             | Record::LowMark(_)

@@ -12,6 +12,7 @@
 //! <work-dir>/lock                                     held while an agent runs
 //! <work-dir>/meta/agent.log                           the machine's records, a checksum each (disk/log.rs)
 //! <work-dir>/meta/exits/<launch>-<pid>                how a task ended, from its supervisor
+//! <work-dir>/volumes/<number>/         persistent volumes, to which links lead from sandboxes
 //! <work-dir>/sandboxes/<framework>/<task>/<launch>/   working directory, stdout, stderr; an executor's likewise,
 //!                                                     under its own id and the launch that it was started for
 //! <runtime-dir>/<fingerprint>/<launch>-<pid>.sock     a supervisor; the fingerprint is of the work directory
@@ -44,6 +45,7 @@ mod sandbox;
 mod service;
 mod supervisor;
 mod supervisors;
+mod volumes;
 
 pub use config::AgentConfig;
 pub use error::AgentError;

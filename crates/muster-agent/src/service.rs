@@ -11,6 +11,7 @@ use crate::{
     probe,
     sandbox::{self, Sandboxes},
     supervisors::{Launcher, Order, Supervisors},
+    volumes,
 };
 use muster_fault::{Point, point_async};
 use muster_model::{
@@ -142,8 +143,7 @@ impl Agent {
         let for_ground = config.clone();
         let ground = blocking(move || prepare(&for_ground, dir)).await?;
         let (sender, inputs) = mpsc::channel(INPUTS_WAITING_MAX);
-        let place = ground.dir.place.clone();
-        let mut supervisors = Supervisors::new(place, launcher, &config, endpoint, sender.clone())?;
+        let mut supervisors = Supervisors::new(&ground.dir, launcher, &config, endpoint, sender.clone())?;
         let agent_info = bytes::Bytes::copy_from_slice(&ground.sealed);
         let mut executors = Executors::new(agent_info, sender.clone());
         let writer = Writer::start(ground.log)
@@ -294,6 +294,18 @@ impl Agent {
                 }
                 let sandbox = self.dir.sandbox(&sandbox_key(&start.intent.name), start.intent.number);
                 self.supervisors.start(Work::Executor(start), sandbox);
+            }
+            Effect::Mount { number, name, volumes } => {
+                let sandbox = self.dir.sandbox(&sandbox_key(&name), number);
+                if let Err(why) = volumes::mount(&self.dir.volumes(), &sandbox, &volumes) {
+                    warn!(executor = %name, why, "a task begins without its volume");
+                }
+            }
+            Effect::KeepVolumes { incarnation, keep } => {
+                let gone = volumes::set_aside(&self.dir.volumes(), incarnation, &keep);
+                if !gone.is_empty() {
+                    drop(spawn_blocking(move || volumes::remove(&gone)));
+                }
             }
             Effect::Answer { call, answer } => self.executors.answer(call, answer),
             Effect::Tell { stream, event } => {

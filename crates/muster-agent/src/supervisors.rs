@@ -5,11 +5,12 @@ use crate::{
     AgentConfig, AgentError,
     command::{Surroundings, Unfit, Work, spec},
     disk::WorkDir,
-    fetch::{Bounds, fetch},
+    fetch::{Bounds, fetch, make},
     mesos::Fetched,
     supervisor::{
         Ending, Frames, FromSupervisor, Place, Spec, ToSupervisor, boot_id, encode, end_marked, read_exit,
     },
+    volumes,
 };
 use muster_model::LaunchNumber;
 use muster_node::{End, Input, Process, Signal};
@@ -76,7 +77,7 @@ pub async fn end_tasks(config: AgentConfig) -> Result<(), AgentError> {
     // No command is started, so none is told of an address.
     let nowhere = (config.listen_ip, config.port).into();
     let launcher = Launcher::this_executable();
-    let supervisors = Supervisors::new(dir.place.clone(), launcher, &config, nowhere, inputs)?;
+    let supervisors = Supervisors::new(&dir, launcher, &config, nowhere, inputs)?;
     supervisors.shared.end_all_but(&BTreeSet::new(), &BTreeMap::new()).await?;
     let _ = tokio::fs::remove_dir(&dir.place.runtime).await; // empty now, unless a socket's owner is slow
     Ok(())
@@ -102,6 +103,8 @@ pub(crate) struct Supervisors {
 
 struct Shared {
     place: Place,
+    /// Where persistent volumes are.
+    volumes: PathBuf,
     launcher: Launcher,
     around: Surroundings,
     /// How long all that one command names may take to fetch.
@@ -120,12 +123,13 @@ struct Shared {
 
 impl Supervisors {
     pub(crate) fn new(
-        place: Place,
+        dir: &WorkDir,
         launcher: Launcher,
         config: &AgentConfig,
         endpoint: SocketAddr,
         inputs: mpsc::Sender<Input>,
     ) -> Result<Self, AgentError> {
+        let place = dir.place.clone();
         let directory = File::open(&place.runtime).map_err(|source| AgentError::Prepare {
             doing: "open the runtime directory",
             path: place.runtime.clone(),
@@ -142,6 +146,7 @@ impl Supervisors {
                 executor_grace_ms: config.executor_grace_ms,
             },
             place,
+            volumes: dir.volumes(),
             launcher,
             fetch: Duration::from_millis(config.fetch_ms_max),
             fetch_bytes: config.fetch_mb_max << 20,
@@ -248,7 +253,7 @@ impl Shared {
         let failed = |error: &dyn std::fmt::Display| {
             End::StartFailed(format!("Failed to start the task's supervisor: {error}").into())
         };
-        let around = self.around.clone();
+        let (around, mounts) = (self.around.clone(), work.volumes().to_vec());
         let described = spawn_blocking(move || spec(&work, sandbox, &around)).await;
         let (mut spec, uris) = match described {
             Ok(Ok(described)) => described,
@@ -256,6 +261,19 @@ impl Shared {
             Ok(Err(Unfit::Here(why))) => return End::StartFailed(why.into()),
             Err(error) => return failed(&error),
         };
+        if !mounts.is_empty() {
+            // Before anything else is in the sandbox.
+            let (root, sandbox, user) = (self.volumes.clone(), spec.sandbox.clone(), spec.user);
+            let mounted = spawn_blocking(move || {
+                make(&sandbox, user).map_err(|error| format!("Failed to make the sandbox: {error}"))?;
+                volumes::mount(&root, &sandbox, &mounts)
+            });
+            match mounted.await {
+                Ok(Ok(())) => {}
+                Ok(Err(why)) => return End::StartFailed(why.into()),
+                Err(error) => return failed(&error),
+            }
+        }
         let bounds = Bounds { time: self.fetch, file_bytes: self.fetch_bytes, user: spec.user };
         tokio::select! {
             fetched = fetch(&uris, &spec.sandbox, bounds) => {

@@ -1,8 +1,11 @@
 //! What the machine asks of its shell.
 
 use crate::{ExecutorIntent, Record};
-use muster_model::{AgentCall, AgentId, ExecutorEvent, LaunchNumber, Sealed, Session, TaskKey};
-use std::sync::Arc;
+use muster_model::{
+    AgentCall, AgentId, ExecutorEvent, ExecutorName, LaunchNumber, Sealed, Session, TaskKey, VolumeMount,
+    VolumeNumber,
+};
+use std::{collections::BTreeSet, sync::Arc};
 
 /// One thing to do. Effects are performed in order; those that take long report back by an `Input`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +64,22 @@ pub enum Effect {
     },
     /// Start a supervisor that holds an executor's command. Reports `Started` or `Ended` under its number.
     StartExecutor(Box<StartExecutor>),
+    /// Make persistent volumes visible in the sandbox of an executor that runs.
+    Mount {
+        /// Which run.
+        number: LaunchNumber,
+        /// The executor's name.
+        name: ExecutorName,
+        /// The volumes.
+        volumes: Vec<VolumeMount>,
+    },
+    /// Remove what is left of all other volumes that were made in this incarnation.
+    KeepVolumes {
+        /// The incarnation.
+        incarnation: u32,
+        /// Which are there, or in use.
+        keep: BTreeSet<VolumeNumber>,
+    },
     /// Answer an executor's call.
     Answer {
         /// The call.
@@ -97,6 +116,8 @@ pub struct Start {
     pub user: Arc<str>,
     /// The whole `mesos.v1.TaskInfo`.
     pub sealed: Sealed,
+    /// The persistent volumes that it uses.
+    pub volumes: Vec<VolumeMount>,
 }
 
 /// A supervisor to start for an executor.
@@ -106,6 +127,8 @@ pub struct StartExecutor {
     pub intent: Arc<ExecutorIntent>,
     /// On which agent.
     pub agent_id: AgentId,
+    /// The persistent volumes that it and its first task use.
+    pub volumes: Vec<VolumeMount>,
 }
 
 /// How an executor's call is answered.

@@ -338,7 +338,8 @@ impl Node {
         let intent = record.intent.clone();
         if let Some(run) = self.execs.runs.get_mut(&number) {
             run.stage = Stage::Starting;
-            effects.push(Effect::StartExecutor(Box::new(StartExecutor { intent, agent_id })));
+            let volumes = self.saved.volumes.get(&number).cloned().unwrap_or_default();
+            effects.push(Effect::StartExecutor(Box::new(StartExecutor { intent, agent_id, volumes })));
         }
     }
 
@@ -383,11 +384,24 @@ impl Node {
         let Some(number) = self.saved.executors.tasks.get(&launch).map(|task| task.executor) else { return };
         let Some(exec) = self.execs.runs.get_mut(&number) else { return };
         exec.used = true;
-        let Some(stream) = exec.stream else { return };
+        let stream = exec.stream;
+        self.mount(launch, number, effects);
+        let Some(run) = self.runs.get_mut(&launch) else { return };
+        let Some(stream) = stream else { return };
         let Some(task) = self.saved.tasks.get(&launch).and_then(|task| task.intent.clone()) else { return };
         run.phase = Phase::Handed { sent: true };
         effects.push(Effect::Tell { stream, event: ExecutorEvent::Launch { task: task.sealed.clone() } });
         self.tell_kill(launch, stream, effects);
+    }
+
+    /// Makes the volumes of a task visible to its executor, which runs: before it is told of the task.
+    pub(crate) fn mount(&self, launch: LaunchNumber, number: LaunchNumber, effects: &mut Vec<Effect>) {
+        if let Some(volumes) = self.saved.volumes.get(&launch)
+            && let Some(executor) = self.saved.executors.runs.get(&number)
+        {
+            let name = executor.intent.name.clone();
+            effects.push(Effect::Mount { number, name, volumes: volumes.clone() });
+        }
     }
 
     /// Tells the executor to end a task, if that is wanted.

@@ -154,6 +154,7 @@ impl Node {
             let intent = self.saved.tasks.get(launch).and_then(|task| task.intent.as_ref());
             tasks.extend(intent.map(|intent| intent.sealed.clone()));
         }
+        launches.iter().for_each(|launch| self.mount(*launch, number, effects));
         let Some(stream) = stream else { return };
         effects.push(Effect::Tell { stream, event: ExecutorEvent::LaunchGroup { tasks } });
         launches.iter().for_each(|launch| self.tell_kill(*launch, stream, effects));

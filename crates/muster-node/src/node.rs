@@ -284,6 +284,7 @@ impl Node {
             agent_id,
             user: intent.user.clone(),
             sealed: intent.sealed.clone(),
+            volumes: self.saved.volumes.get(&launch).cloned().unwrap_or_default(),
         })));
     }
 

@@ -3,7 +3,7 @@
 
 use muster_model::{
     AgentId, ExecutorName, Fence, FrameworkId, Index, LaunchNumber, Resources, Sealed, StatusUpdate,
-    TaskGroup, TaskKey, TaskState, Uuid,
+    TaskGroup, TaskKey, TaskState, Uuid, VolumeMount,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -121,6 +121,15 @@ pub enum Record {
     HandedGroup {
         /// Which.
         launches: Vec<LaunchNumber>,
+    },
+    /// The volumes of what came before: in a compacted log that has any, after its executors.
+    Volumes(Box<BTreeMap<LaunchNumber, Vec<VolumeMount>>>),
+    /// A task and its executor use persistent volumes.
+    Mounts {
+        /// Which task.
+        launch: LaunchNumber,
+        /// The volumes.
+        volumes: Vec<VolumeMount>,
     },
 }
 
@@ -294,6 +303,9 @@ pub struct Saved {
     /// The tasks that were launched in a group, until they are forgotten; likewise.
     #[serde(skip)]
     pub groups: BTreeMap<LaunchNumber, TaskGroup>,
+    /// The persistent volumes that tasks and their executors use, until the tasks are forgotten; likewise.
+    #[serde(skip)]
+    pub volumes: BTreeMap<LaunchNumber, Vec<VolumeMount>>,
 }
 
 impl Saved {
@@ -351,12 +363,17 @@ impl Saved {
                 self.tasks.remove(launch);
                 self.executors.tasks.remove(launch);
                 self.groups.remove(launch);
+                self.volumes.remove(launch);
                 if self.low_mark.refuses(*launch) {
                     self.answered.remove(launch);
                 }
             }
             Record::Executors(executors) => self.executors = (**executors).clone(),
             Record::Groups(groups) => self.groups = (**groups).clone(),
+            Record::Volumes(volumes) => self.volumes = (**volumes).clone(),
+            Record::Mounts { launch, volumes } => {
+                self.volumes.insert(*launch, volumes.clone());
+            }
             Record::InGroup { launch, group } => {
                 self.groups.insert(*launch, *group);
             }
@@ -398,6 +415,9 @@ impl Saved {
         }
         if !self.groups.is_empty() {
             records.push(Record::Groups(Box::new(self.groups.clone())));
+        }
+        if !self.volumes.is_empty() {
+            records.push(Record::Volumes(Box::new(self.volumes.clone())));
         }
         if !self.frameworks.is_empty() {
             records.push(Record::Frameworks(Box::new(self.frameworks.clone())));

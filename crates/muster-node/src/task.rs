@@ -189,6 +189,7 @@ impl Node {
                 return;
             }
             let task_id = order.task.task_id.clone();
+            let volumes = order.volumes;
             self.runs.insert(launch, Run::new(Phase::Intending));
             self.keep(Record::Intent(Box::new(Intent {
                 launch,
@@ -198,6 +199,9 @@ impl Node {
                 user: order.user,
                 sealed: order.sealed,
             })));
+            if !volumes.is_empty() {
+                self.keep(Record::Mounts { launch, volumes });
+            }
             if let Some(executor) = executor.flatten() {
                 self.join_executor(launch, task_id, executor);
                 if let Some(group) = order.group {

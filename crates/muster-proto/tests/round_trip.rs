@@ -47,7 +47,7 @@ fn reservation(role: &str, dynamic: bool) -> Reservation {
 
 fn any_labelled() -> impl Strategy<Value = Resources> {
     let stacks = prop::sample::select(vec![vec!["a"], vec!["a", "a/b"], vec!["a", "a/b", "a/b/c"]]);
-    (any_resources(), stacks, any::<bool>(), option::of(any::<bool>())).prop_map(
+    (any_resources(), stacks, any::<bool>(), option::of(Just(false))).prop_map(
         |(plain, stack, dynamic, volume)| {
             let reservations: Vec<_> =
                 stack.iter().enumerate().map(|(i, role)| reservation(role, dynamic || i > 0)).collect();

@@ -370,7 +370,9 @@ impl Agent {
                 Effect::Release { .. } => Some(Step::Released),
                 Effect::Abandon { .. } | Effect::Signal { .. } => Some(Step::Signalled),
                 Effect::Remove { .. } => Some(Step::Removed),
-                Effect::Dial
+                Effect::Mount { .. }
+                | Effect::KeepVolumes { .. }
+                | Effect::Dial
                 | Effect::Redial { .. }
                 | Effect::Answer { .. }
                 | Effect::Tell { .. }
@@ -434,6 +436,7 @@ impl Agent {
                 self.wants_stream = true;
                 world.soon(100, Event::Agent(self.n, AgentEvent::Dial(life)));
             }
+            Effect::Mount { .. } | Effect::KeepVolumes { .. } => {} // there are no files here
             Effect::Start(start) => {
                 let launch = start.launch;
                 let is_endless = *start.sealed == *b"endless";

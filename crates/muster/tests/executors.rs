@@ -82,3 +82,12 @@ fn a_scheduler_runs_tasks_in_its_own_executor() {
         assert!(status["container_status"]["container_id"]["value"].is_string(), "{status}");
     }
 }
+
+#[test]
+fn a_volume_outlives_the_task_that_made_use_of_it() {
+    let local = Local::start();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/executors/volumes.py");
+    let done = Command::new("python3").arg(script).arg(&local.master).output().unwrap();
+    let (told, why) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{told}\n{why}");
+}

@@ -209,7 +209,8 @@ mod tests {
     use super::*;
     use muster_model::{
         AgentId, ExecutorId, ExecutorName, Fence, FrameworkId, Index, LaunchNumber, Reason, Resources,
-        Sealed, Source, Status, StatusUpdate, TaskGroup, TaskId, TaskKey, TaskState, Term, Uuid, WallTime,
+        Sealed, Source, Status, StatusUpdate, TaskGroup, TaskId, TaskKey, TaskState, Term, Uuid, VolumeMount,
+        VolumeNumber, WallTime,
     };
     use muster_node::{ExecutorIntent, Intent, LowMark, Process};
 
@@ -403,6 +404,31 @@ mod tests {
             Record::InGroup { launch: second, group },
             Record::HandedGroup { launches: vec![first, second] },
         ]
+    }
+
+    #[test]
+    fn golden_bytes_of_volumes() {
+        let launch = LaunchNumber { incarnation: 1, index: Index(700), n: 2 };
+        let volume = VolumeMount {
+            number: VolumeNumber(1 << 40 | 7),
+            container_path: "data/db".into(),
+            read_only: false,
+            executor: true,
+        };
+        let all = vec![Record::Volumes(Box::default()), Record::Mounts { launch, volumes: vec![volume] }];
+        let mut saved = Saved::default();
+        all.iter().for_each(|record| saved.apply(record));
+        let mut bytes = Vec::new();
+        frame(&all, &mut bytes).unwrap();
+        frame(&saved.snapshot(), &mut bytes).unwrap();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        expect_test::expect_file!["golden/log-volumes-1.hex"].assert_eq(&hex);
+        let (records, length) = frame_at(&bytes).unwrap();
+        assert_eq!(records, all);
+        let (records, _) = frame_at(&bytes[length..]).unwrap();
+        let mut again = Saved::default();
+        records.iter().for_each(|record| again.apply(record));
+        assert_eq!(again, saved, "a compacted log has all of it");
     }
 
     #[test]

@@ -52,6 +52,11 @@ impl WorkDir {
         self.root.join("sandboxes")
     }
 
+    /// All persistent volumes, by number.
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+
     /// A launch's sandbox. Ids are file names, as they were checked where they came in.
     pub(crate) fn sandbox(&self, task: &TaskKey, launch: LaunchNumber) -> PathBuf {
         let mut path = self.sandboxes();

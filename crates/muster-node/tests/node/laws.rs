@@ -141,6 +141,7 @@ impl Sim {
     fn perform(&mut self, effect: Effect) {
         let mut ask = |launch, asked| self.supervisors.entry(launch).or_default().asked.push_back(asked);
         match effect {
+            Effect::Mount { .. } | Effect::KeepVolumes { .. } => {} // no task here uses one
             Effect::Checkpoint { ticket, records } => self.waiting.push_back((ticket, records)),
             Effect::Send { stream, session, call } => {
                 assert_eq!(stream, self.stream);

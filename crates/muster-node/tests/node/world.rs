@@ -3,8 +3,8 @@
 use muster_model::{
     AgentCall, AgentEvent, AgentId, AgentInfo, ExecutorCall, ExecutorEvent, ExecutorId, ExecutorName,
     ExecutorOrder, ExecutorUpdate, Fence, FrameworkId, Index, LaunchNumber, MachineId, Resources, Sealed,
-    Session, Source, Status, StatusUpdate, TaskGroup, TaskId, TaskKey, TaskState, Term, Uuid, WallTime,
-    event::RunOrder,
+    Session, Source, Status, StatusUpdate, TaskGroup, TaskId, TaskKey, TaskState, Term, Uuid, VolumeMount,
+    VolumeNumber, WallTime, event::RunOrder,
 };
 use muster_node::{Down, Effect, End, Input, Node, NodeConfig, Process, Record, Saved};
 
@@ -133,8 +133,13 @@ impl World {
                     first: LaunchNumber { n: 0, ..first() },
                     size: u32::try_from(size).unwrap(),
                 }),
-                volumes: Vec::new(),
+                volumes: value("volumes")
+                    .map(|list| list.split(',').map(mount).collect())
+                    .unwrap_or_default(),
             }))),
+            "volumes" => event(AgentEvent::Volumes {
+                keep: rest.iter().map(|text| VolumeNumber(text.parse().unwrap())).collect(),
+            }),
             "kill" => {
                 event(AgentEvent::Kill { launch: first(), task: key(first()), grace_ms: number("grace") })
             }
@@ -246,13 +251,23 @@ impl World {
                 Effect::Send { session, call, .. } => format!("say [{session}] {}", call_name(&call)),
                 Effect::Dial => "dial".into(),
                 Effect::Redial { reason, .. } => format!("dial another: {reason}"),
-                Effect::Start(start) => format!("start {}", start.launch),
+                Effect::Start(start) => {
+                    format!("start {}{}", start.launch, shown_mounts(&start.volumes))
+                }
+                Effect::Mount { number, volumes, .. } => {
+                    format!("mount for {number}{}", shown_mounts(&volumes))
+                }
+                Effect::KeepVolumes { incarnation, keep } => {
+                    let keep: Vec<String> = keep.iter().map(ToString::to_string).collect();
+                    format!("keep volumes of {incarnation}: {}", keep.join(", "))
+                }
                 Effect::Release { launch } => format!("release {launch}"),
                 Effect::Abandon { launch } => format!("abandon {launch}"),
                 Effect::Signal { launch, signal } => format!("signal {launch} {signal:?}"),
                 Effect::Remove { launch, .. } => format!("remove {launch}"),
                 Effect::StartExecutor(start) => {
-                    format!("start {} as {}", start.intent.name, start.intent.number)
+                    let volumes = shown_mounts(&start.volumes);
+                    format!("start {} as {}{volumes}", start.intent.name, start.intent.number)
                 }
                 Effect::Answer { call, answer } => format!("answer {call}: {answer:?}"),
                 Effect::Tell { stream, event } => format!("tell {stream}: {}", event_name(&event)),
@@ -353,6 +368,8 @@ fn record_name(record: &Record) -> String {
         Record::ExecutorForgotten { executor } => format!("forgotten executor {executor}"),
         Record::Frameworks(_) => "frameworks".into(),
         Record::Groups(_) => "groups".into(),
+        Record::Volumes(_) => "volumes".into(),
+        Record::Mounts { launch, volumes } => format!("{launch} uses{}", shown_mounts(volumes)),
         Record::InGroup { launch, group } => format!("{launch} in group {} of {}", group.first, group.size),
         Record::HandedGroup { launches } => {
             let launches: Vec<String> = launches.iter().map(ToString::to_string).collect();
@@ -403,4 +420,19 @@ fn call_name(call: &AgentCall) -> String {
             format!("{} executors [{}]", if *all { "all" } else { "of" }, shown.join(", "))
         }
     }
+}
+
+/// `7:data`, or `7:data!` in the executor's own.
+fn mount(text: &str) -> VolumeMount {
+    let (number, path) = text.split_once(':').unwrap();
+    VolumeMount {
+        number: VolumeNumber(number.parse().unwrap()),
+        container_path: path.trim_end_matches('!').into(),
+        read_only: false,
+        executor: path.ends_with('!'),
+    }
+}
+
+fn shown_mounts(volumes: &[VolumeMount]) -> String {
+    volumes.iter().map(|it| format!(" volume {} at {}", it.number, it.container_path)).collect()
 }

@@ -131,6 +131,9 @@ pub(super) fn volume(entry: &mesos::Resource) -> Result<Option<Volume>, WireErro
     if volume.image.is_some() || volume.source.is_some() {
         return wrong(".volume", "Expecting 'image' and 'source' to be unset for persistent volume");
     }
+    if volume.mode() == Mode::Ro {
+        return wrong(".volume", "Read-only persistent volume not supported");
+    }
     if let Some(principal) = &persistence.principal {
         short("disk.persistence.principal", principal.as_bytes(), limits::NAME_BYTES_MAX)?;
     }
@@ -138,7 +141,7 @@ pub(super) fn volume(entry: &mesos::Resource) -> Result<Option<Volume>, WireErro
         id: id!(VolumeId, "disk.persistence.id", persistence.id)?,
         principal: persistence.principal.as_deref().map(Into::into),
         container_path: container_path(&volume.container_path).within("disk.volume")?.into(),
-        read_only: volume.mode() == Mode::Ro,
+        read_only: false,
     }))
 }
 
@@ -259,6 +262,13 @@ mod tests {
             (problem(|it| it.disk = Some(DiskInfo::default())), "set but empty"),
             (reserved(database("/data")), "is absolute"),
             (reserved(database("a/../../b")), "'..'"),
+            (
+                reserved(DiskInfo {
+                    volume: database("data").volume.map(|it| mesos::Volume { mode: Mode::Ro.into(), ..it }),
+                    ..database("data")
+                }),
+                "Read-only",
+            ),
             (reserved(DiskInfo { volume: None, ..database("data") }), "Expecting 'volume'"),
             (reserved(DiskInfo { persistence: None, ..database("data") }), "Non-persistent volume"),
         ] {
