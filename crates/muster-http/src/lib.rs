@@ -14,6 +14,7 @@ pub mod answer;
 pub mod body;
 pub mod endpoint;
 pub mod files;
+pub mod logging;
 pub mod machine;
 pub mod query;
 pub mod request;

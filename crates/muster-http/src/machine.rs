@@ -40,16 +40,6 @@ pub fn duration(ms: u64) -> String {
     }
 }
 
-/// How much is logged, as Mesos counts it: 0 is what everybody sees.
-pub fn logging_level() -> u32 {
-    use tracing::level_filters::LevelFilter;
-    match LevelFilter::current() {
-        LevelFilter::TRACE => 2,
-        LevelFilter::DEBUG => 1,
-        _ => 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

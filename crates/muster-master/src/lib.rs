@@ -27,4 +27,6 @@ mod serve;
 
 pub use config::{FollowerStreams, MasterConfig};
 pub use error::MasterError;
+/// Says how this process' level of logging is set, for those who ask for another one.
+pub use muster_http::logging::on_level as on_logging_level;
 pub use serve::{Serving, run, start};

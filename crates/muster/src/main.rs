@@ -119,11 +119,25 @@ fn start_log(directives: &Option<String>, serving: bool) {
         eprintln!("muster: --log {directives:?} is not understood ({error}); using {default:?}");
         tracing_subscriber::EnvFilter::new(default)
     });
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        .init();
+        .with_filter_reloading();
+    let filter = log.reload_handle();
+    log.init();
+    muster_master::on_logging_level(move |level| {
+        // Of what others tell at these levels nobody could read anything.
+        let now = match level {
+            None => directives.clone(),
+            Some(0) => default.to_owned(),
+            Some(1) => format!("{default},muster=debug"),
+            Some(_) => format!("{default},muster=trace"),
+        };
+        if let Err(error) = filter.reload(tracing_subscriber::EnvFilter::new(now)) {
+            tracing::warn!(%error, "cannot set the logging level");
+        }
+    });
 }
 
 /// An error and its causes in one line.

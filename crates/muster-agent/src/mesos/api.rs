@@ -11,7 +11,7 @@ use muster_http::{
     MESOS_VERSION,
     answer::{bad, not_yet, plain},
     body::Wrapped,
-    machine::logging_level,
+    logging,
     query::takes_gzip,
     request,
 };
@@ -191,8 +191,9 @@ async fn to(on: &Reads, kind: Type, call: Call) -> Result<Making, Refusal> {
             whole(move || here(Type::GetFlags, &about.flags))
         }
         Type::SetLoggingLevel => {
-            let why = "A logging level is set by the variable RUST_LOG when an agent starts";
-            return Err(Box::new(not_yet(why)));
+            // Done or not, it is answered without a message.
+            let asked = call.set_logging_level.unwrap_or_default();
+            return Err(Box::new(logging::set(asked.level, asked.duration.nanoseconds)));
         }
         Type::ListFiles => {
             let path = call.list_files.unwrap_or_default().path;
@@ -269,7 +270,7 @@ fn here(kind: Type, flags: &std::collections::BTreeMap<&'static str, String>) ->
             Answer { get_version, ..of(response::Type::GetVersion) }
         }
         Type::GetLoggingLevel => {
-            let get_logging_level = Some(response::GetLoggingLevel { level: logging_level() });
+            let get_logging_level = Some(response::GetLoggingLevel { level: logging::level() });
             Answer { get_logging_level, ..of(response::Type::GetLoggingLevel) }
         }
         _ => {

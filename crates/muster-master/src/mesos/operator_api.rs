@@ -14,6 +14,7 @@ use crate::route::LocalRoute;
 use axum::body::Body;
 use http::{Request, Response, StatusCode};
 use mesos::master::{Call, call::Type, response};
+use muster_http::logging;
 use muster_leader::OperatorCall;
 use muster_model::{AgentId, FrameworkId, TaskState};
 use muster_proto::json::Codec;
@@ -71,7 +72,8 @@ impl Answer<'_> {
             Type::ListFiles => self.list_files(call.list_files.clone().unwrap_or_default().path).await,
             Type::ReadFile => self.read_file(call.read_file.clone().unwrap_or_default()).await,
             Type::SetLoggingLevel => {
-                not_yet("A logging level is set by the variable RUST_LOG when a master starts")
+                let asked = call.set_logging_level.clone().unwrap_or_default();
+                logging::set(asked.level, asked.duration.nanoseconds)
             }
             Type::GetMetrics => {
                 let gathered = read::gather(self.on).await;
@@ -157,8 +159,7 @@ impl Answer<'_> {
                 mesos::master::Response { get_version, ..of(response::Type::GetVersion) }
             }
             Type::GetLoggingLevel => {
-                let get_logging_level =
-                    Some(response::GetLoggingLevel { level: muster_http::machine::logging_level() });
+                let get_logging_level = Some(response::GetLoggingLevel { level: logging::level() });
                 mesos::master::Response { get_logging_level, ..of(response::Type::GetLoggingLevel) }
             }
             _ => {

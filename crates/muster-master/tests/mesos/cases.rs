@@ -175,7 +175,7 @@ pub const CASES: &[Case] = &[
     same("op-LIST_FILES", Leader),
     same("op-MARK_AGENT_GONE-unknown", Leader),
     same("op-READ_FILE-missing", Leader),
-    not_yet("op-SET_LOGGING_LEVEL", Leader, "a logging level that changes while a master runs"),
+    same("op-SET_LOGGING_LEVEL", Operated),
     same("op-START_MAINTENANCE", Scheduled),
     same("op-START_MAINTENANCE-again", Down),
     same("op-STOP_MAINTENANCE", Down),
