@@ -199,9 +199,14 @@ impl Agent {
         });
     }
 
+    /// The id that it was given, if it was.
+    pub(crate) fn id(&self) -> Option<AgentId> {
+        self.node.as_ref()?.saved().agent_id.clone()
+    }
+
     /// Operators say that it never comes back, if it has an id; that.
     pub(crate) fn condemn(&mut self) -> Option<AgentId> {
-        let id = self.node.as_ref()?.saved().agent_id.clone()?;
+        let id = self.id()?;
         self.is_condemned = true;
         Some(id)
     }

@@ -2,6 +2,7 @@
 
 use crate::{
     agent::Agent,
+    dice::Dice,
     fault::{Fault, What},
     forge::Present,
     framework::Framework,
@@ -10,6 +11,7 @@ use crate::{
     world::{Client, Event, World},
 };
 use muster_leader::OperatorCall;
+use muster_model::AgentId;
 use std::{
     collections::BTreeSet,
     fmt::Write,
@@ -101,9 +103,22 @@ impl Cluster {
         let until = self.world.now_ms + HEAL_MS;
         while self.world.failure.is_none() && self.world.now_ms < until && !self.is_over() {
             self.pass(LOOK_MS, each);
+            self.restore();
         }
         if self.world.failure.is_none() {
             self.check_end();
+        }
+    }
+
+    /// Operators take all agents back, once they are empty where that is what they wait for.
+    fn restore(&mut self) {
+        let registry = self.masters.registry();
+        let out =
+            registry.agents().filter(|it| registry.duty(&it.id).is_some_and(|duty| !duty.is_draining()));
+        let out: Vec<AgentId> = out.map(|agent| agent.id.clone()).collect();
+        let mut dice = Dice::of(self.world.now_ms, "restore", 0);
+        for agent_id in out {
+            self.masters.operate(&mut self.world, &OperatorCall::Reactivate(agent_id), &mut dice);
         }
     }
 
@@ -211,6 +226,17 @@ impl Cluster {
                     self.masters.operate(world, &OperatorCall::MarkGone(id), &mut dice);
                 }
             }
+            What::Duty => {
+                if let Some(agent_id) = self.agents[agent].id() {
+                    let max_grace_ms = dice.percent(50).then(|| dice.between(0, 3_000));
+                    let call = match dice.between(0, 3) {
+                        0 => OperatorCall::Deactivate(agent_id),
+                        1 => OperatorCall::Reactivate(agent_id),
+                        _ => OperatorCall::Drain { agent_id, max_grace_ms, mark_gone: false },
+                    };
+                    self.masters.operate(world, &call, &mut dice);
+                }
+            }
             What::Stale | What::Again | What::Late | What::Twice => self.forge(fault),
         }
     }
@@ -257,7 +283,7 @@ impl Cluster {
             && registry.frameworks().count() == living.len()
             && living.iter().all(|id| registry.framework(id).is_some_and(|it| it.is_connected()))
             && registry.agents().filter(|agent| agent.is_connected()).count() == self.agents.len()
-            && registry.agents().all(|agent| agent.strays.is_empty())
+            && registry.agents().all(|agent| agent.strays.is_empty() && registry.duty(&agent.id).is_none())
             // Executors live on for a while.
             && registry.agents().all(|agent| registry.held_on(&agent.id).is_empty())
     }
@@ -273,6 +299,11 @@ impl Cluster {
             let held = registry.held_on(&agent.id);
             world.demand(held.is_empty(), Law::End, || format!("{} still holds {held}", agent.id));
         }
+        let out = registry.agents().filter(|it| registry.duty(&it.id).is_some());
+        let out: Vec<_> = out.map(|it| (&it.id, registry.duty(&it.id))).collect();
+        world.demand(out.is_empty(), Law::End, || {
+            format!("these agents were not drained or taken back: {out:?}")
+        });
         // One that was set up anew became another one; the former is gone.
         let agents: Vec<_> = registry.agents().map(|agent| (agent.id.clone(), agent.state)).collect();
         let connected = registry.agents().filter(|agent| agent.is_connected()).count();

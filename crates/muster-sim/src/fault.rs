@@ -104,6 +104,8 @@ words! {
         Teardown = "teardown",
         /// Operators mark an agent gone, likewise. It is set up anew when it hears of it.
         Gone = "gone",
+        /// Operators take an agent out of use, drain it or take it back, likewise.
+        Duty = "duty",
         /// A client gets a frame of a deposed leader, of an older session or of a stream it gave up.
         Stale = "stale",
         /// A client gets a frame of its present session again.
@@ -177,6 +179,7 @@ const SHARES: &[(What, u64)] = &[
     (What::Away, 4),
     (What::Teardown, 2),
     (What::Gone, 2),
+    (What::Duty, 4),
     (What::Stale, 10),
     (What::Again, 8),
     (What::Late, 8),
