@@ -99,7 +99,7 @@ impl Client {
         assert_eq!((status, text.as_str()), (202, ""), "{call}");
     }
 
-    async fn acknowledge(&self, update: &Value) {
+    pub(crate) async fn acknowledge(&self, update: &Value) {
         let status = &update["update"]["status"];
         self.call(json!({"type": "ACKNOWLEDGE", "acknowledge": {"agent_id": status["agent_id"],
             "task_id": status["task_id"], "uuid": status["uuid"]}}))
@@ -123,7 +123,7 @@ pub(crate) fn task(offer: &Value, id: &str, cpus: f64) -> Value {
         "resources": [{"name": "cpus", "type": "SCALAR", "scalar": {"value": cpus}}]})
 }
 
-fn accept(offer: &Value, tasks: Vec<Value>) -> Value {
+pub(crate) fn accept(offer: &Value, tasks: Vec<Value>) -> Value {
     json!({"type": "ACCEPT", "accept": {"offer_ids": [offer["id"]], "filters": {"refuse_seconds": 0},
         "operations": [{"type": "LAUNCH", "launch": {"task_infos": tasks}}]}})
 }

@@ -6,6 +6,7 @@ mod cluster;
 mod cut;
 mod events;
 mod http;
+mod operate;
 mod operations;
 mod rates;
 mod reads;

@@ -27,12 +27,12 @@ const OF_LEADER: [&str; 10] = [
     "/maintenance/status",
 ];
 
-async fn get(address: &str, path: &str) -> Answer {
+pub(crate) async fn get(address: &str, path: &str) -> Answer {
     send(address, "GET", path, &[], b"").await
 }
 
 /// Waits until a master answers so what its leader would answer.
-async fn until(address: &str, status: u16) {
+pub(crate) async fn until(address: &str, status: u16) {
     let wait = async {
         while get(address, "/state").await.status != status {
             sleep(Duration::from_millis(10)).await;

@@ -15,7 +15,14 @@ use muster_proto::{
 };
 use prost::Message;
 use proxy::Wire;
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
@@ -340,6 +347,8 @@ pub struct Agent {
     pub up: mpsc::Sender<v1::AgentFrame>,
     pub orders: mpsc::Receiver<v1::RunOrder>,
     pub kills: mpsc::Receiver<v1::KillOrder>,
+    /// The newest session that it was told of.
+    session: Arc<AtomicU64>,
 }
 
 impl Agent {
@@ -356,10 +365,13 @@ impl Agent {
         let (orders_out, orders) = mpsc::channel(64);
         let (kills_out, kills) = mpsc::channel(64);
         let (send, machine) = (up.clone(), machine.to_owned());
+        let newest = Arc::new(AtomicU64::new(0));
+        let told = newest.clone();
         tokio::spawn(async move {
             let (mut agent_id, mut tasks) = (String::new(), Vec::<v1::KnownTask>::new());
             while let Ok(Some(frame)) = down.message().await {
                 let session = frame.session;
+                told.store(session, Ordering::Relaxed);
                 let up = |frame| v1::AgentFrame { session, frame: Some(frame), ..Default::default() };
                 match frame.frame.unwrap() {
                     AgentDown::Leader(_) => {
@@ -388,7 +400,15 @@ impl Agent {
                 }
             }
         });
-        Self { up, orders, kills }
+        Self { up, orders, kills, session: newest }
+    }
+
+    /// Reports that an ordered task was killed, once it is told to kill it.
+    pub async fn kill(&mut self, order: &v1::RunOrder) -> v1::KillOrder {
+        let kill = timeout(PATIENCE, self.kills.recv()).await.expect("a kill in time").unwrap();
+        let session = self.session.load(Ordering::Relaxed);
+        self.up.send(status(order, session, mesos::TaskState::TaskKilled, 2)).await.unwrap();
+        kill
     }
 
     pub async fn order(&mut self) -> v1::RunOrder {
