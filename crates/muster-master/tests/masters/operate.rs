@@ -277,3 +277,40 @@ async fn quotas_and_weights_are_checked() {
     assert_eq!(get(&address, "/quota").await.text().await, "{}");
     masters.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_offer_holds_no_more_than_a_limit_leaves() {
+    let masters = Masters::start(1).await;
+    let address = masters.addresses().remove(0);
+    masters.leader().await;
+    until(&address, 200).await;
+    let limit = |cpus: f64| {
+        let quota = json!([{"role": "web", "limits": {"cpus": {"value": cpus}}}]);
+        json!({"type": "UPDATE_QUOTA", "update_quota": {"quota_configs": quota}})
+    };
+    done(&address, limit(1.5)).await;
+    let mut agent = Agent::connect(&address, "machine-1").await;
+    let mut client = Client::subscribe(&address, None).await;
+    let cpus = |offer: &Value| {
+        let resources = offer["resources"].as_array().unwrap();
+        let cpus = resources.iter().find(|it| it["name"] == "cpus");
+        cpus.map_or(0.0, |it| it["scalar"]["value"].as_f64().unwrap())
+    };
+    let offer = client.offer().await;
+    assert_eq!(cpus(&offer), 1.5, "{offer}");
+    client.call(accept(&offer, vec![task(&offer, "t1", 1.0)])).await;
+    let (rest, running) = offer_and_update(&mut client).await;
+    client.acknowledge(&running).await;
+    agent.order().await;
+    assert!(cpus(&rest) <= 0.5, "{rest}");
+    refused(&address, limit(0.5), "Invalid QuotaConfig: Role 'web' is already consuming 'cpus:1'").await;
+    // Another limit: what stands is rescinded, and the next offer holds what is left by it.
+    done(&address, limit(3.0)).await;
+    client.until("RESCIND").await;
+    let mut next = client.offer().await;
+    while cpus(&next) < 2.0 {
+        next = client.offer().await;
+    }
+    assert_eq!(cpus(&next), 2.0, "{next}");
+    masters.stop().await;
+}
