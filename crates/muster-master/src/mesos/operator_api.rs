@@ -72,7 +72,7 @@ impl Answer<'_> {
             Type::ListFiles => self.list_files(call.list_files.clone().unwrap_or_default().path).await,
             Type::ReadFile => self.read_file(call.read_file.clone().unwrap_or_default()).await,
             Type::SetLoggingLevel => {
-                let asked = call.set_logging_level.clone().unwrap_or_default();
+                let asked = call.set_logging_level.unwrap_or_default();
                 logging::set(asked.level, asked.duration.nanoseconds)
             }
             Type::GetMetrics => {

@@ -189,7 +189,7 @@ async fn a_group_is_launched_whole_or_not_at_all() {
     client.call(group(&offer, executor("CUSTOM", 8.0), ["t1", "t2"], 1.0)).await;
     let (one, two) = (agent.order().await, agent.order().await);
     assert_eq!((one.task_id.as_str(), two.task_id.as_str()), ("t1", "t2"));
-    let of = one.group.clone().unwrap();
+    let of = one.group.unwrap();
     assert_eq!((of.first, of.size), (one.launch, 2));
     assert_eq!(two.group, one.group);
     assert!(one.framework_info.is_some(), "they run in an executor");
