@@ -121,3 +121,8 @@ fn groups_after_a_restart() {
 fn starting() {
     check("starting");
 }
+
+#[test]
+fn volumes() {
+    check("volumes");
+}
