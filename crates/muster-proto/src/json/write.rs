@@ -115,14 +115,32 @@ fn map<'a>(
         }
         out.push(':');
         if !self::value(value, &entries, depth + 1, out)? {
-            out.push_str(match value.kind {
-                Kind::Message(_) => "{}",
-                _ => "\"\"",
-            });
+            match value.kind {
+                Kind::Message(shape) => empty(shape, out),
+                _ => out.push_str("\"\""),
+            }
         }
     }
     out.push('}');
     Ok(!first)
+}
+
+/// Writes a message that a map's entry leaves out, which stands for one with nothing in it but what is required.
+fn empty(shape: &'static Shape, out: &mut String) {
+    out.push('{');
+    let mut between = "";
+    for field in shape.fields.iter().filter(|field| matches!(field.label, Label::Required)) {
+        let _ = write!(out, "{between}\"{}\":", field.name);
+        between = ",";
+        match field.kind {
+            Kind::Message(shape) => empty(shape, out),
+            Kind::Bool => out.push_str("false"),
+            Kind::Double => out.push_str("0.0"),
+            Kind::String | Kind::Bytes | Kind::Map(_) => out.push_str("\"\""),
+            _ => out.push('0'),
+        }
+    }
+    out.push('}');
 }
 
 /// Writes one value. False: an enum's number that has no name, or bytes of another kind, which protobuf skips too.
