@@ -1,6 +1,6 @@
 //! Amounts and their algebra.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::{collections::BTreeSet, sync::Arc};
 
 /// A kind's amount.
@@ -9,9 +9,22 @@ pub enum Value {
     /// Thousandths of the unit (cpus, MB).
     Scalar(u64),
     /// Disjoint, ascending, not touching, both ends included.
-    Ranges(Vec<(u64, u64)>),
+    Ranges(#[serde(deserialize_with = "disjoint")] Vec<(u64, u64)>),
     /// Named items.
     Set(BTreeSet<Arc<str>>),
+}
+
+/// Ranges as they must be, whatever was stored: the algebra counts on it.
+fn disjoint<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(u64, u64)>, D::Error> {
+    let pairs = Vec::<(u64, u64)>::deserialize(deserializer)?;
+    let apart = |two: &[(u64, u64)]| two[0].1.checked_add(1).is_some_and(|next| next < two[1].0);
+    if pairs.iter().all(|(begin, end)| begin <= end) && pairs.windows(2).all(apart) {
+        return Ok(pairs);
+    }
+    match Value::ranges(pairs) {
+        Value::Ranges(merged) => Ok(merged),
+        Value::Scalar(_) | Value::Set(_) => Ok(Vec::new()),
+    }
 }
 
 impl Value {
