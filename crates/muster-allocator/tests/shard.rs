@@ -312,12 +312,9 @@ fn a_limit_holds_over_all_shards_and_all_that_is_below_the_role() {
     let quotas = vec![(role("web"), quota)];
     fleet.apply(Command::SetQuotas { quotas, force: false, new: false });
     fleet.wish(&f, &["web/a"], &[]);
-    let (mut stands, mut first) = (Vec::new(), None);
+    let mut stands = Vec::new();
     for n in 0..12 {
-        // Before another shard is told of it, one may have given all there is: so it is asked in turn.
-        let (agent_id, grants) = fleet.agent(n, "cpus:4;mem:1000");
-        first.get_or_insert(agent_id);
-        stands.extend(grants);
+        stands.extend(fleet.agent(n, "cpus:4;mem:1000").1);
         if n == 0 {
             assert_eq!(cpus(&stands), 4_000);
         }
@@ -334,6 +331,7 @@ fn a_limit_holds_over_all_shards_and_all_that_is_below_the_role() {
     assert_eq!(cpus(&stands), 10_000, "{stands:?}");
     assert!(stands.iter().any(|grant| grant.framework_id == g), "{stands:?}");
     // Without the limit all is had.
-    fleet.apply(Command::RemoveQuota(role("web")));
+    stands.extend(fleet.apply(Command::RemoveQuota(role("web"))).1);
     fleet.in_turn("web/a", &mut stands);
+    assert_eq!(cpus(&stands), 12 * 4_000, "{stands:?}");
 }
