@@ -3,6 +3,7 @@
 mod shapes;
 
 use prost::Message;
+use prost_types::DescriptorProto;
 use std::{env, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,13 +22,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "muster/v1/link.proto",
         "muster/raft/v1/peer.proto",
     ];
-    let descriptors = protox::compile(files, [&root])?;
+    let mut descriptors = protox::compile(files, [&root])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     std::fs::write(out.join("shapes.rs"), shapes::tables(&descriptors))?;
     raw();
-    tonic_prost_build::configure().bytes(".").btree_map(".").compile_fds(descriptors)?;
+    for file in descriptors.file.iter_mut().filter(|file| file.package().starts_with("mesos.v1")) {
+        // Where each line stands would be wanted of entries too, which have none.
+        file.source_code_info = None;
+        file.message_type.iter_mut().for_each(no_maps);
+    }
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
     Ok(())
+}
+
+/// Has maps generated as what they are on the wire, lists of entries. As maps their values would be left out where they
+/// are all zeros, and what is required of such a value would be missing to every other reader.
+fn no_maps(message: &mut DescriptorProto) {
+    if let Some(options) = &mut message.options {
+        options.map_entry = None;
+    }
+    message.nested_type.iter_mut().for_each(no_maps);
 }
 
 /// The streams of clients a second time, with frames left as bytes: a master that follows carries them unread.

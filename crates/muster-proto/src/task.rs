@@ -325,3 +325,8 @@ pub(crate) fn wire_status_update(update: &StatusUpdate) -> v1::StatusUpdate {
         status: Some(wire_status(&update.status)),
     }
 }
+impl From<mesos::task_info::LimitsEntry> for mesos::task::LimitsEntry {
+    fn from(limit: mesos::task_info::LimitsEntry) -> Self {
+        Self { key: limit.key, value: limit.value }
+    }
+}

@@ -25,9 +25,11 @@ pub fn role_wants(info: &[u8], constraints: &[u8]) -> Result<RoleWants, WireErro
         WireError::new("offer_constraints", format!("is no mesos.v1.scheduler.OfferConstraints: {error}"))
     })?;
     let mut by_role: BTreeMap<Role, Wants> = BTreeMap::new();
-    for (name, filters) in &info.offer_filters {
-        let role = role_of(&info, name).map_err(|error| error.within("framework_info.offer_filters"))?;
-        let Some(least) = &filters.min_allocatable_resources else { continue };
+    for filters in &info.offer_filters {
+        let role = role_of(&info, filters.key());
+        let role = role.map_err(|error| error.within("framework_info.offer_filters"))?;
+        let least = filters.value.as_ref().and_then(|it| it.min_allocatable_resources.as_ref());
+        let Some(least) = least else { continue };
         let read = || {
             bounded("quantities", &least.quantities, limits::NEEDS_MAX)?;
             least.quantities.iter().map(quantities).collect::<Result<Vec<_>, _>>()
@@ -35,10 +37,11 @@ pub fn role_wants(info: &[u8], constraints: &[u8]) -> Result<RoleWants, WireErro
         let at_least = read().map_err(|error| error.within("framework_info.offer_filters"))?;
         by_role.entry(role).or_default().at_least = Some(at_least);
     }
-    for (name, constraints) in &said.role_constraints {
+    for constraints in &said.role_constraints {
         let field = |error: WireError| error.within("offer_constraints.role_constraints");
-        let role = role_of(&info, name).map_err(field)?;
-        by_role.entry(role).or_default().agents = Some(groups(&constraints.groups).map_err(field)?);
+        let role = role_of(&info, constraints.key()).map_err(field)?;
+        let said = constraints.value.as_ref().map(|it| &*it.groups).unwrap_or_default();
+        by_role.entry(role).or_default().agents = Some(groups(said).map_err(field)?);
     }
     Ok(RoleWants { by_role, constraints: Sealed::new(constraints) })
 }
@@ -57,9 +60,9 @@ fn role_of(info: &mesos::FrameworkInfo, name: &str) -> Result<Role, WireError> {
 
 fn quantities(wire: &mesos::offer_filters::ResourceQuantities) -> Result<Resources, WireError> {
     let mut all = Resources::none();
-    for (kind, scalar) in &wire.quantities {
-        short("quantities", kind.as_bytes(), limits::NAME_BYTES_MAX)?;
-        all.insert(kind, Value::Scalar(milli(scalar.value)?));
+    for it in &wire.quantities {
+        short("quantities", it.key().as_bytes(), limits::NAME_BYTES_MAX)?;
+        all.insert(it.key(), Value::Scalar(milli(it.value.unwrap_or_default().value)?));
     }
     Ok(all)
 }

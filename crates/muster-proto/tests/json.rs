@@ -243,13 +243,22 @@ fn numbers_texts_and_defaults_are_written_as_mesos_does() {
     assert_eq!(to_json(scheduler::Event::shape(), &[0x08, 0x63]).unwrap(), "{}");
 }
 
-/// The library that encodes leaves the value out of a map's entry where it holds nothing but zeros. Found by the fuzzer.
+/// Libraries leave the value out of a map's entry where it holds nothing but zeros; other readers then miss what is
+/// required of it. Found by the fuzzer.
 #[test]
 fn a_limit_of_nothing_is_written_with_its_value() {
-    let limits = [("cpus".to_owned(), muster_proto::mesos::value::Scalar { value: 0.0 })].into();
-    let config = muster_proto::mesos::quota::QuotaConfig { role: "web".into(), limits, ..Default::default() };
-    let update = master::call::UpdateQuota { quota_configs: vec![config], ..Default::default() };
-    let call = master::Call { update_quota: Some(update), ..Default::default() };
-    let text = String::from_utf8(Codec::Json.write(&call).to_vec()).unwrap();
-    assert!(text.contains(r#""limits":{"cpus":{"value":0.0}}"#), "{text}");
+    use muster_proto::mesos::{quota::QuotaConfig, quota::quota_config::LimitsEntry, value::Scalar};
+    let of = |value| {
+        let limits = vec![LimitsEntry { key: Some("cpus".into()), value }];
+        let config = QuotaConfig { role: "web".into(), limits, ..Default::default() };
+        let update = master::call::UpdateQuota { quota_configs: vec![config], ..Default::default() };
+        master::Call { update_quota: Some(update), ..Default::default() }
+    };
+    for call in [of(None), of(Some(Scalar { value: 0.0 }))] {
+        let text = String::from_utf8(Codec::Json.write(&call).to_vec()).unwrap();
+        assert!(text.contains(r#""limits":{"cpus":{"value":0.0}}"#), "{text}");
+    }
+    let zeros: &[u8] = &[0x12, 0x09, 0x09, 0, 0, 0, 0, 0, 0, 0, 0];
+    let bytes = Codec::Protobuf.write(&of(Some(Scalar { value: 0.0 })));
+    assert!(bytes.windows(zeros.len()).any(|part| part == zeros), "{bytes:?}");
 }

@@ -70,7 +70,7 @@ fn task(seen: &Seen, of: &Executor<'_>, task: &TaskSeen) -> mesos::Task {
         container: info.container,
         health_check: info.health_check,
         kill_policy: info.kill_policy,
-        limits: info.limits,
+        limits: info.limits.into_iter().map(Into::into).collect(),
     }
 }
 

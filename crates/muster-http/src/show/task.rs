@@ -44,7 +44,8 @@ impl Serialize for Task<'_> {
         map.serialize_entry("role", self.role)?;
         map.serialize_entry("statuses", &List(|| self.statuses.iter().map(Status)))?;
         if !info.limits.is_empty() {
-            let limits = info.limits.iter().map(|(name, limit)| (name, Limit(limit.value)));
+            let limits = info.limits.iter();
+            let limits = limits.map(|it| (it.key(), Limit(it.value.unwrap_or_default().value)));
             map.serialize_entry("limits", &limits.collect::<std::collections::BTreeMap<_, _>>())?;
         }
         if let Some(user) = user(info) {

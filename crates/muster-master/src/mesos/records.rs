@@ -214,7 +214,7 @@ pub(super) fn task(task: &Task) -> mesos::Task {
         user,
         health_check: info.health_check,
         kill_policy: info.kill_policy,
-        limits: info.limits,
+        limits: info.limits.into_iter().map(Into::into).collect(),
     }
 }
 

@@ -3,7 +3,10 @@
 use super::super::read::seen::Seen;
 use super::{Asked, Checked, conflict, list, read_json, wrong};
 use mesos::master::{Call, call::UpdateWeights};
-use mesos::quota::{QuotaConfig, QuotaInfo, QuotaRequest, QuotaStatus};
+use mesos::quota::{
+    QuotaConfig, QuotaInfo, QuotaRequest, QuotaStatus,
+    quota_config::{GuaranteesEntry, LimitsEntry},
+};
 use muster_leader::OperatorCall;
 use muster_model::{Resources, Role, Value};
 use muster_proto::{mesos, wire_resources};
@@ -66,14 +69,18 @@ pub(super) fn update_quota(call: &Call) -> Checked {
 
 fn quota(config: &QuotaConfig) -> Result<(Role, Quota), String> {
     let role = Role::parse(&config.role).map_err(|why| format!("Invalid 'QuotaConfig.role': {why}"))?;
-    for (field, amounts) in [("guarantees", &config.guarantees), ("limits", &config.limits)] {
+    // Of a kind that comes twice the last counts.
+    let mut asked = [BTreeMap::new(), BTreeMap::new()];
+    asked[0].extend(config.guarantees.iter().map(|it| (it.key().to_owned(), it.value.unwrap_or_default())));
+    asked[1].extend(config.limits.iter().map(|it| (it.key().to_owned(), it.value.unwrap_or_default())));
+    for (field, amounts) in ["guarantees", "limits"].into_iter().zip(&asked) {
         if amounts.len() > KINDS_MAX {
             return Err(format!("Invalid 'QuotaConfig.{field}': more than {KINDS_MAX} kinds of resources"));
         }
         is_small(amounts).map_err(|why| format!("Invalid 'QuotaConfig.{field}': {why}"))?;
     }
-    let guarantees = amounts(&config.guarantees, "guarantee")?;
-    let limits = amounts(&config.limits, "limit")?;
+    let guarantees = amounts(&asked[0], "guarantee")?;
+    let limits = amounts(&asked[1], "limit")?;
     if guarantees.iter().any(|(kind, least)| limits.get(kind).is_some_and(|most| least > most)) {
         return Err(format!(
             "'QuotaConfig.guarantees' {} is not contained within the 'QuotaConfig.limits' {}",
@@ -225,14 +232,20 @@ pub(in super::super) fn quota_status(seen: &Seen) -> QuotaStatus {
             guarantee: wire_resources(guarantees),
             ..Default::default()
         });
-        let scalar = |milli: u64| mesos::value::Scalar { value: milli as f64 / 1000.0 };
+        let scalar = |milli: u64| Some(mesos::value::Scalar { value: milli as f64 / 1000.0 });
         status.configs.push(QuotaConfig {
             role: role.to_string(),
             guarantees: guarantees
                 .iter()
-                .map(|(kind, _)| (kind.into(), scalar(guarantees.scalar(kind))))
+                .map(|(kind, _)| GuaranteesEntry {
+                    key: Some(kind.into()),
+                    value: scalar(guarantees.scalar(kind)),
+                })
                 .collect(),
-            limits: limits.iter().map(|(kind, most)| (kind.to_string(), scalar(*most))).collect(),
+            limits: limits
+                .iter()
+                .map(|(kind, most)| LimitsEntry { key: Some(kind.to_string()), value: scalar(*most) })
+                .collect(),
         });
     }
     status
