@@ -1,7 +1,8 @@
 //! What is true of every registry, checked by tests and by the simulation.
 
 use crate::{Registry, registry::Indexes};
-use muster_model::Resources;
+use muster_model::{AgentId, Resources};
+use std::collections::BTreeMap;
 
 impl Registry {
     /// Checks the laws and names the first that does not hold.
@@ -10,11 +11,18 @@ impl Registry {
         if derived != self.index {
             return Err(format!("indexes differ from the tables: {:?} against {:?}", self.index, derived));
         }
+        let mut living: BTreeMap<&AgentId, Vec<&Resources>> = BTreeMap::new();
+        for executor in self.executors.values().filter(|it| self.living.contains(&it.key)) {
+            living.entry(&executor.key.agent_id).or_default().push(&executor.spec.resources);
+        }
         for agent in self.agents() {
-            let held = self.held_on(&agent.id);
+            // What runs there though nobody gave it is held as its agent lists it.
+            let mut given = self.held_on(&agent.id);
+            agent.strays.values().for_each(|stray| given.subtract(&stray.resources));
+            living.get(&agent.id).into_iter().flatten().for_each(|it| given.subtract(it));
             let total = self.total_of(agent);
-            if !total.contains(&held) && agent.strays.is_empty() {
-                return Err(format!("agent {} holds {held} of {total}", agent.id));
+            if !total.contains(&given) {
+                return Err(format!("agent {} gave {given} of {total}", agent.id));
             }
         }
         for task in self.tasks() {

@@ -209,7 +209,9 @@ impl Registry {
             let stray = Stray { task: known.task.clone(), resources: known.resources.clone() };
             let mut is_new = false;
             self.agents.update(id, |agent| {
-                is_new = agent.strays.insert(launch, stray).is_none();
+                // What it was first listed with is held until it ends, whatever it is listed with later.
+                is_new = !agent.strays.contains_key(&launch);
+                agent.strays.entry(launch).or_insert(stray);
             });
             if is_new {
                 self.hold(id, None, &known.resources, to);
