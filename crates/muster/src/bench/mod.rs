@@ -12,6 +12,7 @@ mod launch;
 mod ledger;
 mod masters;
 mod report;
+mod state;
 mod wire;
 
 use crate::cli::Output;
@@ -35,6 +36,8 @@ enum Which {
     Launch(launch::LaunchArgs),
     /// How long a killed leader is missed.
     Failover(failover::FailoverArgs),
+    /// How long the state of a big cluster takes to read, and what launches feel of it.
+    State(state::StateArgs),
 }
 
 /// What every benchmark's cluster is made of.
@@ -75,24 +78,42 @@ enum Api {
 impl Shape {
     /// Starts all simulated clients; they run until the set is shut down.
     fn start_clients(&self, api: Api, masters: &[String], pace: &Pace, shared: &Arc<Shared>) -> JoinSet<()> {
-        let mut clients = JoinSet::new();
+        let mut clients = self.start_agents(masters, shared);
+        self.add_frameworks(&mut clients, 0, api, masters, pace, shared);
+        clients
+    }
+
+    fn start_agents(&self, masters: &[String], shared: &Arc<Shared>) -> JoinSet<()> {
+        let mut agents = JoinSet::new();
         let roomy = Resources::of(100_000_000, 10_000_000);
         let together = usize::from(self.agents_per_connection);
         for group in 0..self.agents.div_ceil(together) {
             let dialer = Arc::new(wire::Dialer::new(masters, self.agents_per_connection));
             for n in (group * together..self.agents).take(together) {
-                clients.spawn(agents::run(n, group, dialer.clone(), roomy.clone(), shared.ledger.clone()));
+                agents.spawn(agents::run(n, group, dialer.clone(), roomy.clone(), shared.ledger.clone()));
             }
         }
-        for n in 0..self.frameworks {
+        agents
+    }
+
+    /// Starts frameworks; the first of them is the `first`th, which its name tells.
+    fn add_frameworks(
+        &self,
+        to: &mut JoinSet<()>,
+        first: usize,
+        api: Api,
+        masters: &[String],
+        pace: &Pace,
+        shared: &Arc<Shared>,
+    ) {
+        for n in first..first + self.frameworks {
             let (masters, pace, shared) = (masters.to_vec(), pace.clone(), shared.clone());
             match api {
-                Api::Grpc => clients.spawn(frameworks::run(n, masters, pace, shared)),
-                Api::HttpJson => clients.spawn(http::run(n, masters, pace, shared, Codec::Json)),
-                Api::HttpProto => clients.spawn(http::run(n, masters, pace, shared, Codec::Protobuf)),
+                Api::Grpc => to.spawn(frameworks::run(n, masters, pace, shared)),
+                Api::HttpJson => to.spawn(http::run(n, masters, pace, shared, Codec::Json)),
+                Api::HttpProto => to.spawn(http::run(n, masters, pace, shared, Codec::Protobuf)),
             };
         }
-        clients
     }
 }
 
@@ -101,6 +122,7 @@ pub(crate) async fn run(args: BenchArgs, output: Output) -> anyhow::Result<ExitC
     let report = match args.which {
         Which::Launch(args) => launch::run(args).await?,
         Which::Failover(args) => failover::run(args).await?,
+        Which::State(args) => state::run(args).await?,
     };
     report.print(output);
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
