@@ -9,6 +9,7 @@ use muster_model::{
 };
 use muster_registry::Account;
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -108,18 +109,19 @@ impl Ask {
     }
 
     /// What of a room it may have, if that is worth an offer to it.
-    fn part_of(&self, room: &Room, quotas: &Quotas, policy: &Policy) -> Option<Resources> {
+    fn part_of<'a>(&self, room: &'a Room, quotas: &Quotas, policy: &Policy) -> Option<Cow<'a, Resources>> {
         let role = &self.account.1;
+        // Most rooms are looked at and not taken: nothing is copied of a plain one.
         let mut part = match room.free.is_plain() {
-            true => room.free.clone(),
-            false if self.wishes.refined => room.free.usable_by(role),
+            true => Cow::Borrowed(&room.free),
+            false if self.wishes.refined => Cow::Owned(room.free.usable_by(role)),
             false => {
                 let usable = room.free.usable_by(role);
-                usable.filtered(|label| label.is_none_or(|label| !label.is_refined()))
+                Cow::Owned(usable.filtered(|label| label.is_none_or(|label| !label.is_refined())))
             }
         };
         if !quotas.is_empty() {
-            part = quotas.allow(role, &part);
+            part = Cow::Owned(quotas.allow(role, &part));
         }
         let is_worth_it = match self.wants().and_then(|wants| wants.at_least.as_ref()) {
             None => policy.is_allocatable(&part),
@@ -252,7 +254,7 @@ impl Round<'_> {
             if lacking && !quotas.lacks(&ask.account.1) {
                 continue;
             }
-            let part = |room: &Room| part_for(ask, room, standing, quotas);
+            let part = |room| part_for(ask, room, standing, quotas);
             let choice = match ask.wishes.needs.is_empty() {
                 true => first_open(rooms, &free, &mut cursor[i], part),
                 false => best_scored(rooms, &free, ask, standing, part),
@@ -284,7 +286,12 @@ impl Round<'_> {
 }
 
 /// What of a room an ask may have and wants.
-fn part_for(ask: &Ask, room: &Room, standing: &Standing<'_>, quotas: &Quotas) -> Result<Resources, Why> {
+fn part_for<'a>(
+    ask: &Ask,
+    room: &'a Room,
+    standing: &Standing<'_>,
+    quotas: &Quotas,
+) -> Result<Cow<'a, Resources>, Why> {
     if !ask.takes_agent(room) {
         return Err(Why::NotForIt);
     }
@@ -293,18 +300,18 @@ fn part_for(ask: &Ask, room: &Room, standing: &Standing<'_>, quotas: &Quotas) ->
 }
 
 /// The first room from the ask's cursor on that it may have something of. What was passed over stays passed over.
-fn first_open(
-    rooms: &[Room],
+fn first_open<'a>(
+    rooms: &'a [Room],
     free: &BTreeSet<usize>,
     cursor: &mut usize,
-    part: impl Fn(&Room) -> Result<Resources, Why>,
+    part: impl Fn(&'a Room) -> Result<Cow<'a, Resources>, Why>,
 ) -> Result<(usize, Resources), Why> {
     let mut why_not = Why::NotForIt;
     for &i in free.range(*cursor..) {
         match part(&rooms[i]) {
             Ok(part) => {
                 *cursor = i + 1;
-                return Ok((i, part));
+                return Ok((i, part.into_owned()));
             }
             Err(Why::Filtered) => why_not = Why::Filtered,
             Err(_) => {}
@@ -315,18 +322,18 @@ fn first_open(
 }
 
 /// The room with the best score for any of the ask's needs; ties go to the first.
-fn best_scored(
-    rooms: &[Room],
+fn best_scored<'a>(
+    rooms: &'a [Room],
     free: &BTreeSet<usize>,
     ask: &Ask,
     standing: &Standing<'_>,
-    part: impl Fn(&Room) -> Result<Resources, Why>,
+    part: impl Fn(&'a Room) -> Result<Cow<'a, Resources>, Why>,
 ) -> Result<(usize, Resources), Why> {
     let alpha = standing.policy.affinity_weight_milli;
-    let mut best: Option<(Score, usize, Resources)> = None;
+    let mut best: Option<(Score, usize, Cow<'a, Resources>)> = None;
     for &i in free {
         let (room, Ok(part)) = (&rooms[i], part(&rooms[i])) else { continue };
-        let all = part.flattened();
+        let all = if part.is_plain() { part.clone() } else { Cow::Owned(part.flattened()) };
         let fitting = ask.wishes.needs.iter().filter(|need| all.contains(need));
         let scores = fitting.map(|need| score(need, &room.total, &part, standing.largest, alpha));
         if let Some(score) = scores.max()
@@ -335,7 +342,7 @@ fn best_scored(
             best = Some((score, i, part));
         }
     }
-    best.map(|(_, i, part)| (i, part)).ok_or(Why::NeedsUnmet)
+    best.map(|(_, i, part)| (i, part.into_owned())).ok_or(Why::NeedsUnmet)
 }
 
 /// What a framework declined, and until when it is not offered again unless there is something new.
