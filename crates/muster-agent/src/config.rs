@@ -37,8 +37,6 @@ pub struct AgentConfig {
     pub machine_id: String,
     /// Whether tasks run as the user their framework names (needs root).
     pub switch_user: bool,
-    /// Whether tasks with a process of their own are told TASK_STARTING before TASK_RUNNING.
-    pub task_starting: bool,
     /// Kill grace where nobody names one, in ms.
     pub kill_grace_ms: u64,
     /// How long an executor that was started may take to subscribe, in ms.
@@ -84,7 +82,6 @@ impl Default for AgentConfig {
             attributes: String::new(),
             machine_id: String::new(),
             switch_user: true,
-            task_starting: false,
             kill_grace_ms: 5_000,
             executor_registration_ms: 60_000,
             executor_reregistration_ms: 15_000,

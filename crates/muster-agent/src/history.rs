@@ -5,7 +5,9 @@
 //! - For eyes only: nothing is decided by it, and it is lost when the agent ends, but for what the disk still has.
 //! - What is over is bounded, the oldest goes first.
 
-use muster_model::{AgentId, FrameworkId, LaunchNumber, Reason, Sealed, Source, StatusUpdate, TaskState};
+use muster_model::{
+    AgentId, FrameworkId, LaunchNumber, Reason, Sealed, Source, StatusUpdate, TaskState, VolumeMount,
+};
 use muster_node::{End, ExecutorIntent, Intent, Process, Record, Saved};
 use muster_proto::mesos;
 use prost::Message;
@@ -42,6 +44,8 @@ pub(crate) struct TaskSeen {
     pub(crate) statuses: Vec<StatusUpdate>,
     /// Its process' wait status, once it ended, if this agent heard of it.
     status: Option<i32>,
+    /// The persistent volumes that it and its executor use.
+    volumes: Vec<VolumeMount>,
 }
 
 impl TaskSeen {
@@ -54,6 +58,7 @@ impl TaskSeen {
             state: TaskState::Staging,
             statuses: Vec::new(),
             status: None,
+            volumes: Vec::new(),
         }
     }
 
@@ -78,6 +83,11 @@ impl TaskSeen {
     }
 }
 
+/// Those of the volumes of a task that are its executor's.
+fn of_executor(volumes: &[VolumeMount]) -> Vec<VolumeMount> {
+    volumes.iter().filter(|volume| volume.executor).cloned().collect()
+}
+
 fn without_data(sealed: &[u8]) -> Sealed {
     let mut status = mesos::TaskStatus::decode(sealed).unwrap_or_default();
     status.data = None;
@@ -98,6 +108,8 @@ pub(crate) struct RunSeen {
     /// Its tasks that are not.
     tasks: usize,
     forgotten: bool,
+    /// The persistent volumes that it uses itself.
+    volumes: Vec<VolumeMount>,
 }
 
 impl RunSeen {
@@ -161,6 +173,7 @@ impl History {
             let Some(intent) = &record.intent else { continue };
             let mut task = TaskSeen::new(intent.clone());
             task.process.clone_from(&record.process);
+            task.volumes = saved.volumes.get(launch).cloned().unwrap_or_default();
             record.updates.iter().for_each(|update| task.said(update));
             task.state = record.state;
             if let Some(within) = saved.executors.tasks.get(launch) {
@@ -169,7 +182,9 @@ impl History {
             all.tasks.insert(*launch, Arc::new(task));
         }
         for (number, record) in &saved.executors.runs {
-            let tasks = all.tasks.values().filter(|task| task.executor == Some(*number)).count();
+            let tasks: Vec<_> = all.tasks.values().filter(|task| task.executor == Some(*number)).collect();
+            let volumes = tasks.first().map(|task| of_executor(&task.volumes)).unwrap_or_default();
+            let tasks = tasks.len();
             let run = RunSeen {
                 intent: record.intent.clone(),
                 process: record.process.clone(),
@@ -179,6 +194,7 @@ impl History {
                 done: VecDeque::new(),
                 tasks,
                 forgotten: false,
+                volumes,
             };
             all.runs.insert(*number, Arc::new(run));
         }
@@ -209,13 +225,22 @@ impl History {
                     done: VecDeque::new(),
                     tasks: 0,
                     forgotten: false,
+                    volumes: Vec::new(),
                 };
                 self.runs.insert(intent.number, Arc::new(run));
             }
             Record::InExecutor { launch, executor } => {
                 self.task(*launch, |task| task.executor = Some(*executor));
-                self.run(*executor, |run| run.tasks += 1);
+                let volumes =
+                    self.tasks.get(launch).map(|task| of_executor(&task.volumes)).unwrap_or_default();
+                self.run(*executor, |run| {
+                    run.tasks += 1;
+                    if !volumes.is_empty() {
+                        run.volumes = volumes;
+                    }
+                });
             }
+            Record::Mounts { launch, volumes } => self.task(*launch, |task| task.volumes.clone_from(volumes)),
             Record::Handed { launch } => self.task(*launch, |task| task.handed = true),
             Record::HandedGroup { launches } => {
                 launches.iter().for_each(|launch| self.task(*launch, |task| task.handed = true));
@@ -236,8 +261,9 @@ impl History {
             | Record::Executors(_)
             | Record::Frameworks(_)
             | Record::Groups(_)
+            | Record::KilledGroups(_)
+            | Record::KilledGroup { .. }
             | Record::Volumes(_)
-            | Record::Mounts { .. }
             | Record::InGroup { .. }
             | Record::Fence(_)
             | Record::LowMark(_)
@@ -339,6 +365,26 @@ impl History {
         (!task.state.is_terminal()).then_some(task.process.as_ref())
     }
 
+    /// The volumes that are used in a sandbox at present: of the task with a process of its own, or of the executor and
+    /// its tasks, of this framework, name and run.
+    fn volumes(&self, framework: &str, name: &str, number: LaunchNumber) -> Vec<VolumeMount> {
+        let uses = |task: &&Arc<TaskSeen>| !task.state.is_terminal();
+        if let Some(run) = self.runs.get(&number).filter(|run| !run.is_over()) {
+            let of = &run.intent.name;
+            if (of.framework_id.as_str(), of.executor_id.as_str()) != (framework, name) {
+                return Vec::new();
+            }
+            let tasks = self.tasks.values().filter(|task| task.executor == Some(number) && task.handed);
+            let of_tasks = tasks.filter(uses).flat_map(|task| &task.volumes).filter(|it| !it.executor);
+            return run.volumes.iter().chain(of_tasks).cloned().collect();
+        }
+        let own = self.tasks.get(&number).filter(uses).filter(|task| {
+            let of = &task.intent.task;
+            task.executor.is_none() && (of.framework_id.as_str(), of.task_id.as_str()) == (framework, name)
+        });
+        own.map(|task| task.volumes.clone()).unwrap_or_default()
+    }
+
     /// How one ended that is not forgotten.
     fn status(&self, number: LaunchNumber) -> Option<i32> {
         let run = self.runs.get(&number).map(|run| run.ended);
@@ -384,6 +430,11 @@ impl Shown {
     /// All as it is.
     pub(crate) fn now(&self) -> History {
         self.inner().history.clone()
+    }
+
+    /// The volumes that are used in a sandbox at present.
+    pub(crate) fn volumes(&self, framework: &str, name: &str, run: LaunchNumber) -> Vec<VolumeMount> {
+        self.inner().history.volumes(framework, name, run)
     }
 
     /// No process of it is left.

@@ -121,6 +121,7 @@ struct Agent {
     node: Node,
     started: Instant,
     inputs: mpsc::Receiver<Input>,
+    sender: mpsc::Sender<Input>,
     /// Inputs that are next, before those of the channel.
     queue: VecDeque<Input>,
     writer: Writer,
@@ -166,6 +167,7 @@ impl Agent {
             recovery_secs: 0.0,
             log_file: config.log_file.clone(),
             sandboxes: ground.dir.sandboxes(),
+            volumes: ground.dir.volumes(),
             fetched: supervisors.fetched(),
             gone: ground.sandboxes.counts(),
         };
@@ -181,7 +183,6 @@ impl Agent {
             executor_registration_ms: config.executor_registration_ms,
             executor_reregistration_ms: config.executor_reregistration_ms,
             executor_grace_ms: config.executor_grace_ms,
-            starting: config.task_starting,
             tasks_max: config.tasks_max,
             answered_max: ANSWERED_MAX,
             wall_at_zero_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
@@ -194,11 +195,12 @@ impl Agent {
         let reads = Reads::new(Arc::new(about), shown.clone(), executors.api());
         executors.serve(listener, reads.routes());
         Ok(Self {
-            link: Link::new(config, sender),
+            link: Link::new(config, sender.clone()),
             dir: ground.dir,
             node,
             started: Instant::now(),
             inputs,
+            sender,
             queue,
             writer,
             supervisors,
@@ -295,11 +297,15 @@ impl Agent {
                 let sandbox = self.dir.sandbox(&sandbox_key(&start.intent.name), start.intent.number);
                 self.supervisors.start(Work::Executor(start), sandbox);
             }
-            Effect::Mount { number, name, volumes } => {
+            Effect::Mount { launch, number, name, volumes } => {
+                let (root, inputs) = (self.dir.volumes(), self.sender.clone());
                 let sandbox = self.dir.sandbox(&sandbox_key(&name), number);
-                if let Err(why) = volumes::mount(&self.dir.volumes(), &sandbox, &volumes) {
-                    warn!(executor = %name, why, "a task begins without its volume");
-                }
+                tokio::spawn(async move {
+                    let done = spawn_blocking(move || volumes::mount(&root, &sandbox, &volumes)).await;
+                    let done = done.unwrap_or_else(|error| Err(format!("Failed to mount a volume: {error}")));
+                    let failed = done.err().map(Into::into);
+                    let _ = inputs.send(Input::Mounted { launch, failed }).await; // refused when the agent ends
+                });
             }
             Effect::KeepVolumes { incarnation, keep } => {
                 let gone = volumes::set_aside(&self.dir.volumes(), incarnation, &keep);

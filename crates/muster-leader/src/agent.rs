@@ -196,6 +196,7 @@ impl Leader {
             }),
             group: registry.group_of(task.launch),
             volumes: mounts(registry, task),
+            starting: registry.speaks_mesos(&task.key.framework_id),
         };
         self.order(&task.agent_id, AgentEvent::Run(Box::new(order)), effects);
     }

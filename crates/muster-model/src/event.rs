@@ -272,6 +272,9 @@ pub struct RunOrder {
     pub group: Option<TaskGroup>,
     /// The persistent volumes that it and its executor use.
     pub volumes: Vec<VolumeMount>,
+    /// Whether its framework is told that it is starting before it runs, as Mesos tells of tasks with a process of their
+    /// own; of one that runs in an executor only that can tell.
+    pub starting: bool,
 }
 
 /// Tasks that were launched together: all of them or none.

@@ -64,8 +64,10 @@ pub enum Effect {
     },
     /// Start a supervisor that holds an executor's command. Reports `Started` or `Ended` under its number.
     StartExecutor(Box<StartExecutor>),
-    /// Make persistent volumes visible in the sandbox of an executor that runs.
+    /// Make persistent volumes visible in the sandbox of an executor that runs. Reports `Mounted`.
     Mount {
+        /// For which task.
+        launch: LaunchNumber,
         /// Which run.
         number: LaunchNumber,
         /// The executor's name.

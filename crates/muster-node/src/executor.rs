@@ -3,8 +3,9 @@
 //! A run of an executor has a supervisor as a command task has, and is started as one: record -> supervisor that
 //! holds its command -> process recorded -> released. It is named by the launch of the task that it was started for,
 //! and it is said to the leader with that task's acceptance. Tasks that name the same executor join the run that
-//! lives; each waits (`Queued`) until the executor has subscribed, is recorded as handed (`Handing`), and is sent once
-//! that is durable (`Handed`); members of a group all together (`group.rs`).
+//! lives; each waits (`Queued`) until the executor has subscribed, and its volumes are visible to that (`Mounting`), is
+//! recorded as handed (`Handing`), and is sent once that is durable (`Handed`); members of a group all together
+//! (`group.rs`).
 //!
 //! ```text
 //! Waiting -> Starting -> Holding -> Live (registering -> subscribed <-> away) -> Ended -> confirmed, forgotten
@@ -29,7 +30,7 @@ use crate::{
     input::End,
     node::{After, Node},
     record::{ExecutorIntent, ExecutorRecord, InExecutor, Process, Record},
-    task::{Phase, how_it_ended},
+    task::{Phase, Run, how_it_ended},
 };
 use muster_model::{
     AgentCall, ExecutorCall, ExecutorEvent, ExecutorName, ExecutorOrder, ExecutorUpdate, KnownExecutor,
@@ -327,7 +328,7 @@ impl Node {
                 }
             }
             Some((Stage::Waiting, _)) => self.start_executor(number, effects),
-            Some((Stage::Live, Some(_))) => self.hand(launch),
+            Some((Stage::Live, Some(_))) => self.hand(launch, effects),
             Some(_) => {}
         }
     }
@@ -367,10 +368,13 @@ impl Node {
         }
     }
 
-    /// Records that a queued task is handed; it is sent once that is durable.
-    fn hand(&mut self, launch: LaunchNumber) {
+    /// Records that a queued task is handed, once its volumes are there; it is sent once that is durable.
+    fn hand(&mut self, launch: LaunchNumber, effects: &mut Vec<Effect>) {
         if let Some(group) = self.group_of(launch) {
-            return self.hand_group(group);
+            return self.hand_group(group, effects);
+        }
+        if self.mounts(launch, effects) {
+            return;
         }
         let Some(run) = self.runs.get_mut(&launch).filter(|run| run.phase == Phase::Queued) else { return };
         run.phase = Phase::Handing;
@@ -385,7 +389,6 @@ impl Node {
         let Some(exec) = self.execs.runs.get_mut(&number) else { return };
         exec.used = true;
         let stream = exec.stream;
-        self.mount(launch, number, effects);
         let Some(run) = self.runs.get_mut(&launch) else { return };
         let Some(stream) = stream else { return };
         let Some(task) = self.saved.tasks.get(&launch).and_then(|task| task.intent.clone()) else { return };
@@ -394,13 +397,48 @@ impl Node {
         self.tell_kill(launch, stream, effects);
     }
 
-    /// Makes the volumes of a task visible to its executor, which runs: before it is told of the task.
-    pub(crate) fn mount(&self, launch: LaunchNumber, number: LaunchNumber, effects: &mut Vec<Effect>) {
-        if let Some(volumes) = self.saved.volumes.get(&launch)
-            && let Some(executor) = self.saved.executors.runs.get(&number)
-        {
-            let name = executor.intent.name.clone();
-            effects.push(Effect::Mount { number, name, volumes: volumes.clone() });
+    /// Has the volumes of a queued task made visible to its executor, which runs, unless they are: it must not be told of
+    /// the task before. Whether that is still to be done.
+    pub(crate) fn mounts(&mut self, launch: LaunchNumber, effects: &mut Vec<Effect>) -> bool {
+        let Some(volumes) = self.saved.volumes.get(&launch).filter(|volumes| !volumes.is_empty()) else {
+            return false;
+        };
+        let Some(number) = self.saved.executors.tasks.get(&launch).map(|task| task.executor) else {
+            return false;
+        };
+        let Some(executor) = self.saved.executors.runs.get(&number) else { return false };
+        let is_queued = |run: &&mut Run| run.phase == Phase::Queued && !run.mounted;
+        let Some(run) = self.runs.get_mut(&launch).filter(is_queued) else { return false };
+        run.phase = Phase::Mounting;
+        let (name, volumes) = (executor.intent.name.clone(), volumes.clone());
+        effects.push(Effect::Mount { launch, number, name, volumes });
+        true
+    }
+
+    /// The volumes of a task are visible to its executor; or they cannot be made so, and the task has failed.
+    pub(crate) fn mounted(
+        &mut self,
+        now_ms: u64,
+        launch: LaunchNumber,
+        failed: Option<Arc<str>>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(run) = self.runs.get_mut(&launch).filter(|run| run.phase == Phase::Mounting) else { return };
+        run.phase = Phase::Queued;
+        let Some(why) = failed else {
+            run.mounted = true;
+            let number = self.saved.executors.tasks.get(&launch).map(|task| task.executor);
+            // Without a stream it is handed when there is one again.
+            if number.and_then(|number| self.execs.runs.get(&number)).is_some_and(|it| it.stream.is_some()) {
+                self.hand(launch, effects);
+            }
+            return;
+        };
+        let reason = Some(Reason::ContainerLaunchFailed);
+        self.end(now_ms, launch, TaskState::Failed, Source::Agent, reason, &why);
+        self.task_not_handed(now_ms, launch, effects);
+        if let Some(group) = self.group_of(launch) {
+            self.fail_group(now_ms, group, Failed::NO_VOLUME, effects);
         }
     }
 
@@ -526,7 +564,7 @@ impl Node {
                     self.end(now_ms, launch, TaskState::Dropped, Source::Agent, reason, why);
                 }
                 Some(Phase::Handed { .. }) => self.tell_kill(launch, stream, effects),
-                Some(Phase::Queued) => self.hand(launch),
+                Some(Phase::Queued) => self.hand(launch, effects),
                 _ => {}
             }
         }

@@ -48,6 +48,11 @@ impl Failed {
         reason: Reason::AgentRestarted,
         message: "Another task of the group was lost before all were handed to their executor",
     };
+    pub(crate) const NO_VOLUME: Self = Self {
+        state: TaskState::Failed,
+        reason: Reason::ContainerLaunchFailed,
+        message: "A volume of another task of the group could not be mounted",
+    };
     const INCOMPLETE: Self = Self {
         state: TaskState::Dropped,
         reason: Reason::AgentRestarted,
@@ -57,7 +62,7 @@ impl Failed {
 
 /// Whether a task waits to be handed.
 fn waits(phase: Phase) -> bool {
-    matches!(phase, Phase::Pending | Phase::Intending | Phase::Unlisted | Phase::Queued)
+    matches!(phase, Phase::Pending | Phase::Intending | Phase::Unlisted | Phase::Queued | Phase::Mounting)
 }
 
 impl Node {
@@ -80,6 +85,9 @@ impl Node {
     pub(crate) fn group_failed(&self, group: TaskGroup, launch: LaunchNumber) -> Option<Failed> {
         if let Some(failed) = self.execs.failed.get(&group.first) {
             return Some(*failed);
+        }
+        if self.saved.killed_groups.contains(&group.first) {
+            return Some(Failed::KILLED);
         }
         // Without this one the group was not handed. So one that was answered, and does not wait, is over.
         let mut others = group.launches().filter(|other| *other != launch);
@@ -107,6 +115,14 @@ impl Node {
             return; // each stands for itself from then on
         }
         self.execs.group_waits.remove(&group.first);
+        let is_news =
+            !self.execs.failed.contains_key(&group.first) && !self.saved.killed_groups.contains(&group.first);
+        if failed == Failed::KILLED
+            && is_news
+            && !group.launches().all(|it| self.saved.answered.contains(&it))
+        {
+            self.keep(Record::KilledGroup { first: group.first });
+        }
         self.execs.failed.entry(group.first).or_insert(failed);
         if self.execs.failed.len() > FAILED_MAX {
             self.execs.failed.pop_first();
@@ -120,11 +136,15 @@ impl Node {
         }
     }
 
-    /// Hands a group whose members all wait for their executor.
-    pub(crate) fn hand_group(&mut self, group: TaskGroup) {
+    /// Hands a group whose members all wait for their executor, once their volumes are there.
+    pub(crate) fn hand_group(&mut self, group: TaskGroup, effects: &mut Vec<Effect>) {
         let launches: Vec<LaunchNumber> = group.launches().collect();
         let phase = |launch: &LaunchNumber| self.runs.get(launch).map(|run| run.phase);
         if !launches.iter().all(|launch| phase(launch) == Some(Phase::Queued)) {
+            return;
+        }
+        let mounts = launches.iter().filter(|launch| self.mounts(**launch, effects)).count();
+        if mounts > 0 {
             return;
         }
         for launch in &launches {
@@ -154,7 +174,6 @@ impl Node {
             let intent = self.saved.tasks.get(launch).and_then(|task| task.intent.as_ref());
             tasks.extend(intent.map(|intent| intent.sealed.clone()));
         }
-        launches.iter().for_each(|launch| self.mount(*launch, number, effects));
         let Some(stream) = stream else { return };
         effects.push(Effect::Tell { stream, event: ExecutorEvent::LaunchGroup { tasks } });
         launches.iter().for_each(|launch| self.tell_kill(*launch, stream, effects));

@@ -56,6 +56,13 @@ pub enum Input {
         /// How.
         end: End,
     },
+    /// The volumes of a task are visible to its executor, or this says why not.
+    Mounted {
+        /// Which task.
+        launch: LaunchNumber,
+        /// What went wrong, if anything did.
+        failed: Option<Arc<str>>,
+    },
     /// Time passed.
     Wake,
     /// An executor says something over the executor API. Answered by [`crate::Effect::Answer`] in the same step.

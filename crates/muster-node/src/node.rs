@@ -36,8 +36,6 @@ pub struct NodeConfig {
     pub executor_reregistration_ms: u64,
     /// How long an executor may take to end once it is asked to, where its description does not say, in ms.
     pub executor_grace_ms: u64,
-    /// Whether a task with a process of its own is told to be starting before it runs, as Mesos' are.
-    pub starting: bool,
     /// Tasks held at once; an order beyond is answered TASK_DROPPED.
     pub tasks_max: usize,
     /// Beyond this many answered orders a hello is said unasked, for the welcome brings the low mark that prunes
@@ -173,6 +171,7 @@ impl Node {
             Input::Started { launch, process } => self.started(now_ms, launch, process),
             Input::Released { launch } => self.released(now_ms, launch),
             Input::Ended { launch, end } => self.ended(now_ms, launch, end),
+            Input::Mounted { launch, failed } => self.mounted(now_ms, launch, failed, effects),
             Input::Executor { call, from, said } => self.executor_call(now_ms, call, &from, said, effects),
             Input::ExecutorGone { stream } => self.executor_gone(stream),
             Input::Wake => self.wake(now_ms, effects),

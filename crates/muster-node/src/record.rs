@@ -131,7 +131,17 @@ pub enum Record {
         /// The volumes.
         volumes: Vec<VolumeMount>,
     },
+    /// The killed groups of what came before: in a compacted log that has any, after its groups.
+    KilledGroups(Box<BTreeSet<LaunchNumber>>),
+    /// A task was killed before all of its group were handed: so are those whose order comes later.
+    KilledGroup {
+        /// The group's first launch.
+        first: LaunchNumber,
+    },
 }
+
+/// Killed groups that are remembered, whatever the low mark says; the oldest go first.
+const KILLED_GROUPS_MAX: usize = 10_000;
 
 /// Frameworks that are remembered; beyond, those of which nothing is left here are forgotten.
 const FRAMEWORKS_MAX: usize = 128;
@@ -306,6 +316,10 @@ pub struct Saved {
     /// The persistent volumes that tasks and their executors use, until the tasks are forgotten; likewise.
     #[serde(skip)]
     pub volumes: BTreeMap<LaunchNumber, Vec<VolumeMount>>,
+    /// Groups of which a task was killed before all were handed, by their first launch, at or above the low mark;
+    /// likewise.
+    #[serde(skip)]
+    pub killed_groups: BTreeSet<LaunchNumber>,
 }
 
 impl Saved {
@@ -320,6 +334,7 @@ impl Saved {
                     self.low_mark = *mark;
                     let tasks = &self.tasks;
                     self.answered.retain(|launch| !mark.refuses(*launch) || tasks.contains_key(launch));
+                    self.killed_groups.retain(|first| !mark.refuses(*first));
                 }
             }
             Record::Intent(intent) => {
@@ -371,6 +386,13 @@ impl Saved {
             Record::Executors(executors) => self.executors = (**executors).clone(),
             Record::Groups(groups) => self.groups = (**groups).clone(),
             Record::Volumes(volumes) => self.volumes = (**volumes).clone(),
+            Record::KilledGroups(groups) => self.killed_groups = (**groups).clone(),
+            Record::KilledGroup { first } => {
+                self.killed_groups.insert(*first);
+                if self.killed_groups.len() > KILLED_GROUPS_MAX {
+                    self.killed_groups.pop_first();
+                }
+            }
             Record::Mounts { launch, volumes } => {
                 self.volumes.insert(*launch, volumes.clone());
             }
@@ -415,6 +437,9 @@ impl Saved {
         }
         if !self.groups.is_empty() {
             records.push(Record::Groups(Box::new(self.groups.clone())));
+        }
+        if !self.killed_groups.is_empty() {
+            records.push(Record::KilledGroups(Box::new(self.killed_groups.clone())));
         }
         if !self.volumes.is_empty() {
             records.push(Record::Volumes(Box::new(self.volumes.clone())));

@@ -38,6 +38,8 @@ pub(crate) enum Phase {
     Abandoned,
     /// Waits for its executor to subscribe.
     Queued,
+    /// Its executor subscribed; its volumes are being made visible to it.
+    Mounting,
     /// Its record as handed to its executor is on the way to the disk.
     Handing,
     /// Handed to its executor, or recorded so and perhaps handed.
@@ -61,6 +63,11 @@ pub(crate) struct Run {
     pub(crate) durable_state: TaskState,
     /// A hello was said while its intent was on the way to the disk.
     pub(crate) unlisted: bool,
+    /// Its order says that it is told to be starting. Not on the disk: one that an agent which restarted found there
+    /// before it was started is told to be running alone.
+    starting: bool,
+    /// Its volumes are visible to its executor.
+    pub(crate) mounted: bool,
     /// Accepted while no leader listened, and not listed in a hello since.
     pub(crate) accept_due: bool,
     /// The last update said on the present connection.
@@ -80,6 +87,8 @@ impl Run {
             durable_seq: 0,
             durable_state: TaskState::Staging,
             unlisted: false,
+            starting: false,
+            mounted: false,
             accept_due: false,
             said_seq: 0,
             kill_at: None,
@@ -137,6 +146,7 @@ impl Node {
         if let Some(run) = self.runs.get_mut(&launch) {
             let (durable, ended) = (run.durable, run.phase == Phase::Ended);
             run.unlisted = false; // whatever the last hello left out is ordered after it
+            run.starting |= order.starting;
             if ended {
                 // The leader has not heard of the end, or it would not order.
                 run.said_seq = 0;
@@ -190,7 +200,7 @@ impl Node {
             }
             let task_id = order.task.task_id.clone();
             let volumes = order.volumes;
-            self.runs.insert(launch, Run::new(Phase::Intending));
+            self.runs.insert(launch, Run { starting: order.starting, ..Run::new(Phase::Intending) });
             self.keep(Record::Intent(Box::new(Intent {
                 launch,
                 task: order.task,
@@ -249,7 +259,7 @@ impl Node {
             return;
         };
         match run.phase {
-            Phase::Pending | Phase::Intending | Phase::Unlisted | Phase::Queued => {
+            Phase::Pending | Phase::Intending | Phase::Unlisted | Phase::Queued | Phase::Mounting => {
                 let group = self.group_of(launch);
                 self.killed_during_launch(now_ms, launch);
                 self.task_not_handed(now_ms, launch, effects);
@@ -296,8 +306,9 @@ impl Node {
     pub(crate) fn started(&mut self, now_ms: u64, launch: LaunchNumber, process: Process) {
         let Some(run) = self.runs.get_mut(&launch).filter(|run| run.phase == Phase::Starting) else { return };
         run.phase = Phase::Holding;
+        let starting = run.starting;
         self.keep(Record::Started { launch, process });
-        if self.config.starting {
+        if starting {
             self.report(now_ms, launch, TaskState::Starting, Source::Executor, None, "");
         }
         self.after(After::Release(launch));
@@ -324,7 +335,8 @@ impl Node {
     pub(crate) fn ended(&mut self, now_ms: u64, launch: LaunchNumber, end: End) {
         let Some(run) = self.runs.get(&launch) else { return };
         use Phase::*;
-        if matches!(run.phase, Ended | Pending | Intending | Unlisted | Queued | Handing | Handed { .. }) {
+        let is_none_of_its_own = matches!(run.phase, Queued | Mounting | Handing | Handed { .. });
+        if is_none_of_its_own || matches!(run.phase, Ended | Pending | Intending | Unlisted) {
             return;
         }
         let Some(task) = self.saved.tasks.get(&launch) else { return };

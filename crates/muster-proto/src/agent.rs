@@ -264,6 +264,7 @@ fn run_order(wire: v1::RunOrder) -> Result<muster_model::event::RunOrder, WireEr
         sealed: Sealed::new(&*wire.task_info),
         group: wire.group.map(task_group).transpose().within("group")?,
         volumes: volume_mounts(&wire.volumes)?,
+        starting: wire.starting,
     })
 }
 
@@ -337,6 +338,7 @@ pub fn agent_down_frame(fence: Fence, session: Session, event: &AgentEvent) -> v
                 size: group.size,
             }),
             volumes: order.volumes.iter().map(wire_volume_mount).collect(),
+            starting: order.starting,
         }),
         AgentEvent::Kill { launch, task, grace_ms } => Down::Kill(v1::KillOrder {
             launch: Some(wire_launch_number(*launch)),

@@ -184,7 +184,7 @@ pub fn with_container(status: &Sealed, number: LaunchNumber) -> Sealed {
 }
 
 /// What is told of the container of a run.
-pub(crate) fn container_status(number: LaunchNumber) -> mesos::ContainerStatus {
+pub fn container_status(number: LaunchNumber) -> mesos::ContainerStatus {
     let container_id = mesos::ContainerId { value: container_id(number), ..Default::default() };
     mesos::ContainerStatus { container_id: Some(container_id), ..Default::default() }
 }

@@ -249,6 +249,7 @@ fn any_agent_event() -> impl Strategy<Value = AgentEvent> {
                         read_only: killed,
                         executor: !killed,
                     }],
+                    starting: !killed,
                 }))
             }),
         (any_launch(), any_key(), text(), any_resources(), option::of(0u64..1 << 40), vec(any::<u8>(), 0..9))
@@ -304,6 +305,7 @@ fn in_executor(
         })),
         group: None,
         volumes: Vec::new(),
+        starting: false,
     }
 }
 

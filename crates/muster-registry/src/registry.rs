@@ -372,6 +372,10 @@ impl Registry {
         let stream = self.streams.get(id).filter(|stream| stream.token == token)?;
         self.framework(id).map(|framework| framework.session).filter(|session| *session == stream.session)
     }
+    /// Whether a framework subscribed over the Mesos API when it last did.
+    pub fn speaks_mesos(&self, id: &FrameworkId) -> bool {
+        self.streams.contains(id)
+    }
     /// Whether the id belonged to a framework that was removed.
     pub fn is_removed(&self, id: &FrameworkId) -> bool {
         self.removed_frameworks.contains(id)
@@ -451,6 +455,17 @@ impl Registry {
         &self,
     ) -> impl Iterator<Item = (&AgentId, &FrameworkId, &Role, &muster_model::task::ExecutorSpec)> {
         self.executors.values().map(|it| (&it.key.agent_id, &it.key.framework_id, &it.role, &it.spec))
+    }
+    /// The run of an executor, once its agent said which.
+    pub fn run_of_executor(
+        &self,
+        agent_id: &AgentId,
+        framework_id: &FrameworkId,
+        executor_id: &ExecutorId,
+    ) -> Option<LaunchNumber> {
+        let (agent_id, framework_id) = (agent_id.clone(), framework_id.clone());
+        let key = ExecutorKey { agent_id, framework_id, executor_id: executor_id.clone() };
+        self.living.get(&key).map(|run| **run).filter(|run| *run != LaunchNumber::default())
     }
     /// Everything that is held, and on whose account.
     pub fn holdings(&self) -> Vec<Holding> {

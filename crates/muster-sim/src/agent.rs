@@ -103,7 +103,6 @@ fn config(n: usize, life: u64) -> NodeConfig {
         executor_grace_ms: 1_000,
         tasks_max: 1_000,
         // Few, so that low marks are asked for.
-        starting: false,
         answered_max: 20,
         wall_at_zero_ms: 0,
     }
@@ -441,7 +440,12 @@ impl Agent {
                 self.wants_stream = true;
                 world.soon(100, Event::Agent(self.n, AgentEvent::Dial(life)));
             }
-            Effect::Mount { .. } | Effect::KeepVolumes { .. } => {} // there are no files here
+            // There are no files here.
+            Effect::Mount { launch, .. } => {
+                let mounted = Input::Mounted { launch, failed: None };
+                world.soon(3, Event::Agent(self.n, AgentEvent::Report(life, Box::new(mounted))));
+            }
+            Effect::KeepVolumes { .. } => {}
             Effect::Start(start) => {
                 let launch = start.launch;
                 let is_endless = *start.sealed == *b"endless";

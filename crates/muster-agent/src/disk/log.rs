@@ -432,6 +432,25 @@ mod tests {
     }
 
     #[test]
+    fn golden_bytes_of_killed_groups() {
+        let first = LaunchNumber { incarnation: 1, index: Index(700), n: 2 };
+        let all = vec![Record::KilledGroups(Box::default()), Record::KilledGroup { first }];
+        let mut saved = Saved::default();
+        all.iter().for_each(|record| saved.apply(record));
+        let mut bytes = Vec::new();
+        frame(&all, &mut bytes).unwrap();
+        frame(&saved.snapshot(), &mut bytes).unwrap();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        expect_test::expect_file!["golden/log-killed-groups-1.hex"].assert_eq(&hex);
+        let (records, length) = frame_at(&bytes).unwrap();
+        assert_eq!(records, all);
+        let (records, _) = frame_at(&bytes[length..]).unwrap();
+        let mut again = Saved::default();
+        records.iter().for_each(|record| again.apply(record));
+        assert_eq!(again, saved, "a compacted log has all of it");
+    }
+
+    #[test]
     fn golden_bytes_of_frameworks_and_groups() {
         let mut saved = Saved::default();
         one_of_each_of_groups().iter().for_each(|record| saved.apply(record));

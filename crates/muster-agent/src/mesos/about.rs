@@ -31,6 +31,8 @@ pub(crate) struct About {
     pub(crate) log_file: Option<PathBuf>,
     /// All sandboxes: `<framework>/<task or executor>/<launch>` below it.
     pub(crate) sandboxes: PathBuf,
+    /// All persistent volumes, by number.
+    pub(crate) volumes: PathBuf,
     /// What was fetched for commands.
     pub(crate) fetched: Arc<Fetched>,
     /// What became of sandboxes.

@@ -92,7 +92,7 @@ fn endpoint_of(path: &str) -> Option<Endpoint> {
 
 impl Reads {
     pub(crate) fn new(about: Arc<About>, shown: Shown, api: Api) -> Self {
-        let files = Files::new(sandboxes::Exposed::of(&about));
+        let files = Files::new(sandboxes::Exposed::of(&about, shown.clone()));
         Self { about, shown, files, writers: Writers::default(), api }
     }
 

@@ -8,8 +8,9 @@
 //! ```
 
 use super::about::About;
+use crate::history::Shown;
 use muster_http::files::{Exposes, Place, below, is_name};
-use muster_model::LaunchNumber;
+use muster_model::{LaunchNumber, VolumeMount};
 use muster_proto::executor_api::container_id;
 use std::{
     fs,
@@ -22,15 +23,26 @@ const LISTED_MAX: usize = 50_000;
 const LATEST: &str = "latest";
 
 /// What an agent shows.
-#[derive(Debug)]
 pub(super) struct Exposed {
     sandboxes: PathBuf,
+    volumes: PathBuf,
     log: Option<PathBuf>,
+    shown: Shown,
+}
+
+/// What a path stands for.
+struct At<'a> {
+    framework: &'a str,
+    name: &'a str,
+    run: LaunchNumber,
+    /// What is left of it below the sandbox: no empty names, and none that stand for the directory they are in.
+    rest: Vec<&'a str>,
 }
 
 impl Exposed {
-    pub(super) fn of(about: &About) -> Self {
-        Self { sandboxes: about.sandboxes.clone(), log: about.log_file.clone() }
+    pub(super) fn of(about: &About, shown: Shown) -> Self {
+        let (sandboxes, volumes) = (about.sandboxes.clone(), about.volumes.clone());
+        Self { sandboxes, volumes, log: about.log_file.clone(), shown }
     }
 
     /// The runs of one name that have a sandbox, by launch.
@@ -44,36 +56,51 @@ impl Exposed {
         runs
     }
 
-    fn place(&self, [framework, name, run]: [&str; 3], rest: &[&str]) -> Option<Place> {
+    /// By the path of a sandbox on the disk.
+    fn real<'a>(&self, parts: &[&'a str]) -> Option<At<'a>> {
+        let [framework, name, run, rest @ ..] = parts else { return None };
         if !(is_name(framework) && is_name(name)) {
             return None;
         }
-        let run = match run {
+        let run = match *run {
             LATEST => *self.runs(framework, name).last()?,
             run => run.parse::<LaunchNumber>().ok()?,
         };
-        let root = format!("{framework}/{name}/{run}");
-        Some(Place::Dir { within: self.sandboxes.clone(), root, rest: rest.join("/") })
+        let rest = rest.iter().copied().filter(|name| !matches!(*name, "" | ".")).collect();
+        Some(At { framework, name, run, rest })
     }
 
     /// By the names of Mesos.
-    fn named(&self, parts: &[&str]) -> Option<Place> {
+    fn named<'a>(&self, parts: &[&'a str]) -> Option<At<'a>> {
         let parts = match parts {
             ["agents" | "slaves", _, rest @ ..] => rest,
             parts => parts,
         };
         let ["frameworks", framework, "executors", name, "runs", run, rest @ ..] = parts else { return None };
-        if !(is_name(framework) && is_name(name)) {
-            return None;
+        let mut at = self.real(&[&[*framework, *name, LATEST], rest].concat())?;
+        if *run != LATEST {
+            at.run = self.runs(framework, name).into_iter().find(|it| container_id(*it) == *run)?;
         }
-        let launch = match *run {
-            LATEST => None,
-            container => {
-                Some(self.runs(framework, name).into_iter().find(|it| container_id(*it) == container)?)
-            }
+        Some(at)
+    }
+
+    fn at<'a>(&self, path: &'a str) -> Option<At<'a>> {
+        match below(path, &self.sandboxes) {
+            Some(rest) => self.real(&rest.split('/').collect::<Vec<_>>()),
+            None => self.named(&path.strip_prefix('/')?.split('/').collect::<Vec<_>>()),
+        }
+    }
+
+    /// The volumes that are used in a sandbox, as this agent knows them: what is there of them is links, which a task
+    /// may have made as well. With what each path has between its slashes.
+    fn volumes<'a>(&self, at: &At<'_>, of: &'a mut Vec<VolumeMount>) -> Vec<(Vec<&'a str>, Place)> {
+        *of = self.shown.volumes(at.framework, at.name, at.run);
+        let place = |volume: &'a VolumeMount| {
+            let names = volume.container_path.split('/').filter(|name| !matches!(*name, "" | "."));
+            let (within, root) = (self.volumes.clone(), volume.number.to_string());
+            (names.collect(), Place::Dir { within, root, rest: String::new() })
         };
-        let launch = launch.map_or_else(|| LATEST.to_owned(), |launch| launch.to_string());
-        self.place([framework, name, &launch], rest)
+        of.iter().map(place).collect()
     }
 }
 
@@ -82,13 +109,25 @@ impl Exposes for Exposed {
         if path == "/slave/log" {
             return self.log.clone().map(Place::File);
         }
-        if let Some(rest) = below(path, &self.sandboxes) {
-            let parts: Vec<&str> = rest.split('/').collect();
-            let [framework, name, run, rest @ ..] = parts.as_slice() else { return None };
-            return self.place([framework, name, run], rest);
+        let at = self.at(path)?;
+        let mut volumes = Vec::new();
+        for (names, place) in self.volumes(&at, &mut volumes) {
+            if let (Some(left), Place::Dir { within, root, .. }) = (at.rest.strip_prefix(&*names), place) {
+                return Some(Place::Dir { within, root, rest: left.join("/") });
+            }
         }
-        let parts: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
-        self.named(&parts)
+        let root = format!("{}/{}/{}", at.framework, at.name, at.run);
+        Some(Place::Dir { within: self.sandboxes.clone(), root, rest: at.rest.join("/") })
+    }
+
+    fn entries(&self, path: &str) -> Vec<(String, Place)> {
+        let Some(at) = self.at(path) else { return Vec::new() };
+        let mut volumes = Vec::new();
+        let here = self.volumes(&at, &mut volumes).into_iter().filter_map(|(names, place)| {
+            let (name, above) = names.split_last()?;
+            (above == at.rest).then(|| ((*name).to_owned(), place))
+        });
+        here.collect()
     }
 
     fn all(&self) -> Vec<(String, PathBuf)> {
@@ -124,6 +163,7 @@ fn names(directory: &Path) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::History;
 
     #[test]
     fn a_sandbox_has_several_names_and_nothing_else_has_one() {
@@ -134,7 +174,12 @@ mod tests {
         }
         std::os::unix::fs::symlink("1.9.0", sandboxes.join("f/t/1.99.0")).unwrap();
         fs::write(dir.path().join("secret"), "x").unwrap();
-        let exposed = Exposed { sandboxes: sandboxes.clone(), log: Some("/var/log/m".into()) };
+        let exposed = Exposed {
+            sandboxes: sandboxes.clone(),
+            volumes: dir.path().join("volumes"),
+            log: Some("/var/log/m".into()),
+            shown: Shown::new(History::default()),
+        };
         let found = |path: &str| match exposed.find(path) {
             Some(Place::Dir { within, root, rest }) => {
                 assert_eq!(within, sandboxes);

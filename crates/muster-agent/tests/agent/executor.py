@@ -50,6 +50,8 @@ def launch(task):
         os._exit(3)
     if what == "silence":
         return
+    if what.startswith("write "):
+        note(what.split()[1], task_id["value"])
     data = base64.b64encode(b"up " + task_id["value"].encode()).decode()
     update(task_id, "TASK_RUNNING", data=data, healthy=True,
            labels={"labels": [{"key": "a", "value": "b"}]})

@@ -7,7 +7,7 @@ use crate::{
 };
 use muster_model::{
     AgentCall, AgentEvent, ExecutorId, ExecutorOrder, FrameworkId, LaunchNumber, Reason, Resources, Sealed,
-    StatusUpdate, TaskGroup, TaskState, event::RunOrder,
+    StatusUpdate, TaskGroup, TaskState, VolumeMount, VolumeNumber, event::RunOrder,
 };
 use muster_proto::mesos::{self, CommandInfo, ExecutorInfo, TaskInfo, command_info};
 use prost::Message;
@@ -16,6 +16,7 @@ use std::{collections::VecDeque, fs, path::PathBuf};
 cases!(
     tasks_share_an_executor_that_keeps_what_they_say,
     a_group_is_told_at_once_or_not_at_all,
+    a_task_whose_volume_cannot_be_mounted_is_not_handed,
     an_executor_outlives_its_agent,
     an_update_that_no_agent_heard_is_said_again,
     an_executor_that_does_not_subscribe_is_ended,
@@ -75,6 +76,7 @@ fn in_executor(n: u64, executor: &ExecutorInfo, what: &str) -> RunOrder {
         })),
         group: None,
         volumes: Vec::new(),
+        starting: true, // which only the executor can tell
     }
 }
 
@@ -238,6 +240,50 @@ fn in_group(n: u64, place: u32, executor: &ExecutorInfo, what: &str) -> RunOrder
     order.launch = LaunchNumber { n: place, ..first };
     order.group = Some(TaskGroup { first, size: 2 });
     order
+}
+
+/// A volume at a place in the sandbox.
+fn volume(number: u64, at: &str) -> VolumeMount {
+    VolumeMount {
+        number: VolumeNumber(1 << 40 | number),
+        container_path: at.into(),
+        read_only: false,
+        executor: false,
+    }
+}
+
+async fn a_task_whose_volume_cannot_be_mounted_is_not_handed(mut world: World) {
+    let (stream, _) = world.join().await;
+    let mut ear = Ear::new(stream);
+    let executor = executor_info(python(""));
+    ear.run(in_executor(1, &executor, "run")).await;
+    ear.reaches(1, Running).await;
+    // What it wants to be seen at is a file of the executor's.
+    let order = in_executor(2, &executor, "run");
+    ear.run(RunOrder { volumes: vec![volume(5, "launches")], ..order }).await;
+    let failed = ear.reaches(2, Failed).await;
+    assert_eq!(failed.status.reason, Some(Reason::ContainerLaunchFailed));
+    assert!(failed.status.message.contains("'launches'"), "{}", failed.status.message);
+    // Nor is any task that was launched with such a one.
+    let (one, other) = (in_group(3, 0, &executor, "run"), in_group(3, 1, &executor, "run"));
+    ear.run(RunOrder { volumes: vec![volume(6, "well")], ..one }).await;
+    ear.run(RunOrder { volumes: vec![volume(7, "launches")], ..other }).await;
+    for place in [0, 1] {
+        let of = LaunchNumber { n: place, ..launch(3) };
+        let failed = |call: &AgentCall| match call {
+            AgentCall::Status(update) if update.launch == of => Some(update.status.clone()),
+            _ => None,
+        };
+        let status = ear.next(failed).await;
+        assert_eq!((status.state, status.reason), (Failed, Some(Reason::ContainerLaunchFailed)));
+    }
+    // The executor goes on, and one that can be mounted is there when its task is told of.
+    let order = in_executor(4, &executor, "write there/file");
+    ear.run(RunOrder { volumes: vec![volume(8, "there")], ..order }).await;
+    ear.reaches(4, Running).await;
+    assert_eq!(world.lines(1, "launches"), ["t1", "t4"]);
+    let kept = world.work_dir().join(format!("volumes/{}/file", 1u64 << 40 | 8));
+    assert_eq!(fs::read_to_string(kept).unwrap(), "t4\n");
 }
 
 async fn a_group_is_told_at_once_or_not_at_all(mut world: World) {

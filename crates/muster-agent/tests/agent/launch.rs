@@ -4,13 +4,13 @@ use crate::{
     runner::cases,
     world::{World, launch, order, shell, variable},
 };
-use muster_model::{AgentCall, AgentEvent, Reason, Session, TaskState, Uuid};
+use muster_model::{AgentCall, AgentEvent, Reason, Session, TaskState, Uuid, event::RunOrder};
 use muster_proto::mesos::{CommandInfo, Environment, TaskInfo};
 use std::fs;
 
 cases!(
     a_command_runs_and_its_end_is_reported,
-    a_task_may_be_told_to_be_starting,
+    a_task_is_told_to_be_starting_where_its_order_says_so,
     the_environment_is_the_tasks,
     ends_are_told_apart,
     what_cannot_run_says_why,
@@ -56,12 +56,14 @@ async fn a_command_runs_and_its_end_is_reported(mut world: World) {
     }
 }
 
-async fn a_task_may_be_told_to_be_starting(mut world: World) {
-    let text = fs::read_to_string(world.config()).unwrap();
-    fs::write(world.config(), format!("{text}task-starting = true\n")).unwrap();
+async fn a_task_is_told_to_be_starting_where_its_order_says_so(mut world: World) {
     let (mut stream, _) = world.join().await;
-    world.run(&mut stream, 1, "true").await;
-    world.run(&mut stream, 2, "exit 3").await;
+    for (n, what) in [(1, "true"), (2, "exit 3")] {
+        let order = RunOrder { starting: true, ..order(n, &shell(what)) };
+        stream.say(&AgentEvent::Run(Box::new(order))).await;
+    }
+    world.run(&mut stream, 3, "true").await;
+    assert_eq!(world.outcome(&mut stream, 3).await.0, [Running, Finished]);
     assert_eq!(world.outcome(&mut stream, 1).await.0, [Starting, Running, Finished]);
     assert_eq!(world.outcome(&mut stream, 2).await.0, [Starting, Running, Failed]);
 }

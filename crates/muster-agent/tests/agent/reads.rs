@@ -4,7 +4,7 @@ use crate::{
     runner::cases,
     world::{World, key, launch, order, shell},
 };
-use muster_model::{AgentCall, AgentEvent, TaskState};
+use muster_model::{AgentCall, AgentEvent, TaskState, VolumeMount, VolumeNumber, event::RunOrder};
 use muster_proto::{executor_api::container_id, json::Codec, mesos};
 use serde_json::{Value, json};
 use std::fs;
@@ -13,6 +13,7 @@ cases!(
     a_task_is_seen_from_its_start_to_its_end,
     what_is_over_is_still_shown_after_the_agent_came_back_if_it_is_not_confirmed,
     files_of_sandboxes_are_shown_and_no_others,
+    volumes_are_shown_in_the_sandboxes_of_those_that_use_them,
     containers_are_waited_for_and_killed,
     calls_of_operators_are_checked_as_mesos_checks_them,
     what_is_not_there_is_said_so,
@@ -185,6 +186,71 @@ async fn files_of_sandboxes_are_shown_and_no_others(mut world: World) {
     assert!(log["data"].as_str().unwrap().contains("agent starts"), "{log}");
     let shown = world.get("/files/debug").await;
     assert_eq!(shown["/frameworks/f1/executors/t1/runs/latest"], directory.as_str());
+}
+
+async fn volumes_are_shown_in_the_sandboxes_of_those_that_use_them(mut world: World) {
+    let (mut stream, _) = world.join().await;
+    let volume = |number: u64, at: &str| VolumeMount {
+        number: VolumeNumber(1 << 40 | number),
+        container_path: at.into(),
+        read_only: false,
+        executor: false,
+    };
+    let text = "echo kept > deep/er/file; mkdir deep/er/below; ln -s /etc/passwd deep/er/out; echo > up;
+        while [ ! -e go ]; do sleep 0.01; done";
+    let order_of = |n, what: &str, volumes| RunOrder { volumes, ..order(n, &shell(what)) };
+    let run = order_of(1, text, vec![volume(7, "deep/er"), volume(8, "data")]);
+    stream.say(&AgentEvent::Run(Box::new(run))).await;
+    // One that uses no volume, and links to what others use.
+    let root = world.work_dir().canonicalize().unwrap().join("volumes");
+    let text = format!("ln -s {}/{} data; echo > up; sleep 1000", root.display(), 1u64 << 40 | 7);
+    world.run(&mut stream, 2, &text).await;
+    for n in [1, 2] {
+        world.line(&world.sandbox(n).join("up")).await;
+    }
+    let directory = |n| world.sandbox(n).canonicalize().unwrap().display().to_string();
+    let (own, other) = (directory(1), directory(2));
+    let browse = async |path: String| {
+        let list = world.get(&format!("/files/browse?path={path}")).await;
+        let entry = |it: &Value| {
+            let name = it["path"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+            (name, it["mode"].as_str().unwrap().chars().next().unwrap())
+        };
+        list.as_array().unwrap().iter().map(entry).collect::<Vec<_>>()
+    };
+    let entries = |list: &[(&str, char)]| -> Vec<(String, char)> {
+        list.iter().map(|(name, kind)| ((*name).to_owned(), *kind)).collect()
+    };
+    let sandbox = [("data", 'd'), ("deep", 'd'), ("stderr", '-'), ("stdout", '-'), ("up", '-')];
+    assert_eq!(browse(own.clone()).await, entries(&sandbox));
+    assert_eq!(browse(format!("{own}/deep")).await, entries(&[("er", 'd')]));
+    let inside = [("below", 'd'), ("file", '-'), ("out", 'l')];
+    assert_eq!(browse(format!("{own}/deep/er")).await, entries(&inside));
+    assert_eq!(browse("/frameworks/f1/executors/t1/runs/latest/deep//er/.".into()).await, entries(&inside));
+    let code =
+        async |path: String| world.post(&format!("GET /files/download?path={path} HTTP/1.1"), "").await;
+    assert_eq!(code(format!("{own}/deep/er/file")).await, (200, "kept\n".into()));
+    assert!(browse(other.clone()).await.contains(&("data".into(), 'l')), "a link, no volume");
+    for path in [
+        format!("{own}/deep/er/out"),
+        format!("{own}/deep/er/../er/file"),
+        format!("{own}/deep/er/../{}/file", 1u64 << 40 | 8),
+        format!("{other}/data"),
+        format!("{other}/data/file"),
+        format!("{}/{}/file", root.display(), 1u64 << 40 | 7),
+        own.replace("/t1/", "/t2/") + "/deep/er/file",
+        own.replace("/f1/", "/f2/") + "/deep/er/file",
+    ] {
+        let (code, body) = code(path.clone()).await;
+        assert!([400, 404].contains(&code), "{path}: {code} {body}");
+    }
+    // Whoever does not use it any more does not show it: it may be another's.
+    fs::write(world.sandbox(1).join("go"), "").unwrap();
+    world.outcome(&mut stream, 1).await;
+    for (path, code) in [("deep/er/file", 400), ("stdout", 200)] {
+        let head = format!("GET /files/download?path={own}/{path} HTTP/1.1");
+        assert_eq!(world.post(&head, "").await.0, code, "{path}");
+    }
 }
 
 async fn containers_are_waited_for_and_killed(mut world: World) {

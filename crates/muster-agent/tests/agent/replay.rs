@@ -262,6 +262,7 @@ async fn start(stream: &mut AgentStream, n: u64, info: &TaskInfo) {
         executor: None,
         group: None,
         volumes: Vec::new(),
+        starting: true,
     };
     stream.say(&AgentEvent::Run(Box::new(order))).await;
 }
@@ -272,7 +273,7 @@ async fn join(world: &mut World, cluster: &str, attributes: &str) -> AgentStream
     let text = text
         .replace("cpus:4;mem:1024", "cpus:8;mem:16384;disk:10000;ports:[31000-32000]")
         .replace("'here'", "'127.0.0.1'");
-    fs::write(world.config(), format!("{text}task-starting = true\nattributes = '{attributes}'\n")).unwrap();
+    fs::write(world.config(), format!("{text}attributes = '{attributes}'\n")).unwrap();
     world.start();
     let (mut stream, _) = world.hello(1).await;
     stream.session = muster_model::Session(1);
@@ -430,6 +431,7 @@ async fn an_executor_is_told_what_mesos_tells_it(mut world: World) {
         })),
         group: None,
         volumes: Vec::new(),
+        starting: true,
     };
     stream.say(&AgentEvent::Run(Box::new(order))).await;
     let sandbox = world.work_dir().join(format!("sandboxes/{framework_id}/ex1/1.1.0"));

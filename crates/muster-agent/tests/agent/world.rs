@@ -62,6 +62,7 @@ pub(crate) fn order(n: u64, info: &TaskInfo) -> RunOrder {
         executor: None,
         group: None,
         volumes: Vec::new(),
+        starting: false,
     }
 }
 

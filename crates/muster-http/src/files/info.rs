@@ -5,8 +5,13 @@ use muster_proto::mesos;
 use rustix::fs::{AtFlags, Dir, FileType, OFlags, Stat, fstat, statat};
 use std::{collections::BTreeMap, fs, os::fd::OwnedFd};
 
-/// The entries of a directory, by name. A link is told as what it points to, if that lies below here.
-pub(super) fn list(directory: &OwnedFd, path: &str) -> Result<Vec<mesos::FileInfo>, Refused> {
+/// The entries of a directory, by name. A link is told as what it points to, if that lies below here. Those that lead
+/// `elsewhere` stand in the place of what is there under their names.
+pub(super) fn list(
+    directory: &OwnedFd,
+    path: &str,
+    elsewhere: impl Iterator<Item = (String, OwnedFd)>,
+) -> Result<Vec<mesos::FileInfo>, Refused> {
     let failed = |error: rustix::io::Errno| Refused::Failed(format!("Failed to list '{path}': {error}.\n"));
     let mut files = BTreeMap::new();
     let (users, groups) = (Names::read("/etc/passwd"), Names::read("/etc/group"));
@@ -29,6 +34,11 @@ pub(super) fn list(directory: &OwnedFd, path: &str) -> Result<Vec<mesos::FileInf
             stat
         };
         files.insert(name.to_owned(), info(format!("{path}/{name}"), &stat, &users, &groups));
+    }
+    for (name, entry) in elsewhere {
+        if let Ok(stat) = fstat(&entry) {
+            files.insert(name.clone(), info(format!("{path}/{name}"), &stat, &users, &groups));
+        }
     }
     Ok(files.into_values().collect())
 }

@@ -56,6 +56,11 @@ pub enum Place {
 pub trait Exposes: Send + Sync + 'static {
     /// Where a path without slashes at its end leads; none if it is not exposed.
     fn find(&self, path: &str) -> Option<Place>;
+    /// Entries of an exposed directory that lead elsewhere, whatever is there on the disk: by name, and where.
+    fn entries(&self, path: &str) -> Vec<(String, Place)> {
+        let _ = path;
+        Vec::new()
+    }
     /// All that is exposed: by which path, and where it really is.
     fn all(&self) -> Vec<(String, PathBuf)>;
 }
@@ -130,7 +135,13 @@ impl Files {
         self.blocking(move |exposes| {
             let fd = open(exposes, &path)?;
             match is_dir(&fd)? {
-                true => info::list(&fd, path.trim_end_matches('/')),
+                true => {
+                    let path = path.trim_end_matches('/');
+                    let entries = exposes.entries(path).into_iter();
+                    // What is not there yet is not listed.
+                    let opened = entries.filter_map(|(name, place)| Some((name, open_place(&place).ok()?)));
+                    info::list(&fd, path, opened)
+                }
                 false => Ok(Vec::new()),
             }
         })
@@ -199,9 +210,14 @@ fn open(exposes: &dyn Exposes, path: &str) -> Result<OwnedFd, Refused> {
         Errno::NXIO | Errno::NODEV => Refused::Invalid(format!("'{path}' is no file.\n")),
         other => Refused::Failed(format!("Failed to open '{path}': {other}.\n")),
     };
-    match exposes.find(path.trim_end_matches('/')).ok_or(Refused::NotFound)? {
-        Place::File(real) => rustix::fs::open(&real, READ, Mode::empty()).map_err(refused),
-        Place::Dir { within, root, rest } => open_below(&within, &root, &rest, READ).map_err(refused),
+    let place = exposes.find(path.trim_end_matches('/')).ok_or(Refused::NotFound)?;
+    open_place(&place).map_err(refused)
+}
+
+fn open_place(place: &Place) -> rustix::io::Result<OwnedFd> {
+    match place {
+        Place::File(real) => rustix::fs::open(real, READ, Mode::empty()),
+        Place::Dir { within, root, rest } => open_below(within, root, rest, READ),
     }
 }
 

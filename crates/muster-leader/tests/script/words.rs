@@ -231,7 +231,8 @@ fn shown_agent_event(event: &AgentEvent) -> String {
             });
             let volumes = volumes.collect::<String>();
             let group = group.unwrap_or_default();
-            format!("run {} as {}{executor}{group}{killed}{volumes}", order.task, order.launch)
+            let starting = if order.starting { ", told to be starting" } else { "" };
+            format!("run {} as {}{executor}{group}{killed}{volumes}{starting}", order.task, order.launch)
         }
         AgentEvent::Kill { launch, task, .. } => format!("kill {task}, {launch}"),
         AgentEvent::Confirm { launch, seq } => format!("confirmed update {seq} of {launch}"),

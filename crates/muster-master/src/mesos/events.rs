@@ -331,7 +331,7 @@ impl What<'_> {
             |it: &Framework| records::framework(FrameworkSeen { framework: it, completed: None }, None);
         Some(match self {
             Self::TaskAdded(task) => Event {
-                task_added: Some(event::TaskAdded { task: records::task(task) }),
+                task_added: Some(event::TaskAdded { task: records::task(task, Vec::new()) }),
                 ..of(event::Type::TaskAdded)
             },
             Self::Updated { task, agent_id, uuid, status } => Event {

@@ -281,7 +281,7 @@ pub(super) fn state<'a>(of: &'a Sorted<'a>) -> Vec<Part<'a>> {
 
 fn tasks<'a>(of: &'a Sorted<'a>) -> Vec<Part<'a>> {
     let registry = &of.seen.registry;
-    let item = |task: &Task| Item::of(&records::task(task));
+    let item = |task: &Task| Item::of(&records::task(task, records::statuses(task, registry)));
     // What is left of a framework that is over has no framework to be shown with.
     let lives = move |task: &&Task| registry.framework(&task.key.framework_id).is_some();
     let is_unreachable = |task: &&Task| task.state == TaskState::Unreachable;

@@ -6,15 +6,16 @@ use super::read::seen::{ByRole, Executor, FrameworkSeen, Seen, Sorted, offered};
 use mesos::master::response::{get_agents, get_executors, get_frameworks};
 use muster_http::show::task::user;
 use muster_model::{
-    Offer, OperationState, OperationStatus, Resources, Role, TaskState, event::OfferWithAgent,
+    LaunchNumber, Offer, OperationState, OperationStatus, Resources, Role, TaskState, event::OfferWithAgent,
 };
 use muster_proto::master_api::{self, time};
 use muster_proto::operation::{mesos_operation, mesos_operation_status};
 use muster_proto::scheduler_api::{self, Shown};
 use muster_proto::task::wire_state;
-use muster_proto::{Form, mesos, mesos_status, wire_resources, wire_resources_in};
+use muster_proto::{Form, executor_api, mesos, mesos_status, wire_resources, wire_resources_in};
 use muster_registry::{Agent, DoneOperation, Drain, DrainState, Duty, Framework, Registry, Task};
 use prost::Message;
+use std::net::IpAddr;
 
 pub(super) use muster_proto::agent::CAPABILITIES as AGENT_CAPABILITIES;
 
@@ -165,8 +166,9 @@ pub(super) fn executor_info(it: &Executor<'_>) -> mesos::ExecutorInfo {
     }
 }
 
-/// The statuses that the registry has of a task: those that wait for an acknowledgement, and the state that it came to.
-pub(super) fn statuses(task: &Task) -> Vec<mesos::TaskStatus> {
+/// The statuses that the registry has of a task: those that wait for an acknowledgement, and the state that it came to,
+/// with the container that it is in.
+pub(super) fn statuses(task: &Task, registry: &Registry) -> Vec<mesos::TaskStatus> {
     let waiting = task.updates.iter().filter_map(|update| {
         mesos_status(&task.key.task_id, Some(&task.agent_id), &update.status, Some(&update.uuid)).ok()
     });
@@ -174,20 +176,64 @@ pub(super) fn statuses(task: &Task) -> Vec<mesos::TaskStatus> {
     let state: i32 = wire_state(task.state).into();
     let is_heard = task.state != TaskState::Staging;
     if is_heard && statuses.last().is_none_or(|last| last.state != state) {
-        statuses.push(mesos::TaskStatus {
+        let mut status = mesos::TaskStatus {
             task_id: mesos::TaskId { value: task.key.task_id.to_string() },
             state,
             agent_id: Some(mesos::AgentId { value: task.agent_id.to_string() }),
             message: (!task.message.is_empty()).then(|| task.message.to_string()),
             timestamp: Some(master_api::seconds(task.updated)),
             ..Default::default()
-        });
+        };
+        // To others it came by its executor's word alone, or perhaps without one.
+        if matches!(
+            task.state,
+            TaskState::Starting | TaskState::Running | TaskState::Killing | TaskState::Finished
+        ) {
+            status.source = Some(mesos::task_status::Source::Executor.into());
+            status.executor_id = Some(mesos::ExecutorId { value: executor_of(task).to_owned() });
+            status.container_status = run_of(task, registry).map(executor_api::container_status);
+        }
+        statuses.push(status);
     }
+    add_addresses(&mut statuses, task, registry);
     statuses
 }
 
+/// The name of its executor, which its agent is for a task with a process of its own, under the task's name.
+fn executor_of(task: &Task) -> &str {
+    task.executor_id.as_ref().map_or(task.key.task_id.as_str(), |id| id.as_str())
+}
+
+/// The run that a task's container is named by, as long as its executor lives.
+fn run_of(task: &Task, registry: &Registry) -> Option<LaunchNumber> {
+    match &task.executor_id {
+        None => Some(task.launch),
+        Some(id) => registry.run_of_executor(&task.agent_id, &task.key.framework_id, id),
+    }
+}
+
+/// Containers are in their agent's network, where nobody says otherwise.
+fn add_addresses(statuses: &mut [mesos::TaskStatus], task: &Task, registry: &Registry) {
+    let named = || registry.agent(&task.agent_id).and_then(|agent| agent.info.hostname.parse().ok());
+    let Some(ip) = registry.address(&task.agent_id).or_else(named) else { return };
+    let containers = statuses.iter_mut().filter_map(|status| status.container_status.as_mut());
+    for container in containers.filter(|container| container.network_infos.is_empty()) {
+        container.network_infos = vec![network(ip)];
+    }
+}
+
+fn network(ip: IpAddr) -> mesos::NetworkInfo {
+    let protocol = match ip {
+        IpAddr::V4(_) => mesos::network_info::Protocol::IPv4,
+        IpAddr::V6(_) => mesos::network_info::Protocol::IPv6,
+    };
+    let address =
+        mesos::network_info::IpAddress { protocol: Some(protocol.into()), ip_address: Some(ip.to_string()) };
+    mesos::NetworkInfo { ip_addresses: vec![address], ..Default::default() }
+}
+
 /// A task.
-pub(super) fn task(task: &Task) -> mesos::Task {
+pub(super) fn task(task: &Task, statuses: Vec<mesos::TaskStatus>) -> mesos::Task {
     let info = mesos::TaskInfo::decode(&*task.sealed).unwrap_or_default();
     let mut resources = wire_resources(&task.resources);
     resources.iter_mut().for_each(|it| it.allocation_info = Some(allocation(&task.role)));
@@ -205,7 +251,7 @@ pub(super) fn task(task: &Task) -> mesos::Task {
         agent_id: mesos::AgentId { value: task.agent_id.to_string() },
         state: wire_state(task.state).into(),
         resources,
-        statuses: statuses(task),
+        statuses,
         status_update_state: told.map(|state| wire_state(state).into()),
         status_update_uuid: head.map(|head| head.uuid.0.to_vec().into()),
         labels: info.labels,

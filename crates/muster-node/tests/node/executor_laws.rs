@@ -333,6 +333,7 @@ impl Sim {
             executor: Some(Box::new(executor(of(n)))),
             group: group(n),
             volumes: Vec::new(),
+            starting: false,
         })));
     }
 

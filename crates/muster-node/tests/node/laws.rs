@@ -289,6 +289,7 @@ impl Sim {
             executor: None,
             group: None,
             volumes: Vec::new(),
+            starting: n.is_multiple_of(2),
         })));
     }
 

@@ -26,7 +26,6 @@ pub(crate) fn config() -> NodeConfig {
         executor_registration_ms: 60_000,
         executor_reregistration_ms: 15_000,
         executor_grace_ms: 5_000,
-        starting: false,
         tasks_max: 8,
         answered_max: 20,
         wall_at_zero_ms: 0,
@@ -88,10 +87,6 @@ impl World {
         let frame = |down| Input::Frame { stream, fence, session, down };
         let event = |event| frame(Down::Event(event));
         let input = match verb {
-            "starting" => {
-                self.node = Node::recover(NodeConfig { starting: true, ..config() }, self.synced.clone());
-                return Vec::new();
-            }
             "begin" => Input::Begin,
             "open" => {
                 self.stream = stream;
@@ -136,6 +131,7 @@ impl World {
                 volumes: value("volumes")
                     .map(|list| list.split(',').map(mount).collect())
                     .unwrap_or_default(),
+                starting: rest.contains(&"starting"),
             }))),
             "volumes" => event(AgentEvent::Volumes {
                 keep: rest.iter().map(|text| VolumeNumber(text.parse().unwrap())).collect(),
@@ -175,6 +171,10 @@ impl World {
             "reject" => event(AgentEvent::Rejected("gone".into())),
             "held" => Input::Started { launch: first(), process: process(first()) },
             "runs" => Input::Released { launch: first() },
+            "mounted" => Input::Mounted {
+                launch: first(),
+                failed: rest.contains(&"not").then(|| "Failed to mount a volume".into()),
+            },
             "ended" => Input::Ended { launch: first(), end: end(&rest[1..]) },
             "at" => {
                 self.now_ms = rest[0].parse().unwrap();
@@ -254,8 +254,8 @@ impl World {
                 Effect::Start(start) => {
                     format!("start {}{}", start.launch, shown_mounts(&start.volumes))
                 }
-                Effect::Mount { number, volumes, .. } => {
-                    format!("mount for {number}{}", shown_mounts(&volumes))
+                Effect::Mount { launch, number, volumes, .. } => {
+                    format!("mount of {launch} for {number}{}", shown_mounts(&volumes))
                 }
                 Effect::KeepVolumes { incarnation, keep } => {
                     let keep: Vec<String> = keep.iter().map(ToString::to_string).collect();
@@ -369,6 +369,8 @@ fn record_name(record: &Record) -> String {
         Record::Frameworks(_) => "frameworks".into(),
         Record::Groups(_) => "groups".into(),
         Record::Volumes(_) => "volumes".into(),
+        Record::KilledGroups(_) => "killed groups".into(),
+        Record::KilledGroup { first } => format!("killed group {first}"),
         Record::Mounts { launch, volumes } => format!("{launch} uses{}", shown_mounts(volumes)),
         Record::InGroup { launch, group } => format!("{launch} in group {} of {}", group.first, group.size),
         Record::HandedGroup { launches } => {

@@ -25,7 +25,8 @@ struct Agent {
     ledger: Arc<Ledger>,
 }
 
-/// Runs an agent until it is aborted: it reports every task as running at once.
+/// Runs an agent until it is aborted: it reports every task as running at once, and before that as starting where that
+/// is wanted.
 /// The first master it goes to is the `first`th.
 pub(crate) async fn run(
     number: usize,
@@ -111,21 +112,29 @@ impl Agent {
                     return vec![]; // heard of before: the hello told of it
                 }
                 self.ledger.started(order.launch, self.number);
-                let update = update(order.launch, order.task.clone(), TaskState::Running, 1);
+                let states = if order.starting {
+                    &[TaskState::Starting, TaskState::Running][..]
+                } else {
+                    &[TaskState::Running]
+                };
+                let updates: Vec<_> = (1..)
+                    .zip(states)
+                    .map(|(seq, state)| update(order.launch, order.task.clone(), *state, seq))
+                    .collect();
                 let known = KnownTask {
                     launch: order.launch,
                     task: order.task,
                     state: TaskState::Running,
                     alive: true,
                     resources: order.resources,
-                    updates: vec![update.clone()],
+                    updates: updates.clone(),
                 };
                 self.tasks.insert(order.launch, known);
-                vec![AgentCall::Status(update)]
+                updates.into_iter().map(AgentCall::Status).collect()
             }
             AgentEvent::Kill { launch, task, .. } => {
                 self.tasks.remove(&launch);
-                vec![AgentCall::Status(update(launch, task, TaskState::Killed, 2))]
+                vec![AgentCall::Status(update(launch, task, TaskState::Killed, 3))]
             }
             AgentEvent::Confirm { launch, seq } => {
                 if let Some(known) = self.tasks.get_mut(&launch) {

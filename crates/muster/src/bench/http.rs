@@ -210,7 +210,9 @@ impl Framework {
     }
 
     fn update(&mut self, status: mesos::TaskStatus, to: &Subscription) -> Result<(), StreamError> {
-        if let Some(at) = self.running.remove(&status.task_id.value) {
+        if status.state() != mesos::TaskState::TaskStarting
+            && let Some(at) = self.running.remove(&status.task_id.value)
+        {
             self.shared.ledger.told.fetch_add(1, Ordering::Relaxed);
             if status.state() == mesos::TaskState::TaskRunning {
                 self.shared.ledger.running.fetch_add(1, Ordering::Relaxed);

@@ -66,7 +66,7 @@ impl Serialize for Full<'_> {
         }
         let is_over = it.completed.is_some();
         let live = || of.seen.registry.tasks_of_framework(id);
-        let shown = |task| task::Shown(task);
+        let shown = |task| task::Shown(task, &of.seen.registry);
         let is_unreachable = |task: &&Task| task.state == TaskState::Unreachable;
         let tasks = || live().filter(|task| !is_over && !is_unreachable(task)).map(shown);
         let unreachable = || live().filter(|task| !is_over && is_unreachable(task)).map(shown);

@@ -4,12 +4,12 @@ use super::super::records::statuses;
 use super::seen::Seen;
 use super::{List, Query, show};
 use muster_proto::mesos;
-use muster_registry::Task;
+use muster_registry::{Registry, Task};
 use prost::Message;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-/// A task.
-pub(super) struct Shown<'a>(pub(super) &'a Task);
+/// A task, and the registry that it is in.
+pub(super) struct Shown<'a>(pub(super) &'a Task, pub(super) &'a Registry);
 
 impl Serialize for Shown<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -24,7 +24,7 @@ impl Serialize for Shown<'_> {
             state: task.state,
             resources: &task.resources,
             role: task.role.as_str(),
-            statuses: &statuses(task),
+            statuses: &statuses(task, self.1),
             info: &info,
         };
         shown.serialize(serializer)
@@ -80,7 +80,8 @@ pub(super) struct Tasks<'a>(pub(super) &'a Seen, pub(super) &'a Asked);
 impl Serialize for Tasks<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let tasks = self.1.tasks(self.0);
-        let page = || tasks.iter().skip(self.1.offset).take(self.1.limit).map(|task| Shown(task));
+        let page =
+            || tasks.iter().skip(self.1.offset).take(self.1.limit).map(|task| Shown(task, &self.0.registry));
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("tasks", &List(page))?;
         map.end()

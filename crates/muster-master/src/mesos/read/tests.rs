@@ -8,11 +8,14 @@ use super::*;
 use crate::MasterConfig;
 use crate::mesos::{
     About,
-    world::{label, spec, world},
+    world::{World, key, label, spec, world},
 };
 use mesos::master::{call::Type, response};
-use muster_model::{AgentId, Fence, FrameworkId, Index, Offer, OfferId, Resources, Role, TaskState};
-use muster_proto::{json::Codec, mesos};
+use muster_model::{
+    AgentId, ExecutorId, Fence, FrameworkId, Index, KnownExecutor, LaunchNumber, Offer, OfferId, Resources,
+    Role, TaskState,
+};
+use muster_proto::{executor_api::container_id, json::Codec, mesos};
 use muster_registry::{Command, Registry};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -103,18 +106,73 @@ fn a_task_is_shown_as_mesos_shows_it() {
             r#"{"tasks":[{"id":"run","name":"run","framework_id":"c-0000","executor_id":"","slave_id":"c-S0","#,
             r#""state":"TASK_RUNNING","resources":{"disk":0.0,"mem":64.0,"gpus":0.0,"cpus":0.5,"#,
             r#""ports":"[31000-31001]"},"role":"web","statuses":[{"state":"TASK_RUNNING","timestamp":1234.25,"#,
-            r#""container_status":{"container_id":{"value":"box"}}}],"user":"nobody","#,
+            r#""container_status":{"container_id":{"value":"box"},"network_infos":[{"ip_addresses":"#,
+            r#"[{"protocol":"IPv4","ip_address":"10.0.0.5"}]}]}}],"user":"nobody","#,
             r#""labels":[{"key":"a","value":"b"}],"discovery":{"visibility":"EXTERNAL","name":"www"}}]}"#,
         )
     );
-    // Of one that was acknowledged the registry knows its state and when it came to it.
+    // Of one that was acknowledged the registry knows its state, when it came to it, and where it is.
     let text = legacy(OfLeader::Tasks, "task_id=ok");
     let task = items(&at(&text, "tasks")).remove(0);
-    assert_eq!(at(&task, "statuses"), r#"[{"state":"TASK_FINISHED","timestamp":1004.0}]"#);
+    let launch = world().registry.task(&key("run")).unwrap().launch;
+    let status = status_in(LaunchNumber { n: launch.n + 1, ..launch }, "TASK_FINISHED", 1004);
+    assert_eq!(at(&task, "statuses"), status);
     // Nothing was heard yet of one that is staging.
     let text = legacy(OfLeader::Tasks, "task_id=wait");
     let task = items(&at(&text, "tasks")).remove(0);
     assert_eq!((at(&task, "statuses"), at(&task, "executor_id")), ("[]".into(), "\"e\"".into()));
+}
+
+/// The one status of a task in this run's container.
+fn status_in(run: LaunchNumber, state: &str, seconds: u64) -> String {
+    let container = container_id(run);
+    format!(
+        concat!(
+            r#"[{{"state":"{}","timestamp":{}.0,"container_status":{{"container_id":{{"value":"{}"}},"#,
+            r#""network_infos":[{{"ip_addresses":[{{"protocol":"IPv4","ip_address":"10.0.0.5"}}]}}]}}}}]"#,
+        ),
+        state, seconds, container
+    )
+}
+
+#[test]
+fn the_container_of_a_task_outlives_the_acknowledgement() {
+    let mut world = world();
+    let statuses = |world: &World, task: &str| {
+        let text = legacy_of(&seen(world.registry.clone()), OfLeader::Tasks, &format!("task_id={task}"));
+        at(&items(&at(&text, "tasks")).remove(0), "statuses")
+    };
+    world.acknowledge("run", 1);
+    let launch = world.registry.task(&key("run")).unwrap().launch;
+    let seconds = world.registry.task(&key("run")).unwrap().updated.0 / 1000;
+    assert_eq!(statuses(&world, "run"), status_in(launch, "TASK_RUNNING", seconds));
+    let tasks = asked(&seen(world.registry.clone()), Type::GetTasks).get_tasks.unwrap().tasks;
+    let status = &tasks.iter().find(|task| task.name == "run").unwrap().statuses[0];
+    assert_eq!(status.executor_id.as_ref().unwrap().value, "run", "its own");
+    assert_eq!(status.source(), mesos::task_status::Source::Executor);
+
+    // In an executor it is that one's, which its agent tells.
+    world.status("wait", TaskState::Running, 1);
+    world.acknowledge("wait", 1);
+    assert!(!statuses(&world, "wait").contains("container_status"), "nobody knows it");
+    let run = LaunchNumber { n: 7, ..launch };
+    let executor = |ended| KnownExecutor {
+        number: run,
+        framework_id: FrameworkId::new("c-0000"),
+        executor_id: ExecutorId::new("e"),
+        resources: Resources::parse("cpus:0.25").unwrap(),
+        ended,
+    };
+    let agent_id = AgentId::new("c-S0");
+    world.commit(Command::Executors {
+        agent_id: agent_id.clone(),
+        executors: vec![executor(None)],
+        all: false,
+    });
+    let seconds = world.registry.task(&key("wait")).unwrap().updated.0 / 1000;
+    assert_eq!(statuses(&world, "wait"), status_in(run, "TASK_RUNNING", seconds));
+    world.commit(Command::Executors { agent_id, executors: vec![executor(Some(0))], all: false });
+    assert!(!statuses(&world, "wait").contains("container_status"), "it is over");
 }
 
 #[test]
