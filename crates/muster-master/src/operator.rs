@@ -5,7 +5,7 @@ use muster_leader::OperatorCall;
 use muster_model::{AgentId, CallOutcome, FrameworkId, Resources, TaskId, TaskKey};
 use muster_proto::{v1, wire_resources};
 use muster_raft::{NotLeading, Raft};
-use muster_registry::{Agent, Framework, Registry, Task};
+use muster_registry::{Agent, DrainState, Duty, Framework, Registry, Task};
 use tokio::sync::oneshot;
 use tonic::{Code, Request, Response, Status, metadata::MetadataValue};
 
@@ -82,6 +82,16 @@ fn agent(registry: &Registry, agent: &Agent) -> v1::Agent {
         tasks: registry.tasks_of_agent(&agent.id).count() as u64,
         machine_id: agent.info.machine_id.to_string(),
         registered_wall_ms: agent.registered.0,
+        duty: registry.duty(&agent.id).map_or("", duty).into(),
+    }
+}
+
+/// What an operator wants of an agent that is not to be offered.
+fn duty(duty: &Duty) -> &'static str {
+    match duty.drain.as_ref().map(|drain| drain.state) {
+        None => "deactivated",
+        Some(DrainState::Draining) => "draining",
+        Some(DrainState::Drained) => "drained",
     }
 }
 

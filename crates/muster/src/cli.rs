@@ -1,5 +1,6 @@
 //! What can be said on the command line.
 
+use crate::operate::args::{DrainArgs, MaintenanceVerb, QuotaVerb, RoleVerb};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -47,6 +48,15 @@ pub(crate) enum Command {
     /// Ask about tasks.
     #[command(subcommand)]
     Task(TaskVerb),
+    /// Roles and their weights.
+    #[command(subcommand)]
+    Role(RoleVerb),
+    /// What roles are guaranteed and limited to.
+    #[command(subcommand)]
+    Quota(QuotaVerb),
+    /// Machines that will be away, or are.
+    #[command(subcommand)]
+    Maintenance(MaintenanceVerb),
     /// The masters' consensus.
     #[command(subcommand)]
     Raft(RaftVerb),
@@ -95,6 +105,22 @@ pub(crate) enum AgentVerb {
     List(Masters),
     /// Say that an agent will never come back: its tasks are over.
     Gone {
+        /// Its id.
+        agent_id: String,
+        #[command(flatten)]
+        masters: Masters,
+    },
+    /// Empty an agent: it is offered no more, and its tasks are killed.
+    Drain(DrainArgs),
+    /// Offer an agent no more; its tasks run on.
+    Deactivate {
+        /// Its id.
+        agent_id: String,
+        #[command(flatten)]
+        masters: Masters,
+    },
+    /// Offer an agent again that was drained or deactivated.
+    Reactivate {
         /// Its id.
         agent_id: String,
         #[command(flatten)]

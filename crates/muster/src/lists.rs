@@ -34,14 +34,14 @@ pub(crate) async fn agents(masters: &Masters, output: Output) -> anyhow::Result<
     for agent in patiently(masters, client(masters).agents()).await? {
         let (used, total) = (amounts(&agent.used), amounts(&agent.total));
         let json = json!({
-            "agent_id": agent.agent_id, "hostname": agent.hostname, "port": agent.port, "state": agent.state,
+            "agent_id": agent.agent_id, "hostname": agent.hostname, "port": agent.port, "state": agent.state, "duty": agent.duty,
             "tasks": agent.tasks, "machine_id": agent.machine_id, "registered_ms": agent.registered_wall_ms,
             "used": amounts_json(&used), "total": amounts_json(&total),
         });
         let row = [
             agent.agent_id,
             format!("{}:{}", agent.hostname, agent.port),
-            agent.state,
+            if agent.duty.is_empty() { agent.state } else { format!("{}, {}", agent.state, agent.duty) },
             agent.tasks.to_string(),
             of_total(&used, &total, "cpus"),
             of_total(&used, &total, "mem"),

@@ -18,6 +18,7 @@ mod faults;
 mod lists;
 mod local;
 mod master;
+mod operate;
 mod output;
 mod parent;
 mod raft;
@@ -28,6 +29,7 @@ mod signals;
 
 use clap::Parser;
 use cli::{AgentVerb, Cli, Command, FrameworkVerb, RaftVerb, TaskVerb};
+use operate::args::{QuotaVerb, RoleVerb};
 use std::{io::IsTerminal, process::ExitCode};
 
 /// Masters allocate and free many small things on several threads at once; measured in docs/benchmarks.md.
@@ -82,7 +84,24 @@ async fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
             Some(AgentVerb::Gone { agent_id, masters }) => {
                 lists::agent_gone(&masters, &agent_id, output).await
             }
+            Some(AgentVerb::Drain(args)) => operate::agents::drain(&args, output).await,
+            Some(AgentVerb::Deactivate { agent_id, masters }) => {
+                operate::agents::deactivate(&masters, &agent_id, output).await
+            }
+            Some(AgentVerb::Reactivate { agent_id, masters }) => {
+                operate::agents::reactivate(&masters, &agent_id, output).await
+            }
         },
+        Command::Role(RoleVerb::List(masters)) => operate::roles::list(&masters, output).await,
+        Command::Role(RoleVerb::Weigh { weights, masters }) => {
+            operate::roles::weigh(&masters, &weights, output).await
+        }
+        Command::Quota(QuotaVerb::List(masters)) => operate::quotas::list(&masters, output).await,
+        Command::Quota(QuotaVerb::Set(args)) => operate::quotas::set(&args, output).await,
+        Command::Quota(QuotaVerb::Remove { role, masters }) => {
+            operate::quotas::remove(&masters, &role, output).await
+        }
+        Command::Maintenance(verb) => operate::maintenance::run(verb, output).await,
         Command::Framework(FrameworkVerb::List { completed, masters }) => {
             lists::frameworks(&masters, completed, output).await
         }

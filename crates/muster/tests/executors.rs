@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use muster_testkit::{Plan, TestCluster};
 use serde_json::Value;
 use std::{
     io::{BufRead, BufReader, Read},
@@ -90,4 +91,29 @@ fn a_volume_outlives_the_task_that_made_use_of_it() {
     let done = Command::new("python3").arg(script).arg(&local.master).output().unwrap();
     let (told, why) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     assert!(done.status.success(), "{told}\n{why}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_volume_outlives_leaders_and_agents() {
+    let plan = Plan { agents: 1, resources: "cpus:3;mem:512;disk:1024".into(), ..Plan::default() };
+    let cluster = TestCluster::start(plan).await.unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/executors/volumes.py");
+    let part = async |part: &str| {
+        let leader = cluster.leader().await.unwrap();
+        let at = cluster.master_names().iter().position(|name| *name == leader).unwrap();
+        let master = cluster.masters()[at].clone();
+        let mut command = Command::new("python3");
+        command.arg(&script).args([&master, "volumes-1", part]);
+        let done = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+        let (told, why) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+        assert!(done.status.success(), "{part}: {told}\n{why}");
+    };
+    part("write").await;
+    let (leader, term) = cluster.serving().await.unwrap();
+    cluster.kill(&leader).unwrap();
+    cluster.kill("a1").unwrap();
+    cluster.serving_after(term).await.unwrap();
+    cluster.restart("a1").unwrap();
+    cluster.ready().await.unwrap();
+    part("read").await;
 }

@@ -327,6 +327,7 @@ async fn a_workload(library: &Library) {
 
     framework.order(&format!("launch 1 {}", stage.command(LONG))).await;
     let running = |said: &Said| said.is("update") && said.text("task") == "task-24.1";
+    assert_eq!(framework.until(running).await.text("state"), "TASK_STARTING", "as Mesos tells it");
     framework.until(|said| running(said) && said.text("state") == "TASK_RUNNING").await;
     stage.has_started("task-24").await;
 

@@ -64,8 +64,12 @@ struct Tasks(Child);
 
 impl Tasks {
     fn start(masters: &[String], count: usize) -> Self {
+        Self::of(masters, count, "sleep 1000")
+    }
+
+    fn of(masters: &[String], count: usize, what: &str) -> Self {
         let count_arg = count.to_string();
-        let mut command = muster(masters, &["run", "-n", &count_arg, "--", "sleep 1000"]);
+        let mut command = muster(masters, &["run", "-n", &count_arg, "--", what]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let said = child.stderr.take().unwrap();
         let this = Self(child);
@@ -256,4 +260,153 @@ async fn the_log_of_a_master_that_does_not_run_is_shown_with_what_it_did() {
     cluster.restart_all([&one, &other]).unwrap();
     cluster.caught_up(&one).await.unwrap();
     drop(tasks);
+}
+
+/// The only agent.
+#[track_caller]
+fn agent(masters: &[String]) -> Value {
+    let all = json(masters, &["agent", "list"]);
+    assert_eq!(all.as_array().unwrap().len(), 1, "{all}");
+    all[0].clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agents_are_taken_out_of_use_and_back() {
+    let (cluster, masters) = cluster(1).await;
+    let tasks_run = Tasks::start(&masters, 2);
+    let id = agent(&masters)["agent_id"].as_str().unwrap().to_owned();
+    for verb in ["drain", "deactivate", "reactivate"] {
+        refused(&masters, &["agent", verb, "nobody"], &["agent nobody: "]);
+    }
+    refused(&masters, &["agent", "drain", "nobody"], &["Unknown agent"]);
+    refused(&masters, &["agent", "reactivate", &id], &[&id, "not deactivated"]);
+
+    // By the address of one that follows alone.
+    let [follower, _] = others(&cluster, &cluster.leader().await.unwrap());
+    let by_follower = [address(&cluster, &follower)];
+    let deactivated = json(&by_follower, &["agent", "deactivate", &id]);
+    assert_eq!((&deactivated["agent_id"], &deactivated["deactivated"]), (&id.as_str().into(), &true.into()));
+    let now = agent(&masters);
+    assert_eq!((&now["duty"], &now["tasks"]), (&"deactivated".into(), &2.into()), "its tasks run on");
+    assert_eq!(json(&masters, &["agent", "reactivate", &id])["deactivated"], false);
+    assert_eq!(agent(&masters)["duty"], "");
+
+    assert_eq!(json(&masters, &["agent", "drain", &id, "--max-grace", "2s"])["draining"], true);
+    eventually("it is empty", || agent(&masters)["duty"] == "drained");
+    assert!(tasks(&masters).is_empty());
+    drop(tasks_run);
+    // That outlives the leader.
+    let (leader, term) = cluster.serving().await.unwrap();
+    cluster.kill(&leader).unwrap();
+    cluster.serving_after(term).await.unwrap();
+    eventually("it is back", || agent(&masters)["state"] == "registered");
+    assert_eq!(agent(&masters)["duty"], "drained");
+    let said = run(&masters, &["agent", "reactivate", &id]);
+    assert!(
+        said.status.success() && String::from_utf8_lossy(&said.stderr).contains("offered again"),
+        "{said:?}"
+    );
+    assert!(run(&masters, &["run", "--", "true"]).status.success());
+
+    json(&masters, &["agent", "drain", &id, "--mark-gone"]);
+    eventually("it is gone", || json(&masters, &["agent", "list"])[0]["state"] == "gone");
+    cluster.ends("a1").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn roles_have_weights_and_quotas() {
+    let (cluster, masters) = cluster(1).await;
+    assert_eq!(json(&masters, &["quota", "list"]), Value::Array(Vec::new()));
+    refused(&masters, &["role", "weigh", "web=0"], &["web", "positive"]);
+    json(&masters, &["role", "weigh", "web=2.5", "batch=0.5"]);
+    let weight = |role: &str| {
+        let all = json(&masters, &["role", "list"]);
+        let found = all.as_array().unwrap().iter().find(|it| it["role"] == role).cloned();
+        found.unwrap_or_else(|| panic!("{role}: {all}"))["weight"].as_f64().unwrap()
+    };
+    assert_eq!((weight("web"), weight("batch")), (2.5, 0.5));
+
+    refused(&masters, &["quota", "remove", "web"], &["role web", "no quota"]);
+    // More than there is, unless it is wanted all the same.
+    let much = ["quota", "set", "web", "--guarantee", "cpus:1000"];
+    refused(&masters, &much, &["role web"]);
+    json(&masters, &[&much[..], &["--force"]].concat());
+    json(&masters, &["quota", "set", "web", "--guarantee", "cpus:0.5;mem:64", "--limit", "cpus:1;mem:128"]);
+    let quota = |masters: &[String]| json(masters, &["quota", "list"]);
+    let wanted: Value = serde_json::from_str(
+        r#"[{"role": "web", "guarantees": {"cpus": 0.5, "mem": 64.0}, "limits": {"cpus": 1.0, "mem": 128.0}}]"#,
+    )
+    .unwrap();
+    assert_eq!(quota(&masters), wanted, "in the place of what was set before");
+    let table = String::from_utf8(run(&masters, &["quota", "list"]).stdout).unwrap();
+    assert!(table.contains("cpus:0.5;mem:64") && table.contains("LIMITS"), "{table}");
+
+    let (leader, term) = cluster.serving().await.unwrap();
+    cluster.kill(&leader).unwrap();
+    cluster.serving_after(term).await.unwrap();
+    assert_eq!((quota(&masters), weight("web")), (wanted, 2.5), "by the next leader");
+    json(&masters, &["quota", "remove", "web"]);
+    assert_eq!(quota(&masters), Value::Array(Vec::new()));
+    // With nobody to ask it says so.
+    cluster.kill_all(cluster.master_names().iter().filter(|name| **name != leader)).unwrap();
+    refused(&masters, &["role", "list"], &["no leader found", "check the addresses"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_goes_down_and_up_again() {
+    let (cluster, masters) = cluster(1).await;
+    let pids = tempfile::tempdir().unwrap();
+    let note = |how: &str| {
+        format!("{how} echo $$ > {}/$MESOS_TASK_ID; while :; do sleep 0.1; done", pids.path().display())
+    };
+    let (gentle, stubborn) =
+        (Tasks::of(&masters, 1, &note("")), Tasks::of(&masters, 1, &note("trap '' TERM;")));
+    let alive = |task: &str| {
+        let pid = std::fs::read_to_string(pids.path().join(task)).unwrap_or_default();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+    };
+    let before = tasks(&masters);
+    eventually("both run", || before.iter().all(|(task, _)| alive(task)));
+    let id = agent(&masters)["agent_id"].clone();
+
+    refused(&masters, &["maintenance", "start", "a1"], &["a1", "not in the schedule"]);
+    refused(&masters, &["maintenance", "cancel", "a1"], &["a1", "not in the schedule"]);
+    json(&masters, &["maintenance", "plan", "a1", "other@10.9.9.9", "--in", "10m", "--for", "2h"]);
+    let planned = json(&masters, &["maintenance", "list"]);
+    assert_eq!(
+        (&planned[0]["hostname"], &planned[0]["state"]),
+        (&"a1".into(), &"scheduled".into()),
+        "{planned}"
+    );
+    assert_eq!((&planned[1]["ip"], &planned[1]["duration_secs"]), (&"10.9.9.9".into(), &7_200.into()));
+    json(&masters, &["maintenance", "cancel", "other@10.9.9.9"]);
+    assert_eq!(tasks(&masters), before, "a plan hurts nobody");
+
+    json(&masters, &["maintenance", "start", "a1"]);
+    assert_eq!(json(&masters, &["maintenance", "list"])[0]["state"], "down");
+    assert!(!cluster.ends("a1").await.unwrap().success(), "it stops and says why");
+    assert!(cluster.last_words("a1").unwrap().contains("down for maintenance"));
+    eventually("they are told that they are lost", || {
+        let all = json(&masters, &["ps", "--all"]);
+        let lost = all.as_array().unwrap().iter().filter(|task| task["state"] == "TASK_LOST");
+        lost.count() == before.len()
+    });
+    // Over the change of leaders it stays down, and what comes back is refused.
+    let (leader, term) = cluster.serving().await.unwrap();
+    cluster.kill(&leader).unwrap();
+    cluster.serving_after(term).await.unwrap();
+    cluster.restart("a1").unwrap();
+    assert!(!cluster.ends("a1").await.unwrap().success());
+    refused(&masters, &["maintenance", "cancel", "a1"], &["a1"]);
+
+    json(&masters, &["maintenance", "stop", "a1"]);
+    assert_eq!(json(&masters, &["maintenance", "list"]), Value::Array(Vec::new()));
+    cluster.restart("a1").unwrap();
+    eventually("it is back", || agent(&masters)["state"] == "registered");
+    assert_eq!(agent(&masters)["agent_id"], id, "the same agent");
+    eventually("none of its former tasks runs", || !before.iter().any(|(task, _)| alive(task)));
+    eventually("nothing is held for them", || agent(&masters)["used"] == Value::Object(Default::default()));
+    assert!(run(&masters, &["run", "--", "true"]).status.success());
+    drop((gentle, stubborn));
 }

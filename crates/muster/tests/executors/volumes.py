@@ -1,17 +1,20 @@
-# A scheduler of the Mesos v1 API whose tasks use a persistent volume: volumes.py MASTER
-# It prints what it is told, a line each, and ends with 0 when all went as it should.
+# A scheduler of the Mesos v1 API whose tasks use a persistent volume: volumes.py MASTER [FRAMEWORK-ID write|read]
+# It prints what it is told, a line each, and ends with 0 when all went as it should. With an id it does one half of it, and
+# leaves its framework to the next.
 import http.client, json, sys
 
-MASTER = sys.argv[1]
+MASTER, ID, PART = (sys.argv + [None, None])[1:4]
 HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
 RESERVATION = [{"type": "DYNAMIC", "role": "web", "labels": {"labels": [{"key": "app", "value": "db"}]}}]
 
 offers = []  # that stand
 framework = {"user": "", "name": "volumes", "roles": ["web"], "failover_timeout": 600,
              "capabilities": [{"type": "MULTI_ROLE"}, {"type": "RESERVATION_REFINEMENT"}, {"type": "PARTITION_AWARE"}]}
+named = {"framework_id": {"value": ID}} if ID else {}
+framework.update({"id": {"value": ID}} if ID else {})
 connection = http.client.HTTPConnection(MASTER, timeout=60)
 connection.request("POST", "/api/v1/scheduler",
-                   json.dumps({"type": "SUBSCRIBE", "subscribe": {"framework_info": framework}}), HEADERS)
+                   json.dumps({"type": "SUBSCRIBE", "subscribe": {"framework_info": framework}, **named}), HEADERS)
 stream = connection.getresponse()
 assert stream.status == 200, (stream.status, stream.read())
 stream_id = stream.getheader("Mesos-Stream-Id")
@@ -102,7 +105,10 @@ unreserve = {"type": "UNRESERVE", "id": {"value": "unreserve"}, "unreserve": {"r
 plain = (scalar("cpus", 0.5), scalar("mem", 32))
 
 # What one task writes the next one finds, at another place of its own sandbox.
-run("writes", "echo kept > data/file", "data", take(scalar("disk", 8), *plain), reserve, create)
+if PART != "read":
+    run("writes", "echo kept > data/file", "data", take(scalar("disk", 8), *plain), reserve, create)
+if PART == "write":
+    sys.exit()
 run("reads", "test \"$(cat deep/er/file)\" = kept && test ! -e data", "deep/er", take(volume("x"), *plain))
 # One that is made again under the same name is another.
 accept(take(volume("x")), destroy, unreserve)

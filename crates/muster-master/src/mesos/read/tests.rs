@@ -115,7 +115,7 @@ fn a_task_is_shown_as_mesos_shows_it() {
     let text = legacy(OfLeader::Tasks, "task_id=ok");
     let task = items(&at(&text, "tasks")).remove(0);
     let launch = world().registry.task(&key("run")).unwrap().launch;
-    let status = status_in(LaunchNumber { n: launch.n + 1, ..launch }, "TASK_FINISHED", 1004);
+    let status = status_in(LaunchNumber { n: launch.n + 1, ..launch }, "TASK_FINISHED", 1_004_000);
     assert_eq!(at(&task, "statuses"), status);
     // Nothing was heard yet of one that is staging.
     let text = legacy(OfLeader::Tasks, "task_id=wait");
@@ -124,14 +124,16 @@ fn a_task_is_shown_as_mesos_shows_it() {
 }
 
 /// The one status of a task in this run's container.
-fn status_in(run: LaunchNumber, state: &str, seconds: u64) -> String {
+fn status_in(run: LaunchNumber, state: &str, ms: u64) -> String {
     let container = container_id(run);
     format!(
         concat!(
-            r#"[{{"state":"{}","timestamp":{}.0,"container_status":{{"container_id":{{"value":"{}"}},"#,
+            r#"[{{"state":"{}","timestamp":{:?},"container_status":{{"container_id":{{"value":"{}"}},"#,
             r#""network_infos":[{{"ip_addresses":[{{"protocol":"IPv4","ip_address":"10.0.0.5"}}]}}]}}}}]"#,
         ),
-        state, seconds, container
+        state,
+        ms as f64 / 1000.0,
+        container
     )
 }
 
@@ -144,8 +146,8 @@ fn the_container_of_a_task_outlives_the_acknowledgement() {
     };
     world.acknowledge("run", 1);
     let launch = world.registry.task(&key("run")).unwrap().launch;
-    let seconds = world.registry.task(&key("run")).unwrap().updated.0 / 1000;
-    assert_eq!(statuses(&world, "run"), status_in(launch, "TASK_RUNNING", seconds));
+    let ms = world.registry.task(&key("run")).unwrap().updated.0;
+    assert_eq!(statuses(&world, "run"), status_in(launch, "TASK_RUNNING", ms));
     let tasks = asked(&seen(world.registry.clone()), Type::GetTasks).get_tasks.unwrap().tasks;
     let status = &tasks.iter().find(|task| task.name == "run").unwrap().statuses[0];
     assert_eq!(status.executor_id.as_ref().unwrap().value, "run", "its own");
@@ -169,8 +171,8 @@ fn the_container_of_a_task_outlives_the_acknowledgement() {
         executors: vec![executor(None)],
         all: false,
     });
-    let seconds = world.registry.task(&key("wait")).unwrap().updated.0 / 1000;
-    assert_eq!(statuses(&world, "wait"), status_in(run, "TASK_RUNNING", seconds));
+    let ms = world.registry.task(&key("wait")).unwrap().updated.0;
+    assert_eq!(statuses(&world, "wait"), status_in(run, "TASK_RUNNING", ms));
     world.commit(Command::Executors { agent_id, executors: vec![executor(Some(0))], all: false });
     assert!(!statuses(&world, "wait").contains("container_status"), "it is over");
 }
