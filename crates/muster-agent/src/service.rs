@@ -55,6 +55,7 @@ pub async fn run(
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         if let Some(stopped) = agent.work().await {
+            agent.supervisors.settle().await; // kills that came with the word to stop
             return Err(AgentError::Stopped(stopped));
         }
         let wake = agent.wake();

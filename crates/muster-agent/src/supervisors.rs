@@ -17,6 +17,7 @@ use muster_node::{End, Input, Process, Signal};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     fs::{self, File},
     io,
     net::SocketAddr,
@@ -91,10 +92,16 @@ pub(crate) enum Order {
     Signal(Signal),
 }
 
+/// An order on its way; the other part is dropped when its supervisor was told, or cannot be.
+type Given = (Order, mpsc::Sender<Infallible>);
+
 /// All supervisors of this agent.
 pub(crate) struct Supervisors {
     shared: Arc<Shared>,
-    orders: BTreeMap<LaunchNumber, mpsc::Sender<Order>>,
+    orders: BTreeMap<LaunchNumber, mpsc::Sender<Given>>,
+    /// Goes with each order, and ends when none is on its way.
+    giving: mpsc::Sender<Infallible>,
+    given: mpsc::Receiver<Infallible>,
     /// The held process of each launch, for its exit file's name.
     pids: BTreeMap<LaunchNumber, u32>,
     /// One for each supervisor; they end with this value, and what was not released by then never is.
@@ -158,7 +165,8 @@ impl Supervisors {
             inputs,
         };
         let (orders, pids, talks) = Default::default();
-        Ok(Self { shared: Arc::new(shared), orders, pids, talks })
+        let (giving, given) = mpsc::channel(1);
+        Ok(Self { shared: Arc::new(shared), orders, giving, given, pids, talks })
     }
 
     /// What was fetched for commands.
@@ -180,10 +188,17 @@ impl Supervisors {
 
     pub(crate) fn order(&mut self, launch: LaunchNumber, order: Order) {
         if let Some(orders) = self.orders.get(&launch)
-            && orders.try_send(order).is_err()
+            && orders.try_send((order, self.giving.clone())).is_err()
         {
             warn!(%launch, ?order, "a supervisor does not take its orders");
         }
+    }
+
+    /// Waits a while until the supervisors were told all orders: what is on its way is lost with this value.
+    pub(crate) async fn settle(mut self) {
+        drop(self.giving);
+        // Nothing is ever sent: it ends when the last order was told.
+        let _ = timeout(PATIENCE, self.given.recv()).await; // the next agent is told to order it again
     }
 
     /// A supervisor holds a command: where its exit file will be.
@@ -248,7 +263,7 @@ impl Shared {
         let _ = self.inputs.send(input).await;
     }
 
-    async fn launch(&self, work: Work, sandbox: PathBuf, mut orders: mpsc::Receiver<Order>) -> End {
+    async fn launch(&self, work: Work, sandbox: PathBuf, mut orders: mpsc::Receiver<Given>) -> End {
         let launch = work.number();
         let failed = |error: &dyn std::fmt::Display| {
             End::StartFailed(format!("Failed to start the task's supervisor: {error}").into())
@@ -319,7 +334,7 @@ impl Shared {
         &self,
         spec: Spec,
         mut stream: UnixStream,
-        orders: &mut mpsc::Receiver<Order>,
+        orders: &mut mpsc::Receiver<Given>,
         permit: tokio::sync::SemaphorePermit<'_>,
     ) -> Result<(Talk, u32), End> {
         let launch = spec.launch;
@@ -351,7 +366,7 @@ impl Shared {
         launch: LaunchNumber,
         pid: u32,
         mut talk: Talk,
-        mut orders: mpsc::Receiver<Order>,
+        mut orders: mpsc::Receiver<Given>,
         mut released: bool,
     ) -> End {
         loop {
@@ -362,7 +377,7 @@ impl Shared {
                     Ok(Some(FromSupervisor::Here { .. })) => {}
                     Ok(None) | Err(_) => return self.end_of(launch, pid, released, true).await,
                 },
-                Some(order) = orders.recv() => {
+                Some((order, _given)) = orders.recv() => {
                     let message = match order {
                         Order::Release => ToSupervisor::Release,
                         Order::Abandon => ToSupervisor::Abandon,

@@ -356,21 +356,21 @@ async fn roles_have_weights_and_quotas() {
 async fn a_machine_goes_down_and_up_again() {
     let (cluster, masters) = cluster(1).await;
     let pids = tempfile::tempdir().unwrap();
-    let note = |how: &str| {
-        format!("{how} echo $$ > {}/$MESOS_TASK_ID; while :; do sleep 0.1; done", pids.path().display())
+    let note = |name: &str, how: &str| {
+        format!("{how} echo $$ > {}/{name}; while :; do sleep 0.1; done", pids.path().display())
     };
-    let (gentle, stubborn) =
-        (Tasks::of(&masters, 1, &note("")), Tasks::of(&masters, 1, &note("trap '' TERM;")));
-    let alive = |task: &str| {
-        let pid = std::fs::read_to_string(pids.path().join(task)).unwrap_or_default();
+    let [gentle, stubborn] = [("gentle", ""), ("stubborn", "trap '' TERM;")]
+        .map(|(name, how)| Tasks::of(&masters, 1, &note(name, how)));
+    let alive = |name: &str| {
+        let pid = std::fs::read_to_string(pids.path().join(name)).unwrap_or_default();
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
         stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
     };
     let before = tasks(&masters);
-    eventually("both run", || before.iter().all(|(task, _)| alive(task)));
+    eventually("both run", || alive("gentle") && alive("stubborn"));
     let id = agent(&masters)["agent_id"].clone();
 
-    refused(&masters, &["maintenance", "start", "a1"], &["a1", "not in the schedule"]);
+    refused(&masters, &["maintenance", "start", "a1"], &["a1", "not part of a maintenance schedule"]);
     refused(&masters, &["maintenance", "cancel", "a1"], &["a1", "not in the schedule"]);
     json(&masters, &["maintenance", "plan", "a1", "other@10.9.9.9", "--in", "10m", "--for", "2h"]);
     let planned = json(&masters, &["maintenance", "list"]);
@@ -387,6 +387,8 @@ async fn a_machine_goes_down_and_up_again() {
     assert_eq!(json(&masters, &["maintenance", "list"])[0]["state"], "down");
     assert!(!cluster.ends("a1").await.unwrap().success(), "it stops and says why");
     assert!(cluster.last_words("a1").unwrap().contains("down for maintenance"));
+    eventually("what can end when it is asked to has", || !alive("gentle"));
+    assert!(alive("stubborn"));
     eventually("they are told that they are lost", || {
         let all = json(&masters, &["ps", "--all"]);
         let lost = all.as_array().unwrap().iter().filter(|task| task["state"] == "TASK_LOST");
@@ -405,7 +407,7 @@ async fn a_machine_goes_down_and_up_again() {
     cluster.restart("a1").unwrap();
     eventually("it is back", || agent(&masters)["state"] == "registered");
     assert_eq!(agent(&masters)["agent_id"], id, "the same agent");
-    eventually("none of its former tasks runs", || !before.iter().any(|(task, _)| alive(task)));
+    eventually("none of its former tasks runs", || !alive("stubborn"));
     eventually("nothing is held for them", || agent(&masters)["used"] == Value::Object(Default::default()));
     assert!(run(&masters, &["run", "--", "true"]).status.success());
     drop((gentle, stubborn));
