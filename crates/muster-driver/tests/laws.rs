@@ -94,7 +94,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         (0u8..3).prop_map(|n| SchedulerCall::Accept {
             offer_ids: vec![OfferId::new("o")],
             tasks: vec![spec(n)],
-            agent_ids: Vec::new(),
+            named: Vec::new(),
             bad: Vec::new(),
             refuse_ms: 0,
         }),

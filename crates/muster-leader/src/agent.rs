@@ -60,8 +60,12 @@ impl Leader {
             };
             return self.propose(command, Waiting::Hello { conn }, effects);
         }
-        let Some(Peer::Agent(agent_id, current)) = self.conns.get(&conn).cloned() else { return };
+        let Some(Peer::Agent(agent_id, current)) = self.conns.get(&conn).cloned() else {
+            self.counts.dropped += 1;
+            return;
+        };
         if session != current || self.agents.get(&agent_id).is_none_or(|it| it.session != session) {
+            self.counts.dropped += 1;
             return; // a late word of an older session changes nothing
         }
         // Updates are not refused for being many: beyond twice the limit the agent is cut off and repeats all.
@@ -76,6 +80,8 @@ impl Leader {
             }
             AgentCall::Status(update) => {
                 let (launch, seq) = (update.launch, update.seq);
+                let is_known = registry.task(&update.task).is_some_and(|task| task.launch == launch);
+                self.counts.updates.count(is_known);
                 if planted!(AckBeforeCommit) {
                     self.order(&agent_id, AgentEvent::Confirm { launch, seq }, effects);
                 }
@@ -93,7 +99,9 @@ impl Leader {
                 }
             }
             AgentCall::Message { framework_id, executor_id, data } => {
-                if let Some(to) = self.frameworks.get(&framework_id) {
+                let to = self.frameworks.get(&framework_id);
+                self.counts.messages_up.count(to.is_some());
+                if let Some(to) = to {
                     tell(to.conn, SchedulerEvent::Message { agent_id, executor_id, data }, effects);
                 }
             }

@@ -48,6 +48,7 @@ impl Leader {
         outcome: Outcome,
         effects: &mut Vec<Effect>,
     ) {
+        self.counts.came_out(&waiting, &outcome);
         match waiting {
             Waiting::Nobody => {}
             Waiting::BeginTerm => {
@@ -94,7 +95,7 @@ impl Leader {
                     }
                 }
             }
-            Waiting::Call { conn, call } => {
+            Waiting::Call { conn, call } | Waiting::Acknowledge { conn, call, .. } => {
                 answer(conn, call, told(&outcome), effects);
             }
             Waiting::Kill { conn, call, task_id } => match outcome {
@@ -125,7 +126,7 @@ impl Leader {
                 }
                 answer(conn, call, told(&outcome), effects);
             }
-            Waiting::Operator { id } => {
+            Waiting::Operator { id } | Waiting::Convert { id, .. } => {
                 effects.push(Effect::Answer { id, outcome: told(&outcome) });
             }
         }

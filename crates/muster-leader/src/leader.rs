@@ -1,11 +1,11 @@
 //! The machine: its state and its step.
 
 use crate::{
-    Config, ConnId, Effect, Input, inverse::Inverse, late::Newest, linger::Lingering, offer::Offers,
+    Config, ConnId, Counts, Effect, Input, inverse::Inverse, late::Newest, linger::Lingering, offer::Offers,
     recital::Recitals, shards::Shards,
 };
 use muster_model::{
-    AgentId, AskedOperation, Call, CallOutcome, Capabilities, Event, FrameworkId, Index, LaunchNumber, Offer,
+    AgentId, AskedOperation, Call, CallOutcome, Capabilities, Event, FrameworkId, Index, LaunchNumber, Offer, OfferId,
     Resources, Role, SchedulerEvent, Session, TaskId, TaskSpec, Term, Timestamp, Wants,
 };
 use muster_registry::{BeginTerm, Command, Registry};
@@ -33,6 +33,7 @@ pub struct Leader {
     tickets: u64,
     pub(crate) waiting: BTreeMap<u64, Waiting>,
     pub(crate) timers: crate::time::Timers,
+    pub(crate) counts: Counts,
 }
 
 /// Who is at the other end of a stream.
@@ -103,6 +104,12 @@ pub(crate) enum Waiting {
         conn: ConnId,
         call: u64,
     },
+    Acknowledge {
+        conn: ConnId,
+        call: u64,
+        /// It is of an operation's status, not of a task's.
+        operation: bool,
+    },
     Kill {
         conn: ConnId,
         call: u64,
@@ -128,6 +135,10 @@ pub(crate) enum Waiting {
     Operator {
         id: u64,
     },
+    Convert {
+        id: u64,
+        kind: &'static str,
+    },
 }
 
 /// An ACCEPT on its way through the log.
@@ -143,6 +154,8 @@ pub(crate) struct Accepting {
     pub(crate) tasks: Vec<TaskSpec>,
     /// What each of its operations that is no launch takes.
     pub(crate) consumed: Vec<Resources>,
+    /// What they are called.
+    pub(crate) kinds: Vec<&'static str>,
     pub(crate) refuse_ms: u64,
 }
 
@@ -167,6 +180,7 @@ impl Leader {
             tickets: 0,
             waiting: BTreeMap::new(),
             timers: Default::default(),
+            counts: Counts::default(),
         };
         let begin = BeginTerm { reconnect_grace_ms: leader.config.reconnect_grace_ms };
         leader.propose(Command::BeginTerm(begin), Waiting::BeginTerm, effects);
@@ -210,6 +224,7 @@ impl Leader {
             match waiting {
                 Waiting::Subscribe { conn, call, .. }
                 | Waiting::Call { conn, call }
+                | Waiting::Acknowledge { conn, call, .. }
                 | Waiting::Kill { conn, call, .. }
                 | Waiting::Update { conn, call, .. }
                 | Waiting::Reconcile { conn, call, .. }
@@ -219,7 +234,7 @@ impl Leader {
                 Waiting::Accept(accepting) => {
                     answer(accepting.conn, accepting.call, CallOutcome::Unknown, effects);
                 }
-                Waiting::Operator { id } => {
+                Waiting::Operator { id } | Waiting::Convert { id, .. } => {
                     effects.push(Effect::Answer { id, outcome: CallOutcome::Unknown });
                 }
                 Waiting::Nobody
@@ -316,6 +331,19 @@ impl Leader {
     /// How many frameworks and agents have open sessions, for metrics.
     pub fn session_count(&self) -> (usize, usize) {
         (self.frameworks.len(), self.agents.len())
+    }
+    /// What was counted since the term began.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+    /// The roles that frameworks want no offers for.
+    pub fn suppressed(&self) -> impl Iterator<Item = (FrameworkId, BTreeSet<Role>)> {
+        let suppressed = self.frameworks.iter().filter(|(_, it)| !it.suppressed.is_empty());
+        suppressed.map(|(id, it)| (id.clone(), it.suppressed.clone()))
+    }
+    /// Whether an offer stands.
+    pub fn stands(&self, id: &OfferId) -> bool {
+        self.offers.get(id).is_some()
     }
     /// The offers that stand, by id, for laws and tests.
     pub fn offers(&self) -> impl Iterator<Item = &Offer> {

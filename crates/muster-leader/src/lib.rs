@@ -18,6 +18,7 @@
 mod agent;
 mod applied;
 mod config;
+mod counts;
 mod inverse;
 mod late;
 mod leader;
@@ -32,6 +33,7 @@ mod time;
 mod wire;
 
 pub use config::Config;
+pub use counts::{Counts, Pair};
 pub use inverse::InverseAnswer;
 pub use leader::Leader;
 pub use wire::{Committed, ConnId, Effect, Input, OperatorCall};

@@ -6,7 +6,7 @@ use crate::{
     scheduler::{Asked, Taken, refused, void_task},
 };
 use muster_model::{
-    AcceptOutcome, AgentId, AskedOperation, BadTask, Conversion, FrameworkId, OfferId, Operation,
+    AcceptOutcome, AgentId, AskedOperation, BadTask, Conversion, FrameworkId, Named, OfferId, Operation,
     OperationBecame, OperationOutcome, OperationState, OperationStatus, Resources, Role, SchedulerEvent,
     TaskOutcome, TaskSpec, Timestamp,
 };
@@ -27,7 +27,7 @@ impl Leader {
         call: u64,
         framework_id: FrameworkId,
         offer_ids: Vec<OfferId>,
-        operations: Vec<(Operation, Vec<AgentId>)>,
+        operations: Vec<(Operation, Vec<Named>)>,
         refuse_ms: u64,
         effects: &mut Vec<Effect>,
     ) {
@@ -46,7 +46,7 @@ impl Leader {
             return self.tell_accepted(conn, call, &framework_id, None, outcome.tasks, effects);
         };
         let offered = offers.iter().fold(Resources::none(), |sum, it| sum.plus(&it.offer.resources));
-        let on_agent = |(operation, named)| on(operation, named, &agent_id);
+        let on_agent = |(operation, named)| on(operation, named, &framework_id, &agent_id);
         let operations: Vec<Operation> = operations.into_iter().map(on_agent).collect();
         let accepting = Accepting {
             conn,
@@ -57,6 +57,7 @@ impl Leader {
             offered: offered.clone(),
             tasks: operations.iter().flat_map(|it| it.tasks().0).cloned().collect(),
             consumed: operations.iter().filter_map(consumed).collect(),
+            kinds: operations.iter().filter_map(kind).collect(),
             refuse_ms,
         };
         let operate = Operate { framework_id, agent_id, role, offer_ids, offered, operations };
@@ -134,7 +135,8 @@ impl Leader {
         effects: &mut Vec<Effect>,
     ) {
         self.make_room(now, registry, &agent_id, &conversion.consumed(), effects);
-        self.propose(Command::Convert { agent_id, conversion }, Waiting::Operator { id }, effects);
+        let waiting = Waiting::Convert { id, kind: conversion.name() };
+        self.propose(Command::Convert { agent_id, conversion }, waiting, effects);
     }
 
     /// Takes back offers of an agent that hold what is needed, one by one, until that is free.
@@ -245,10 +247,24 @@ fn consumed(operation: &Operation) -> Option<Resources> {
     }
 }
 
+/// What an operation that is no launch is called; nothing where that is not known of a bad one.
+fn kind(operation: &Operation) -> Option<&'static str> {
+    match operation {
+        Operation::Launch { .. } | Operation::LaunchGroup { .. } => None,
+        Operation::Convert { conversion, .. } => Some(conversion.name()),
+        Operation::Bad { .. } => Some(""),
+    }
+}
+
 /// On offers of this agent: tasks that name another one are bad.
-fn on(operation: Operation, named: Vec<AgentId>, agent_id: &AgentId) -> Operation {
+fn on(
+    operation: Operation,
+    named: Vec<Named>,
+    framework_id: &FrameworkId,
+    agent_id: &AgentId,
+) -> Operation {
     let sorted = |tasks: Vec<TaskSpec>, bad: Vec<BadTask>| {
-        let asked = Asked { tasks, agent_ids: named, bad }.on(agent_id);
+        let asked = Asked { tasks, named, bad }.on(framework_id, agent_id);
         (asked.tasks, asked.bad)
     };
     match operation {

@@ -9,7 +9,7 @@ use crate::{
 use muster_allocator::{Refused, Wishes};
 use muster_fault::planted;
 use muster_model::{
-    AcceptOutcome, AgentEvent, AgentId, BadTask, CallOutcome, Event, FrameworkId, Index, OfferId,
+    AcceptOutcome, AgentEvent, AgentId, BadTask, CallOutcome, Event, FrameworkId, Index, Named, OfferId,
     OperationBecame, OperationOutcome, Reason, Resources, Role, SchedulerCall, SchedulerEvent, Sealed,
     Source, Status, TaskId, TaskKey, TaskOutcome, TaskSpec, TaskState, Timestamp, Token, WallTime,
 };
@@ -69,16 +69,20 @@ impl Leader {
             Some(Peer::Framework(framework_id, _) | Peer::Caller(framework_id, _)) => framework_id.clone(),
             // It subscribes again, and what it calls meanwhile may be in the log already: it is not refused.
             Some(Peer::Arriving) => return answer(conn, id, CallOutcome::Busy, effects),
-            _ => return answer(conn, id, CallOutcome::Refused("subscribe first".into()), effects),
+            _ => {
+                self.counts.dropped += 1;
+                return answer(conn, id, CallOutcome::Refused("subscribe first".into()), effects);
+            }
         };
         if !self.is_subscribed(registry, conn) {
+            self.counts.dropped += 1;
             let why = "another scheduler of this framework subscribed".into();
             return answer(conn, id, CallOutcome::Refused(why), effects);
         }
         match call {
             SchedulerCall::Subscribe { .. } => {}
-            SchedulerCall::Accept { offer_ids, tasks, agent_ids, bad, refuse_ms } => {
-                let asked = Asked { tasks, agent_ids, bad };
+            SchedulerCall::Accept { offer_ids, tasks, named, bad, refuse_ms } => {
+                let asked = Asked { tasks, named, bad };
                 let refuse_ms = refuse_ms.min(REFUSE_MS_MAX);
                 self.accept(
                     now,
@@ -126,11 +130,12 @@ impl Leader {
             }
             SchedulerCall::Acknowledge { task_id, uuid } => {
                 let task = TaskKey { framework_id, task_id };
-                self.propose(Command::Acknowledge { task, uuid }, Waiting::Call { conn, call: id }, effects);
+                let waiting = Waiting::Acknowledge { conn, call: id, operation: false };
+                self.propose(Command::Acknowledge { task, uuid }, waiting, effects);
             }
             SchedulerCall::AcknowledgeOperation { operation_id, uuid } => {
                 let command = Command::AcknowledgeOperation { framework_id, operation_id, uuid };
-                self.propose(command, Waiting::Call { conn, call: id }, effects);
+                self.propose(command, Waiting::Acknowledge { conn, call: id, operation: true }, effects);
             }
             SchedulerCall::Reconcile { .. } | SchedulerCall::ReconcileOperations { .. }
                 if self.is_told_much(conn) =>
@@ -158,7 +163,9 @@ impl Leader {
                 answer(conn, id, CallOutcome::Done, effects);
             }
             SchedulerCall::Message { agent_id, executor_id, data } => {
-                let outcome = match self.agents.get(&agent_id) {
+                let to = self.agents.get(&agent_id);
+                self.counts.messages_down.count(to.is_some());
+                let outcome = match to {
                     None => CallOutcome::Refused(format!("agent {agent_id} is not connected")),
                     Some(to) => {
                         let event = AgentEvent::Message { framework_id, executor_id, data };
@@ -279,7 +286,9 @@ impl Leader {
             self.decline(now, &framework_id, &offer_ids, refuse_ms);
             return answer(conn, call, CallOutcome::Accepted(AcceptOutcome::default()), effects);
         }
-        let forgiven = planted!(ForgetOfferTerm).then(|| asked.agent_ids.first().cloned()).flatten();
+        let forgiven = planted!(ForgetOfferTerm)
+            .then(|| asked.named.first().map(|named| named.agent_id.clone()))
+            .flatten();
         let Some(Taken { offers, agent_id, role }) = self.take_offers(&standing, &offer_ids, forgiven) else {
             let outcome = self.accept_void(registry, &framework_id, &offer_ids, asked);
             return self.tell_accepted(conn, call, &framework_id, None, outcome, effects);
@@ -292,7 +301,7 @@ impl Leader {
         {
             offered = agent.info.resources.clone();
         }
-        let Asked { tasks, bad, .. } = asked.on(&agent_id);
+        let Asked { tasks, bad, .. } = asked.on(&framework_id, &agent_id);
         let launch = Launch {
             framework_id: framework_id.clone(),
             agent_id: agent_id.clone(),
@@ -301,9 +310,9 @@ impl Leader {
             offered: offered.clone(),
             tasks: tasks.clone(),
         };
-        let consumed = Vec::new();
+        let (consumed, kinds) = (Vec::new(), Vec::new());
         let accepting =
-            Accepting { conn, call, framework_id, agent_id, offers, offered, tasks, consumed, refuse_ms };
+            Accepting { conn, call, framework_id, agent_id, offers, offered, tasks, consumed, kinds, refuse_ms };
         let command = if bad.is_empty() { Command::Launch(launch) } else { Command::LaunchSome(launch, bad) };
         if planted!(AckLaunchBeforeCommit) {
             self.answer_ahead(now, registry, conn, call, &command, effects);
@@ -486,30 +495,38 @@ pub(crate) fn void_task(
 pub(crate) struct Asked {
     pub(crate) tasks: Vec<TaskSpec>,
     /// What they name, in their order, or nothing.
-    pub(crate) agent_ids: Vec<AgentId>,
+    pub(crate) named: Vec<Named>,
     pub(crate) bad: Vec<BadTask>,
 }
 
 impl Asked {
-    /// On offers of this agent: tasks that name another one are bad, too.
-    pub(crate) fn on(self, agent_id: &AgentId) -> Self {
-        if self.agent_ids.iter().all(|named| named == agent_id) {
+    /// On offers of this agent: tasks that name another one are bad, too, and those whose executor another framework has.
+    pub(crate) fn on(self, framework_id: &FrameworkId, agent_id: &AgentId) -> Self {
+        let is_ours = |named: &Named| named.framework_id.as_ref().is_none_or(|it| it == framework_id);
+        if self.named.iter().all(|named| named.agent_id == *agent_id && is_ours(named)) {
             return self;
         }
         let (mut tasks, mut bad) = (Vec::new(), Vec::new());
-        let good = self.tasks.into_iter().zip(self.agent_ids);
+        let good = self.tasks.into_iter().zip(self.named);
         for (at, asked) in (0..).zip(BadTask::among(&self.bad, good)) {
             match asked {
-                Ok((spec, named)) if named == *agent_id => tasks.push(spec),
+                Ok((spec, named)) if named.agent_id == *agent_id && is_ours(&named) => tasks.push(spec),
                 Ok((TaskSpec { task_id, .. }, named)) => {
-                    let why =
-                        format!("task {task_id} names agent {named}, but the offers are of agent {agent_id}");
+                    let why = match named.framework_id.filter(|it| it != framework_id) {
+                        Some(other) => format!(
+                            "ExecutorInfo has an invalid FrameworkID (Actual: {other} vs Expected: {framework_id})"
+                        ),
+                        None => format!(
+                            "task {task_id} names agent {}, but the offers are of agent {agent_id}",
+                            named.agent_id
+                        ),
+                    };
                     bad.push(BadTask { at, task_id, why: why.into() });
                 }
                 Err(known) => bad.push(known.clone()),
             }
         }
-        Self { tasks, agent_ids: Vec::new(), bad }
+        Self { tasks, named: Vec::new(), bad }
     }
 }
 

@@ -62,8 +62,8 @@ pub enum SchedulerCall {
         offer_ids: Vec<OfferId>,
         /// The tasks.
         tasks: Vec<TaskSpec>,
-        /// The agents that the tasks name, in their order; none where the caller vouches for them.
-        agent_ids: Vec<AgentId>,
+        /// Whom the tasks name, in their order; none where the caller vouches for them.
+        named: Vec<Named>,
         /// Tasks that are described wrongly, by place; the others are launched without them.
         bad: Vec<BadTask>,
         /// How long not to offer the rest again, in ms.
@@ -73,8 +73,8 @@ pub enum SchedulerCall {
     Operate {
         /// The offers, all of one agent and one role.
         offer_ids: Vec<OfferId>,
-        /// What to do, and for each of it the agents that its tasks name, in their order.
-        operations: Vec<(Operation, Vec<AgentId>)>,
+        /// What to do, and for each of it whom its tasks name, in their order.
+        operations: Vec<(Operation, Vec<Named>)>,
         /// How long not to offer the rest again, in ms.
         refuse_ms: u64,
     },
@@ -169,6 +169,21 @@ pub enum SchedulerCall {
         /// What it wants of offers.
         wants: Box<RoleWants>,
     },
+}
+
+/// Whom a task's description names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// The agent to run on.
+    pub agent_id: AgentId,
+    /// The framework of its executor, where that says so.
+    pub framework_id: Option<FrameworkId>,
+}
+
+impl From<AgentId> for Named {
+    fn from(agent_id: AgentId) -> Self {
+        Self { agent_id, framework_id: None }
+    }
 }
 
 /// An operation whose state a framework asks for.

@@ -28,7 +28,7 @@ pub mod time;
 pub mod wants;
 
 pub use agent::{AgentInfo, Attribute, AttributeValue, Hello, KnownExecutor, KnownTask};
-pub use call::{AgentCall, AskedOperation, Call, ExecutorCall, ExecutorUpdate, SchedulerCall};
+pub use call::{AgentCall, AskedOperation, Call, ExecutorCall, ExecutorUpdate, Named, SchedulerCall};
 pub use event::{
     AcceptOutcome, AgentEvent, CallOutcome, Event, ExecutorEvent, ExecutorOrder, RunOrder, SchedulerEvent,
     TaskGroup, TaskOutcome, VolumeMount,

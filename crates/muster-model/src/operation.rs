@@ -15,6 +15,13 @@ pub enum Conversion {
     Create(Resources),
     /// These volumes cease to be.
     Destroy(Resources),
+    /// Reserve what is reserved otherwise, or not at all: in one step, so that nobody else gets it in between.
+    Rereserve {
+        /// As it is.
+        from: Resources,
+        /// As it is to be.
+        to: Resources,
+    },
 }
 
 impl Conversion {
@@ -22,6 +29,7 @@ impl Conversion {
     pub fn named(&self) -> &Resources {
         match self {
             Self::Reserve(it) | Self::Unreserve(it) | Self::Create(it) | Self::Destroy(it) => it,
+            Self::Rereserve { to, .. } => to,
         }
     }
 
@@ -31,6 +39,7 @@ impl Conversion {
             Self::Reserve(it) => it.relabelled(|label| label.and_then(Label::unreserved)),
             Self::Create(it) => it.relabelled(|label| label.and_then(Label::without_volume)),
             Self::Unreserve(it) | Self::Destroy(it) => it.clone(),
+            Self::Rereserve { from, .. } => from.clone(),
         }
     }
 
@@ -40,13 +49,14 @@ impl Conversion {
             Self::Unreserve(it) => it.relabelled(|label| label.and_then(Label::unreserved)),
             Self::Destroy(it) => it.relabelled(|label| label.and_then(Label::without_volume)),
             Self::Reserve(it) | Self::Create(it) => it.clone(),
+            Self::Rereserve { to, .. } => to.clone(),
         }
     }
 
     /// The Mesos name.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Reserve(_) => "RESERVE",
+            Self::Reserve(_) | Self::Rereserve { .. } => "RESERVE",
             Self::Unreserve(_) => "UNRESERVE",
             Self::Create(_) => "CREATE",
             Self::Destroy(_) => "DESTROY",

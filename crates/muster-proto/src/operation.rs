@@ -2,14 +2,14 @@
 
 use crate::error::{Within, bounded, id, id_or_none, required, short};
 use crate::json::wire_parts;
-use crate::task::{asked_task, uuid};
+use crate::task::{Place, asked_task, uuid};
 use crate::{WireError, limits, mesos, resources, v1, wire_resources};
 use bytes::Bytes;
 use mesos::executor_info::Type as ExecutorType;
 use mesos::offer::{Operation as Wire, operation::Type};
 use muster_model::task::ExecutorSpec;
 use muster_model::{
-    AgentId, AskedOperation, BadTask, Conversion, Operation, OperationState, OperationStatus, Resources,
+    AskedOperation, BadTask, Conversion, Named, Operation, OperationState, OperationStatus, Resources,
     Role, Sealed, TaskSpec,
 };
 use prost::Message;
@@ -28,9 +28,9 @@ const TASK_EXECUTOR: u32 = 5;
 const EXECUTOR_CPUS_MIN: u64 = 10;
 const EXECUTOR_MEM_MIN: u64 = 32_000;
 
-/// Reads operations of an ACCEPT, each with the agents that its tasks name. Those of a type that nobody knows are left
+/// Reads operations of an ACCEPT, each with whom its tasks name. Those of a type that nobody knows are left
 /// out, as Mesos does.
-pub(crate) fn operations(list: &[Bytes]) -> Result<Vec<(Operation, Vec<AgentId>)>, WireError> {
+pub(crate) fn operations(list: &[Bytes]) -> Result<Vec<(Operation, Vec<Named>)>, WireError> {
     bounded("operations", list, limits::OPERATIONS_PER_ACCEPT_MAX)?;
     let (mut all, mut tasks) = (Vec::with_capacity(list.len()), 0);
     for (i, bytes) in list.iter().enumerate() {
@@ -48,7 +48,7 @@ pub(crate) fn operations(list: &[Bytes]) -> Result<Vec<(Operation, Vec<AgentId>)
     Ok(all)
 }
 
-fn operation(bytes: &Bytes) -> Result<Option<(Operation, Vec<AgentId>)>, WireError> {
+fn operation(bytes: &Bytes) -> Result<Option<(Operation, Vec<Named>)>, WireError> {
     let wire = Wire::decode(bytes.clone())
         .map_err(|error| WireError::new("", format!("is not a mesos.v1.Offer.Operation: {error}")))?;
     let kind = wire.r#type();
@@ -81,7 +81,8 @@ fn conversion(wire: &Wire, kind: Type) -> Result<Conversion, String> {
     };
     match kind {
         Type::Reserve if wire.reserve.as_ref().is_some_and(|it| !it.source.is_empty()) => {
-            Err("'source' of RESERVE is not supported: leave it unset".into())
+            // Operators' calls alone take it, in Mesos, too.
+            Err("'source' of RESERVE is not supported: leave it unset, or ask an operator".into())
         }
         Type::Reserve => read(wire.reserve.as_ref().map(|it| &it.resources)).map(Conversion::Reserve),
         Type::Unreserve => read(wire.unreserve.as_ref().map(|it| &it.resources)).map(Conversion::Unreserve),
@@ -91,23 +92,23 @@ fn conversion(wire: &Wire, kind: Type) -> Result<Conversion, String> {
     }
 }
 
-/// Tasks as they are read: good ones with the agents that they name, and bad ones by place.
+/// Tasks as they are read: good ones with whom they name, and bad ones by place.
 #[derive(Default)]
 struct Read {
     tasks: Vec<TaskSpec>,
-    agents: Vec<AgentId>,
+    named: Vec<Named>,
     bad: Vec<BadTask>,
 }
 
 impl Read {
     /// Reads tasks; `wrong` is what is wrong with all of them.
-    fn of(list: &[Bytes], wrong: Option<&str>) -> Result<Self, WireError> {
+    fn of(list: &[Bytes], place: Place, wrong: Option<&str>) -> Result<Self, WireError> {
         let mut read = Self::default();
         for (at, bytes) in (0..).zip(list) {
-            let (task_id, task) = asked_task(bytes).within(format_args!("tasks[{at}]"))?;
+            let (task_id, task) = asked_task(bytes, place).within(format_args!("tasks[{at}]"))?;
             match (task, wrong) {
-                (Ok((agent_id, spec)), None) => {
-                    read.agents.push(agent_id);
+                (Ok((named, spec)), None) => {
+                    read.named.push(named);
                     read.tasks.push(spec);
                 }
                 (Ok(_), Some(why)) => read.bad.push(BadTask { at, task_id, why: why.into() }),
@@ -118,13 +119,13 @@ impl Read {
     }
 }
 
-fn launch(wire: &Wire, bytes: &Bytes) -> Result<(Operation, Vec<AgentId>), WireError> {
+fn launch(wire: &Wire, bytes: &Bytes) -> Result<(Operation, Vec<Named>), WireError> {
     let wrong = wire.id.is_some().then_some("an operation of type LAUNCH must have no 'id'");
-    let Read { tasks, agents, bad } = Read::of(&wire_parts(bytes, &[LAUNCH, TASK_INFOS]), wrong)?;
-    Ok((Operation::Launch { tasks, bad }, agents))
+    let Read { tasks, named, bad } = Read::of(&wire_parts(bytes, &[LAUNCH, TASK_INFOS]), Place::Alone, wrong)?;
+    Ok((Operation::Launch { tasks, bad }, named))
 }
 
-fn launch_group(wire: &Wire, bytes: &Bytes) -> Result<(Operation, Vec<AgentId>), WireError> {
+fn launch_group(wire: &Wire, bytes: &Bytes) -> Result<(Operation, Vec<Named>), WireError> {
     let group = required("launch_group", wire.launch_group.as_ref())?;
     let executor = wire_parts(bytes, &[LAUNCH_GROUP, EXECUTOR]).concat();
     let wrong = match wire.id {
@@ -141,8 +142,8 @@ fn launch_group(wire: &Wire, bytes: &Bytes) -> Result<(Operation, Vec<AgentId>),
         }
     });
     let with_executor: Vec<Bytes> = with_executor.collect();
-    let Read { tasks, agents, bad } = Read::of(&with_executor, wrong.as_deref())?;
-    Ok((Operation::LaunchGroup { tasks, bad }, agents))
+    let Read { tasks, named, bad } = Read::of(&with_executor, Place::InGroup, wrong.as_deref())?;
+    Ok((Operation::LaunchGroup { tasks, bad }, named))
 }
 
 /// What is wrong with a task group as a whole (Mesos v1).
@@ -225,6 +226,10 @@ pub fn mesos_operation(id: Option<&str>, conversion: &Conversion) -> Wire {
     match conversion {
         Conversion::Reserve(_) => {
             Wire { reserve: Some(Reserve { resources: named, source: Vec::new() }), ..of(Type::Reserve) }
+        }
+        Conversion::Rereserve { from, .. } => {
+            let source = wire_resources(from);
+            Wire { reserve: Some(Reserve { resources: named, source }), ..of(Type::Reserve) }
         }
         Conversion::Unreserve(_) => {
             Wire { unreserve: Some(Unreserve { resources: named }), ..of(Type::Unreserve) }

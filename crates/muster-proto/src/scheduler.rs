@@ -9,7 +9,7 @@ use crate::operation::{
     wire_operation_status,
 };
 use crate::task::{
-    asked_task, launch_number, reason, status, task_state, token, uuid, wire_launch_number, wire_reason,
+    Place, asked_task, launch_number, reason, status, task_state, token, uuid, wire_launch_number, wire_reason,
     wire_state, wire_status, wire_token,
 };
 use crate::{WireError, framework_info, limits, resources, role_wants, v1, wire_resources};
@@ -132,11 +132,11 @@ fn accept(wire: v1::Accept) -> Result<SchedulerCall, WireError> {
     }
     bounded("task_infos", &wire.task_infos, limits::TASKS_PER_ACCEPT_MAX)?;
     let mut tasks = Vec::with_capacity(wire.task_infos.len());
-    let (mut agent_ids, mut bad) = (Vec::with_capacity(wire.task_infos.len()), Vec::new());
+    let (mut named, mut bad) = (Vec::with_capacity(wire.task_infos.len()), Vec::new());
     for (at, bytes) in (0..).zip(&wire.task_infos) {
-        match asked_task(bytes).within(format_args!("task_infos[{at}]"))? {
-            (_, Ok((agent_id, spec))) => {
-                agent_ids.push(agent_id);
+        match asked_task(bytes, Place::Alone).within(format_args!("task_infos[{at}]"))? {
+            (_, Ok((names, spec))) => {
+                named.push(names);
                 tasks.push(spec);
             }
             (task_id, Err(error)) => bad.push(BadTask { at, task_id, why: error.to_string().into() }),
@@ -145,7 +145,7 @@ fn accept(wire: v1::Accept) -> Result<SchedulerCall, WireError> {
     Ok(SchedulerCall::Accept {
         offer_ids: offer_ids(&wire.offer_ids)?,
         tasks,
-        agent_ids,
+        named,
         bad,
         refuse_ms: wire.refuse_ms.unwrap_or(REFUSE_MS_DEFAULT),
     })

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use mesos::task_status::{Reason as WireReason, Source as WireSource};
 use muster_model::task::{ExecutorSpec, STATUS_BYTES_MAX};
 use muster_model::{
-    AgentId, Index, LaunchNumber, Reason, Resources, Sealed, Source, Status, StatusUpdate, TaskId, TaskKey,
+    AgentId, FrameworkId, Index, LaunchNumber, Named, Reason, Resources, Sealed, Source, Status, StatusUpdate, TaskId, TaskKey,
     TaskSpec, TaskState, Token, Uuid, Value, WallTime,
 };
 use prost::Message;
@@ -17,20 +17,27 @@ pub fn task_spec(bytes: &[u8]) -> Result<TaskSpec, WireError> {
     let info = mesos::TaskInfo::decode(bytes)
         .map_err(|error| WireError::new("task_info", format!("is not a mesos.v1.TaskInfo: {error}")))?;
     let task_id = id!(TaskId, "task_info.task_id", info.task_id.value)?;
-    let (_, spec) = typed(&info, task_id.clone(), bytes).within(format_args!("task {task_id}"))?;
+    let (_, spec) = typed(&info, task_id.clone(), bytes, Place::Alone).within(format_args!("task {task_id}"))?;
     Ok(spec)
 }
 
-/// A task of an ACCEPT: its id, and the agent that it names with its description, or what is wrong with it.
-pub(crate) type AskedTask = (TaskId, Result<(AgentId, TaskSpec), WireError>);
+/// Whether a task is launched by itself or in a group, whose executor is told of its command, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Alone,
+    InGroup,
+}
+
+/// A task of an ACCEPT: its id, and whom it names with its description, or what is wrong with it.
+pub(crate) type AskedTask = (TaskId, Result<(Named, TaskSpec), WireError>);
 
 /// Reads a task of an ACCEPT. What is no description at all is an error.
-pub(crate) fn asked_task(bytes: &[u8]) -> Result<AskedTask, WireError> {
+pub(crate) fn asked_task(bytes: &[u8], place: Place) -> Result<AskedTask, WireError> {
     short("task_info", bytes, limits::SEALED_BYTES_MAX)?;
     let info = mesos::TaskInfo::decode(bytes)
         .map_err(|error| WireError::new("task_info", format!("is not a mesos.v1.TaskInfo: {error}")))?;
     match id!(TaskId, "task_id", info.task_id.value) {
-        Ok(task_id) => Ok((task_id.clone(), typed(&info, task_id, bytes))),
+        Ok(task_id) => Ok((task_id.clone(), typed(&info, task_id, bytes, place))),
         // It is answered by the name it came with, as far as that may be one.
         Err(error) => {
             let text = &info.task_id.value;
@@ -39,7 +46,12 @@ pub(crate) fn asked_task(bytes: &[u8]) -> Result<AskedTask, WireError> {
     }
 }
 
-fn typed(info: &mesos::TaskInfo, task_id: TaskId, bytes: &[u8]) -> Result<(AgentId, TaskSpec), WireError> {
+fn typed(
+    info: &mesos::TaskInfo,
+    task_id: TaskId,
+    bytes: &[u8],
+    place: Place,
+) -> Result<(Named, TaskSpec), WireError> {
     short("name", info.name.as_bytes(), limits::NAME_BYTES_MAX)?;
     let agent_id = id!(AgentId, "agent_id", info.agent_id.value)?;
     if let Some(labels) = &info.labels {
@@ -51,9 +63,9 @@ fn typed(info: &mesos::TaskInfo, task_id: TaskId, bytes: &[u8]) -> Result<(Agent
     }
     match (&info.command, &info.executor) {
         (None, None) => return Err(WireError::new("command", "is missing: give a command or an executor")),
-        (Some(_), Some(_)) => return Err(WireError::new("command", "and executor are both set; give one")),
+        (Some(_), Some(_)) if place == Place::Alone => return Err(WireError::new("command", "and executor are both set; give one")),
         (Some(command), None) => runnable(command, info.container.is_some()).within("command")?,
-        (None, Some(_)) => {}
+        (_, Some(_)) => {}
     }
     let executor = info.executor.as_ref().map(|executor| executor_spec(executor, bytes)).transpose();
     if let Ok(Some(executor)) = &executor
@@ -69,7 +81,9 @@ fn typed(info: &mesos::TaskInfo, task_id: TaskId, bytes: &[u8]) -> Result<(Agent
         grace_ms: grace_ms(info.kill_policy.as_ref()).within("kill_policy")?,
         sealed: Sealed::new(bytes),
     };
-    Ok((agent_id, spec))
+    let framework_id = info.executor.as_ref().and_then(|executor| executor.framework_id.as_ref());
+    let framework_id = framework_id.map(|id| FrameworkId::new(&*id.value));
+    Ok((Named { agent_id, framework_id }, spec))
 }
 
 /// A kind of which both name the same item, as a port, which only one can have.

@@ -221,10 +221,10 @@ fn a_bad_task_of_an_accept_leaves_the_others_be() {
     };
     let call = Some(v1::scheduler_frame::Call::Accept(accept));
     let (_, call) = scheduler_call(v1::SchedulerFrame { id: 1, call, ..Default::default() }).unwrap();
-    let muster_model::SchedulerCall::Accept { tasks, agent_ids, bad, .. } = call else { panic!("{call:?}") };
+    let muster_model::SchedulerCall::Accept { tasks, named, bad, .. } = call else { panic!("{call:?}") };
     let ids: Vec<_> = tasks.iter().map(|task| task.task_id.as_str()).collect();
     assert_eq!(ids, ["t1", "t3"]);
-    assert!(agent_ids.len() == 2 && agent_ids.iter().all(|it| it.as_str() == task().agent_id.value));
+    assert!(named.len() == 2 && named.iter().all(|it| it.agent_id.as_str() == task().agent_id.value));
     assert_eq!((bad[0].at, bad[0].task_id.as_str()), (1, "t2"));
     assert!(bad[0].why.contains("command"), "{}", bad[0].why);
 }

@@ -341,7 +341,7 @@ fn any_framework_info() -> impl Strategy<Value = FrameworkInfo> {
     })
 }
 
-fn any_operation() -> impl Strategy<Value = (Operation, Vec<AgentId>)> {
+fn any_operation() -> impl Strategy<Value = (Operation, Vec<Named>)> {
     let conversion = (any_labelled(), 0u8..4).prop_map(|(all, which)| match which {
         0 => Conversion::Reserve(all),
         1 => Conversion::Unreserve(all),
@@ -350,8 +350,8 @@ fn any_operation() -> impl Strategy<Value = (Operation, Vec<AgentId>)> {
     });
     prop_oneof![
         vec(any_spec(), 1..3).prop_map(|tasks| {
-            let agents = tasks.iter().map(|_| AgentId::new("S1")).collect();
-            (Operation::Launch { tasks, bad: Vec::new() }, agents)
+            let named = tasks.iter().map(|_| AgentId::new("S1").into()).collect();
+            (Operation::Launch { tasks, bad: Vec::new() }, named)
         }),
         (option::of(text()), conversion).prop_map(|(id, conversion)| {
             let wire = muster_proto::operation::mesos_operation(id.as_deref(), &conversion);
@@ -376,8 +376,8 @@ fn any_scheduler_call() -> impl Strategy<Value = SchedulerCall> {
         ),
         (offer_ids(), vec(any_spec(), 0..3), any::<u64>()).prop_map(|(offer_ids, tasks, refuse_ms)| {
             // As a master reads it: with the agents that the tasks name.
-            let agent_ids = tasks.iter().map(|_| AgentId::new("S1")).collect();
-            SchedulerCall::Accept { offer_ids, tasks, agent_ids, bad: Vec::new(), refuse_ms }
+            let named = tasks.iter().map(|_| AgentId::new("S1").into()).collect();
+            SchedulerCall::Accept { offer_ids, tasks, named, bad: Vec::new(), refuse_ms }
         }),
         (offer_ids(), any::<u64>())
             .prop_map(|(offer_ids, refuse_ms)| SchedulerCall::Decline { offer_ids, refuse_ms }),

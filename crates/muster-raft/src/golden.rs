@@ -169,6 +169,11 @@ fn reserve_outer() -> Conversion {
     Conversion::Reserve(inner.consumed())
 }
 
+fn rereserve() -> Conversion {
+    let to = reserved_disk(false);
+    Conversion::Rereserve { from: reserve_outer().converted(), to }
+}
+
 /// A framework's way to a volume, and a group of tasks beside.
 fn operate() -> Command {
     let convert = |id: Option<&str>, conversion| Operation::Convert {
@@ -266,6 +271,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("hello-from", hello_from()),
         ("operate", operate()),
         ("convert", Command::Convert { agent_id: self::agent_id(), conversion: reserve_outer() }),
+        ("convert-source", Command::Convert { agent_id: self::agent_id(), conversion: rereserve() }),
         (
             "acknowledge-operation",
             Command::AcknowledgeOperation {

@@ -147,8 +147,8 @@ impl SchedulerDriver {
             return Err(SdkError::Argument(why));
         }
         let offer_ids = offers.iter().map(|offer| offer.id.clone()).collect();
-        let (agent_ids, bad) = (Vec::new(), Vec::new()); // checked above
-        self.call(SchedulerCall::Accept { offer_ids, tasks, agent_ids, bad, refuse_ms: filters.refuse_ms })
+        let (named, bad) = (Vec::new(), Vec::new()); // checked above
+        self.call(SchedulerCall::Accept { offer_ids, tasks, named, bad, refuse_ms: filters.refuse_ms })
     }
 
     /// Gives offers back.

@@ -442,13 +442,13 @@ impl Framework {
             self.last = tasks.first().map(|task| task.task_id.clone());
         }
         self.living.extend(tasks.iter().map(|task| task.task_id.clone()));
-        let (offer_ids, agent_ids, bad) = (vec![offer_id], Vec::new(), Vec::new());
+        let (offer_ids, named, bad) = (vec![offer_id], Vec::new(), Vec::new());
         let call = match self.group(&tasks) {
             Some(tasks) => {
-                let operations = vec![(Operation::LaunchGroup { tasks, bad }, agent_ids)];
+                let operations = vec![(Operation::LaunchGroup { tasks, bad }, named)];
                 SchedulerCall::Operate { offer_ids, operations, refuse_ms }
             }
-            None => SchedulerCall::Accept { offer_ids, tasks, agent_ids, bad, refuse_ms },
+            None => SchedulerCall::Accept { offer_ids, tasks, named, bad, refuse_ms },
         };
         self.step(world, Input::Call(call));
     }

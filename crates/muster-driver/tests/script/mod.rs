@@ -110,7 +110,7 @@ fn input(words: &[&str], dial: u64) -> Input {
         ["accept", offer, tasks @ ..] => Input::Call(SchedulerCall::Accept {
             offer_ids: vec![OfferId::new(offer)],
             tasks: tasks.iter().map(|task| spec(task)).collect(),
-            agent_ids: Vec::new(),
+            named: Vec::new(),
             bad: Vec::new(),
             refuse_ms: 5000,
         }),

@@ -34,7 +34,7 @@ impl Script {
             "accept" => SchedulerCall::Accept {
                 offer_ids: words.0[2].split(',').map(OfferId::new).collect(),
                 tasks: words.0[3..].iter().filter_map(|word| task(word, words.value("executor"))).collect(),
-                agent_ids: self.named_agents(words),
+                named: self.named(words),
                 bad: bad_tasks(words),
                 refuse_ms,
             },
@@ -136,9 +136,11 @@ impl Script {
         self.step(Input::Call { conn, call: Call::Resume { id, framework_id, stream } });
     }
 
-    /// `on=A1,A2`: which agents the tasks name.
-    fn named_agents(&self, words: &Words<'_>) -> Vec<AgentId> {
-        words.list("on").into_iter().map(|name| self.agents[name].0.clone()).collect()
+    /// `on=A1,A2`: which agents the tasks name; `of=F2`: which framework their executor.
+    fn named(&self, words: &Words<'_>) -> Vec<Named> {
+        let framework_id = words.value("of").map(|name| self.frameworks[name].clone());
+        let agents = words.list("on").into_iter().map(|name| self.agents[name].0.clone());
+        agents.map(|agent_id| Named { agent_id, framework_id: framework_id.clone() }).collect()
     }
 
     /// `t1` or `t1@A1`.
@@ -271,7 +273,7 @@ fn asked_operation((id, agent_id): (TaskId, Option<AgentId>)) -> AskedOperation 
     AskedOperation { id: OperationId::new(id.as_str()), agent_id, provider: None }
 }
 
-fn operation(word: &str, words: &Words<'_>) -> Option<(Operation, Vec<AgentId>)> {
+fn operation(word: &str, words: &Words<'_>) -> Option<(Operation, Vec<Named>)> {
     let executor = words.value("executor");
     let (name, rest) = word.split_once([':', '=']).filter(|_| !word.starts_with("executor"))?;
     let tasks = |text: &str| text.split('/').filter_map(|word| task(word, executor)).collect();

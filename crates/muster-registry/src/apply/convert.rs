@@ -61,7 +61,7 @@ impl Registry {
             let label = label.cloned().unwrap_or_default();
             let what = shown(name, &label, value);
             match conversion {
-                Conversion::Reserve(_) => check_reserve(&label, &what, asking)?,
+                Conversion::Reserve(_) | Conversion::Rereserve { .. } => check_reserve(&label, &what, asking)?,
                 Conversion::Unreserve(_) => check_unreserve(&label, &what)?,
                 Conversion::Create(_) => check_create(&label, &what, asking)?,
                 Conversion::Destroy(_) if label.volume.is_none() => {
@@ -73,6 +73,7 @@ impl Registry {
         match conversion {
             Conversion::Create(volumes) => self.check_unique(agent, volumes)?,
             Conversion::Destroy(volumes) => self.check_destroy(agent, volumes)?,
+            Conversion::Rereserve { from, to } => check_source(from, to)?,
             Conversion::Reserve(_) | Conversion::Unreserve(_) => {}
         }
         let mut total = self.total_of(agent).into_owned();
@@ -126,7 +127,7 @@ impl Registry {
                 }
             }
             Conversion::Destroy(_) => carved.volumes.retain(|key, _| !keys.contains(key)),
-            Conversion::Reserve(_) | Conversion::Unreserve(_) => {}
+            Conversion::Reserve(_) | Conversion::Unreserve(_) | Conversion::Rereserve { .. } => {}
         }
         if carved == Carved::default() {
             self.carved.remove(&agent.id);
@@ -203,6 +204,22 @@ fn check_reserve(label: &Label, what: &str, asking: &Asking<'_>) -> Result<(), S
         return Err("refined reservations need the capability RESERVATION_REFINEMENT".into());
     }
     Ok(())
+}
+
+/// What is reserved anew is as much as it is taken from, and what the agent came reserved with stays so: no reservation
+/// that was made is asked of, any may be undone.
+fn check_source(from: &Resources, to: &Resources) -> Result<(), String> {
+    if let Some((name, label, value)) =
+        from.iter_labelled().find(|(_, label, _)| label.is_some_and(|label| label.volume.is_some()))
+    {
+        let what = shown(name, &label.cloned().unwrap_or_default(), value);
+        return Err(format!("Persistent volume {what} cannot be reserved: please destroy it first"));
+    }
+    let origin = |all: &Resources| all.relabelled(|label| label.and_then(Label::origin));
+    match origin(from) == origin(to) {
+        true => Ok(()),
+        false => Err(format!("The source '{from}' is not as much as what is to be reserved of it, '{to}'")),
+    }
 }
 
 fn check_unreserve(label: &Label, what: &str) -> Result<(), String> {

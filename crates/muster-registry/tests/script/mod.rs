@@ -490,6 +490,11 @@ fn conversion((name, text): (&str, &str)) -> Option<Conversion> {
         "unreserve" => Conversion::Unreserve(parse(text)),
         "create" => Conversion::Create(parse(text)),
         "destroy" => Conversion::Destroy(parse(text)),
+        // `rereserve=cpus(web!):1>cpus(blue!):1`
+        "rereserve" => {
+            let (from, to) = text.split_once('>')?;
+            Conversion::Rereserve { from: parse(from), to: parse(to) }
+        }
         _ => return None,
     })
 }

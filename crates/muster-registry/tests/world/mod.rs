@@ -323,7 +323,18 @@ fn conversion(role: &Role, a: u8, c: u8) -> Conversion {
         all.insert_labelled(name, Some(std::sync::Arc::new(label)), Value::Scalar(units * 1000));
         all
     };
-    match a % 8 {
+    match a % 9 {
+        8 => {
+            let from = of("cpus", None, 1);
+            let other = Role::parse("other").unwrap();
+            let label = Label { reservations: vec![reservation(other)], volume: None };
+            let to = from.relabelled(|_| Some(label.clone()));
+            if c.is_multiple_of(2) {
+                Conversion::Rereserve { from, to }
+            } else {
+                Conversion::Rereserve { from: to, to: from }
+            }
+        }
         0 | 1 => Conversion::Reserve(of("cpus", None, 1)),
         2 | 3 => Conversion::Reserve(of("disk", None, 4)),
         4 => Conversion::Create(of("disk", Some(volume), 4)),

@@ -269,8 +269,8 @@ impl Framework {
             self.next_at = self.next_at.max(now - self.pace.every) + self.pace.every;
             self.running.extend(tasks.iter().map(|task| (task.task_id.to_string(), now)));
             self.calls += 1;
-            let (offer_ids, agent_ids, bad) = (vec![offer_id], Vec::new(), Vec::new());
-            let call = SchedulerCall::Accept { offer_ids, tasks, agent_ids, bad, refuse_ms: 0 };
+            let (offer_ids, named, bad) = (vec![offer_id], Vec::new(), Vec::new());
+            let call = SchedulerCall::Accept { offer_ids, tasks, named, bad, refuse_ms: 0 };
             self.accepts.insert(self.calls, call.clone());
             send(up, self.calls, &call)?;
         }
