@@ -1,21 +1,47 @@
 //! The machine that a process runs on, as metrics and as clients of Mesos know it.
 
+use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Puts the numbers of the machine under their names in Mesos.
+/// The numbers of the machine, as `/system/stats.json` shows them.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Stats {
+    avg_load_15min: f64,
+    avg_load_1min: f64,
+    avg_load_5min: f64,
+    cpus_total: usize,
+    mem_free_bytes: u64,
+    mem_total_bytes: u64,
+}
+
+impl Stats {
+    /// As they are now.
+    pub fn now() -> Self {
+        let it = rustix::system::sysinfo();
+        // A load is a fraction of 65,536.
+        let load = |at: usize| it.loads.get(at).map_or(0.0, |load| *load as f64 / 65_536.0);
+        let unit = u64::from(it.mem_unit.max(1));
+        Self {
+            avg_load_15min: load(2),
+            avg_load_1min: load(0),
+            avg_load_5min: load(1),
+            cpus_total: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            mem_free_bytes: u64::from(it.freeram).saturating_mul(unit),
+            mem_total_bytes: u64::from(it.totalram).saturating_mul(unit),
+        }
+    }
+}
+
+/// Puts the numbers of the machine under their names in metrics.
 pub fn system(all: &mut BTreeMap<String, f64>) {
-    let it = rustix::system::sysinfo();
-    // A load is a fraction of 65,536.
-    let load = |at: usize| it.loads.get(at).map_or(0.0, |load| *load as f64 / 65_536.0);
-    let unit = f64::from(it.mem_unit.max(1));
-    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let it = Stats::now();
     let numbers = [
-        ("system/load_1min", load(0)),
-        ("system/load_5min", load(1)),
-        ("system/load_15min", load(2)),
-        ("system/mem_total_bytes", it.totalram as f64 * unit),
-        ("system/mem_free_bytes", it.freeram as f64 * unit),
-        ("system/cpus_total", cpus as f64),
+        ("system/load_1min", it.avg_load_1min),
+        ("system/load_5min", it.avg_load_5min),
+        ("system/load_15min", it.avg_load_15min),
+        ("system/mem_total_bytes", it.mem_total_bytes as f64),
+        ("system/mem_free_bytes", it.mem_free_bytes as f64),
+        ("system/cpus_total", it.cpus_total as f64),
     ];
     all.extend(numbers.map(|(name, value)| (name.to_owned(), value)));
 }

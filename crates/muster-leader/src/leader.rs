@@ -5,8 +5,8 @@ use crate::{
     recital::Recitals, shards::Shards,
 };
 use muster_model::{
-    AgentId, AskedOperation, Call, CallOutcome, Capabilities, Event, FrameworkId, Index, LaunchNumber, Offer, OfferId,
-    Resources, Role, SchedulerEvent, Session, TaskId, TaskSpec, Term, Timestamp, Wants,
+    AgentId, AskedOperation, Call, CallOutcome, Capabilities, Event, FrameworkId, Index, LaunchNumber, Offer,
+    OfferId, Resources, Role, SchedulerEvent, Session, TaskId, TaskSpec, Term, Timestamp, Wants,
 };
 use muster_registry::{BeginTerm, Command, Registry};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Offers in one event.
 pub(crate) const OFFERS_PER_EVENT: usize = 500;
-/// An event that holds this many bytes of agents' descriptions takes no further offer. One description is at most 1 MiB,
+/// An event that holds this many bytes of agents' descriptions and of executors' ids takes no further offer. One description is at most 1 MiB,
 /// so that a frame stays well below what a link carries.
 const EVENT_BYTES: usize = 1 << 20;
 
@@ -171,7 +171,8 @@ impl Offers {
 pub(crate) fn events(offers: Vec<OfferWithAgent>) -> Vec<Vec<OfferWithAgent>> {
     let (mut events, mut bytes) = (Vec::<Vec<_>>::new(), 0);
     for offer in offers {
-        let size = offer.agent.len();
+        let ids = offer.executor_ids.iter().map(|id| id.as_str().len());
+        let size = offer.agent.len() + ids.sum::<usize>();
         match events.last_mut() {
             Some(event) if event.len() < OFFERS_PER_EVENT && bytes < EVENT_BYTES => event.push(offer),
             _ => {
@@ -227,6 +228,10 @@ impl Leader {
                 port: agent.info.port,
                 agent: agent.sealed.clone(),
                 unavailability: registry.unavailability(&agent.id),
+                executor_ids: registry
+                    .executors_on(&agent.id, &outstanding.offer.framework_id)
+                    .cloned()
+                    .collect(),
             };
             offers.entry(offer.offer.framework_id.clone()).or_default().push(offer);
             self.offers.insert(outstanding);
@@ -271,6 +276,7 @@ mod tests {
             port: 5051,
             agent: Sealed::new(vec![7; bytes]),
             unavailability: None,
+            executor_ids: Vec::new(),
         };
         (0..count).map(offer).collect()
     }

@@ -257,12 +257,7 @@ fn kind(operation: &Operation) -> Option<&'static str> {
 }
 
 /// On offers of this agent: tasks that name another one are bad.
-fn on(
-    operation: Operation,
-    named: Vec<Named>,
-    framework_id: &FrameworkId,
-    agent_id: &AgentId,
-) -> Operation {
+fn on(operation: Operation, named: Vec<Named>, framework_id: &FrameworkId, agent_id: &AgentId) -> Operation {
     let sorted = |tasks: Vec<TaskSpec>, bad: Vec<BadTask>| {
         let asked = Asked { tasks, named, bad }.on(framework_id, agent_id);
         (asked.tasks, asked.bad)

@@ -311,8 +311,18 @@ impl Leader {
             tasks: tasks.clone(),
         };
         let (consumed, kinds) = (Vec::new(), Vec::new());
-        let accepting =
-            Accepting { conn, call, framework_id, agent_id, offers, offered, tasks, consumed, kinds, refuse_ms };
+        let accepting = Accepting {
+            conn,
+            call,
+            framework_id,
+            agent_id,
+            offers,
+            offered,
+            tasks,
+            consumed,
+            kinds,
+            refuse_ms,
+        };
         let command = if bad.is_empty() { Command::Launch(launch) } else { Command::LaunchSome(launch, bad) };
         if planted!(AckLaunchBeforeCommit) {
             self.answer_ahead(now, registry, conn, call, &command, effects);

@@ -3,16 +3,17 @@
 use crate::{
     mesos::{Applied, Tap},
     route::{Looked, Sink, ToLeader, UP_QUEUE},
+    tally::{Tallies, Tally, of_scheduler},
 };
 use muster_allocator::{Policy, Shard, ShardId, ShardInput, ShardOutput, View};
 use muster_leader::{Committed, Config, ConnId, Effect, Input, Leader};
-use muster_model::{Call, CallOutcome, Event, Fence, Timestamp};
+use muster_model::{Call, CallOutcome, Event, Fence, SchedulerEvent, Timestamp};
 use muster_raft::{AppliedBatch, Leadership, Raft, Reign};
 use muster_registry::Change;
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,14 @@ const INPUTS_AT_ONCE: usize = 256;
 struct Pass {
     now: Timestamp,
     inputs: Vec<ShardInput>,
+    asked: Instant,
+}
+
+/// A client, and what is counted of it once its framework is known.
+#[derive(Debug)]
+struct Client {
+    sink: Sink,
+    tally: Option<Arc<Tally>>,
 }
 
 struct Loop {
@@ -32,7 +41,9 @@ struct Loop {
     fence: Fence,
     machine: Leader,
     proposer: muster_raft::Proposer,
-    sinks: HashMap<ConnId, Sink>,
+    clients: HashMap<ConnId, Client>,
+    /// When each command that is not applied yet was proposed, in order.
+    proposed: VecDeque<Instant>,
     /// Calls that came while no quorum was heard.
     held: VecDeque<(ConnId, Call)>,
     shards: Vec<std::sync::mpsc::SyncSender<Pass>>,
@@ -57,7 +68,7 @@ pub(crate) async fn lead(
 ) {
     let Reign { fence, mut applied, proposer } = reign;
     let (outputs, mut outputs_in) = mpsc::channel(config.shards.max(1) as usize);
-    let shards = start_shards(&config, &outputs);
+    let shards = start_shards(&config, &outputs, &tap.tallies);
     let mut effects = Vec::new();
     let machine = Leader::new(config, fence.term, &mut effects);
     let mut it = Loop {
@@ -66,7 +77,8 @@ pub(crate) async fn lead(
         fence,
         machine,
         proposer,
-        sinks: HashMap::new(),
+        clients: HashMap::new(),
+        proposed: VecDeque::new(),
         held: VecDeque::new(),
         shards,
         operators: HashMap::new(),
@@ -113,13 +125,14 @@ pub(crate) async fn lead(
 fn start_shards(
     config: &Config,
     outputs: &mpsc::Sender<(u32, ShardOutput)>,
+    tallies: &Tallies,
 ) -> Vec<std::sync::mpsc::SyncSender<Pass>> {
     let count = config.shards.max(1);
     let start = |index| {
         let (passes, passes_in) = std::sync::mpsc::sync_channel(1);
-        let (outputs, policy) = (outputs.clone(), config.policy.clone());
+        let (outputs, policy, tallies) = (outputs.clone(), config.policy.clone(), tallies.clone());
         let name = format!("shard-{index}");
-        let run = move || shard(ShardId { index, count }, policy, &passes_in, &outputs);
+        let run = move || shard(ShardId { index, count }, policy, &passes_in, &outputs, &tallies);
         if let Err(error) = std::thread::Builder::new().name(name).spawn(run) {
             tracing::error!(shard = index, %error, "cannot start a shard's thread");
         }
@@ -134,10 +147,14 @@ fn shard(
     policy: Policy,
     passes: &std::sync::mpsc::Receiver<Pass>,
     outputs: &mpsc::Sender<(u32, ShardOutput)>,
+    tallies: &Tallies,
 ) {
-    let mut shard = Shard::new(View::empty(id), policy);
+    let (mut shard, timers) = (Shard::new(View::empty(id), policy), tallies.timers());
     while let Ok(pass) = passes.recv() {
+        let began = Instant::now();
+        timers.allocation_latency.took(began.duration_since(pass.asked));
         let output = shard.step(pass.now, pass.inputs);
+        timers.allocation_run.took(began.elapsed());
         if outputs.blocking_send((id.index, output)).is_err() {
             return;
         }
@@ -158,6 +175,9 @@ impl Loop {
 
     fn applied(&mut self, batch: AppliedBatch) {
         let term = self.fence.term;
+        for entry in batch.entries.iter().filter(|entry| entry.term == term) {
+            self.stored(entry.outcomes.len());
+        }
         let entries = batch.entries.into_iter().map(|entry| Committed {
             index: entry.index,
             first_ticket: (entry.term == term).then_some(entry.first_ticket),
@@ -169,20 +189,31 @@ impl Loop {
         self.step(Input::Applied(entries));
     }
 
+    /// An entry of this term with so many commands is applied: how long it took is how long the first of them waited.
+    fn stored(&mut self, commands: usize) {
+        let commands = commands.min(self.proposed.len());
+        if let Some(first) = self.proposed.drain(..commands).next() {
+            self.tap.tallies.timers().store.took(first.elapsed());
+        }
+    }
+
     /// Shows operators what an entry changed.
     fn show(&self, entry: &Committed) {
-        // Nobody may listen.
         if entry.changes.iter().any(|change| matches!(change, Change::TermBegan)) {
-            let _ = self.tap.send(Applied::Began(Box::new(self.raft.registry())));
+            let registry = self.raft.registry();
+            self.tap.tallies.begin(&registry);
+            self.tap.send(Applied::Began(Box::new(registry)));
         }
         if !entry.changes.is_empty() {
-            let _ = self.tap.send(Applied::Changed(entry.index, entry.changes.clone()));
+            self.tap.send(Applied::Changed(entry.index, entry.changes.clone()));
         }
     }
 
     fn input(&mut self, input: ToLeader) {
         match input {
-            ToLeader::Opened(conn, sink) => drop(self.sinks.insert(conn, sink)),
+            ToLeader::Opened(conn, sink) => {
+                self.clients.insert(conn, Client { sink, tally: None });
+            }
             // Clients leave when there is no quorum (`reign`), not all at once: who is still here is not answered by what
             // the others have taken with them. It may come back before they notice: so calls wait.
             ToLeader::Call(conn, call) if !self.has_quorum() => {
@@ -190,12 +221,13 @@ impl Loop {
                     self.held.push_back((conn, call));
                 }
             }
-            ToLeader::Call(conn, call) if self.sinks.contains_key(&conn) => {
+            ToLeader::Call(conn, call) if self.clients.contains_key(&conn) => {
+                self.count(conn, &call);
                 self.step(Input::Call { conn, call });
             }
-            ToLeader::Call(..) => {} // it was cut off
+            ToLeader::Call(..) => self.tap.tallies.dropped(), // it was cut off
             ToLeader::Closed(conn) => {
-                if self.sinks.remove(&conn).is_some() {
+                if self.clients.remove(&conn).is_some() {
                     self.step(Input::Closed(conn));
                 }
             }
@@ -212,8 +244,26 @@ impl Loop {
                     offers: self.machine.offers().cloned().collect(),
                     inverse_offers: self.machine.inverse_offers().cloned().collect(),
                     answers: self.machine.inverse_answers().cloned().collect(),
+                    counts: self.machine.counts().clone(),
+                    proposed: self.proposed.len(),
+                    suppressed: self.machine.suppressed().collect(),
                 }); // who asked may be gone
             }
+        }
+    }
+
+    /// Counts a call that is carried out next.
+    fn count(&mut self, conn: ConnId, call: &Call) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        match call {
+            Call::Scheduler { call, .. } => {
+                self.tap.tallies.called(call);
+                if let Some(tally) = &client.tally {
+                    tally.called(call, |id| self.machine.stands(id));
+                }
+            }
+            Call::Resume { framework_id, .. } => client.tally = self.tap.tallies.of(framework_id),
+            Call::Agent { call, .. } => self.tap.tallies.agent_said(call),
         }
     }
 
@@ -248,24 +298,37 @@ impl Loop {
         match effect {
             Effect::Propose(command) => {
                 // The machine's own limit on what is in flight keeps the queue from filling up.
+                self.proposed.push_back(Instant::now());
                 if self.proposer.propose(command).is_err() {
                     self.ended = true;
                 }
             }
             Effect::Send(conn, event) => {
-                if !send(&mut self.sinks, conn, self.fence, event) {
+                match of_scheduler(&event) {
+                    Some(SchedulerEvent::Subscribed { framework_id, .. }) => {
+                        if let Some(client) = self.clients.get_mut(&conn) {
+                            client.tally = Some(self.tap.tallies.begun(framework_id));
+                        }
+                    }
+                    Some(SchedulerEvent::Outcome { outcome, .. }) => self.tap.tallies.answered(outcome),
+                    _ => {}
+                }
+                if !send(&mut self.clients, conn, self.fence, event) {
                     tracing::warn!(client = conn, "client does not read fast enough and is cut off");
                     slow.push(conn);
                 }
             }
             Effect::Close(conn) => {
-                if let Some(sink) = self.sinks.remove(&conn) {
-                    sink.close();
+                if let Some(client) = self.clients.remove(&conn) {
+                    client.sink.close();
                     self.decide(Input::Closed(conn));
                 }
             }
             Effect::Allocate { shard, now, inputs } => {
-                let sent = self.shards.get(shard as usize).map(|shard| shard.try_send(Pass { now, inputs }));
+                let sent = self
+                    .shards
+                    .get(shard as usize)
+                    .map(|shard| shard.try_send(Pass { now, inputs, asked: Instant::now() }));
                 if !matches!(sent, Some(Ok(()))) {
                     tracing::error!(shard, "an offer loop ended: this master steps down");
                     self.ended = true;
@@ -289,12 +352,13 @@ impl Loop {
     /// look for the next leader.
     fn resign(mut self) {
         let mut effects = Vec::new();
+        self.tap.tallies.keep(self.machine.counts());
         self.machine.resign(&mut effects);
         for effect in effects {
             match effect {
                 Effect::Send(conn, event) => {
-                    if let Some(sink) = self.sinks.get(&conn) {
-                        sink.send(self.fence, event);
+                    if let Some(client) = self.clients.get(&conn) {
+                        client.sink.send(self.fence, event);
                     }
                 }
                 Effect::Answer { id, outcome } => {
@@ -311,11 +375,15 @@ impl Loop {
 
 /// Sends an event to a client that is there. False: there was no room for it, and the client is cut off, at once, since
 /// nothing may follow what it was not told.
-fn send(sinks: &mut HashMap<ConnId, Sink>, conn: ConnId, fence: Fence, event: Event) -> bool {
-    if sinks.get(&conn).is_none_or(|sink| sink.send(fence, event)) {
+fn send(clients: &mut HashMap<ConnId, Client>, conn: ConnId, fence: Fence, event: Event) -> bool {
+    let Some(client) = clients.get(&conn) else { return true };
+    if let (Some(tally), Some(event)) = (&client.tally, of_scheduler(&event)) {
+        tally.told(event);
+    }
+    if client.sink.send(fence, event) {
         return true;
     }
-    sinks.remove(&conn).into_iter().for_each(Sink::close);
+    clients.remove(&conn).into_iter().for_each(|client| client.sink.close());
     false
 }
 
@@ -323,21 +391,21 @@ fn send(sinks: &mut HashMap<ConnId, Sink>, conn: ConnId, fence: Fence, event: Ev
 mod tests {
     use super::*;
     use crate::route::Down;
-    use muster_model::SchedulerEvent;
 
     #[test]
     fn nothing_follows_what_found_no_room() {
         let (down, mut queue) = mpsc::channel(2);
-        let mut sinks: HashMap<ConnId, Sink> = [(7, Sink::Local(down, CancellationToken::new()))].into();
+        let client = Client { sink: Sink::Local(down, CancellationToken::new()), tally: None };
+        let mut clients: HashMap<ConnId, Client> = [(7, client)].into();
         let mut told = |text: &str| {
-            send(&mut sinks, 7, Fence::default(), Event::Scheduler(SchedulerEvent::Error(text.into())))
+            send(&mut clients, 7, Fence::default(), Event::Scheduler(SchedulerEvent::Error(text.into())))
         };
         assert!(told("1") && told("2"));
         assert!(!told("3"));
         // The client reads, as it happens.
         assert!(queue.try_recv().is_ok());
         assert!(told("4"), "it is cut off already");
-        drop(sinks);
+        drop(clients);
         let left: Vec<Down> = std::iter::from_fn(|| queue.try_recv().ok()).collect();
         assert!(
             matches!(&left[..], [Down::Event(_, event)] if format!("{event:?}").contains('2')),

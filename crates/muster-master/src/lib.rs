@@ -24,6 +24,7 @@ mod mesos;
 mod operator;
 mod route;
 mod serve;
+mod tally;
 
 pub use config::{FollowerStreams, MasterConfig};
 pub use error::MasterError;

@@ -1,11 +1,15 @@
 //! Where clients' frames go at present, and the streams that are told when that changes.
 
 use bytes::Bytes;
-use muster_leader::{ConnId, InverseAnswer};
-use muster_model::{Call, CallOutcome, Event, Fence, InverseOffer, Offer};
+use muster_leader::{ConnId, Counts, InverseAnswer};
+use muster_model::{Call, CallOutcome, Event, Fence, FrameworkId, InverseOffer, Offer, Role};
 use muster_proto::v1;
 use muster_registry::Registry;
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::SystemTime,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -79,6 +83,12 @@ pub(crate) struct Looked {
     pub(crate) inverse_offers: Vec<InverseOffer>,
     /// What frameworks answered to others.
     pub(crate) answers: Vec<InverseAnswer>,
+    /// What was counted since the term began.
+    pub(crate) counts: Counts,
+    /// How many commands are on their way through the log.
+    pub(crate) proposed: usize,
+    /// The roles that frameworks want no offers for.
+    pub(crate) suppressed: BTreeMap<FrameworkId, BTreeSet<Role>>,
 }
 
 /// What a follower's link carries up.

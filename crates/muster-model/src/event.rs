@@ -100,6 +100,8 @@ pub struct OfferWithAgent {
     pub agent: Sealed,
     /// When the agent will be away, if that is planned.
     pub unavailability: Option<Unavailability>,
+    /// The framework's executors there, by id.
+    pub executor_ids: Vec<ExecutorId>,
 }
 
 /// What became of a call.

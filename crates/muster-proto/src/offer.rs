@@ -4,7 +4,7 @@ use crate::error::{Within, id, required, short};
 use crate::{WireError, limits, resources, v1, wire_resources};
 use bytes::Bytes;
 use muster_model::event::OfferWithAgent;
-use muster_model::{InverseOffer, Offer, Role, Sealed, Unavailability};
+use muster_model::{ExecutorId, InverseOffer, Offer, Role, Sealed, Unavailability};
 
 pub(crate) fn offer(wire: v1::Offer) -> Result<OfferWithAgent, WireError> {
     short("hostname", wire.hostname.as_bytes(), limits::NAME_BYTES_MAX)?;
@@ -21,7 +21,12 @@ pub(crate) fn offer(wire: v1::Offer) -> Result<OfferWithAgent, WireError> {
         port: u16::try_from(wire.port).map_err(|_| WireError::new("port", "is above 65535"))?,
         agent: Sealed::new(&*wire.agent_info),
         unavailability: wire.unavailability.map(unavailability),
+        executor_ids: executor_ids(&wire.executor_ids)?,
     })
+}
+
+fn executor_ids(texts: &[String]) -> Result<Vec<ExecutorId>, WireError> {
+    texts.iter().map(|text| id!(ExecutorId, "executor_ids", text)).collect()
 }
 
 fn unavailability(wire: v1::Unavailability) -> Unavailability {
@@ -73,7 +78,7 @@ pub(crate) fn offers(list: Vec<v1::Offer>) -> Result<Vec<OfferWithAgent>, WireEr
 }
 
 pub(crate) fn wire_offer(with_agent: &OfferWithAgent) -> v1::Offer {
-    let OfferWithAgent { offer, hostname, port, agent, unavailability } = with_agent;
+    let OfferWithAgent { offer, hostname, port, agent, unavailability, executor_ids } = with_agent;
     v1::Offer {
         offer_id: offer.offer_id.to_string(),
         framework_id: offer.framework_id.to_string(),
@@ -84,5 +89,6 @@ pub(crate) fn wire_offer(with_agent: &OfferWithAgent) -> v1::Offer {
         agent_info: Bytes::copy_from_slice(agent),
         port: u32::from(*port),
         unavailability: unavailability.map(wire_unavailability),
+        executor_ids: executor_ids.iter().map(ToString::to_string).collect(),
     }
 }

@@ -9,8 +9,8 @@ use mesos::executor_info::Type as ExecutorType;
 use mesos::offer::{Operation as Wire, operation::Type};
 use muster_model::task::ExecutorSpec;
 use muster_model::{
-    AskedOperation, BadTask, Conversion, Named, Operation, OperationState, OperationStatus, Resources,
-    Role, Sealed, TaskSpec,
+    AskedOperation, BadTask, Conversion, Named, Operation, OperationState, OperationStatus, Resources, Role,
+    Sealed, TaskSpec,
 };
 use prost::Message;
 use std::sync::Arc;
@@ -121,7 +121,8 @@ impl Read {
 
 fn launch(wire: &Wire, bytes: &Bytes) -> Result<(Operation, Vec<Named>), WireError> {
     let wrong = wire.id.is_some().then_some("an operation of type LAUNCH must have no 'id'");
-    let Read { tasks, named, bad } = Read::of(&wire_parts(bytes, &[LAUNCH, TASK_INFOS]), Place::Alone, wrong)?;
+    let Read { tasks, named, bad } =
+        Read::of(&wire_parts(bytes, &[LAUNCH, TASK_INFOS]), Place::Alone, wrong)?;
     Ok((Operation::Launch { tasks, bad }, named))
 }
 

@@ -9,8 +9,8 @@ use crate::operation::{
     wire_operation_status,
 };
 use crate::task::{
-    Place, asked_task, launch_number, reason, status, task_state, token, uuid, wire_launch_number, wire_reason,
-    wire_state, wire_status, wire_token,
+    Place, asked_task, launch_number, reason, status, task_state, token, uuid, wire_launch_number,
+    wire_reason, wire_state, wire_status, wire_token,
 };
 use crate::{WireError, framework_info, limits, resources, role_wants, v1, wire_resources};
 use bytes::Bytes;

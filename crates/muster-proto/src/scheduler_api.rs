@@ -480,7 +480,7 @@ pub fn error(why: &str) -> Event {
 
 /// Writes an offer.
 pub fn offer(it: &OfferWithAgent, shown: Shown) -> mesos::Offer {
-    let OfferWithAgent { offer, hostname, port, agent: offer_agent, unavailability } = it;
+    let OfferWithAgent { offer, hostname, port, agent: offer_agent, unavailability, executor_ids } = it;
     let agent = mesos::AgentInfo::decode(&**offer_agent).unwrap_or_default();
     let resources = shown.resources(&offer.resources, Some(&offer.role));
     let ip = crate::agent::ip(offer_agent, hostname).map(|ip| ip.to_string());
@@ -495,7 +495,7 @@ pub fn offer(it: &OfferWithAgent, shown: Shown) -> mesos::Offer {
         resources,
         attributes: agent.attributes,
         allocation_info: shown.allocation(Some(&offer.role)),
-        ..Default::default()
+        executor_ids: executor_ids.iter().map(|id| mesos::ExecutorId { value: id.to_string() }).collect(),
     }
 }
 

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use mesos::task_status::{Reason as WireReason, Source as WireSource};
 use muster_model::task::{ExecutorSpec, STATUS_BYTES_MAX};
 use muster_model::{
-    AgentId, FrameworkId, Index, LaunchNumber, Named, Reason, Resources, Sealed, Source, Status, StatusUpdate, TaskId, TaskKey,
-    TaskSpec, TaskState, Token, Uuid, Value, WallTime,
+    AgentId, FrameworkId, Index, LaunchNumber, Named, Reason, Resources, Sealed, Source, Status,
+    StatusUpdate, TaskId, TaskKey, TaskSpec, TaskState, Token, Uuid, Value, WallTime,
 };
 use prost::Message;
 
@@ -17,7 +17,8 @@ pub fn task_spec(bytes: &[u8]) -> Result<TaskSpec, WireError> {
     let info = mesos::TaskInfo::decode(bytes)
         .map_err(|error| WireError::new("task_info", format!("is not a mesos.v1.TaskInfo: {error}")))?;
     let task_id = id!(TaskId, "task_info.task_id", info.task_id.value)?;
-    let (_, spec) = typed(&info, task_id.clone(), bytes, Place::Alone).within(format_args!("task {task_id}"))?;
+    let (_, spec) =
+        typed(&info, task_id.clone(), bytes, Place::Alone).within(format_args!("task {task_id}"))?;
     Ok(spec)
 }
 
@@ -63,7 +64,9 @@ fn typed(
     }
     match (&info.command, &info.executor) {
         (None, None) => return Err(WireError::new("command", "is missing: give a command or an executor")),
-        (Some(_), Some(_)) if place == Place::Alone => return Err(WireError::new("command", "and executor are both set; give one")),
+        (Some(_), Some(_)) if place == Place::Alone => {
+            return Err(WireError::new("command", "and executor are both set; give one"));
+        }
         (Some(command), None) => runnable(command, info.container.is_some()).within("command")?,
         (_, Some(_)) => {}
     }

@@ -443,6 +443,7 @@ fn any_offer() -> impl Strategy<Value = OfferWithAgent> {
             port: info.port,
             agent: sealed,
             unavailability,
+            executor_ids: vec![ExecutorId::new("e1"), ExecutorId::new("e2")],
         },
     )
 }

@@ -71,6 +71,7 @@ impl Client {
             port: 5051,
             agent: Sealed::default(),
             unavailability: None,
+            executor_ids: Vec::new(),
         };
         self.send(SchedulerEvent::Offers(vec![with_agent])).await;
     }

@@ -14,6 +14,7 @@ use super::read::{
 };
 use super::{Mesos, operator_api, records};
 use crate::route::LocalRoute;
+use crate::tally::Tallies;
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
@@ -60,8 +61,19 @@ pub(crate) enum Applied {
     Changed(Index, Arc<Vec<Change>>),
 }
 
-/// Where the leader's loop says it. It never waits.
-pub(crate) type Tap = broadcast::Sender<Applied>;
+/// Where the leader's loop says it, and counts. It never waits.
+#[derive(Debug, Clone)]
+pub(crate) struct Tap {
+    applied: broadcast::Sender<Applied>,
+    pub(crate) tallies: Tallies,
+}
+
+impl Tap {
+    /// Says it to whoever listens.
+    pub(crate) fn send(&self, applied: Applied) {
+        let _ = self.applied.send(applied); // nobody may
+    }
+}
 
 /// An event, or none where some were lost: written once in each codec that a subscriber speaks.
 #[derive(Debug)]
@@ -104,7 +116,7 @@ struct Open {
 impl Default for Feed {
     fn default() -> Self {
         Self(Arc::new(Inner {
-            tap: broadcast::Sender::new(TAPPED),
+            tap: Tap { applied: broadcast::Sender::new(TAPPED), tallies: Tallies::default() },
             events: broadcast::Sender::new(EVENTS),
             open: Mutex::default(),
             counters: Counters::default(),
@@ -116,6 +128,10 @@ impl Feed {
     /// Where the leader's loop says what is applied.
     pub(crate) fn tap(&self) -> Tap {
         self.0.tap.clone()
+    }
+
+    pub(super) fn tallies(&self) -> &Tallies {
+        &self.0.tap.tallies
     }
 
     pub(super) fn counters(&self) -> &Counters {
@@ -147,7 +163,7 @@ impl Feed {
 
     /// Makes events of what is applied, until the master stops.
     pub(crate) async fn run(self, raft: Raft, stop: CancellationToken) {
-        let mut tapped = self.0.tap.subscribe();
+        let mut tapped = self.0.tap.applied.subscribe();
         let mut known = Known::default();
         loop {
             let applied = tokio::select! {
@@ -175,6 +191,15 @@ impl Feed {
                 *duty = raft.with_registry(|registry| registry.duty(&agent.id).cloned());
             }
             count(&self.0.counters, &what);
+            match &what {
+                What::Updated { task, status, .. } if status.state.is_terminal() => {
+                    if let Some(tally) = self.tallies().of(&task.framework_id) {
+                        tally.task_ended(status.state);
+                    }
+                }
+                What::FrameworkRemoved(id, _) => self.tallies().over(id),
+                _ => {}
+            }
             if is_heard {
                 let look = |key: &TaskKey| raft.with_registry(|it| it.task(key).map(|task| task.state));
                 if let What::FrameworkRemoved(id, _) = &what {
@@ -310,13 +335,11 @@ fn count(counters: &Counters, what: &What<'_>) {
         What::AgentBack => counts.agents_reregistered += 1,
         What::AgentRemoved(_, true) => counts.agents_unreachable += 1,
         What::AgentRemoved(_, false) => counts.agents_removed += 1,
-        What::Updated { status, .. } => {
-            counts.updates += 1;
-            if status.state.is_terminal() {
-                *counts.ended.entry((status.state, status.source, status.reason)).or_default() += 1;
-            }
+        What::Updated { status, .. } if status.state.is_terminal() => {
+            *counts.ended.entry((status.state, status.source, status.reason)).or_default() += 1;
         }
-        What::TaskAdded(_)
+        What::Updated { .. }
+        | What::TaskAdded(_)
         | What::FrameworkAdded(_)
         | What::FrameworkUpdated(_)
         | What::FrameworkRemoved(..) => {}

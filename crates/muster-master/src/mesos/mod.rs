@@ -83,7 +83,7 @@ enum Endpoint {
 }
 
 /// All paths, without the name of the process that serves them.
-const ENDPOINTS: [(&str, Endpoint); 24] = [
+const ENDPOINTS: [(&str, Endpoint); 25] = [
     ("/api/v1", Endpoint::Operator),
     ("/api/v1/scheduler", Endpoint::Scheduler),
     ("/create-volumes", Endpoint::Set(Set::Convert(Type::CreateVolumes))),
@@ -103,6 +103,7 @@ const ENDPOINTS: [(&str, Endpoint); 24] = [
     ("/slaves", Endpoint::OfLeader(OfLeader::Agents)),
     ("/state", Endpoint::OfLeader(OfLeader::State)),
     ("/state-summary", Endpoint::OfLeader(OfLeader::StateSummary)),
+    ("/system/stats.json", Endpoint::Here(Here::Stats)),
     ("/tasks", Endpoint::OfLeader(OfLeader::Tasks)),
     ("/teardown", Endpoint::Teardown),
     ("/unreserve", Endpoint::Set(Set::Convert(Type::UnreserveResources))),
@@ -114,7 +115,11 @@ const ENDPOINTS: [(&str, Endpoint); 24] = [
 fn endpoint(path: &str) -> Endpoint {
     match endpoint::find(&ENDPOINTS, "/master", path) {
         // Another process serves it, by its own name alone.
-        Some(found) if found.endpoint == Endpoint::Here(Here::Metrics) && found.is_prefixed => Endpoint::None,
+        Some(found)
+            if found.is_prefixed && matches!(found.endpoint, Endpoint::Here(Here::Metrics | Here::Stats)) =>
+        {
+            Endpoint::None
+        }
         // It sends nobody to a place below.
         Some(found) if found.endpoint == Endpoint::Redirect && found.is_below => Endpoint::None,
         Some(found) => found.endpoint,
@@ -242,6 +247,7 @@ mod tests {
             ["/", "/master", "/masterredirect", "/redirect/x", "/api/v2/scheduler", "/agents", "//"];
         for none in nobodys.into_iter().chain([
             "/master/metrics/snapshot",
+            "/master/system/stats.json",
             "/master/files/browse",
             "/files",
             "/statex",

@@ -144,6 +144,7 @@ fn offer(it: &Offer, registry: &Registry, how: Shown) -> Option<mesos::Offer> {
         port: agent.info.port,
         agent: agent.sealed.clone(),
         unavailability: registry.unavailability(&agent.id),
+        executor_ids: registry.executors_on(&agent.id, &it.framework_id).cloned().collect(),
     };
     Some(scheduler_api::offer(&with_agent, how))
 }

@@ -78,7 +78,7 @@ async fn serve(
     }
 }
 
-fn hello(kind: Kind) -> v1::Hello {
+pub fn hello(kind: Kind) -> v1::Hello {
     use mesos::value::Type;
     let scalar = |name: &str, value| mesos::Resource {
         name: name.into(),

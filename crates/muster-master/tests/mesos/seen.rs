@@ -5,10 +5,12 @@
 //! order means nothing are sorted; offers are gathered, since it means nothing how many come in one event.
 
 use crate::ids::{Ids, starts_with_uuid};
+use crate::metrics;
 use crate::transcript::{Body, Message, record};
 use muster_proto::json::Codec;
 use muster_proto::mesos;
 use serde_json::{Map, Value, json};
+use std::io::Read;
 
 /// The headers that clients depend on. Others may come as they like.
 const HEADERS: [&str; 9] = [
@@ -33,7 +35,8 @@ pub fn answer(answer: &Message, ids: &Ids, leader: &str) -> Value {
         Body::Whole(bytes) => {
             let same_length = answer.header("Content-Length") == Some(&bytes.len().to_string());
             seen["headers"]["Content-Length"] = if same_length { "<right>" } else { "<wrong>" }.into();
-            seen["body"] = body(answer.header("Content-Type"), bytes, ids);
+            let bytes = unpacked(answer.header("Content-Encoding"), bytes);
+            seen["body"] = body(answer.header("Content-Type"), &bytes, ids);
         }
         Body::LeftOut => {
             seen["headers"]["Content-Length"] = "<right>".into();
@@ -63,14 +66,48 @@ fn head(answer: &Message, leader: &str) -> Value {
     json!({ "status": answer.line, "headers": headers })
 }
 
+/// A body as it was before it was packed.
+fn unpacked(how: Option<&str>, bytes: &[u8]) -> Vec<u8> {
+    let Some(how) = how else { return bytes.to_vec() };
+    assert_eq!(how, "gzip");
+    let mut unpacked = Vec::new();
+    flate2::read::GzDecoder::new(bytes).read_to_end(&mut unpacked).expect("it is gzip");
+    unpacked
+}
+
+/// The JSON of a body, if it is one: of a script the function is its only field; of the operator API's messages what they
+/// say.
+fn json_of(kind: Option<&str>, bytes: &[u8]) -> Option<Value> {
+    match kind? {
+        "application/json" => serde_json::from_slice(bytes).ok(),
+        "application/x-protobuf" => {
+            let response: mesos::master::Response = Codec::Protobuf.read(bytes).ok()?;
+            serde_json::from_slice(&Codec::Json.write(&response)).ok()
+        }
+        "text/javascript" => {
+            let text = std::str::from_utf8(bytes).ok()?;
+            let (function, argument) = text.strip_suffix(')')?.split_once('(')?;
+            let argument: Value = serde_json::from_str(argument).ok()?;
+            Some(json!({ function: argument }))
+        }
+        _ => None,
+    }
+}
+
 fn body(kind: Option<&str>, bytes: &[u8], ids: &Ids) -> Value {
     if bytes.is_empty() {
         return Value::Null;
     }
-    if kind == Some("application/json")
-        && let Ok(mut body) = serde_json::from_slice(bytes)
-    {
+    if let Some(mut body) = json_of(kind, bytes) {
+        for list in ["/get_flags/flags", "/get_metrics/metrics"] {
+            if let Some(list) = body.pointer_mut(list) {
+                by_name(list);
+            }
+        }
         settle(&mut body, "", ids);
+        if let Some(metrics) = metrics::of(&mut body) {
+            metrics::settle(metrics, ids);
+        }
         return body;
     }
     match std::str::from_utf8(bytes) {
@@ -118,7 +155,11 @@ pub fn events(all: impl IntoIterator<Item = Value>, ended: bool, ids: &Ids) -> V
         }
     }
     offers.sort_by_key(|offer| offer["hostname"].to_string());
-    others.sort_by_key(|event| event["update"]["status"]["task_id"]["value"].to_string());
+    others.sort_by_key(|event| {
+        let tasks =
+            [&event["update"]["status"], &event["task_updated"]["status"], &event["task_added"]["task"]];
+        tasks.map(|task| task["task_id"]["value"].as_str().unwrap_or_default().to_owned()).concat()
+    });
     json!({ "offers": offers, "others": others, "ended": ended })
 }
 
@@ -128,31 +169,52 @@ fn settle(value: &mut Value, key: &str, ids: &Ids) {
         Value::String(text) => {
             let settled = match key {
                 "uuid" if is_uuid(text) => "<uuid>".into(),
-                "pid" if text.starts_with("master@") => "<pid>".into(),
+                "pid" | "leader" if text.starts_with("master@") => "<pid>".into(),
                 "path" if is_process(text) => "<process>".into(),
                 _ => ids.named(text),
             };
             *text = settled;
         }
-        Value::Number(number) if key == "timestamp" && number.as_f64() > Some(0.0) => {
-            *value = "<time>".into()
+        Value::Number(number) if is_of_the_machine(key) => {
+            *value = format!("<number with a fraction: {}>", number.is_f64()).into();
         }
+        Value::Number(number) if is_time(key) && number.as_f64() > Some(0.0) => *value = "<time>".into(),
         Value::Array(list) => {
             list.iter_mut().for_each(|it| settle(it, key, ids));
-            if key == "resources" {
-                list.sort_by_key(|it| it["name"].to_string());
+            if key.ends_with("resources") || key.ends_with("resources_full") || key == "offers" {
+                list.sort_by_key(|it| format!("{}{it}", it["name"]));
             }
         }
         Value::Object(map) => {
-            for (key, value) in map.iter_mut() {
-                settle(value, key, ids);
+            for (inner, value) in map.iter_mut() {
+                // A moment is a number, or a message with one.
+                let name = if inner == "nanoseconds" { key } else { inner };
+                settle(value, name, ids);
             }
-            if key == "master_info" {
+            if key == "master_info" || key == "leader_info" {
                 settle_master(map);
             }
         }
         _ => {}
     }
+}
+
+/// Whether a field tells of a moment, which is another one in each run.
+fn is_time(key: &str) -> bool {
+    ["timestamp", "registered_time", "reregistered_time", "unregistered_time", "start_time", "elected_time"]
+        .contains(&key)
+}
+
+/// Whether a field tells of the machine.
+fn is_of_the_machine(key: &str) -> bool {
+    key.starts_with("avg_load_") || ["cpus_total", "mem_free_bytes", "mem_total_bytes"].contains(&key)
+}
+
+/// A list of names and values, as the map that it stands for.
+fn by_name(list: &mut Value) {
+    let named = |it: &Value| (it["name"].as_str().expect("a name").to_owned(), it["value"].clone());
+    let map: Map<String, Value> = list.as_array().expect("a list").iter().map(named).collect();
+    *list = Value::Object(map);
 }
 
 /// A master's own place: where it is, if it says so in the right form.
@@ -187,76 +249,6 @@ fn is_uuid(text: &str) -> bool {
 fn is_process(text: &str) -> bool {
     let number = text.strip_prefix("/slave(").and_then(|rest| rest.strip_suffix(')'));
     number.is_some_and(|number| number.parse::<u32>().is_ok())
-}
-
-/// Takes words for people out of a value that was seen: sentences of errors, messages of statuses.
-pub fn without_words(value: &mut Value) {
-    match value {
-        Value::Array(list) => list.iter_mut().for_each(without_words),
-        Value::Object(map) => {
-            let is_plain = map
-                .get("headers")
-                .is_some_and(|it| it["Content-Type"].as_str().is_some_and(|it| it.starts_with("text/plain")));
-            for (key, value) in map.iter_mut() {
-                let are_words = key == "message" || (is_plain && key == "body");
-                match value {
-                    Value::String(text) if are_words && !text.is_empty() => *value = "<words>".into(),
-                    _ => without_words(value),
-                }
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Takes the addresses of offered agents out of a value that was seen.
-pub fn without_agents_ips(value: &mut Value) {
-    match value {
-        Value::Array(list) => list.iter_mut().for_each(without_agents_ips),
-        Value::Object(map) => {
-            if let Some(Value::Object(address)) = map.get_mut("url").and_then(|url| url.get_mut("address")) {
-                address.remove("ip");
-            }
-            map.values_mut().for_each(without_agents_ips);
-        }
-        _ => {}
-    }
-}
-
-/// Takes what an update says of its container and its executor out of a value that was seen.
-pub fn without_containers(value: &mut Value) {
-    match value {
-        Value::Array(list) => list.iter_mut().for_each(without_containers),
-        Value::Object(map) => {
-            if map.contains_key("task_id") && map.contains_key("state") {
-                map.remove("container_status");
-                map.remove("executor_id");
-            }
-            map.values_mut().for_each(without_containers);
-        }
-        _ => {}
-    }
-}
-
-/// Takes out when a master started and was elected, if it says so.
-pub fn without_times(value: &mut Value) {
-    if let Some(Value::Object(master)) = value.pointer_mut("/body/get_master") {
-        for when in ["start_time", "elected_time"] {
-            if let Some(Value::Number(_)) = master.get(when) {
-                master.insert(when.into(), "<time>".into());
-            }
-        }
-    }
-}
-
-/// Sorts the parameters of a redirect.
-pub fn with_query_in_order(value: &mut Value) {
-    let Some(Value::String(location)) = value.pointer_mut("/headers/Location") else { return };
-    if let Some((path, query)) = location.split_once('?') {
-        let mut parameters: Vec<&str> = query.split('&').collect();
-        parameters.sort_unstable();
-        *location = format!("{path}?{}", parameters.join("&"));
-    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::agents::{Agent, FAKES, Kind, REAL};
 use crate::ids::{Id, Ids};
 use crate::seen;
+use crate::story::Story;
 use crate::support::{Masters, PATIENCE};
 use crate::transcript::{Message, Transcript};
 use crate::wire::{self, Answer};
@@ -41,6 +42,8 @@ pub enum Scene {
     Spent,
     /// As `Running`, and t2 was killed, which was not acknowledged yet.
     Killed,
+    /// A leader and a real agent, of whose tasks one runs; see [`Story`].
+    Real,
     /// As `Subscribed`, then another scheduler of the framework subscribed; about the former one.
     TakenOver,
     /// As `Subscribed`, then the framework was torn down.
@@ -48,9 +51,9 @@ pub enum Scene {
 }
 
 impl Scene {
-    /// Whether no framework is in it: what is asked and answered then changes nothing.
+    /// Whether it is only looked at: what is asked and answered then changes nothing.
     pub fn is_nobodys(self) -> bool {
-        matches!(self, Self::Leader | Self::RealAgent | Self::Follower | Self::Leaderless)
+        matches!(self, Self::Leader | Self::RealAgent | Self::Follower | Self::Leaderless | Self::Real)
     }
 }
 
@@ -63,6 +66,8 @@ pub struct Stage {
     pub ids: Ids,
     /// The framework's stream, if it has one.
     pub stream: Option<Stream>,
+    /// Of a real agent.
+    pub story: Option<Story>,
     framework: Option<Framework>,
     offers: BTreeMap<String, String>,
     uuid: Option<String>,
@@ -83,12 +88,14 @@ pub struct Stream {
     answer: Answer,
     codec: Codec,
     waiting: VecDeque<Value>,
+    /// All that came, in order.
+    pub log: Vec<Value>,
 }
 
 impl Stream {
     pub fn of(answer: Answer) -> Self {
         let codec = seen::codec(answer.head.header("Content-Type"));
-        Self { answer, codec, waiting: VecDeque::new() }
+        Self { answer, codec, waiting: VecDeque::new(), log: Vec::new() }
     }
 
     /// The next event; none when the stream ended in order.
@@ -96,18 +103,22 @@ impl Stream {
         if let Some(event) = self.waiting.pop_front() {
             return Ok(Some(event));
         }
-        let chunk = self.answer.chunk().await?;
-        Ok(chunk.map(|chunk| seen::event(self.codec, &chunk)))
+        let event = self.answer.chunk().await?.map(|chunk| seen::event(self.codec, &chunk));
+        self.log.extend(event.clone());
+        Ok(event)
     }
 
     /// The first event that is wanted; those before it are passed over.
-    async fn until<T>(&mut self, wanted: impl Fn(&Value) -> Option<T>) -> T {
-        loop {
-            let event = self.next().await.unwrap().expect("the stream is open");
-            if let Some(found) = wanted(&event) {
-                return found;
+    pub async fn until<T>(&mut self, wanted: impl Fn(&Value) -> Option<T>) -> T {
+        let found = async {
+            loop {
+                let event = self.next().await.unwrap().expect("the stream is open");
+                if let Some(found) = wanted(&event) {
+                    return found;
+                }
             }
-        }
+        };
+        timeout(PATIENCE, found).await.expect("it is told in time")
     }
 }
 
@@ -134,6 +145,7 @@ impl Stage {
             Scene::Leaderless => return Self::leaderless().await,
             Scene::Follower => return Self::masters(3, &[]).await,
             Scene::RealAgent => return Self::masters(1, &[REAL]).await,
+            Scene::Real => return Self::told_the_story().await,
             _ => Self::masters(1, &FAKES).await,
         };
         let before: &[&str] = match scene {
@@ -172,14 +184,14 @@ impl Stage {
     }
 
     pub async fn end(self) {
-        drop(self.stream);
+        drop((self.stream, self.story));
         if let Some((serving, _dir)) = self.alone {
             serving.stop().await;
         }
         self.masters.stop().await;
     }
 
-    async fn masters(count: usize, kinds: &[Kind]) -> Self {
+    pub async fn masters(count: usize, kinds: &[Kind]) -> Self {
         let masters = Masters::start(count).await;
         let leader = masters.address(&masters.leader().await);
         let address = match count {
@@ -211,6 +223,7 @@ impl Stage {
             leader: "nobody".into(),
             ids: Ids::default(),
             stream: None,
+            story: None,
             framework: None,
             offers: BTreeMap::new(),
             uuid: None,
@@ -255,9 +268,14 @@ impl Stage {
     /// Subscribes with the bytes that were recorded, and waits for offers of all agents.
     async fn subscribe(&mut self) {
         let request = Transcript::named("sched-subscribe-json").only().request.clone();
-        let (framework, stream) = self.subscribed(&request).await;
+        self.subscribe_with(&request, FAKES.map(|kind| kind.hostname)).await;
+    }
+
+    /// Subscribes with this, and waits for offers of these agents.
+    pub async fn subscribe_with(&mut self, request: &Message, hosts: impl IntoIterator<Item = &str>) {
+        let (framework, stream) = self.subscribed(request).await;
         (self.framework, self.stream) = (Some(framework), Some(stream));
-        self.offered(FAKES.map(|kind| kind.hostname)).await;
+        self.offered(hosts).await;
     }
 
     async fn subscribed(&self, request: &Message) -> (Framework, Stream) {
@@ -301,7 +319,7 @@ impl Stage {
     }
 
     /// Waits until these agents are offered, and takes note of the offers.
-    async fn offered(&mut self, hosts: impl IntoIterator<Item = &str>) {
+    pub async fn offered(&mut self, hosts: impl IntoIterator<Item = &str>) {
         for host in hosts {
             let stream = self.stream.as_mut().expect("a stream is open");
             while !self.offers.contains_key(host) {
@@ -310,6 +328,15 @@ impl Stage {
                 self.offers.extend(offers.iter().map(named));
             }
         }
+    }
+
+    /// The offer of an agent, which is used.
+    pub fn take_offer(&mut self, host: &str) -> String {
+        self.offers.remove(host).expect("it was offered")
+    }
+
+    pub fn forget_offers(&mut self) {
+        self.offers.clear();
     }
 
     /// Launches t1 and t2 with the bytes that were recorded.
@@ -341,17 +368,20 @@ impl Stage {
     }
 
     /// Waits for an update of a task. Events of other kinds or tasks are kept for later.
-    async fn update(&mut self, task: &str) -> Value {
+    pub async fn update(&mut self, task: &str) -> Value {
         let stream = self.stream.as_mut().expect("a stream is open");
         let mut passed = VecDeque::new();
-        let status = loop {
-            let event = stream.next().await.unwrap().expect("the stream is open");
-            let status = &event["update"]["status"];
-            if status["task_id"]["value"] == task {
-                break status.clone();
+        let told = async {
+            loop {
+                let event = stream.next().await.unwrap().expect("the stream is open");
+                let status = &event["update"]["status"];
+                if status["task_id"]["value"] == task {
+                    return status.clone();
+                }
+                passed.push_back(event);
             }
-            passed.push_back(event);
         };
+        let status = timeout(PATIENCE, told).await.unwrap_or_else(|_| panic!("{task} is told of in time"));
         passed.append(&mut stream.waiting);
         stream.waiting = passed;
         status
@@ -382,8 +412,8 @@ impl Stage {
         let mut request = recorded.clone();
         let Ok(body) = std::str::from_utf8(recorded.whole()) else { return request };
         let ids = Ids::recorded();
-        // The offer of the agent that is named; an ACCEPT or DECLINE that names none was about fake1's.
-        let mut host = "fake1".to_owned();
+        // The offer of the agent that is named; an ACCEPT or DECLINE that names none was about fake1's, or the only one's.
+        let mut host = self.offers.keys().next().cloned().unwrap_or_default();
         ids.swap(body, |text, id| {
             if let Id::Agent(Some(named)) = id {
                 host = named;

@@ -61,7 +61,9 @@ impl Registry {
             let label = label.cloned().unwrap_or_default();
             let what = shown(name, &label, value);
             match conversion {
-                Conversion::Reserve(_) | Conversion::Rereserve { .. } => check_reserve(&label, &what, asking)?,
+                Conversion::Reserve(_) | Conversion::Rereserve { .. } => {
+                    check_reserve(&label, &what, asking)?
+                }
                 Conversion::Unreserve(_) => check_unreserve(&label, &what)?,
                 Conversion::Create(_) => check_create(&label, &what, asking)?,
                 Conversion::Destroy(_) if label.volume.is_none() => {

@@ -59,6 +59,24 @@ impl Registry {
         self.living.range(first..).map(|(key, _)| key).take_while(move |key| key.agent_id == agent_id)
     }
 
+    /// The executors of a framework on an agent, by id.
+    pub fn executors_on(
+        &self,
+        agent_id: &AgentId,
+        framework_id: &FrameworkId,
+    ) -> impl Iterator<Item = &ExecutorId> {
+        let (agent_id, framework_id) = (agent_id.clone(), framework_id.clone());
+        let first = ExecutorKey {
+            agent_id: agent_id.clone(),
+            framework_id: framework_id.clone(),
+            executor_id: ExecutorId::new(""),
+        };
+        let from_there = self.executors.range(first..).map(|(key, _)| key);
+        let there =
+            from_there.take_while(move |key| key.agent_id == agent_id && key.framework_id == framework_id);
+        there.map(|key| &key.executor_id)
+    }
+
     /// The frameworks that hold something on an agent.
     pub fn frameworks_on(&self, agent_id: &AgentId) -> BTreeSet<&FrameworkId> {
         let first = ExecutorKey {

@@ -140,6 +140,7 @@ impl FakeSession {
                 port: AGENT_PORT,
                 agent: agent_info,
                 unavailability: None,
+                executor_ids: Vec::new(),
             });
         }
         core.tell(self.of.stream, SchedulerEvent::Offers(event))?;

@@ -25,7 +25,9 @@ pub(super) fn asked(on: &Mesos, kind: Type, call: &Call) -> Checked {
         Type::ReserveResources => {
             let it = call.reserve_resources.clone().unwrap_or_default();
             if !it.source.is_empty() {
-                return Err(wrong("'source' of RESERVE_RESOURCES is not supported: leave it unset"));
+                let id = known(on, &it.agent_id.value)?;
+                let from = named(&it.source)?;
+                return check(on, id, &it.resources, |to| Conversion::Rereserve { from, to });
             }
             (it.agent_id, it.resources, Conversion::Reserve)
         }
@@ -58,19 +60,26 @@ pub(super) fn posted(on: &Mesos, kind: Type, body: &[u8]) -> Checked {
         Type::CreateVolumes => ("volumes", "create_volumes"),
         _ => ("volumes", "destroy_volumes"),
     };
-    let list = form.get(name).ok_or_else(|| missing(name))?;
-    if let Err(error) = serde_json::from_str::<Vec<&serde_json::value::RawValue>>(list) {
-        return Err(wrong(format!(
+    let array = |name: &str, list: &str| match serde_json::from_str::<Vec<&serde_json::value::RawValue>>(list)
+    {
+        Ok(_) => Ok(()),
+        Err(error) => Err(wrong(format!(
             "Error in parsing '{name}' query parameter in the request body: Failed to parse a JSON array: {error}"
-        )));
-    }
-    if kind == Type::ReserveResources && form.get("source").is_some() {
-        return Err(wrong("'source' is not supported: leave it out"));
-    }
+        ))),
+    };
+    let list = form.get(name).ok_or_else(|| missing(name))?;
+    array(name, list)?;
+    let source = match form.get("source").filter(|_| kind == Type::ReserveResources) {
+        Some(source) => {
+            array("source", source)?;
+            format!(",\"source\":{source}")
+        }
+        None => String::new(),
+    };
     // The same call of the operator API: its shape is read here, too.
     let id = serde_json::Value::from(id.as_str());
     let call = format!(
-        "{{\"type\":\"{}\",\"{field}\":{{\"agent_id\":{{\"value\":{id}}},\"{name}\":{list}}}}}",
+        "{{\"type\":\"{}\",\"{field}\":{{\"agent_id\":{{\"value\":{id}}},\"{name}\":{list}{source}}}}}",
         kind.as_str_name()
     );
     let call: Call = Codec::Json.read(call.as_bytes()).map_err(|error| {
@@ -87,6 +96,14 @@ fn known(on: &Mesos, id: &str) -> Result<AgentId, Box<Response<Body>>> {
     if is_here { Ok(id) } else { Err(wrong(UNKNOWN)) }
 }
 
+/// Resources that an operator names.
+fn named(list: &[mesos::Resource]) -> Result<Resources, Box<Response<Body>>> {
+    if list.iter().any(|resource| resource.allocation_info.is_some()) {
+        return Err(wrong("Invalid resources: 'allocation_info' must not be set"));
+    }
+    resources(list).map_err(|why| wrong(format!("Invalid resources: {why}")))
+}
+
 /// What is wrong whatever is free is refused here; the rest is decided in the log.
 fn check(
     on: &Mesos,
@@ -94,10 +111,7 @@ fn check(
     list: &[mesos::Resource],
     make: impl FnOnce(Resources) -> Conversion,
 ) -> Checked {
-    if list.iter().any(|resource| resource.allocation_info.is_some()) {
-        return Err(wrong("Invalid resources: 'allocation_info' must not be set"));
-    }
-    let conversion = resources(list).map(make).map_err(|why| wrong(format!("Invalid resources: {why}")))?;
+    let conversion = make(named(list)?);
     let why = on.raft.with_registry(|registry| {
         registry.agent(&id).and_then(|agent| registry.check_conversion(agent, &conversion).err())
     });

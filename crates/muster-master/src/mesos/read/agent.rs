@@ -42,6 +42,25 @@ pub(super) fn fields<M: SerializeMap>(agent: &Agent, of: &Sorted<'_>, map: &mut 
     map.serialize_entry("estimated_drain_start_time_seconds", &seconds(drain.started))
 }
 
+/// An agent as `/state` shows it.
+struct Plain<'a>(&'a Agent, &'a Sorted<'a>);
+
+impl Serialize for Plain<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        fields(self.0, self.1, &mut map)?;
+        map.end()
+    }
+}
+
+/// The agents that belong to the cluster, without their resources as messages (as Mesos does it there).
+pub(super) fn plain<'a>(of: &'a Sorted<'a>) -> impl Serialize {
+    List(move || {
+        let agents = of.seen.registry.agents().filter(|agent| records::is_here(agent));
+        agents.map(move |agent| Plain(agent, of))
+    })
+}
+
 /// An agent, with its resources a second time as the messages they are.
 struct Full<'a>(&'a Agent, &'a Sorted<'a>);
 

@@ -44,6 +44,8 @@ pub(super) enum Here {
     Version,
     Flags,
     Metrics,
+    /// Of the machine.
+    Stats,
 }
 
 /// These by the one that leads.
@@ -71,6 +73,7 @@ pub(super) async fn here(on: &Mesos, what: Here, head: Parts) -> Response<Body> 
                 let about = on.about.clone();
                 written(on, wrapped, move |out| json(out, &show::Flags(&about.flags))).await
             }
+            Here::Stats => written(on, wrapped, |out| json(out, &muster_http::machine::Stats::now())).await,
             Here::Metrics => {
                 let gathered = metrics::gather(on).await;
                 written(on, wrapped, move |out| json(out, &gathered.all())).await
@@ -142,7 +145,7 @@ pub(super) async fn seen(on: &Mesos, local: Arc<LocalRoute>) -> Result<Seen, Box
         looked = looked => looked,
         () = on.gone(&local) => None,
     };
-    let Looked { registry, offers, inverse_offers, answers } =
+    let Looked { registry, offers, inverse_offers, answers, .. } =
         looked.ok_or_else(|| Box::new(nobody_leads()))?;
     Ok(Seen { registry, offers, inverse_offers, answers, about: on.about.clone(), local })
 }

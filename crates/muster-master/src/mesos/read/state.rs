@@ -42,7 +42,7 @@ impl Serialize for State<'_> {
             map.serialize_entry("external_log_file", &log.display().to_string())?;
         }
         map.serialize_entry("flags", &about.flags)?;
-        map.serialize_entry("slaves", &agent::agents(of, None))?;
+        map.serialize_entry("slaves", &agent::plain(of))?;
         map.serialize_entry("recovered_slaves", &[(); 0])?;
         framework::lists(of, None, &mut map)?;
         map.serialize_entry("orphan_tasks", &[(); 0])?;

@@ -1,15 +1,18 @@
 //! `/metrics/snapshot`: numbers under Mesos' names, where they mean the same. What is counted is counted since this master
 //! started, and while it led; what is measured of the cluster is the leader's, and 0 elsewhere, as in Mesos.
 
+mod counted;
+
 use super::super::{Leads, Mesos, about::About};
 use super::resources::units;
 use super::seen::InRole;
 use crate::route::Looked;
-use muster_model::{Offer, Reason, Resources, Source, TaskState};
+use crate::tally::{ENDED, Tallies};
+use muster_leader::Counts as Reigns;
+use muster_model::{FrameworkId, Offer, Reason, Resources, Role, Source, TaskState};
 use muster_registry::{AgentState, Registry, Task};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -23,7 +26,6 @@ pub(crate) struct Counts {
     pub(crate) agents_reregistered: u64,
     pub(crate) agents_removed: u64,
     pub(crate) agents_unreachable: u64,
-    pub(crate) updates: u64,
     /// Tasks that came to an end, by how and why.
     pub(crate) ended: BTreeMap<(TaskState, Source, Option<Reason>), u64>,
 }
@@ -44,16 +46,33 @@ pub(crate) struct Gathered {
     counts: Counts,
     subscribers: usize,
     is_in_cluster: bool,
+    tallies: Tallies,
+    /// What was counted in all reigns of this master.
+    reigns: Reigns,
+    /// Words that wait for the leader's loop.
+    waiting: usize,
+    /// Commands on their way through the log.
+    proposed: usize,
+    /// Roles that frameworks want no offers for at present.
+    suppressed: BTreeMap<FrameworkId, BTreeSet<Role>>,
     /// What the leader has; none on others.
     led: Option<Looked>,
 }
 
 /// Gathers what there is, without asking a quorum: numbers are read when a cluster is ill, too.
 pub(crate) async fn gather(on: &Mesos) -> Gathered {
-    let led = match on.leads() {
-        Leads::Here(local) => super::look(&local).await,
-        Leads::There(_) | Leads::Nobody => None,
+    let (mut led, waiting) = match on.leads() {
+        Leads::Here(local) => {
+            let waiting = local.inputs.max_capacity() - local.inputs.capacity();
+            (super::look(&local).await, waiting)
+        }
+        Leads::There(_) | Leads::Nobody => (None, 0),
     };
+    let tallies = on.feed.tallies().clone();
+    let mut reigns = tallies.former();
+    if let Some(led) = &led {
+        reigns.add(&led.counts);
+    }
     let leadership = on.raft.leadership();
     let is_in_cluster = !matches!(*leadership.borrow(), muster_raft::Leadership::Outside { .. });
     Gathered {
@@ -61,6 +80,11 @@ pub(crate) async fn gather(on: &Mesos) -> Gathered {
         counts: on.feed.counters().now(),
         subscribers: on.feed.subscribers(),
         is_in_cluster,
+        tallies,
+        reigns,
+        waiting,
+        proposed: led.as_ref().map_or(0, |led| led.proposed),
+        suppressed: led.as_mut().map(|led| std::mem::take(&mut led.suppressed)).unwrap_or_default(),
         led,
     }
 }
@@ -68,32 +92,14 @@ pub(crate) async fn gather(on: &Mesos) -> Gathered {
 /// Scalars that are measured, and whether the allocator names them, too.
 const SCALARS: [(&str, bool); 4] = [("cpus", true), ("disk", true), ("gpus", false), ("mem", true)];
 /// States in which a task is counted as it is.
-const ACTIVE: [TaskState; 5] =
-    [TaskState::Staging, TaskState::Starting, TaskState::Running, TaskState::Killing, TaskState::Unreachable];
-/// States at whose coming it is counted.
-const ENDED: [TaskState; 8] = [
-    TaskState::Finished,
-    TaskState::Failed,
-    TaskState::Killed,
-    TaskState::Error,
-    TaskState::Lost,
-    TaskState::Dropped,
-    TaskState::Gone,
-    TaskState::GoneByOperator,
+const ACTIVE: [TaskState; 6] = [
+    TaskState::Staging,
+    TaskState::Starting,
+    TaskState::Running,
+    TaskState::Killing,
+    TaskState::Unreachable,
+    TaskState::Unknown, // none ever is
 ];
-/// What can become of an operation. There are no operations as yet.
-const OPERATIONS: [&str; 9] = [
-    "dropped",
-    "error",
-    "failed",
-    "finished",
-    "gone_by_operator",
-    "pending",
-    "recovering",
-    "total",
-    "unreachable",
-];
-
 /// `TASK_RUNNING` as names have it: `running`.
 fn short(state: TaskState) -> String {
     state.name().trim_start_matches("TASK_").to_lowercase()
@@ -121,14 +127,17 @@ impl Gathered {
         all.count("master/operator_event_stream_subscribers", self.subscribers as u64);
         all.count("registrar/log/ensemble_size", self.about.masters as u64);
         all.put("registrar/log/recovered", if self.is_in_cluster { 1.0 } else { 0.0 });
-        OPERATIONS.iter().for_each(|what| all.count(format!("master/operations/{what}"), 0));
         self.counted(&mut all);
+        self.words(&mut all);
+        self.timers(&mut all);
         let (none, no_offers) = (Registry::new(muster_model::ClusterId::new("none"), 0), Vec::new());
         let (registry, offers) =
             self.led.as_ref().map_or((&none, &no_offers), |led| (&led.registry, &led.offers));
         all.count("master/outstanding_offers", offers.len() as u64);
         agents(registry, &mut all);
         frameworks(registry, &mut all);
+        self.frameworks(registry, &mut all);
+        self.operations(&self.reigns, registry, &mut all);
         self.resources(registry, offers, &mut all);
         muster_http::machine::system(&mut all.0);
         all.0
@@ -138,14 +147,19 @@ impl Gathered {
         let counts = &self.counts;
         all.count("master/slave_registrations", counts.agents_registered);
         all.count("master/slave_reregistrations", counts.agents_reregistered);
-        all.count("master/slave_removals", counts.agents_removed);
+        // One that does not answer is removed, too (Mesos).
+        all.count("master/slave_removals", counts.agents_removed + counts.agents_unreachable);
+        all.count("master/slave_removals/reason_unhealthy", counts.agents_unreachable);
         all.count("master/slave_unreachable_completed", counts.agents_unreachable);
-        all.count("master/valid_status_updates", counts.updates);
+        let mut ended = counts.ended.clone();
+        for ((state, reason), n) in self.tallies.refused_so_far() {
+            *ended.entry((state, Source::Master, Some(reason))).or_default() += n;
+        }
         for state in ENDED {
-            let of = counts.ended.iter().filter(|((it, ..), _)| *it == state);
+            let of = ended.iter().filter(|((it, ..), _)| *it == state);
             all.count(format!("master/tasks_{}", short(state)), of.map(|(_, n)| n).sum());
         }
-        for ((state, source, reason), n) in &counts.ended {
+        for ((state, source, reason), n) in &ended {
             let (state, source) = (state.name().to_lowercase(), format!("{source:?}").to_lowercase());
             let Some(reason) = reason.map(|reason| reason.name().to_lowercase()) else { continue };
             all.count(format!("master/{state}/source_{source}/{reason}"), *n);
@@ -201,11 +215,31 @@ impl Gathered {
                 all.put(format!("{of}/offered_or_allocated"), units(has.scalar(kind)));
             }
         }
+        // Of all roles together by no name: what is used, and what is reserved whether it is used or not (Mesos).
+        let here = registry.agents().filter(|agent| agent.lost_since().is_none());
+        let reserved = here.flat_map(|agent| registry.total_of(agent).reserved().into_values());
+        let reserved = reserved.map(|it| it.flattened()).fold(Resources::none(), sum);
+        consumed("", &used.unreserved().flattened().plus(&reserved), all);
+        for role in roles.keys() {
+            if let Ok(of) = Role::parse(role) {
+                consumed(role, &registry.consumed(&of), all);
+            }
+        }
         for (role, it) in &roles {
             let all_of_it = it.allocated.plus(&it.offered);
             let dominant = SCALARS.iter().map(|(name, _)| share(&all_of_it, name)).fold(0.0, f64::max);
             all.put(format!("allocator/mesos/roles/{role}/shares/dominant"), dominant);
         }
+    }
+}
+
+/// What a role has of what its quota counts.
+fn consumed(role: &str, has: &Resources, all: &mut Numbers) {
+    for (name, _) in SCALARS.iter().filter(|(name, _)| has.scalar(name) > 0) {
+        all.put(
+            format!("allocator/mesos/quota/roles/{role}/resources/{name}/consumed"),
+            units(has.scalar(name)),
+        );
     }
 }
 
@@ -223,20 +257,12 @@ fn agents(registry: &Registry, all: &mut Numbers) {
 
 fn frameworks(registry: &Registry, all: &mut Numbers) {
     let by_state = by_state(registry.tasks());
-    ACTIVE
-        .iter()
-        .zip(by_state)
-        .for_each(|(state, n)| all.count(format!("master/tasks_{}", short(*state)), n));
+    for (state, n) in ACTIVE.iter().zip(by_state).filter(|(state, _)| **state != TaskState::Unknown) {
+        all.count(format!("master/tasks_{}", short(*state)), n);
+    }
     let (mut connected, mut disconnected) = (0, 0);
     for framework in registry.frameworks() {
         *if framework.is_connected() { &mut connected } else { &mut disconnected } += 1;
-        let name = utf8_percent_encode(&framework.info.name, NON_ALPHANUMERIC);
-        let of = format!("master/frameworks/{name}/{}", framework.id);
-        all.put(format!("{of}/subscribed"), if framework.is_connected() { 1.0 } else { 0.0 });
-        let by_state = self::by_state(registry.tasks_of_framework(&framework.id));
-        for (state, n) in ACTIVE.iter().zip(by_state) {
-            all.count(format!("{of}/tasks/active/{}", state.name().to_lowercase()), n);
-        }
     }
     all.count("master/frameworks_active", connected);
     all.count("master/frameworks_connected", connected);
