@@ -26,8 +26,8 @@ impl Stats {
             avg_load_1min: load(0),
             avg_load_5min: load(1),
             cpus_total: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            mem_free_bytes: u64::from(it.freeram).saturating_mul(unit),
-            mem_total_bytes: u64::from(it.totalram).saturating_mul(unit),
+            mem_free_bytes: it.freeram.saturating_mul(unit),
+            mem_total_bytes: it.totalram.saturating_mul(unit),
         }
     }
 }

@@ -10,7 +10,10 @@ use muster_proto::mesos::{
         Call,
         call::{self, Type},
     },
-    quota::QuotaConfig,
+    quota::{
+        QuotaConfig,
+        quota_config::{GuaranteesEntry, LimitsEntry},
+    },
     value::Scalar,
 };
 use serde_json::{Map, Value, json};
@@ -20,10 +23,13 @@ pub(crate) async fn list(masters: &Masters, output: Output) -> anyhow::Result<Ex
     let answer = ask(masters, Type::GetQuota).await?;
     let mut rows = Rows::new(["ROLE", "GUARANTEES", "LIMITS"]);
     for quota in answer.get_quota.unwrap_or_default().status.configs {
+        let pair = |key: &str, value: Option<Scalar>| (key.to_owned(), value.unwrap_or_default().value);
+        let guarantees = quota.guarantees.iter().map(|it| pair(it.key(), it.value)).collect();
+        let limits = quota.limits.iter().map(|it| pair(it.key(), it.value)).collect();
         let json = json!({
-            "role": quota.role, "guarantees": json_of(&quota.guarantees), "limits": json_of(&quota.limits),
+            "role": quota.role, "guarantees": json_of(&guarantees), "limits": json_of(&limits),
         });
-        rows.push([quota.role, text(&quota.guarantees), text(&quota.limits)], json);
+        rows.push([quota.role, text(&guarantees), text(&limits)], json);
     }
     rows.print(output);
     Ok(ExitCode::SUCCESS)
@@ -31,12 +37,18 @@ pub(crate) async fn list(masters: &Masters, output: Output) -> anyhow::Result<Ex
 
 pub(crate) async fn set(args: &QuotaSetArgs, output: Output) -> anyhow::Result<ExitCode> {
     let QuotaSetArgs { role, guarantee, limit, force, masters } = args;
-    let scalars = |amounts: &Option<Amounts>| -> BTreeMap<String, Scalar> {
-        let amounts = amounts.iter().flat_map(|it| &it.0);
-        amounts.map(|(name, amount)| (name.clone(), Scalar { value: *amount })).collect()
+    let all = |amounts: &Option<Amounts>| -> BTreeMap<String, f64> {
+        amounts.iter().flat_map(|it| it.0.clone()).collect()
     };
-    let quota = QuotaConfig { role: role.clone(), guarantees: scalars(guarantee), limits: scalars(limit) };
-    let (guarantees, limits) = (quota.guarantees.clone(), quota.limits.clone());
+    let (guarantees, limits) = (all(guarantee), all(limit));
+    let scalar = |value: &f64| Some(Scalar { value: *value });
+    let guaranteed = guarantees
+        .iter()
+        .map(|(name, amount)| GuaranteesEntry { key: Some(name.clone()), value: scalar(amount) });
+    let limited =
+        limits.iter().map(|(name, amount)| LimitsEntry { key: Some(name.clone()), value: scalar(amount) });
+    let quota =
+        QuotaConfig { role: role.clone(), guarantees: guaranteed.collect(), limits: limited.collect() };
     let update = call::UpdateQuota { force: Some(*force), quota_configs: vec![quota] };
     act(masters, Call { update_quota: Some(update), ..of(Type::UpdateQuota) })
         .await
@@ -58,14 +70,14 @@ pub(crate) async fn remove(masters: &Masters, role: &str, output: Output) -> any
 }
 
 /// `cpus:4;mem:1024`; a dash for nothing.
-fn text(amounts: &BTreeMap<String, Scalar>) -> String {
+fn text(amounts: &BTreeMap<String, f64>) -> String {
     let list: Vec<String> =
-        amounts.iter().map(|(name, it)| format!("{name}:{}", amount_text(it.value))).collect();
+        amounts.iter().map(|(name, amount)| format!("{name}:{}", amount_text(*amount))).collect();
     if list.is_empty() { "-".into() } else { list.join(";") }
 }
 
-fn json_of(amounts: &BTreeMap<String, Scalar>) -> Value {
+fn json_of(amounts: &BTreeMap<String, f64>) -> Value {
     let entries: Map<String, Value> =
-        amounts.iter().map(|(name, it)| (name.clone(), json!(it.value))).collect();
+        amounts.iter().map(|(name, amount)| (name.clone(), json!(amount))).collect();
     Value::Object(entries)
 }
