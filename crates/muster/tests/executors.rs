@@ -81,6 +81,8 @@ fn a_scheduler_runs_tasks_in_its_own_executor() {
         assert!(status["data"].is_string() && status["executor_id"].is_null(), "{status}");
         assert_eq!(status["container_status"], running[0]["container_status"]);
         assert!(status["container_status"]["container_id"]["value"].is_string(), "{status}");
+        let network = &status["container_status"]["network_infos"][0];
+        assert!(network["ip_addresses"][0]["ip_address"].is_string(), "{status}");
     }
 }
 

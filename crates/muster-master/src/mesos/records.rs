@@ -6,7 +6,8 @@ use super::read::seen::{ByRole, Executor, FrameworkSeen, Seen, Sorted, offered};
 use mesos::master::response::{get_agents, get_executors, get_frameworks};
 use muster_http::show::task::user;
 use muster_model::{
-    LaunchNumber, Offer, OperationState, OperationStatus, Resources, Role, TaskState, event::OfferWithAgent,
+    AgentId, LaunchNumber, Offer, OperationState, OperationStatus, Resources, Role, TaskState,
+    event::OfferWithAgent,
 };
 use muster_proto::master_api::{self, time};
 use muster_proto::operation::{mesos_operation, mesos_operation_status};
@@ -196,7 +197,8 @@ pub(super) fn statuses(task: &Task, registry: &Registry) -> Vec<mesos::TaskStatu
         }
         statuses.push(status);
     }
-    add_addresses(&mut statuses, task, registry);
+    let ip = address(registry, &task.agent_id);
+    statuses.iter_mut().for_each(|status| add_address(status, || ip));
     statuses
 }
 
@@ -213,12 +215,17 @@ fn run_of(task: &Task, registry: &Registry) -> Option<LaunchNumber> {
     }
 }
 
-/// Containers are in their agent's network, where nobody says otherwise.
-fn add_addresses(statuses: &mut [mesos::TaskStatus], task: &Task, registry: &Registry) {
-    let named = || registry.agent(&task.agent_id).and_then(|agent| agent.info.hostname.parse().ok());
-    let Some(ip) = registry.address(&task.agent_id).or_else(named) else { return };
-    let containers = statuses.iter_mut().filter_map(|status| status.container_status.as_mut());
-    for container in containers.filter(|container| container.network_infos.is_empty()) {
+/// Where an agent's containers are: in its own network.
+pub(super) fn address(registry: &Registry, agent_id: &AgentId) -> Option<IpAddr> {
+    let named = || registry.agent(agent_id).and_then(|agent| agent.info.hostname.parse().ok());
+    registry.address(agent_id).or_else(named)
+}
+
+/// Says where a status' container is, if it has one and nobody says otherwise.
+pub(super) fn add_address(status: &mut mesos::TaskStatus, address: impl FnOnce() -> Option<IpAddr>) {
+    if let Some(container) = status.container_status.as_mut().filter(|it| it.network_infos.is_empty())
+        && let Some(ip) = address()
+    {
         container.network_infos = vec![network(ip)];
     }
 }

@@ -4,7 +4,7 @@
 //! open across leaders where this master carries streams (`api.follower-streams`), and subscribes again on its client's
 //! behalf; else the stream ends in order with the reign, and the client looks for the next leader.
 
-use super::{Mesos, answer::plain, scheduler::STREAM_ID};
+use super::{Mesos, answer::plain, records, scheduler::STREAM_ID};
 use crate::{
     door::{Place, enter, leave, next_client},
     route::{DOWN_QUEUE, Down, Kind, LinkItem, ToLeader},
@@ -462,10 +462,14 @@ impl Session {
     }
 
     async fn pass_on(&self, seat: &Seat, said: &SchedulerEvent, cut: &CancellationToken) -> Result<(), End> {
-        match event(said, &seat.master, self.out.shown, now()) {
-            Some(event) => self.pass(&event, cut).await,
-            None => Ok(()),
+        let Some(mut event) = event(said, &seat.master, self.out.shown, now()) else { return Ok(()) };
+        if let Some(mesos::scheduler::event::Update { status }) = &mut event.update
+            && let SchedulerEvent::Update { agent_id: Some(agent_id), .. } = said
+        {
+            let look = || self.on.raft.with_registry(|registry| records::address(registry, agent_id));
+            records::add_address(status, look);
         }
+        self.pass(&event, cut).await
     }
 
     /// Waits for the client to read.
