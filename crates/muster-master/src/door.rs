@@ -136,8 +136,16 @@ async fn send(kind: Kind, frame: Bytes) -> Result<Bytes, Status> {
 
 fn to_frame(kind: Kind, down: Down) -> Option<Bytes> {
     match down {
-        Down::Event(fence, event) => encode(kind, fence, *event),
-        Down::Frame(bytes) => Some(bytes),
+        // It makes room once it is on its way.
+        Down::Event(fence, event, held) => {
+            let frame = encode(kind, fence, *event);
+            drop(held);
+            frame
+        }
+        Down::Frame(bytes, held) => {
+            drop(held);
+            Some(bytes)
+        }
         Down::Leader(fence, leader) => Some(leader_frame(kind, fence, &leader)),
         Down::Redial(why) => Some(redial_frame(kind, &why)),
         Down::Close => None,
@@ -225,7 +233,7 @@ pub(crate) async fn enter(
     down: &mpsc::Sender<Down>,
     cut: &CancellationToken,
 ) -> Place {
-    let sink = Sink::Local(down.clone(), cut.clone());
+    let sink = Sink::local(down.clone(), cut.clone());
     match route {
         Route::None => Place::Nowhere,
         Route::Local(local) => match local.inputs.send(ToLeader::Opened(id, sink)).await {
@@ -253,7 +261,7 @@ async fn carry(place: &Place, kind: Kind, id: u64, frame: Bytes, down: &mpsc::Se
             Err(error) => {
                 tracing::info!(client = id, %error, "client sent a bad frame");
                 let event = Box::new(refusal(kind, error.to_string()));
-                let _ = down.try_send(Down::Event(*fence, event)); // the stream ends in any case
+                let _ = down.try_send(Down::Event(*fence, event, None)); // the stream ends in any case
                 false
             }
         },

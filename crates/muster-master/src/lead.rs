@@ -383,7 +383,7 @@ fn send(clients: &mut HashMap<ConnId, Client>, conn: ConnId, fence: Fence, event
     if client.sink.send(fence, event) {
         return true;
     }
-    clients.remove(&conn).into_iter().for_each(|client| client.sink.close());
+    clients.remove(&conn).into_iter().for_each(|client| client.sink.cut_off());
     false
 }
 
@@ -395,7 +395,7 @@ mod tests {
     #[test]
     fn nothing_follows_what_found_no_room() {
         let (down, mut queue) = mpsc::channel(2);
-        let client = Client { sink: Sink::Local(down, CancellationToken::new()), tally: None };
+        let client = Client { sink: Sink::local(down, CancellationToken::new()), tally: None };
         let mut clients: HashMap<ConnId, Client> = [(7, client)].into();
         let mut told = |text: &str| {
             send(&mut clients, 7, Fence::default(), Event::Scheduler(SchedulerEvent::Error(text.into())))
@@ -408,7 +408,7 @@ mod tests {
         drop(clients);
         let left: Vec<Down> = std::iter::from_fn(|| queue.try_recv().ok()).collect();
         assert!(
-            matches!(&left[..], [Down::Event(_, event)] if format!("{event:?}").contains('2')),
+            matches!(&left[..], [Down::Event(_, event, _)] if format!("{event:?}").contains('2')),
             "{left:?}"
         );
     }

@@ -3,7 +3,7 @@
 
 use crate::{
     door::{decode, encode, next_client, refusal},
-    route::{Down, Kind, LinkItem, RemoteRoute, Route, Routes, Sink, ToLeader, UP_QUEUE},
+    route::{Down, Kind, LinkItem, RemoteRoute, Route, Routes, Sink, ToLeader, UP_QUEUE, weight},
 };
 use futures::{Stream, StreamExt};
 use muster_fault::{Point, point_async};
@@ -30,6 +30,8 @@ use tonic::{Request, Response, Status, Streaming};
 const LINK_QUEUE: usize = 16_384;
 /// Frames of one client on a shared stream, at most: one slow client never fills it.
 const CLIENT_SHARE: usize = 4_096;
+/// A frame that is longer counts as several.
+const FRAME_BYTES: usize = 4 << 10;
 /// Items in one message of a link, at most.
 const ITEMS_AT_ONCE: usize = 256;
 /// A message of a link that holds this much takes no further item: with its last frame it stays below the limit.
@@ -67,14 +69,20 @@ impl std::fmt::Debug for LinkEvent {
     }
 }
 
+/// What an event takes of its client's share: a long one as much as several.
+fn share(event: &Event) -> usize {
+    1 + weight(event) / FRAME_BYTES
+}
+
 impl LinkSink {
     pub(crate) fn send(&self, event: Event) -> bool {
         if self.queued.load(Ordering::Relaxed) >= CLIENT_SHARE {
             return false;
         }
+        let share = share(&event);
         let sent = self.queue.try_send(LinkEvent::Event(self.client, Box::new(event))).is_ok();
         if sent {
-            self.queued.fetch_add(1, Ordering::Relaxed);
+            self.queued.fetch_add(share, Ordering::Relaxed);
         }
         sent
     }
@@ -166,7 +174,7 @@ async fn link_down_task(
             let (client, item) = match event {
                 LinkEvent::Event(client, event) => {
                     let Some(known) = find(&clients, client) else { continue };
-                    known.queued.fetch_sub(1, Ordering::Relaxed);
+                    known.queued.fetch_sub(share(&event), Ordering::Relaxed);
                     let Some(frame) = encode(known.kind, fence, *event) else { continue };
                     bytes += frame.len();
                     (client, link_down::Item::Frame(frame))
@@ -240,7 +248,7 @@ async fn link_up_task(
                     Ok(Some(call)) => inputs.send(ToLeader::Call(known.conn, call)).await.is_ok(),
                     Err(error) => {
                         let event = Box::new(refusal(known.kind, error.to_string()));
-                        known.queued.fetch_add(1, Ordering::Relaxed);
+                        known.queued.fetch_add(share(&event), Ordering::Relaxed);
                         let _ = queue.send(LinkEvent::Event(client, event)).await;
                         let _ = queue.send(LinkEvent::Close(client)).await;
                         inputs.send(ToLeader::Closed(known.conn)).await.is_ok()
@@ -438,8 +446,9 @@ fn up_item(item: LinkItem, clients: &mut HashMap<u64, Sink>) -> v1::LinkUp {
 }
 
 fn pass_down(clients: &mut HashMap<u64, Sink>, client: u64, bytes: bytes::Bytes) {
-    let Some(Sink::Local(down, cut)) = clients.get(&client) else { return };
-    if down.try_send(Down::Frame(bytes)).is_err() {
+    let Some(Sink::Local(down, cut, room)) = clients.get(&client) else { return };
+    let held = room.take(bytes.len());
+    if held.is_none_or(|held| down.try_send(Down::Frame(bytes, held)).is_err()) {
         cut.cancel(); // it does not keep up: only it is cut off
         clients.remove(&client);
     }

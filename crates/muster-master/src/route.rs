@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use muster_leader::{ConnId, Counts, InverseAnswer};
-use muster_model::{Call, CallOutcome, Event, Fence, FrameworkId, InverseOffer, Offer, Role};
+use muster_model::{
+    AgentEvent, Call, CallOutcome, Event, Fence, FrameworkId, InverseOffer, Offer, Role, SchedulerEvent,
+};
 use muster_proto::v1;
 use muster_registry::Registry;
 use std::{
@@ -10,7 +12,7 @@ use std::{
     sync::Arc,
     time::SystemTime,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 /// What kind of client a stream is.
@@ -106,9 +108,9 @@ pub(crate) enum LinkItem {
 #[derive(Debug)]
 pub(crate) enum Down {
     /// From the leader in this process.
-    Event(Fence, Box<Event>),
+    Event(Fence, Box<Event>, Held),
     /// From the leader over a link: an encoded frame.
-    Frame(Bytes),
+    Frame(Bytes, Held),
     /// Who leads: the client answers with its hello.
     Leader(Fence, v1::Leader),
     /// Dial another master.
@@ -120,25 +122,72 @@ pub(crate) enum Down {
 /// The way down to a client of the leader's loop.
 #[derive(Debug, Clone)]
 pub(crate) enum Sink {
-    /// A stream of this process, and how to cut it off.
-    Local(mpsc::Sender<Down>, CancellationToken),
+    /// A stream of this process, how to cut it off, and how much may wait for it.
+    Local(mpsc::Sender<Down>, CancellationToken, Room),
     /// A client of a link.
     Link(crate::link::LinkSink),
 }
 
+/// How much may wait for one client to read.
+#[derive(Debug, Clone)]
+pub(crate) struct Room(Arc<Semaphore>);
+
+/// A part of a client's room, until it is dropped; none for what is small.
+pub(crate) type Held = Option<OwnedSemaphorePermit>;
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(DOWN_KIB)))
+    }
+}
+
+impl Room {
+    /// Room for this many bytes; none if there is not as much.
+    pub(crate) fn take(&self, bytes: usize) -> Option<Held> {
+        match u32::try_from(bytes >> 10).unwrap_or(u32::MAX) {
+            0 => Some(None),
+            kib => self.0.clone().try_acquire_many_owned(kib).ok().map(Some),
+        }
+    }
+}
+
+/// The bytes of an event that nothing else holds.
+pub(crate) fn weight(event: &Event) -> usize {
+    match event {
+        Event::Scheduler(SchedulerEvent::Message { data, .. })
+        | Event::Agent { event: AgentEvent::Message { data, .. }, .. } => data.len(),
+        _ => 0,
+    }
+}
+
 impl Sink {
+    /// The way down to a stream of this process.
+    pub(crate) fn local(down: mpsc::Sender<Down>, cut: CancellationToken) -> Self {
+        Self::Local(down, cut, Room::default())
+    }
+
     /// Queues an event; false when the client does not keep up, and must be cut off.
     pub(crate) fn send(&self, fence: Fence, event: Event) -> bool {
         match self {
-            Self::Local(down, _) => down.try_send(Down::Event(fence, Box::new(event))).is_ok(),
+            Self::Local(down, _, room) => room
+                .take(weight(&event))
+                .is_some_and(|held| down.try_send(Down::Event(fence, Box::new(event), held)).is_ok()),
             Self::Link(link) => link.send(event),
+        }
+    }
+
+    /// Ends the stream of a client that does not keep up: at once, and it is told so where that can be.
+    pub(crate) fn cut_off(self) {
+        match self {
+            Self::Local(_, cut, _) => cut.cancel(),
+            Self::Link(link) => link.close(),
         }
     }
 
     /// Ends the stream after what is queued, or at once when the queue is full.
     pub(crate) fn close(self) {
         match self {
-            Self::Local(down, cut) => {
+            Self::Local(down, cut, _) => {
                 if down.try_send(Down::Close).is_err() {
                     cut.cancel();
                 }
@@ -158,5 +207,7 @@ pub(crate) struct Routes {
 
 /// Frames that wait for one client, at most.
 pub(crate) const DOWN_QUEUE: usize = 8_192;
+/// The same in KiB, at most: of long ones fewer wait.
+const DOWN_KIB: usize = 16 << 10;
 /// Frames that wait for the leader's loop, at most.
 pub(crate) const UP_QUEUE: usize = 16_384;

@@ -299,6 +299,24 @@ fn a_groups_tasks_run_in_its_executor() {
 }
 
 #[test]
+fn a_task_of_a_group_may_have_a_command_which_its_executor_carries_out() {
+    let command = || Some(mesos::CommandInfo { value: Some("sleep 1".into()), ..Default::default() });
+    let operations = operate(&[group(|it| it.task_group.tasks[0].command = command())]);
+    let [muster_model::Operation::LaunchGroup { tasks, bad }] = operations.as_slice() else { panic!() };
+    assert!(bad.is_empty(), "{bad:?}");
+    let info = mesos::TaskInfo::decode(&*tasks[0].sealed).unwrap();
+    assert_eq!((info.command, info.executor.unwrap().executor_id.value.as_str()), (command(), "e"));
+    // One that stands alone has the one or the other.
+    let both = mesos::TaskInfo { command: command(), ..info_with_executor() };
+    refused(task_spec(&both.encode_to_vec()), "command", "both set");
+}
+
+fn info_with_executor() -> mesos::TaskInfo {
+    let executor = group(|_| {}).launch_group.unwrap().executor;
+    mesos::TaskInfo { executor: Some(executor), ..task() }
+}
+
+#[test]
 fn what_is_wrong_with_a_group_is_wrong_with_all_its_tasks() {
     use mesos::executor_info::Type;
     let other = |it: &mut mesos::offer::operation::LaunchGroup| {

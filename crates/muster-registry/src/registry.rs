@@ -439,7 +439,7 @@ impl Registry {
         keys.into_iter().flatten().filter_map(|key| self.task(key))
     }
     /// Tasks that are over, newest first.
-    pub fn completed_tasks(&self) -> impl Iterator<Item = &Task> {
+    pub fn completed_tasks(&self) -> impl DoubleEndedIterator<Item = &Task> {
         self.completed_tasks.values().rev().map(|task| &**task)
     }
     /// What an agent's tasks, executors and strays hold.

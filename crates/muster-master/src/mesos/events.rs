@@ -47,6 +47,8 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const TAPPED: usize = 4_096;
 /// Events that wait for the slowest subscriber, at most.
 const EVENTS: usize = 8_192;
+/// How often it is looked whether a client that does not read is too far behind.
+const LOOK: Duration = Duration::from_millis(250);
 /// Records that wait for one client to read, at most.
 const RECORDS: usize = 64;
 /// A first record that is longer, in bytes, goes out in parts.
@@ -458,9 +460,13 @@ async fn serve(
                     Err(_) => return, // it does not read as fast as things happen
                 },
             };
-            if let Some(next) = next
-                && records.send(next).await.is_err()
-            {
+            let Some(next) = next else { continue };
+            let is_taken = tokio::select! {
+                biased;
+                sent = records.send(next) => sent.is_ok(),
+                () = overrun(&place.events) => false,
+            };
+            if !is_taken {
                 return;
             }
         }
@@ -470,6 +476,14 @@ async fn serve(
         () = cut.cancelled() => {}
         () = records.closed() => {}
         () = on.gone(&local) => {}
+    }
+}
+
+/// Waits until more waits for a subscriber than is kept: it will not be told all any more.
+async fn overrun(events: &broadcast::Receiver<Arc<Told>>) {
+    let mut looks = tokio::time::interval(LOOK);
+    while events.len() <= EVENTS {
+        looks.tick().await;
     }
 }
 

@@ -293,7 +293,11 @@ fn tasks<'a>(of: &'a Sorted<'a>) -> Vec<Part<'a>> {
             registry.tasks().filter(lives).filter(move |task| is_unreachable(task)).map(item)
         }),
         list("completed_tasks", 3, move || {
-            registry.completed_tasks().chain(registry.tasks().filter(move |task| !lives(task))).map(item)
+            registry
+                .completed_tasks()
+                .rev()
+                .chain(registry.tasks().filter(move |task| !lives(task)))
+                .map(item)
         }),
     ]
 }

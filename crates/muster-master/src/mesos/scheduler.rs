@@ -276,11 +276,11 @@ async fn once<T>(
     // Two outcomes, and the end.
     let (down, mut queue) = mpsc::channel(4);
     let conn = next_client();
-    local.inputs.send(ToLeader::Opened(conn, Sink::Local(down, CancellationToken::new()))).await.ok()?;
+    local.inputs.send(ToLeader::Opened(conn, Sink::local(down, CancellationToken::new()))).await.ok()?;
     local.inputs.send(ToLeader::Call(conn, resume)).await.ok()?;
     local.inputs.send(ToLeader::Call(conn, call)).await.ok()?;
     let outcome = async {
-        while let Some(Down::Event(_, event)) = queue.recv().await {
+        while let Some(Down::Event(_, event, _)) = queue.recv().await {
             match *event {
                 Event::Scheduler(SchedulerEvent::Outcome {
                     id: RESUME,

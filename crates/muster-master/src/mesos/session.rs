@@ -307,8 +307,8 @@ impl Session {
                 () = cut.cancelled() => return if self.on.stop.is_cancelled() { End::Over } else { End::Slow },
                 down = queue.recv() => {
                     let event = match down {
-                        Some(Down::Event(_, event)) => Some(*event),
-                        Some(Down::Frame(bytes)) => read(bytes),
+                        Some(Down::Event(_, event, _)) => Some(*event),
+                        Some(Down::Frame(bytes, _)) => read(bytes),
                         Some(Down::Leader(..) | Down::Redial(_)) => None,
                         // The leader wants no more of it; or is gone, and its route with it.
                         Some(Down::Close) => return End::Over,

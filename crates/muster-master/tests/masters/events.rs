@@ -18,7 +18,7 @@ pub(crate) struct Client {
     pub(crate) framework_id: String,
 }
 
-fn subscribe(framework_id: Option<&str>) -> Value {
+pub(crate) fn subscribe(framework_id: Option<&str>) -> Value {
     let mut info = json!({"user": "root", "name": "test", "roles": ["web"], "failover_timeout": 600,
         "capabilities": [{"type": "MULTI_ROLE"}, {"type": "PARTITION_AWARE"}]});
     let mut call = json!({"type": "SUBSCRIBE"});

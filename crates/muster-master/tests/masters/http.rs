@@ -4,7 +4,7 @@ use crate::support::PATIENCE;
 use std::collections::BTreeMap;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::timeout,
 };
 
@@ -24,7 +24,31 @@ pub(crate) async fn send(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Answer {
-    let mut stream = TcpStream::connect(address).await.unwrap();
+    send_on(TcpStream::connect(address).await.unwrap(), address, method, path, headers, body).await
+}
+
+/// The same, from where little is taken in before somebody reads.
+pub(crate) async fn send_narrow(
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let stream = socket.connect(address.parse().unwrap()).await.unwrap();
+    send_on(stream, address, method, path, headers, body).await
+}
+
+async fn send_on(
+    mut stream: TcpStream,
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
     let mut head =
         format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {}\r\n", body.len());
     for (name, value) in headers {

@@ -10,4 +10,5 @@ mod operate;
 mod operations;
 mod rates;
 mod reads;
+mod slow;
 mod support;

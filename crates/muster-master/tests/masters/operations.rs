@@ -259,6 +259,32 @@ async fn operators_reserve_what_nobody_holds() {
     ] {
         assert_eq!(post(&address, path, &[], &body).await, (202, String::new()), "{path}");
     }
+    // What is reserved is reserved for another role, in one step: by the call, and back by the form.
+    let other = |name: &str, value: f64| {
+        let mut resource = dynamic(name, value);
+        resource["reservations"][0]["role"] = json!("blue");
+        resource
+    };
+    let again = |from: Value, to: Value| {
+        json!({"type": "RESERVE_RESOURCES", "reserve_resources": {"agent_id": {"value": id},
+            "source": [from], "resources": [to]}})
+    };
+    for (asked, status, part) in [
+        (again(dynamic("cpus", 1.0), other("cpus", 2.0)), 400, "is not as much as"),
+        (again(other("cpus", 1.0), dynamic("cpus", 1.0)), 409, "does not contain"),
+        (again(dynamic("cpus", 1.0), other("cpus", 1.0)), 202, ""),
+    ] {
+        let (it, text) = call(&address, asked.clone()).await;
+        assert!(it == status && text.contains(part), "{asked}: {it} {text}");
+    }
+    let reserved = read(&address, "/slaves").await["slaves"][0]["reserved_resources"].clone();
+    assert_eq!((&reserved["blue"]["cpus"], reserved.get("web")), (&json!(1.0), None), "{reserved}");
+    let source = json!([other("cpus", 1.0)]).to_string();
+    let source: String = source.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let back = format!("{}&source={source}", form("resources", json!([dynamic("cpus", 1.0)])));
+    assert_eq!(post(&address, "/reserve", &[], &back).await, (202, String::new()));
+    let (status, text) = post(&address, "/reserve", &[], &format!("{back}%5d")).await;
+    assert!(status == 400 && text.contains("'source'"), "{status} {text}");
     let (status, text) = post(&address, "/reserve", &[], "slaveId=nope&resources=[]").await;
     assert_eq!((status, text.as_str()), (400, "No agent found with specified ID"));
     let (status, text) = post(&address, "/reserve", &[], "resources=[]").await;

@@ -411,6 +411,12 @@ impl Agent {
         kill
     }
 
+    /// Says something else in its newest session.
+    pub async fn say(&self, frame: AgentUp) {
+        let session = self.session.load(Ordering::Relaxed);
+        self.up.send(v1::AgentFrame { session, frame: Some(frame), ..Default::default() }).await.unwrap();
+    }
+
     pub async fn order(&mut self) -> v1::RunOrder {
         timeout(PATIENCE, self.orders.recv()).await.expect("an order in time").unwrap()
     }

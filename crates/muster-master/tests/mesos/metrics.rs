@@ -27,7 +27,8 @@ pub fn settle(metrics: &mut Map<String, Value>, ids: &Ids) {
 
 /// Whether a number is a matter of time or of the machine.
 fn is_by_chance(name: &str) -> bool {
-    const TIMED: [&str; 4] = ["_ms", "_secs", "_bytes", "event_queue_dispatches"];
+    const TIMED: [&str; 6] =
+        ["_ms", "_secs", "_bytes", "event_queue_dispatches", "event_queue_messages", "queued_operations"];
     let timer = name.rsplit_once('/').map_or(name, |(timer, _)| timer);
     name.starts_with("system/")
         || TIMED.iter().any(|end| name.ends_with(end))
