@@ -11,6 +11,7 @@
 //! - No blocking call on an async thread.
 
 pub mod answer;
+pub mod auth;
 pub mod body;
 pub mod endpoint;
 pub mod files;
