@@ -619,6 +619,7 @@ impl Driver {
             SchedulerCall::Update { .. } => {
                 refuse(&call, "the driver keeps the description it was made with")
             }
+            SchedulerCall::Refused { .. } => refuse(&call, "masters alone say that"),
             SchedulerCall::AcknowledgeOperation { .. } | SchedulerCall::ReconcileOperations { .. } => {
                 refuse(&call, "the driver hears of no operations; name them over the Mesos API")
             }
@@ -804,6 +805,7 @@ fn name(call: &SchedulerCall) -> &'static str {
         SchedulerCall::Shutdown { .. } => "SHUTDOWN",
         SchedulerCall::AnswerInverse { accepted: true, .. } => "ACCEPT_INVERSE_OFFERS",
         SchedulerCall::AnswerInverse { accepted: false, .. } => "DECLINE_INVERSE_OFFERS",
+        SchedulerCall::Refused { .. } => "REFUSED",
         SchedulerCall::Teardown => "TEARDOWN",
         SchedulerCall::Update { .. } => "UPDATE_FRAMEWORK",
     }

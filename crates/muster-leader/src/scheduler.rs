@@ -10,11 +10,12 @@ use muster_allocator::{Refused, Wishes};
 use muster_fault::planted;
 use muster_model::{
     AcceptOutcome, AgentEvent, AgentId, BadTask, CallOutcome, Event, FrameworkId, Index, Named, OfferId,
-    OperationBecame, OperationOutcome, Reason, Resources, Role, SchedulerCall, SchedulerEvent, Sealed,
-    Source, Status, TaskId, TaskKey, TaskOutcome, TaskSpec, TaskState, Timestamp, Token, WallTime,
+    OperationBecame, OperationId, OperationOutcome, Reason, RefusedTask, Resources, Role, SchedulerCall,
+    SchedulerEvent, Sealed, Source, Status, TaskId, TaskKey, TaskOutcome, TaskSpec, TaskState, Timestamp,
+    Token, WallTime,
 };
 use muster_registry::{Command, Connection, Entry, Launch, OperateOutcome, Outcome, Registry, Subscribe};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// What a caller is told whose framework holds no stream (Mesos v1).
 const NOT_SUBSCRIBED: &str = "Framework is not subscribed";
@@ -29,6 +30,10 @@ impl Leader {
         call: SchedulerCall,
         effects: &mut Vec<Effect>,
     ) {
+        if let SchedulerCall::Refused { tasks, operations } = call {
+            // Nothing is asked of the log, so it has not to wait for it.
+            return self.tell_refused(registry, conn, tasks, operations, effects);
+        }
         if self.is_busy() {
             return answer(conn, id, CallOutcome::Busy, effects);
         }
@@ -80,7 +85,7 @@ impl Leader {
             return answer(conn, id, CallOutcome::Refused(why), effects);
         }
         match call {
-            SchedulerCall::Subscribe { .. } => {}
+            SchedulerCall::Subscribe { .. } | SchedulerCall::Refused { .. } => {}
             SchedulerCall::Accept { offer_ids, tasks, named, bad, refuse_ms } => {
                 let asked = Asked { tasks, named, bad };
                 let refuse_ms = refuse_ms.min(REFUSE_MS_MAX);
@@ -189,6 +194,33 @@ impl Leader {
                 self.propose(Command::Teardown { framework_id }, Waiting::Call { conn, call: id }, effects);
             }
         }
+    }
+
+    /// Tells a framework of what was refused of its ACCEPT before that came here.
+    fn tell_refused(
+        &self,
+        registry: &Registry,
+        conn: ConnId,
+        tasks: Vec<RefusedTask>,
+        operations: Vec<(OperationId, Arc<str>)>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(Peer::Framework(framework_id, _) | Peer::Caller(framework_id, _)) = self.conns.get(&conn)
+        else {
+            return;
+        };
+        let Some(session) = self.frameworks.get(framework_id).filter(|_| self.is_subscribed(registry, conn))
+        else {
+            return;
+        };
+        for RefusedTask { task_id, agent_id, reason, why } in tasks {
+            let status = master_status(TaskState::Error, reason, &why);
+            let event = SchedulerEvent::Update { task_id, agent_id, status, uuid: None };
+            tell(session.conn, event, effects);
+        }
+        let refused = |(id, why)| OperationOutcome { id: Some(id), became: OperationBecame::Refused(why) };
+        let operations: Vec<_> = operations.into_iter().map(refused).collect();
+        self.tell_operations(registry, framework_id, &operations, effects);
     }
 
     /// Whether the stream is that of a framework's newest session, or calls for it.

@@ -2,8 +2,8 @@
 
 use crate::{
     AgentId, BadTask, ExecutorId, FrameworkId, FrameworkInfo, Hello, KnownExecutor, LaunchNumber, OfferId,
-    Operation, OperationId, Resources, Role, RoleWants, Session, Status, StatusUpdate, TaskId, TaskSpec,
-    Token, Uuid,
+    Operation, OperationId, RefusedTask, Resources, Role, RoleWants, Session, Status, StatusUpdate, TaskId,
+    TaskSpec, Token, Uuid,
 };
 use std::{net::IpAddr, sync::Arc};
 
@@ -129,6 +129,13 @@ pub enum SchedulerCall {
         executor_id: ExecutorId,
         /// The bytes.
         data: Vec<u8>,
+    },
+    /// Parts of an ACCEPT that a master refused on its way here, because they are not authorised: their framework is told.
+    Refused {
+        /// Tasks.
+        tasks: Vec<RefusedTask>,
+        /// Operations that are named, and why they are refused.
+        operations: Vec<(OperationId, Arc<str>)>,
     },
     /// End an executor: it is asked to, and made to after its grace. At most once.
     Shutdown {

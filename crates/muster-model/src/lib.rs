@@ -46,6 +46,6 @@ pub use operation::{
 };
 pub use resource::{Label, Reservation, Resources, Value, Volume};
 pub use sealed::Sealed;
-pub use task::{BadTask, Reason, Source, Status, StatusUpdate, TaskSpec, TaskState};
+pub use task::{BadTask, Reason, RefusedTask, Source, Status, StatusUpdate, TaskSpec, TaskState};
 pub use time::{Timestamp, WallTime};
 pub use wants::{Constraint, Constraints, Pattern, Predicate, RoleWants, Selector, Wants};

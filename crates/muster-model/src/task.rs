@@ -1,6 +1,6 @@
 //! Tasks and their states.
 
-use crate::{ExecutorId, LaunchNumber, Resources, Sealed, TaskId, Uuid, WallTime};
+use crate::{AgentId, ExecutorId, LaunchNumber, Resources, Sealed, TaskId, Uuid, WallTime};
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
 
@@ -127,6 +127,10 @@ pub enum Reason {
     AgentDraining,
     /// REASON_TASK_GROUP_INVALID
     TaskGroupInvalid,
+    /// REASON_TASK_UNAUTHORIZED
+    TaskUnauthorized,
+    /// REASON_TASK_GROUP_UNAUTHORIZED
+    TaskGroupUnauthorized,
 }
 
 impl Reason {
@@ -150,6 +154,8 @@ impl Reason {
             ExecutorReregistrationTimeout => "REASON_EXECUTOR_REREGISTRATION_TIMEOUT",
             AgentDraining => "REASON_AGENT_DRAINING",
             TaskGroupInvalid => "REASON_TASK_GROUP_INVALID",
+            TaskUnauthorized => "REASON_TASK_UNAUTHORIZED",
+            TaskGroupUnauthorized => "REASON_TASK_GROUP_UNAUTHORIZED",
         }
     }
 }
@@ -231,6 +237,19 @@ impl BadTask {
             None => good.next().map(Ok).or_else(|| bad.next().map(Err)),
         })
     }
+}
+
+/// A task that was refused before the leader heard of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedTask {
+    /// Its id.
+    pub task_id: TaskId,
+    /// The agent that it names.
+    pub agent_id: Option<AgentId>,
+    /// Why.
+    pub reason: Reason,
+    /// The same, for people.
+    pub why: Arc<str>,
 }
 
 /// The executor a task asks for.

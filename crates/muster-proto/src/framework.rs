@@ -2,6 +2,7 @@
 
 use crate::error::{bounded, short};
 use crate::{WireError, limits, mesos};
+use bytes::Bytes;
 use mesos::framework_info::capability::Type;
 use muster_model::{Capabilities, FrameworkInfo, Role, Sealed};
 use prost::Message;
@@ -13,6 +14,15 @@ pub fn framework_info(bytes: &[u8]) -> Result<FrameworkInfo, WireError> {
         WireError::new("framework_info", format!("is not a mesos.v1.FrameworkInfo: {error}"))
     })?;
     typed(&info, bytes).map_err(|error| error.within("framework_info"))
+}
+
+/// The description with this principal instead; the rest stays as it was sent.
+pub fn with_principal(encoded: &[u8], principal: &str) -> Bytes {
+    const PRINCIPAL: u32 = 8;
+    let mut whole = encoded.to_vec();
+    // Of a field that occurs twice the last counts.
+    crate::operation::put_field(PRINCIPAL, principal.as_bytes(), &mut whole);
+    whole.into()
 }
 
 fn typed(info: &mesos::FrameworkInfo, bytes: &[u8]) -> Result<FrameworkInfo, WireError> {

@@ -182,8 +182,26 @@ fn group_problem(group: &mesos::offer::operation::LaunchGroup) -> Option<String>
     (has.quantity("disk") == 0).then(|| format!("Executor '{name}' uses no disk"))
 }
 
+/// How an operation converts resources; none for one that does not, or is wrong.
+pub fn asked_conversion(wire: &Wire) -> Option<Conversion> {
+    conversion(wire, wire.r#type()).ok()
+}
+
+/// A LAUNCH of some of the tasks of another one, by place. They stay as they were sent.
+pub fn launch_some(bytes: &Bytes, is_kept: impl Fn(usize) -> bool) -> Bytes {
+    let mut infos = Vec::new();
+    for (at, task) in wire_parts(bytes, &[LAUNCH, TASK_INFOS]).iter().enumerate() {
+        if is_kept(at) {
+            put_field(TASK_INFOS, task, &mut infos);
+        }
+    }
+    let mut whole = Wire { r#type: Some(Type::Launch.into()), ..Default::default() }.encode_to_vec();
+    put_field(LAUNCH, &infos, &mut whole);
+    whole.into()
+}
+
 /// Appends a field of bytes to an encoded message.
-fn put_field(number: u32, bytes: &[u8], to: &mut Vec<u8>) {
+pub(crate) fn put_field(number: u32, bytes: &[u8], to: &mut Vec<u8>) {
     use prost::encoding::{WireType, encode_key, encode_varint};
     encode_key(number, WireType::LengthDelimited, to);
     encode_varint(bytes.len() as u64, to);

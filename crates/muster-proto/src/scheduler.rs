@@ -16,9 +16,10 @@ use crate::{WireError, framework_info, limits, resources, role_wants, v1, wire_r
 use bytes::Bytes;
 use muster_model::event::CallOutcome;
 use muster_model::{
-    AcceptOutcome, BadTask, Fence, OfferId, Reason, Role, SchedulerCall, SchedulerEvent, Session, TaskId,
-    TaskOutcome,
+    AcceptOutcome, BadTask, Fence, OfferId, OperationId, Reason, RefusedTask, Role, SchedulerCall,
+    SchedulerEvent, Session, TaskId, TaskOutcome, task::MESSAGE_BYTES_MAX,
 };
+use std::sync::Arc;
 use v1::outcome::Outcome as WireOutcome;
 use v1::scheduler_down_frame::Event as Down;
 use v1::scheduler_frame::Call as Up;
@@ -100,6 +101,7 @@ pub fn scheduler_call(frame: v1::SchedulerFrame) -> Result<(u64, SchedulerCall),
                 data: wire.data.to_vec(),
             }
         }
+        Up::Refused(wire) => refused(wire).within("refused")?,
         Up::Shutdown(wire) => SchedulerCall::Shutdown {
             agent_id: id!(AgentId, "shutdown.agent_id", wire.agent_id)?,
             executor_id: id!(ExecutorId, "shutdown.executor_id", wire.executor_id)?,
@@ -117,6 +119,26 @@ pub fn scheduler_call(frame: v1::SchedulerFrame) -> Result<(u64, SchedulerCall),
         },
     };
     Ok((frame.id, call))
+}
+
+fn refused(wire: v1::Refused) -> Result<SchedulerCall, WireError> {
+    bounded("tasks", &wire.tasks, limits::TASKS_PER_ACCEPT_MAX)?;
+    bounded("operations", &wire.operations, limits::OPERATIONS_PER_ACCEPT_MAX)?;
+    let why = |text: String| short("message", text.as_bytes(), MESSAGE_BYTES_MAX).map(|()| text.into());
+    let task = |it: v1::refused::Task| {
+        Ok(RefusedTask {
+            task_id: id!(TaskId, "task_id", it.task_id)?,
+            agent_id: id_or_none!(AgentId, "agent_id", it.agent_id)?,
+            reason: reason(it.reason)?.unwrap_or(Reason::TaskUnauthorized),
+            why: why(it.message)?,
+        })
+    };
+    let operation = |it: v1::refused::Operation| {
+        Ok((id!(OperationId, "operation_id", it.operation_id)?, why(it.message)?))
+    };
+    let tasks = wire.tasks.into_iter().map(task).collect::<Result<_, WireError>>();
+    let operations = wire.operations.into_iter().map(operation).collect::<Result<_, WireError>>();
+    Ok(SchedulerCall::Refused { tasks: tasks.within("tasks")?, operations: operations.within("operations")? })
 }
 
 fn accept(wire: v1::Accept) -> Result<SchedulerCall, WireError> {
@@ -233,6 +255,20 @@ pub fn scheduler_frame(id: u64, call: &SchedulerCall) -> v1::SchedulerFrame {
         SchedulerCall::AnswerInverse { offer_ids, accepted, refuse_ms } => {
             let (accepted, refuse_ms) = (*accepted, Some(*refuse_ms));
             Up::AnswerInverse(v1::AnswerInverse { offer_ids: ids(offer_ids), accepted, refuse_ms })
+        }
+        SchedulerCall::Refused { tasks, operations } => {
+            let task = |it: &RefusedTask| v1::refused::Task {
+                task_id: it.task_id.to_string(),
+                agent_id: or_empty(&it.agent_id),
+                reason: wire_reason(it.reason).into(),
+                message: it.why.to_string(),
+            };
+            let operation = |(id, why): &(OperationId, Arc<str>)| v1::refused::Operation {
+                operation_id: id.to_string(),
+                message: why.to_string(),
+            };
+            let (tasks, operations) = (tasks.iter().map(task), operations.iter().map(operation));
+            Up::Refused(v1::Refused { tasks: tasks.collect(), operations: operations.collect() })
         }
         SchedulerCall::Teardown => Up::Teardown(v1::Teardown {}),
         SchedulerCall::Shutdown { agent_id, executor_id } => Up::Shutdown(v1::ShutdownExecutor {

@@ -203,7 +203,8 @@ same_names!(
     TaskKilledDuringLaunch = TaskKilledDuringLaunch,
     ExecutorRegistrationTimeout = ExecutorRegistrationTimeout,
     ExecutorReregistrationTimeout = ExecutorReregistrationTimeout, AgentDraining = AgentDraining,
-    TaskGroupInvalid = TaskGroupInvalid,
+    TaskGroupInvalid = TaskGroupInvalid, TaskUnauthorized = TaskUnauthorized,
+    TaskGroupUnauthorized = TaskGroupUnauthorized,
 });
 
 /// Reads a state's Mesos number.

@@ -100,6 +100,7 @@ impl Framework {
             | SchedulerCall::Kill { .. }
             | SchedulerCall::Request { .. }
             | SchedulerCall::Update { .. }
+            | SchedulerCall::Refused { .. }
             | SchedulerCall::Message { .. }
             | SchedulerCall::AnswerInverse { .. }
             | SchedulerCall::Shutdown { .. } => {}
