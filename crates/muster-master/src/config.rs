@@ -1,6 +1,7 @@
 //! A master's settings: `config/master.toml` lists every key with its default; a test keeps them equal.
 
 use crate::MasterError;
+use muster_http::auth::{Realm, Settings};
 use muster_model::Role;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -37,6 +38,8 @@ pub struct MasterConfig {
     pub session: SessionSection,
     /// The Mesos v1 HTTP API.
     pub api: ApiSection,
+    /// Who may ask what.
+    pub auth: AuthSection,
 }
 
 /// Consensus: how fast a dead leader is replaced, and how much log is kept.
@@ -100,6 +103,38 @@ pub struct ApiSection {
     pub calls_per_second: BTreeMap<String, NonZeroU32>,
 }
 
+/// Who may ask what.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct AuthSection {
+    /// The file of principals and their secrets; empty = none.
+    pub credentials: PathBuf,
+    /// The file of rules; empty = everybody may do everything.
+    pub acls: PathBuf,
+    /// Whether schedulers must show who they are.
+    pub frameworks: bool,
+    /// Whether who only reads must.
+    pub readonly: bool,
+    /// Whether who sets something must, and who uses the operator API.
+    pub readwrite: bool,
+}
+
+impl AuthSection {
+    pub(crate) fn settings(&self) -> Settings {
+        let closed = [
+            (self.frameworks, Realm::Scheduler),
+            (self.readonly, Realm::Readonly),
+            (self.readwrite, Realm::Readwrite),
+        ];
+        Settings {
+            closed: closed.into_iter().filter_map(|(is_closed, realm)| is_closed.then_some(realm)).collect(),
+            credentials: self.credentials.clone(),
+            acls: self.acls.clone(),
+            ..Default::default()
+        }
+    }
+}
+
 /// What a master that does not lead does with a scheduler that subscribes over the Mesos API.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -124,6 +159,7 @@ impl Default for MasterConfig {
             allocator: AllocatorSection::default(),
             session: SessionSection::default(),
             api: ApiSection::default(),
+            auth: AuthSection::default(),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Where clients' streams end: agents' and schedulers' alike.
 
+use crate::admit::{Guard, Passed};
 use crate::route::{DOWN_QUEUE, Down, Kind, LinkItem, Route, Routes, Sink, ToLeader};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use muster_fault::{Point, point_async};
+use muster_http::auth::Auth;
 use muster_model::{AgentEvent, Call, Event, Fence, SchedulerEvent, Session};
 use muster_proto::{
     WireError,
@@ -11,10 +13,14 @@ use muster_proto::{
     raw::{agent_service_server, scheduler_service_server},
     v1,
 };
+use muster_raft::Raft;
 use prost::Message;
 use std::{
     pin::Pin,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -94,9 +100,12 @@ fn redial_frame(kind: Kind, why: &str) -> Bytes {
 }
 
 /// The doors of this master.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Door {
     pub(crate) routes: Routes,
+    /// Who may come in as a scheduler, and what it may ask.
+    pub(crate) auth: Arc<Auth>,
+    pub(crate) raft: Raft,
     /// Ends all streams when the master stops.
     pub(crate) stop: CancellationToken,
 }
@@ -104,13 +113,14 @@ pub(crate) struct Door {
 type DownStream = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
 
 impl Door {
-    fn open(&self, kind: Kind, incoming: Streaming<Bytes>) -> Response<DownStream> {
+    fn open(&self, kind: Kind, incoming: Streaming<Bytes>, guard: Option<Guard>) -> Response<DownStream> {
         let (down, queue) = mpsc::channel(DOWN_QUEUE);
         let cut = self.stop.child_token();
-        tokio::spawn(client(kind, incoming, down, cut.clone(), self.routes.clone()));
+        tokio::spawn(client(kind, incoming, down, cut.clone(), self.routes.clone(), guard.clone()));
         let ended = cut.clone();
         let frames = ReceiverStream::new(queue)
             .take_while(|down| std::future::ready(!matches!(down, Down::Close)))
+            .inspect(move |down| guard.iter().for_each(|guard| guard.note(down)))
             .filter_map(move |down| std::future::ready(to_frame(kind, down)))
             .then(move |frame| send(kind, frame))
             .take_until(cut.cancelled_owned());
@@ -166,6 +176,7 @@ async fn client(
     down: mpsc::Sender<Down>,
     cut: CancellationToken,
     mut routes: Routes,
+    guard: Option<Guard>,
 ) {
     // What clients were told before this one came is not for it.
     routes.redial.mark_unchanged();
@@ -184,7 +195,10 @@ async fn client(
                 // First, since it is what happens: when a frame is there, nothing else has to be set up.
                 frame = incoming.next() => {
                     let going_on = match frame {
-                        Some(Ok(frame)) => carry(&place, kind, id, frame, &down).await,
+                        Some(Ok(frame)) => match &guard {
+                            None => carry(&place, kind, id, frame, &down).await,
+                            Some(guard) => carry_checked(guard, &route, &place, id, frame, &down).await,
+                        },
                         Some(Err(_)) | None => false,
                     };
                     if !going_on {
@@ -272,6 +286,32 @@ async fn carry(place: &Place, kind: Kind, id: u64, frame: Bytes, down: &mpsc::Se
     }
 }
 
+/// Carries a scheduler's frame up as far as it may ask for it; false when the stream must end.
+async fn carry_checked(
+    guard: &Guard,
+    route: &Route,
+    place: &Place,
+    id: u64,
+    frame: Bytes,
+    down: &mpsc::Sender<Down>,
+) -> bool {
+    match guard.pass(frame).await {
+        Passed::On(frames) => {
+            for frame in frames {
+                if !carry(place, Kind::Scheduler, id, frame, down).await {
+                    return false;
+                }
+            }
+            true
+        }
+        Passed::Told(event, is_end) => {
+            let fence = route.leader().map(|(fence, _)| fence).unwrap_or_default();
+            // A full queue means that the client does not read.
+            down.try_send(Down::Event(fence, event, None)).is_ok() && !is_end
+        }
+    }
+}
+
 /// Gives a place back.
 pub(crate) async fn leave(place: Place, id: u64) {
     // A loop or link that ended has forgotten the client already.
@@ -286,7 +326,7 @@ pub(crate) async fn leave(place: Place, id: u64) {
 impl agent_service_server::AgentService for Door {
     type SessionStream = DownStream;
     async fn session(&self, request: Request<Streaming<Bytes>>) -> Result<Response<DownStream>, Status> {
-        Ok(self.open(Kind::Agent, request.into_inner()))
+        Ok(self.open(Kind::Agent, request.into_inner(), None))
     }
 }
 
@@ -294,6 +334,7 @@ impl agent_service_server::AgentService for Door {
 impl scheduler_service_server::SchedulerService for Door {
     type SessionStream = DownStream;
     async fn session(&self, request: Request<Streaming<Bytes>>) -> Result<Response<DownStream>, Status> {
-        Ok(self.open(Kind::Scheduler, request.into_inner()))
+        let guard = Guard::of(&self.auth, &self.raft, request.metadata())?;
+        Ok(self.open(Kind::Scheduler, request.into_inner(), guard))
     }
 }

@@ -32,6 +32,9 @@ pub enum MasterError {
         /// Why.
         source: std::io::Error,
     },
+    /// A file that says who may ask what is missing or wrong.
+    #[error(transparent)]
+    Auth(#[from] muster_http::auth::AuthError),
     /// The data directory cannot be used.
     #[error(transparent)]
     Open(#[from] muster_raft::OpenError),

@@ -15,6 +15,7 @@
 //! - Nothing is decided here. Nothing blocks an async thread. No lock is held across an await.
 
 mod accept;
+mod admit;
 pub mod config;
 mod door;
 mod error;

@@ -1,11 +1,14 @@
 //! What operators and tools ask, by unary calls.
 
+use crate::admit::{View, known, operator};
 use crate::route::{Route, Routes, ToLeader};
+use muster_http::auth::{Auth, Realm, Subject};
 use muster_leader::OperatorCall;
 use muster_model::{AgentId, CallOutcome, FrameworkId, Resources, TaskId, TaskKey};
 use muster_proto::{v1, wire_resources};
 use muster_raft::{NotLeading, Raft};
 use muster_registry::{Agent, DrainState, Duty, Framework, Registry, Task};
+use std::sync::Arc;
 use tokio::sync::oneshot;
 use tonic::{Code, Request, Response, Status, metadata::MetadataValue};
 
@@ -17,6 +20,8 @@ const PAGE_MAX: u32 = 10_000;
 pub(crate) struct Operator {
     pub(crate) raft: Raft,
     pub(crate) routes: Routes,
+    /// Who asks, and what it may.
+    pub(crate) auth: Arc<Auth>,
 }
 
 fn page(limit: u32) -> usize {
@@ -44,7 +49,14 @@ impl Operator {
         self.raft.read().await.map_err(|error| self.not_leading(&error))
     }
 
-    async fn ask(&self, call: OperatorCall) -> Result<(), Status> {
+    fn who<T>(&self, realm: Realm, request: &Request<T>) -> Result<Subject, Status> {
+        known(&self.auth, realm, request.metadata())
+    }
+
+    async fn ask(&self, who: &Subject, call: OperatorCall) -> Result<(), Status> {
+        if !self.raft.with_registry(|registry| operator(&self.auth, who, &call, registry)) {
+            return Err(Status::permission_denied("not authorized"));
+        }
         let Route::Local(local) = self.routes.route.borrow().clone() else {
             return Err(self.not_leading(&NotLeading { leader: None }));
         };
@@ -159,6 +171,7 @@ impl v1::operator_service_server::OperatorService for Operator {
         &self,
         request: Request<v1::ListAgentsRequest>,
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
+        self.who(Realm::Readonly, &request)?;
         let request = request.into_inner();
         let registry = self.read().await?;
         let after = registry.agents().skip_while(|agent| agent.id.as_str() <= request.after.as_str());
@@ -170,15 +183,17 @@ impl v1::operator_service_server::OperatorService for Operator {
         &self,
         request: Request<v1::ListFrameworksRequest>,
     ) -> Result<Response<v1::ListFrameworksResponse>, Status> {
+        let view = View::of(&self.auth, &self.who(Realm::Readonly, &request)?);
         let request = request.into_inner();
         let registry = self.read().await?;
         let none = Resources::none();
         let frameworks = if request.completed {
-            let completed = registry.completed_frameworks().take(page(request.limit));
+            let shown = registry.completed_frameworks().filter(|it| view.framework(&it.framework));
+            let completed = shown.take(page(request.limit));
             completed.map(|it| framework(&it.framework, false, &none, 0)).collect()
         } else {
             let after = registry.frameworks().skip_while(|it| it.id.as_str() <= request.after.as_str());
-            let some = after.take(page(request.limit));
+            let some = after.filter(|it| view.framework(it)).take(page(request.limit));
             some.map(|it| {
                 let (used, tasks) = used(registry.tasks_of_framework(&it.id));
                 framework(it, it.is_connected(), &used, tasks)
@@ -192,13 +207,16 @@ impl v1::operator_service_server::OperatorService for Operator {
         &self,
         request: Request<v1::ListTasksRequest>,
     ) -> Result<Response<v1::ListTasksResponse>, Status> {
+        let view = View::of(&self.auth, &self.who(Realm::Readonly, &request)?);
         let request = request.into_inner();
         let registry = self.read().await?;
+        // Of a framework that is over nothing is known but to who may see all.
+        let shown = |it: &&Task| view.task(it, registry.framework(&it.key.framework_id));
         let only = request.framework_id.as_str();
         let wanted = |it: &&Task| only.is_empty() || it.key.framework_id.as_str() == only;
         let limit = page(request.limit);
         let tasks = if request.completed {
-            registry.completed_tasks().filter(wanted).take(limit).map(task).collect()
+            registry.completed_tasks().filter(wanted).filter(shown).take(limit).map(task).collect()
         } else {
             let after_framework =
                 if request.after_framework_id.is_empty() { only } else { &request.after_framework_id };
@@ -209,15 +227,16 @@ impl v1::operator_service_server::OperatorService for Operator {
             let after = registry.tasks_from(start.clone()).filter(|it| it.key != start);
             // The tasks of one framework lie together: beyond them nothing more can match.
             let ours = after.take_while(|it| only.is_empty() || it.key.framework_id.as_str() == only);
-            ours.take(limit).map(task).collect()
+            ours.filter(shown).take(limit).map(task).collect()
         };
         Ok(Response::new(v1::ListTasksResponse { tasks }))
     }
 
     async fn get_raft_status(
         &self,
-        _: Request<v1::GetRaftStatusRequest>,
+        request: Request<v1::GetRaftStatusRequest>,
     ) -> Result<Response<v1::GetRaftStatusResponse>, Status> {
+        self.who(Realm::Readonly, &request)?;
         Ok(Response::new(status(self.raft.status())))
     }
 
@@ -225,9 +244,10 @@ impl v1::operator_service_server::OperatorService for Operator {
         &self,
         request: Request<v1::TeardownRequest>,
     ) -> Result<Response<v1::TeardownResponse>, Status> {
+        let who = self.who(Realm::Readwrite, &request)?;
         let id = FrameworkId::parse(&request.into_inner().framework_id)
             .map_err(|error| Status::invalid_argument(format!("framework_id {error}")))?;
-        self.ask(OperatorCall::Teardown(id)).await?;
+        self.ask(&who, OperatorCall::Teardown(id)).await?;
         Ok(Response::new(v1::TeardownResponse {}))
     }
 
@@ -235,9 +255,10 @@ impl v1::operator_service_server::OperatorService for Operator {
         &self,
         request: Request<v1::MarkAgentGoneRequest>,
     ) -> Result<Response<v1::MarkAgentGoneResponse>, Status> {
+        let who = self.who(Realm::Readwrite, &request)?;
         let id = AgentId::parse(&request.into_inner().agent_id)
             .map_err(|error| Status::invalid_argument(format!("agent_id {error}")))?;
-        self.ask(OperatorCall::MarkGone(id)).await?;
+        self.ask(&who, OperatorCall::MarkGone(id)).await?;
         Ok(Response::new(v1::MarkAgentGoneResponse {}))
     }
 
@@ -245,6 +266,7 @@ impl v1::operator_service_server::OperatorService for Operator {
         &self,
         request: Request<v1::ReplaceMemberRequest>,
     ) -> Result<Response<v1::ReplaceMemberResponse>, Status> {
+        self.who(Realm::Readwrite, &request)?;
         let request = request.into_inner();
         self.raft
             .replace_member(&request.name, request.confirm)
@@ -257,6 +279,7 @@ impl v1::operator_service_server::OperatorService for Operator {
         &self,
         request: Request<v1::TransferLeadershipRequest>,
     ) -> Result<Response<v1::TransferLeadershipResponse>, Status> {
+        self.who(Realm::Readwrite, &request)?;
         let name = request.into_inner().name;
         let to = (!name.is_empty()).then_some(name.as_str());
         let name =

@@ -11,6 +11,7 @@ use crate::{
     operator::Operator,
     route::{LocalRoute, Route, Routes, UP_QUEUE},
 };
+use muster_http::auth::{Action, Auth, Realm};
 use muster_proto::{
     limits::FRAME_BYTES_MAX,
     raw::{agent_service_server::AgentServiceServer, scheduler_service_server::SchedulerServiceServer},
@@ -50,6 +51,7 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
     config.check()?;
     let listen = config.listen_address()?.to_owned();
     let wrong = |source| MasterError::Listen { address: listen.clone(), source };
+    let auth = Arc::new(load(&config).await?);
     // The port comes first: a second master on it must not touch the data directory.
     let listener = TcpListener::bind(&listen).await.map_err(wrong)?;
     let address = listener.local_addr().map_err(wrong)?;
@@ -61,18 +63,19 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_not_serving::<SchedulerServiceServer<Door>>().await;
     tokio::spawn(report_health(health, routes.route.clone()));
-    let door = Door { routes: routes.clone(), stop: stop.clone() };
+    let door = Door { routes: routes.clone(), auth: auth.clone(), raft: raft.clone(), stop: stop.clone() };
     let link = LinkDoor { routes: routes.clone(), stop: stop.clone() };
-    let operator = Operator { raft: raft.clone(), routes: routes.clone() };
+    let operator = Operator { raft: raft.clone(), routes: routes.clone(), auth: auth.clone() };
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(muster_proto::DESCRIPTORS)
         .build_v1()
         .map_err(|error| MasterError::Config(format!("the built-in descriptors are broken: {error}")))?;
-    let feed = Feed::default();
+    let feed = Feed::new(!auth.acls().are_open());
     tokio::spawn(feed.clone().run(raft.clone(), stop.clone()));
     let mesos = Mesos {
         raft: raft.clone(),
         routes: routes.clone(),
+        auth,
         sessions: Default::default(),
         forwarder: Forwarder::new(),
         carries_streams: config.api.follower_streams == FollowerStreams::Forward,
@@ -113,6 +116,24 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
         tokio::spawn(follow_leadership(raft.clone(), config, publish, redial_out, feed.tap(), stop.clone()));
     tracing::info!(%address, "serving");
     Ok(Serving { raft, address, stop, server, leading })
+}
+
+/// Reads who may ask what.
+async fn load(config: &MasterConfig) -> Result<Auth, MasterError> {
+    let settings = config.auth.settings();
+    let read = tokio::task::spawn_blocking(move || Auth::load("mesos-master", &settings)).await;
+    let auth = read.map_err(|error| MasterError::Config(format!("auth: {error}")))??;
+    if auth.acls().has(Action::RegisterAgent) {
+        tracing::warn!("agents have no principals: rules of register_agents are not applied");
+    }
+    let is_closed = |realm| auth.is_closed(realm);
+    if is_closed(Realm::Scheduler) || is_closed(Realm::Readwrite) || is_closed(Realm::Readonly) {
+        tracing::warn!(
+            "agents and other masters are let in without showing who they are: keep this port from everybody else \
+             (docs/security.md)"
+        );
+    }
+    Ok(auth)
 }
 
 impl Serving {

@@ -248,6 +248,7 @@ impl Tally {
 fn call_kind(call: &SchedulerCall) -> Option<CallKind> {
     Some(match call {
         SchedulerCall::Subscribe { .. } => return None, // counted when it is done
+        SchedulerCall::Refused { .. } => return None,   // a part of an ACCEPT
         SchedulerCall::Accept { .. } | SchedulerCall::Operate { .. } => CallKind::Accept,
         SchedulerCall::Decline { .. } => CallKind::Decline,
         SchedulerCall::Revive { .. } => CallKind::Revive,
@@ -285,6 +286,7 @@ fn message_of(call: &SchedulerCall) -> Option<MessageKind> {
         SchedulerCall::ReconcileOperations { .. } => MessageKind::ReconcileOperations,
         SchedulerCall::Teardown => MessageKind::UnregisterFramework,
         SchedulerCall::Shutdown { .. }
+        | SchedulerCall::Refused { .. }
         | SchedulerCall::AnswerInverse { .. }
         | SchedulerCall::Update { .. } => return None,
     })

@@ -66,9 +66,9 @@ fn flags(config: &MasterConfig, address: &str) -> BTreeMap<&'static str, String>
         ("agent_reregister_timeout", duration(config.session.agent_timeout_ms)),
         ("authenticate_agents", "false".into()),
         ("authenticate_frameworks", "false".into()),
-        ("authenticate_http_frameworks", "false".into()),
-        ("authenticate_http_readonly", "false".into()),
-        ("authenticate_http_readwrite", "false".into()),
+        ("authenticate_http_frameworks", config.auth.frameworks.to_string()),
+        ("authenticate_http_readonly", config.auth.readonly.to_string()),
+        ("authenticate_http_readwrite", config.auth.readwrite.to_string()),
         ("hostname", host.into()),
         ("max_agent_ping_timeouts", config.session.missed_pings_max.to_string()),
         ("max_completed_frameworks", limits.completed_frameworks.to_string()),
@@ -84,6 +84,14 @@ fn flags(config: &MasterConfig, address: &str) -> BTreeMap<&'static str, String>
     ]);
     if host.parse::<Ipv4Addr>().is_ok() {
         flags.insert("ip", host.into());
+    }
+    if config.auth.frameworks {
+        flags.insert("http_framework_authenticators", "basic".into());
+    }
+    for (name, path) in [("acls", &config.auth.acls), ("credentials", &config.auth.credentials)] {
+        if !path.as_os_str().is_empty() {
+            flags.insert(name, path.display().to_string());
+        }
     }
     if !config.allocator.weights.is_empty() {
         let weights = config.allocator.weights.iter().map(|(role, weight)| format!("{role}={weight}"));

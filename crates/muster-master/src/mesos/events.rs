@@ -13,18 +13,22 @@ use super::read::{
     seen::{self, FrameworkSeen},
 };
 use super::{Mesos, operator_api, records};
+use crate::admit::View;
 use crate::route::LocalRoute;
 use crate::tally::Tallies;
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use mesos::master::{Event, event};
-use muster_model::{AgentId, FrameworkId, Index, Source, Status, TaskKey, TaskState, Uuid};
+use muster_http::auth::Subject;
+use muster_http::show::task::user;
+use muster_model::{AgentId, FrameworkId, Index, Source, Status, TaskId, TaskKey, TaskState, Uuid};
 use muster_proto::json::Codec;
 use muster_proto::task::wire_state;
 use muster_proto::{media::record, mesos, mesos_status};
 use muster_raft::Raft;
 use muster_registry::{Agent, Change, Duty, Framework, Registry, Task};
+use prost::Message;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     convert::Infallible,
@@ -83,8 +87,17 @@ struct Told {
     /// The entry that it comes from.
     index: Index,
     event: Option<Event>,
+    /// Whose it is, where that decides who is told.
+    of: Whose,
     json: OnceLock<Bytes>,
     protobuf: OnceLock<Bytes>,
+}
+
+/// The users that an event is about.
+#[derive(Debug, Default)]
+struct Whose {
+    framework: Option<Arc<str>>,
+    task: Option<String>,
 }
 
 impl Told {
@@ -94,6 +107,32 @@ impl Told {
             Codec::Protobuf => &self.protobuf,
         };
         written.get_or_init(|| record(&codec.write(event))).clone()
+    }
+
+    /// The record for who sees only a part; none if that part is empty.
+    fn record_for(&self, view: &View, event: &Event, codec: Codec) -> Option<Bytes> {
+        if view.has_all_events() {
+            return Some(self.record(event, codec));
+        }
+        let framework = self.of.framework.as_deref();
+        let is_seen = match event.r#type() {
+            event::Type::TaskAdded | event::Type::TaskUpdated => {
+                view.task_of(self.of.task.as_deref(), framework)
+            }
+            event::Type::FrameworkAdded | event::Type::FrameworkUpdated | event::Type::FrameworkRemoved => {
+                view.framework_of(framework)
+            }
+            _ => true,
+        };
+        match &event.agent_added {
+            Some(added) => {
+                let mut added = added.clone();
+                records::shown_to(view, &mut added.agent);
+                let event = Event { agent_added: Some(added), ..event.clone() };
+                Some(record(&codec.write(&event)))
+            }
+            None => is_seen.then(|| self.record(event, codec)),
+        }
     }
 }
 
@@ -107,6 +146,8 @@ struct Inner {
     events: broadcast::Sender<Arc<Told>>,
     open: Mutex<Open>,
     counters: Counters,
+    /// Whether it matters whose an event is.
+    judged: bool,
 }
 
 #[derive(Debug, Default)]
@@ -115,18 +156,18 @@ struct Open {
     streams: VecDeque<(u64, CancellationToken)>,
 }
 
-impl Default for Feed {
-    fn default() -> Self {
+impl Feed {
+    /// One whose events are for everybody, or are `judged` for each subscriber.
+    pub(crate) fn new(judged: bool) -> Self {
         Self(Arc::new(Inner {
             tap: Tap { applied: broadcast::Sender::new(TAPPED), tallies: Tallies::default() },
             events: broadcast::Sender::new(EVENTS),
             open: Mutex::default(),
             counters: Counters::default(),
+            judged,
         }))
     }
-}
 
-impl Feed {
     /// Where the leader's loop says what is applied.
     pub(crate) fn tap(&self) -> Tap {
         self.0.tap.clone()
@@ -179,7 +220,7 @@ impl Feed {
                 Err(broadcast::error::RecvError::Lagged(_)) => {
                     tracing::warn!("changes came faster than events could be made: subscribers begin anew");
                     known = Known::of(&raft.registry());
-                    self.tell(Index(0), None);
+                    self.tell(Index(0), None, Whose::default());
                 }
             }
         }
@@ -205,17 +246,18 @@ impl Feed {
             if is_heard {
                 let look = |key: &TaskKey| raft.with_registry(|it| it.task(key).map(|task| task.state));
                 if let What::FrameworkRemoved(id, _) = &what {
-                    self.tell_killed(index, &raft.registry(), id);
+                    self.tell_killed(index, &raft.registry(), id, raft);
                 }
                 if let Some(event) = what.event(look) {
-                    self.tell(index, Some(event));
+                    let of = if self.0.judged { whose(&event, raft) } else { Whose::default() };
+                    self.tell(index, Some(event), of);
                 }
             }
         }
     }
 
     /// The tasks of a framework that is over are killed, which nobody is sent an update of.
-    fn tell_killed(&self, index: Index, registry: &Registry, id: &FrameworkId) {
+    fn tell_killed(&self, index: Index, registry: &Registry, id: &FrameworkId, raft: &Raft) {
         for task in registry.tasks_of_framework(id).filter(|task| task.state == TaskState::Killed) {
             let status = Status {
                 state: task.state,
@@ -228,15 +270,45 @@ impl Feed {
             let update =
                 What::Updated { task: &task.key, agent_id: &task.agent_id, uuid: None, status: &status };
             if let Some(event) = update.event(|_| Some(task.state)) {
-                self.tell(index, Some(event));
+                let of = if self.0.judged { whose(&event, raft) } else { Whose::default() };
+                self.tell(index, Some(event), of);
             }
         }
     }
 
-    fn tell(&self, index: Index, event: Option<Event>) {
-        let told = Told { index, event, json: OnceLock::new(), protobuf: OnceLock::new() };
+    fn tell(&self, index: Index, event: Option<Event>, of: Whose) {
+        let told = Told { index, event, of, json: OnceLock::new(), protobuf: OnceLock::new() };
         let _ = self.0.events.send(Arc::new(told)); // nobody may be there
     }
+}
+
+/// Finds out whose an event is, where it can still be known.
+fn whose(event: &Event, raft: &Raft) -> Whose {
+    let described =
+        |it: &mesos::FrameworkInfo| Whose { framework: Some(it.user.as_str().into()), task: None };
+    let added = event.framework_added.as_ref().map(|it| &it.framework.framework_info);
+    let updated = event.framework_updated.as_ref().map(|it| &it.framework.framework_info);
+    let removed = event.framework_removed.as_ref().map(|it| &it.framework_info);
+    if let Some(info) = added.or(updated).or(removed) {
+        return described(info);
+    }
+    let (framework_id, task_id) = match (&event.task_added, &event.task_updated) {
+        (Some(added), _) => (&added.task.framework_id.value, &added.task.task_id.value),
+        (None, Some(updated)) => (&updated.framework_id.value, &updated.status.task_id.value),
+        (None, None) => return Whose::default(),
+    };
+    let key = TaskKey { framework_id: FrameworkId::new(framework_id), task_id: TaskId::new(task_id) };
+    raft.with_registry(|registry| {
+        let over = || registry.completed_frameworks().find(|it| it.framework.id == key.framework_id);
+        let framework = registry.framework(&key.framework_id).or_else(|| over().map(|it| &it.framework));
+        let task = registry.task(&key).or_else(|| registry.completed_tasks().find(|it| it.key == key));
+        let info = task.map(|it| mesos::TaskInfo::decode(&*it.sealed).unwrap_or_default());
+        Whose {
+            // Of one that nobody knows any more nobody is told but who is told of all.
+            framework: framework.filter(|_| info.is_some()).map(|it| it.info.user.clone()),
+            task: info.as_ref().and_then(user).map(Into::into),
+        }
+    })
 }
 
 /// A subscriber's place: it is given up with this.
@@ -404,10 +476,15 @@ impl What<'_> {
 }
 
 /// Opens a stream of events.
-pub(super) async fn subscribe(on: &Mesos, local: Arc<LocalRoute>, codec: Codec) -> Response<Body> {
+pub(super) async fn subscribe(
+    on: &Mesos,
+    local: Arc<LocalRoute>,
+    who: &Subject,
+    codec: Codec,
+) -> Response<Body> {
     // Before the moment that it begins with, so that nothing falls between.
     let place = on.feed.enter(&on.stop);
-    let seen = match super::read::seen(on, local.clone()).await {
+    let seen = match super::read::seen(on, local.clone(), who).await {
         Ok(seen) => seen,
         Err(refusal) => return *refusal,
     };
@@ -431,7 +508,7 @@ async fn serve(
     codec: Codec,
     records: mpsc::Sender<Bytes>,
 ) {
-    let (begun, cut) = (seen.registry.applied(), place.cut.clone());
+    let (begun, cut, view) = (seen.registry.applied(), place.cut.clone(), seen.view.clone());
     let first = {
         let (records, runtime) = (records.clone(), Handle::current());
         tokio::task::spawn_blocking(move || {
@@ -453,7 +530,7 @@ async fn serve(
                 _ = beats.tick() => Some(heartbeat.clone()), // the first one at once
                 told = place.events.recv() => match told {
                     Ok(told) => match &told.event {
-                        Some(event) if told.index > begun => Some(told.record(event, codec)),
+                        Some(event) if told.index > begun => told.record_for(&view, event, codec),
                         Some(_) => None, // it began with that
                         None => return,
                     },
@@ -571,7 +648,8 @@ mod tests {
     #[test]
     fn an_event_is_written_once_for_all() {
         let event = Event { r#type: Some(event::Type::Heartbeat.into()), ..Default::default() };
-        let told = Told { index: Index(1), event: None, json: OnceLock::new(), protobuf: OnceLock::new() };
+        let (json, protobuf, of) = Default::default();
+        let told = Told { index: Index(1), event: None, of, json, protobuf };
         let written = told.record(&event, Codec::Json);
         assert_eq!(&*written, b"20\n{\"type\":\"HEARTBEAT\"}");
         assert_eq!(written.as_ptr(), told.record(&event, Codec::Json).as_ptr());
@@ -580,7 +658,7 @@ mod tests {
 
     #[test]
     fn the_oldest_subscriber_makes_room() {
-        let (feed, stop) = (Feed::default(), CancellationToken::new());
+        let (feed, stop) = (Feed::new(false), CancellationToken::new());
         let places: Vec<_> = (0..=SUBSCRIBERS).map(|_| feed.enter(&stop)).collect();
         assert_eq!(feed.subscribers(), SUBSCRIBERS);
         assert!(places[0].cut.is_cancelled() && !places[1].cut.is_cancelled());

@@ -30,6 +30,7 @@ pub(crate) use events::{Applied, Feed, Tap};
 pub(crate) use forward::Forwarder;
 use http::{Method, Request, Response, StatusCode, Uri};
 pub(crate) use muster_http::MESOS_VERSION;
+use muster_http::auth::{Action, Auth, Realm, Subject, forbidden};
 use muster_http::{answer, endpoint, files, request};
 use muster_proto::mesos::master::call::Type;
 use muster_raft::Raft;
@@ -46,6 +47,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Mesos {
     pub(crate) raft: Raft,
     pub(crate) routes: Routes,
+    /// Who asks, and what it may.
+    pub(crate) auth: Arc<Auth>,
     pub(crate) sessions: Sessions,
     pub(crate) forwarder: Forwarder,
     /// Whether this master carries the streams of schedulers when it does not lead.
@@ -111,6 +114,23 @@ const ENDPOINTS: [(&str, Endpoint); 25] = [
     ("/weights", Endpoint::OfLeader(OfLeader::Weights)),
 ];
 
+impl Endpoint {
+    /// Where who asks may have to show who it is; none for what everybody may see.
+    fn realm(self) -> Option<Realm> {
+        match self {
+            Self::Health | Self::Redirect | Self::None | Self::Here(Here::Version) => None,
+            Self::Scheduler => Some(Realm::Scheduler),
+            Self::Operator
+            | Self::Teardown
+            | Self::Set(_)
+            | Self::OfLeader(OfLeader::Quota | OfLeader::Weights | OfLeader::MaintenanceSchedule) => {
+                Some(Realm::Readwrite)
+            }
+            Self::Here(_) | Self::Files(_) | Self::OfLeader(_) => Some(Realm::Readonly),
+        }
+    }
+}
+
 /// What a path stands for.
 fn endpoint(path: &str) -> Endpoint {
     match endpoint::find(&ENDPOINTS, "/master", path) {
@@ -142,20 +162,31 @@ enum Leads {
 
 impl Mesos {
     pub(crate) async fn answer(self, request: Request<Body>) -> Response<Body> {
-        match endpoint(&endpoint::path(request.uri())) {
+        let endpoint = endpoint(&endpoint::path(request.uri()));
+        // Before anything else: also a master that does not lead, or knows of no leader, says it.
+        let who = match endpoint.realm().map(|realm| self.auth.who(realm, request.headers())) {
+            None => Subject::default(),
+            Some(Ok(who)) => who,
+            Some(Err(refusal)) => return *refusal,
+        };
+        match endpoint {
             Endpoint::Health => plain(StatusCode::OK, ""),
             Endpoint::Redirect => match self.leads() {
                 Leads::Here(local) => moved(&local.leader.address, ""),
                 Leads::There(address) => moved(&address, ""),
                 Leads::Nobody => nobody_leads(),
             },
-            Endpoint::Here(what) => read::here(&self, what, request.into_parts().0).await,
+            Endpoint::Here(what) => read::here(&self, &who, what, request.into_parts().0).await,
             Endpoint::Files(what) => {
-                files::answer(&self.files, &self.writers, what, &request.into_parts().0).await
+                let head = request.into_parts().0;
+                match self.may_see_files(&who, what) {
+                    true => files::answer(&self.files, &self.writers, what, &head).await,
+                    false => forbidden(),
+                }
             }
             Endpoint::Scheduler if request.method() == Method::POST => {
                 let (head, body) = request.into_parts();
-                scheduler::answer(&self, head, body).await
+                scheduler::answer(&self, who, head, body).await
             }
             Endpoint::None if is_grpc(&request) => {
                 tonic::Status::unimplemented("no such service here").into_http()
@@ -163,7 +194,7 @@ impl Mesos {
             Endpoint::None => not_found(),
             // Who leads comes before the method: clients probe with a GET.
             endpoint => match self.leads() {
-                Leads::Here(local) => self.answer_as_leader(local, endpoint, request).await,
+                Leads::Here(local) => self.answer_as_leader(local, &who, endpoint, request).await,
                 Leads::There(address) => moved(&address, &prefixed(request.uri())),
                 Leads::Nobody => nobody_leads(),
             },
@@ -173,21 +204,32 @@ impl Mesos {
     async fn answer_as_leader(
         &self,
         local: Arc<LocalRoute>,
+        who: &Subject,
         endpoint: Endpoint,
         request: Request<Body>,
     ) -> Response<Body> {
         match endpoint {
             Endpoint::OfLeader(what) if operate::is_set_by(what, request.method()) => {
                 let path = decoded(request.uri());
-                operate::legacy(self, &local, what, &path, request).await
+                operate::legacy(self, &local, who, what, &path, request).await
             }
-            Endpoint::OfLeader(what) => read::of_leader(self, local, what, request.into_parts().0).await,
-            Endpoint::Set(what) => operate::set(self, &local, what, request).await,
-            Endpoint::Teardown => read::teardown(self, local, request).await,
+            Endpoint::OfLeader(what) => read::of_leader(self, local, who, what, request.into_parts().0).await,
+            Endpoint::Set(what) => operate::set(self, &local, who, what, request).await,
+            Endpoint::Teardown => read::teardown(self, local, who, request).await,
             Endpoint::Operator if request.method() == Method::POST => {
-                operator_api::answer(self, local, request).await
+                operator_api::answer(self, local, who, request).await
             }
             _ => answer::only(&[Method::POST], request.method()),
+        }
+    }
+
+    /// Whether somebody may see what this master shows of its disk, which is its log.
+    fn may_see_files(&self, who: &Subject, what: files::What) -> bool {
+        match what {
+            files::What::Debug => self.auth.may(who, Action::GetEndpoint, Some("/files/debug")),
+            files::What::Browse | files::What::Read | files::What::Download => {
+                self.auth.may(who, Action::AccessMesosLog, None)
+            }
         }
     }
 
@@ -230,6 +272,55 @@ fn prefixed(uri: &Uri) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_path_belongs_to_a_realm() {
+        for (paths, realm) in [
+            (&["/api/v1/scheduler", "/master/api/v1/scheduler"] as &[_], Some(Realm::Scheduler)),
+            (
+                &[
+                    "/api/v1",
+                    "/master/api/v1",
+                    "/reserve",
+                    "/unreserve",
+                    "/create-volumes",
+                    "/destroy-volumes",
+                    "/teardown",
+                    "/quota",
+                    "/quota/web",
+                    "/weights",
+                    "/maintenance/schedule",
+                    "/machine/down",
+                    "/machine/up",
+                ],
+                Some(Realm::Readwrite),
+            ),
+            (
+                &[
+                    "/maintenance/status",
+                    "/state",
+                    "/master/state",
+                    "/state-summary",
+                    "/tasks",
+                    "/slaves",
+                    "/frameworks",
+                    "/roles",
+                    "/flags",
+                    "/files/browse",
+                    "/files/read",
+                    "/files/download",
+                    "/files/debug",
+                    "/metrics/snapshot",
+                ],
+                Some(Realm::Readonly),
+            ),
+            (&["/health", "/version", "/redirect", "/master/redirect", "/nothing"], None),
+        ] {
+            for path in paths {
+                assert_eq!(endpoint(path).realm(), realm, "{path}");
+            }
+        }
+    }
 
     #[test]
     fn paths_have_the_name_of_the_process_or_not() {

@@ -14,6 +14,7 @@ use crate::route::LocalRoute;
 use axum::body::Body;
 use http::{Request, Response, StatusCode};
 use mesos::master::{Call, call::Type, response};
+use muster_http::auth::{Action, Subject, forbidden};
 use muster_http::logging;
 use muster_leader::OperatorCall;
 use muster_model::{AgentId, FrameworkId, TaskState};
@@ -23,8 +24,13 @@ use muster_registry::{Agent, Task};
 use std::sync::Arc;
 
 /// Answers a POST; a refusal is an answer like any other.
-pub(super) async fn answer(on: &Mesos, local: Arc<LocalRoute>, request: Request<Body>) -> Response<Body> {
-    match try_answer(on, local, request).await {
+pub(super) async fn answer(
+    on: &Mesos,
+    local: Arc<LocalRoute>,
+    who: &Subject,
+    request: Request<Body>,
+) -> Response<Body> {
+    match try_answer(on, local, who, request).await {
         Ok(response) => response,
         Err(refusal) => *refusal,
     }
@@ -33,6 +39,7 @@ pub(super) async fn answer(on: &Mesos, local: Arc<LocalRoute>, request: Request<
 async fn try_answer(
     on: &Mesos,
     local: Arc<LocalRoute>,
+    who: &Subject,
     request: Request<Body>,
 ) -> Result<Response<Body>, Box<Response<Body>>> {
     let (head, body) = request.into_parts();
@@ -42,32 +49,36 @@ async fn try_answer(
     let kind =
         validate(&call).map_err(|why| Box::new(bad(format!("Failed to validate master::Call: {why}"))))?;
     let codec = request::wanted(&head.headers)?;
-    let answer = Answer { on, codec, gzip: read::takes_gzip(&head.headers) };
+    let answer = Answer { on, who, codec, gzip: read::takes_gzip(&head.headers) };
     Ok(answer.to(kind, &call, local).await)
 }
 
 /// How a call is answered.
 struct Answer<'a> {
     on: &'a Mesos,
+    who: &'a Subject,
     codec: Codec,
     gzip: bool,
 }
 
 impl Answer<'_> {
     async fn to(&self, kind: Type, call: &Call, local: Arc<LocalRoute>) -> Response<Body> {
-        if let Some(answer) = operate::call(self.on, &local, kind, call).await {
+        if let Some(answer) = operate::call(self.on, &local, self.who, kind, call).await {
             return answer;
+        }
+        if !self.may(kind) {
+            return forbidden();
         }
         match kind {
             Type::Unknown => plain(StatusCode::NOT_IMPLEMENTED, "Received 'UNKNOWN' call"),
-            Type::Subscribe => events::subscribe(self.on, local, self.codec).await,
+            Type::Subscribe => events::subscribe(self.on, local, self.who, self.codec).await,
             Type::Teardown => {
                 let id = call.teardown.as_ref().map_or("", |it| &it.framework_id.value);
-                teardown(self.on, &local, id).await
+                teardown(self.on, &local, self.who, id).await
             }
             Type::MarkAgentGone => {
                 let id = call.mark_agent_gone.as_ref().map_or("", |it| &it.agent_id.value);
-                mark_gone(self.on, &local, id).await
+                mark_gone(self.on, &local, self.who, id).await
             }
             Type::ListFiles => self.list_files(call.list_files.clone().unwrap_or_default().path).await,
             Type::ReadFile => self.read_file(call.read_file.clone().unwrap_or_default()).await,
@@ -94,7 +105,7 @@ impl Answer<'_> {
             | Type::GetMaster
             | Type::GetMaintenanceStatus
             | Type::GetMaintenanceSchedule
-            | Type::GetQuota => match read::seen(self.on, local).await {
+            | Type::GetQuota => match read::seen(self.on, local, self.who).await {
                 Ok(seen) => self.seen(kind, seen).await,
                 Err(refusal) => *refusal,
             },
@@ -114,6 +125,18 @@ impl Answer<'_> {
             | Type::DeactivateAgent
             | Type::ReactivateAgent => not_yet(kind.as_str_name()), // carried out above
         }
+    }
+
+    /// Whether it may be asked at all. What is set is judged where it is carried out, and what is read shows what may be
+    /// seen.
+    fn may(&self, kind: Type) -> bool {
+        let action = match kind {
+            Type::GetFlags => Action::ViewFlags,
+            Type::SetLoggingLevel => Action::SetLogLevel,
+            Type::ListFiles | Type::ReadFile => Action::AccessMesosLog,
+            _ => return true,
+        };
+        self.on.auth.may(self.who, action, None)
     }
 
     async fn list_files(&self, path: String) -> Response<Body> {
@@ -253,7 +276,10 @@ pub(super) fn parts<'a>(kind: Type, of: &'a Sorted<'a>) -> Vec<Part<'a>> {
             vec![is(response::Type::GetQuota), message("get_quota", 19, status)]
         }
         Type::GetOperations => {
-            let operations = move || seen.registry.operations().map(|it| Item::of(&records::operation(it)));
+            let operations = move || {
+                let all = seen.registry.operations().filter(|it| seen.view.role(it.role.as_str()));
+                all.map(|it| Item::of(&records::operation(it)))
+            };
             let operations = list("operations", 1, operations);
             vec![is(response::Type::GetOperations), message("get_operations", 20, vec![operations])]
         }
@@ -287,17 +313,13 @@ fn tasks<'a>(of: &'a Sorted<'a>) -> Vec<Part<'a>> {
     let is_unreachable = |task: &&Task| task.state == TaskState::Unreachable;
     vec![
         list("tasks", 2, move || {
-            registry.tasks().filter(lives).filter(move |task| !is_unreachable(task)).map(item)
+            of.tasks().filter(lives).filter(move |task| !is_unreachable(task)).map(item)
         }),
         list("unreachable_tasks", 5, move || {
-            registry.tasks().filter(lives).filter(move |task| is_unreachable(task)).map(item)
+            of.tasks().filter(lives).filter(move |task| is_unreachable(task)).map(item)
         }),
         list("completed_tasks", 3, move || {
-            registry
-                .completed_tasks()
-                .rev()
-                .chain(registry.tasks().filter(move |task| !lives(task)))
-                .map(item)
+            of.completed_tasks().rev().chain(of.tasks().filter(move |task| !lives(task))).map(item)
         }),
     ]
 }
@@ -326,19 +348,19 @@ fn agents<'a>(of: &'a Sorted<'a>) -> Vec<Part<'a>> {
 }
 
 /// Ends a framework.
-pub(super) async fn teardown(on: &Mesos, local: &LocalRoute, id: &str) -> Response<Body> {
+pub(super) async fn teardown(on: &Mesos, local: &LocalRoute, who: &Subject, id: &str) -> Response<Body> {
     let unknown = |_| bad("No framework found with specified ID");
     match FrameworkId::parse(id) {
-        Ok(id) => read::ask(on, local, OperatorCall::Teardown(id), unknown).await,
+        Ok(id) => read::ask(on, local, who, OperatorCall::Teardown(id), unknown).await,
         Err(_) => unknown(String::new()),
     }
 }
 
 /// Says that an agent never comes back.
-async fn mark_gone(on: &Mesos, local: &LocalRoute, id: &str) -> Response<Body> {
+async fn mark_gone(on: &Mesos, local: &LocalRoute, who: &Subject, id: &str) -> Response<Body> {
     let unknown = |_| plain(StatusCode::NOT_FOUND, format!("Agent '{id}' not found"));
     match AgentId::parse(id) {
-        Ok(agent_id) => read::ask(on, local, OperatorCall::MarkGone(agent_id), unknown).await,
+        Ok(agent_id) => read::ask(on, local, who, OperatorCall::MarkGone(agent_id), unknown).await,
         Err(_) => unknown(String::new()),
     }
 }

@@ -3,6 +3,7 @@
 use super::MESOS_VERSION;
 use super::about::seconds;
 use super::read::seen::{ByRole, Executor, FrameworkSeen, Seen, Sorted, offered};
+use crate::admit::View;
 use mesos::master::response::{get_agents, get_executors, get_frameworks};
 use muster_http::show::task::user;
 use muster_model::{
@@ -94,7 +95,7 @@ pub(super) fn agent(
     };
     let capability =
         |it: mesos::agent_info::capability::Type| mesos::agent_info::Capability { r#type: Some(it.into()) };
-    get_agents::Agent {
+    let mut shown = get_agents::Agent {
         agent_info: agent_info(agent),
         active: agent.is_connected() && duty.is_none(),
         deactivated: Some(duty.is_some()),
@@ -108,7 +109,18 @@ pub(super) fn agent(
         drain_info: drain.map(drain_info),
         estimated_drain_start_time: drain.map(|drain| time(drain.started)),
         ..Default::default()
+    };
+    if let Some(of) = of {
+        shown_to(&of.seen.view, &mut shown);
     }
+    shown
+}
+
+/// Leaves of an agent out what is of roles that are not seen.
+pub(super) fn shown_to(view: &View, agent: &mut get_agents::Agent) {
+    view.retain(&mut agent.total_resources);
+    view.retain(&mut agent.allocated_resources);
+    view.retain(&mut agent.offered_resources);
 }
 
 /// A framework, with what it holds and is offered where `of` says so.

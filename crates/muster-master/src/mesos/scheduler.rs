@@ -11,20 +11,23 @@ use super::{
     session::{self, Answer, NotTaken, stream_of},
 };
 use crate::{
+    admit::{Judged, accept, identify, mismatch, registers},
     door::next_client,
     route::{Down, LocalRoute, Route, Sink, ToLeader},
 };
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, request::Parts};
+use muster_http::auth::Subject;
 use muster_model::{Call, CallOutcome, Event, FrameworkId, SchedulerEvent, Token};
 use muster_proto::{
     json::{Codec, Mesos as _, from_json},
     mesos,
-    scheduler_api::{self, Asked, Shown, asked, validate},
+    scheduler_api::{self, Asked, Shown, Up, asked, validate},
     scheduler_call, v1,
 };
 use muster_registry::Registry;
+use prost::Message as _;
 use std::time::Duration;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -39,14 +42,14 @@ const PAUSE: Duration = Duration::from_millis(50);
 type Refused = Box<Response<Body>>;
 
 /// Answers a POST; a refusal is an answer like any other.
-pub(super) async fn answer(on: &Mesos, head: Parts, body: Body) -> Response<Body> {
-    match try_answer(on, head, body).await {
+pub(super) async fn answer(on: &Mesos, who: Subject, head: Parts, body: Body) -> Response<Body> {
+    match try_answer(on, who, head, body).await {
         Ok(response) => response,
         Err(refusal) => *refusal,
     }
 }
 
-async fn try_answer(on: &Mesos, head: Parts, body: Body) -> Result<Response<Body>, Refused> {
+async fn try_answer(on: &Mesos, who: Subject, head: Parts, body: Body) -> Result<Response<Body>, Refused> {
     let is_call = head.headers.contains_key(STREAM_ID);
     // Before the body is looked at, as Mesos does.
     match on.leads() {
@@ -67,28 +70,34 @@ async fn try_answer(on: &Mesos, head: Parts, body: Body) -> Result<Response<Body
         }
     };
     let call: mesos::scheduler::Call = Codec::Protobuf.read(&bytes).map_err(|error| wrong(&error))?;
-    let kind =
-        validate(&call).map_err(|why| Box::new(bad(format!("Failed to validate scheduler::Call: {why}"))))?;
-    within_rate(on, &head.headers, &call)?;
+    let kind = validate(&call).map_err(|why| Box::new(not_a_call(&why)))?;
+    within_rate(on, &who, &head.headers, &call)?;
     if kind == mesos::scheduler::call::Type::Subscribe {
         let codec = request::wanted(&head.headers)?;
         if is_call {
             let why = "Subscribe calls should not include the 'Mesos-Stream-Id' header";
             return Err(Box::new(bad(why)));
         }
-        let Asked::Subscribe(subscribe) = asked(&call, &bytes, Shown::default()) else {
+        let Asked::Subscribe(mut subscribe) = asked(&call, &bytes, Shown::default()) else {
             return Err(Box::new(bad("Expecting 'subscribe' to be present")));
         };
-        let info = call.subscribe.map(|subscribe| subscribe.framework_info).unwrap_or_default();
-        return Ok(session::open(on, subscribe, &info, codec));
+        let mut info = call.subscribe.map(|subscribe| subscribe.framework_info).unwrap_or_default();
+        identify(&who, &mut info, &mut subscribe.framework_info).map_err(|why| Box::new(not_a_call(&why)))?;
+        let registered = registers(&on.auth, &info);
+        return Ok(session::open(on, subscribe, &info, codec, registered));
     }
     let id = call.framework_id.as_ref().map(|id| id.value.as_str()).unwrap_or_default();
-    let asking = Asking { on, id: FrameworkId::new(id), kind, call: &call, bytes: &bytes };
+    let asking = Asking { on, who, id: FrameworkId::new(id), kind, call: &call, bytes: &bytes };
     asking.until_known(head, body).await
 }
 
 /// Whether the call's principal may make it now. What another master handed on was counted there.
-fn within_rate(on: &Mesos, headers: &HeaderMap, call: &mesos::scheduler::Call) -> Result<(), Refused> {
+fn within_rate(
+    on: &Mesos,
+    who: &Subject,
+    headers: &HeaderMap,
+    call: &mesos::scheduler::Call,
+) -> Result<(), Refused> {
     if !on.rates.are_there() || forward::is_forwarded(headers) {
         return Ok(());
     }
@@ -98,8 +107,13 @@ fn within_rate(on: &Mesos, headers: &HeaderMap, call: &mesos::scheduler::Call) -
         let principal = |registry: &Registry| registry.framework(&id)?.info.principal.clone();
         on.raft.with_registry(principal).map(|principal| principal.to_string())
     };
-    let principal = named.or_else(known);
+    // Who has shown who it is cannot be another one by what it says.
+    let principal = who.principal().map(Into::into).or(named).or_else(known);
     on.rates.count(principal.as_deref()).map_err(|wait| Box::new(too_many(principal.as_deref(), wait)))
+}
+
+fn not_a_call(why: &str) -> Response<Body> {
+    bad(format!("Failed to validate scheduler::Call: {why}"))
 }
 
 fn wrong(why: &impl ToString) -> Refused {
@@ -109,6 +123,7 @@ fn wrong(why: &impl ToString) -> Refused {
 /// A call on its way.
 struct Asking<'a> {
     on: &'a Mesos,
+    who: Subject,
     id: FrameworkId,
     kind: mesos::scheduler::call::Type,
     call: &'a mesos::scheduler::Call,
@@ -180,28 +195,69 @@ impl Asking<'_> {
 
     /// By the session that holds the stream.
     async fn by_session(&self, session: &session::Handle) -> Result<Tried, Refused> {
+        let judged = match self.is_judged() {
+            true => match Judged::subscribed(&self.on.raft, &self.id).await {
+                Some(judged) => Some(judged),
+                None => return Ok(Tried::Busy),
+            },
+            false => None,
+        };
+        self.check_principal(judged.as_ref())?;
         match self.asked(session.shown)? {
-            Some(call) => self.told(session.call(call).await),
+            Some(mut call) => {
+                let refused = self.admitted(judged.as_ref(), &mut call);
+                self.told(session.call(call, refused).await)
+            }
             None => Ok(Tried::Answered(accepted())),
+        }
+    }
+
+    /// Whether it matters which framework it is.
+    fn is_judged(&self) -> bool {
+        let is_accept = self.kind == mesos::scheduler::call::Type::Accept;
+        self.who.principal().is_some() || (is_accept && !self.on.auth.acls().are_open())
+    }
+
+    /// A framework is its principal's.
+    fn check_principal(&self, judged: Option<&Judged>) -> Result<(), Refused> {
+        let (Some(shown), Some(judged)) = (self.who.principal(), judged) else { return Ok(()) };
+        let named = judged.principal.as_deref().unwrap_or_default();
+        if shown == named { Ok(()) } else { Err(Box::new(bad(mismatch(shown, named)))) }
+    }
+
+    /// Takes out of an ACCEPT what is not authorised.
+    fn admitted(&self, judged: Option<&Judged>, call: &mut scheduler_api::Call) -> Option<v1::Refused> {
+        match (&mut call.frame, judged) {
+            (Some(Up::Accept(asked)), Some(judged)) => accept(&self.on.auth, judged, asked),
+            _ => None,
         }
     }
 
     /// By the leader, which is this master: the stream is elsewhere, or ended with the leader before.
     async fn by_leader(&self, local: &LocalRoute, headers: &HeaderMap) -> Result<Tried, Refused> {
+        let judged = Judged::of(&self.on.raft, &self.id).filter(|_| self.is_judged());
+        self.check_principal(judged.as_ref())?;
         let stream = self.on.check_stream(&self.id, headers)?;
-        // What is told besides has no stream to go down.
-        let Some(frame) = self.asked(Shown::default())?.and_then(|call| call.frame) else {
+        let Some(mut call) = self.asked(Shown::default())? else {
             return Ok(Tried::Answered(accepted()));
         };
-        let call = match scheduler_call(v1::SchedulerFrame { id: CALL, call: Some(frame), fence: None }) {
-            Ok((id, call)) => Call::Scheduler { id, call },
-            Err(why) => return self.told(Ok(Err(why))),
+        let refused = self.admitted(judged.as_ref(), &mut call);
+        // What is told besides has no stream to go down.
+        let Some(frame) = call.frame else { return Ok(Tried::Answered(accepted())) };
+        let read = |id, frame| {
+            let (id, call) = scheduler_call(v1::SchedulerFrame { id, call: Some(frame), fence: None })?;
+            Ok(Call::Scheduler { id, call })
+        };
+        let refused = refused.map(|refused| read(0, Up::Refused(refused))).transpose();
+        let (call, refused) = match (read(CALL, frame), refused) {
+            (Ok(call), Ok(refused)) => (call, refused),
+            (Err(why), _) | (_, Err(why)) => return self.told(Ok(Err(why))),
         };
         let resume = Call::Resume { id: RESUME, framework_id: self.id.clone(), stream };
         // A leader without a quorum answers nobody, and is no way any more.
         let mut routes = self.on.routes.route.clone();
         let gone = routes.wait_for(|route| !matches!(route, Route::Local(it) if it.fence == local.fence));
-        match once(local, resume, call, gone).await {
+        match once(local, resume, call, refused, gone).await {
             Some(Once::NotSubscribed) => Err(Box::new(not_subscribed())),
             Some(Once::Outcome(outcome)) => self.told(Ok(Ok(outcome))),
             None => Ok(Tried::Lost(UNKNOWN)),
@@ -247,12 +303,28 @@ impl Asking<'_> {
     fn asked(&self, shown: Shown) -> Result<Option<scheduler_api::Call>, Refused> {
         let not_implemented = |why: String| Err(Box::new(plain(StatusCode::NOT_IMPLEMENTED, why)));
         match asked(self.call, self.bytes, shown) {
-            Asked::Call(call) => Ok(Some(call)),
+            Asked::Call(mut call) => {
+                if let Some(Up::Update(update)) = &mut call.frame {
+                    self.describe(update)?;
+                }
+                Ok(Some(call))
+            }
             Asked::Told(told) if told.is_empty() => Ok(None),
             Asked::Told(told) => Ok(Some(scheduler_api::Call { frame: None, told })),
             Asked::Unsupported(what) => not_implemented(format!("{what} is not supported yet")),
             Asked::Unknown | Asked::Subscribe(_) => not_implemented("Received 'UNKNOWN' call".into()),
         }
+    }
+}
+
+impl Asking<'_> {
+    /// Checks a framework's new description.
+    fn describe(&self, update: &mut v1::UpdateFramework) -> Result<(), Refused> {
+        // What cannot be read is refused as such.
+        let Ok(mut info) = mesos::FrameworkInfo::decode(update.framework_info.clone()) else { return Ok(()) };
+        identify(&self.who, &mut info, &mut update.framework_info)
+            .map_err(|why| Box::new(not_a_call(&why)))?;
+        registers(&self.on.auth, &info).map_err(|why| Box::new(plain(StatusCode::FORBIDDEN, why)))
     }
 }
 
@@ -271,6 +343,7 @@ async fn once<T>(
     local: &LocalRoute,
     resume: Call,
     call: Call,
+    refused: Option<Call>,
     gone: impl Future<Output = T>,
 ) -> Option<Once> {
     // Two outcomes, and the end.
@@ -279,6 +352,9 @@ async fn once<T>(
     local.inputs.send(ToLeader::Opened(conn, Sink::local(down, CancellationToken::new()))).await.ok()?;
     local.inputs.send(ToLeader::Call(conn, resume)).await.ok()?;
     local.inputs.send(ToLeader::Call(conn, call)).await.ok()?;
+    if let Some(refused) = refused {
+        local.inputs.send(ToLeader::Call(conn, refused)).await.ok()?;
+    }
     let outcome = async {
         while let Some(Down::Event(_, event, _)) = queue.recv().await {
             match *event {

@@ -56,6 +56,8 @@ pub(super) struct Handle {
 #[derive(Debug)]
 struct Asking {
     call: scheduler_api::Call,
+    /// What was taken out of it.
+    refused: Option<v1::Refused>,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -92,9 +94,13 @@ impl Sessions {
 
 impl Handle {
     /// Hands a call to the leader and waits for what comes of it.
-    pub(super) async fn call(&self, call: scheduler_api::Call) -> Result<Answer, NotTaken> {
+    pub(super) async fn call(
+        &self,
+        call: scheduler_api::Call,
+        refused: Option<v1::Refused>,
+    ) -> Result<Answer, NotTaken> {
         let (answer, outcome) = oneshot::channel();
-        self.calls.try_send(Asking { call, answer }).map_err(|error| match error {
+        self.calls.try_send(Asking { call, refused, answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => NotTaken::Busy,
             mpsc::error::TrySendError::Closed(_) => NotTaken::Over,
         })?;
@@ -112,21 +118,24 @@ pub(super) fn stream_of(text: &[u8]) -> Option<Token> {
     uuid::Uuid::try_parse_ascii(text).ok().map(|id| Token(*id.as_bytes()))
 }
 
-/// Opens a stream. What is wrong with the framework's description is told on it, as Mesos does.
+/// Opens a stream. What is wrong with the framework's description, and that it may not register, is told on it, as Mesos
+/// does.
 pub(super) fn open(
     on: &Mesos,
     subscribe: v1::Subscribe,
     info: &mesos::FrameworkInfo,
     codec: Codec,
+    registered: Result<(), String>,
 ) -> Response<Body> {
     let stream = Token(*uuid::Uuid::new_v4().as_bytes());
     let (records, body) = mpsc::channel::<Bytes>(RECORDS);
     let subscribe = v1::Subscribe { token: Bytes::copy_from_slice(&stream.0), ..subscribe };
     let out = Out { codec, shown: Shown::to(info), records };
-    match scheduler_call(frame(0, Up::Subscribe(subscribe.clone()))) {
+    let read = || scheduler_call(frame(0, Up::Subscribe(subscribe.clone()))).map_err(|why| why.to_string());
+    match registered.and_then(|()| read()) {
         Ok(_) => drop(tokio::spawn(Session::new(on.clone(), stream, subscribe, out).run())),
         // There is room for the first record.
-        Err(why) => drop(out.records.try_send(record(codec, &error(&why.to_string())))),
+        Err(why) => drop(out.records.try_send(record(codec, &error(&why)))),
     }
     let body = ReceiverStream::new(body).map(Ok::<_, Infallible>);
     let mut response = plain(StatusCode::OK, "");
@@ -320,7 +329,7 @@ impl Session {
                         return end;
                     }
                 }
-                Some(Asking { call, answer }) = self.asked.recv(), if seat.is_subscribed => {
+                Some(Asking { call, refused, answer }) = self.asked.recv(), if seat.is_subscribed => {
                     self.counted += 1;
                     let id = self.counted;
                     let Some(frame) = call.frame else {
@@ -339,7 +348,13 @@ impl Session {
                     };
                     let told = call.told;
                     match self.say(seat, frame, id).await {
-                        Ok(()) => drop(self.waiting.insert(id, Waiting { answer, update, task_infos, told })),
+                        Ok(()) => {
+                            self.waiting.insert(id, Waiting { answer, update, task_infos, told });
+                            if let Some(refused) = refused {
+                                // It can be read, as the call could of which it was taken.
+                                let _ = self.say(seat, Up::Refused(refused), 0).await;
+                            }
+                        }
                         Err(why) => drop(answer.send(Err(why))),
                     }
                 }

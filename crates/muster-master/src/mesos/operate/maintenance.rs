@@ -45,12 +45,18 @@ fn up(ids: &[mesos::MachineId]) -> Checked {
 
 /// The schedule.
 pub(in super::super) fn schedule(seen: &Seen) -> Schedule {
-    wire_schedule(seen.registry.windows())
+    match seen.view.schedule {
+        true => wire_schedule(seen.registry.windows()),
+        false => Schedule::default(),
+    }
 }
 
 /// Machines of the schedule: those that are down, and what frameworks answered about the others.
 pub(in super::super) fn cluster_status(seen: &Seen) -> ClusterStatus {
-    let all = || seen.registry.windows().flat_map(|window| &window.machines);
+    let all = || {
+        let windows = seen.registry.windows().filter(|_| seen.view.status);
+        windows.flat_map(|window| &window.machines)
+    };
     let (down, draining): (Vec<_>, Vec<_>) = all().partition(|name| seen.registry.is_down(name));
     ClusterStatus {
         draining_machines: draining.into_iter().map(|name| draining_machine(name, seen)).collect(),

@@ -19,6 +19,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use mesos::master::{Call, call::Type};
+use muster_http::auth::Subject;
 use muster_leader::OperatorCall;
 use muster_proto::json::{Codec, Mesos as Message};
 use muster_proto::mesos;
@@ -54,7 +55,13 @@ fn wrong(why: impl Into<String>) -> Box<Response<Body>> {
 }
 
 /// Carries a call of the operator API out; none if it is none of these.
-pub(super) async fn call(on: &Mesos, local: &LocalRoute, kind: Type, call: &Call) -> Option<Response<Body>> {
+pub(super) async fn call(
+    on: &Mesos,
+    local: &LocalRoute,
+    who: &Subject,
+    kind: Type,
+    call: &Call,
+) -> Option<Response<Body>> {
     let checked = match kind {
         Type::UpdateWeights => roles::update_weights(call),
         Type::UpdateQuota => roles::update_quota(call),
@@ -67,16 +74,17 @@ pub(super) async fn call(on: &Mesos, local: &LocalRoute, kind: Type, call: &Call
         Type::StartMaintenance => maintenance::start(call),
         Type::StopMaintenance => maintenance::stop(call),
         Type::ReserveResources | Type::UnreserveResources | Type::CreateVolumes | Type::DestroyVolumes => {
-            return Some(conversions::convert(on, local, conversions::asked(on, kind, call)).await);
+            let checked = conversions::asked(on, who, kind, call);
+            return Some(conversions::convert(on, local, who, checked).await);
         }
         _ => return None,
     };
-    Some(carry_out(on, local, checked).await)
+    Some(carry_out(on, local, who, checked).await)
 }
 
-async fn carry_out(on: &Mesos, local: &LocalRoute, checked: Checked) -> Response<Body> {
+async fn carry_out(on: &Mesos, local: &LocalRoute, who: &Subject, checked: Checked) -> Response<Body> {
     match checked {
-        Ok(Asked { call, refused }) => read::ask(on, local, call, refused).await,
+        Ok(Asked { call, refused }) => read::ask(on, local, who, call, refused).await,
         Err(refusal) => *refusal,
     }
 }
@@ -95,6 +103,7 @@ pub(super) fn is_set_by(what: OfLeader, method: &Method) -> bool {
 pub(super) async fn legacy(
     on: &Mesos,
     local: &LocalRoute,
+    who: &Subject,
     what: OfLeader,
     path: &str,
     request: Request<Body>,
@@ -110,11 +119,17 @@ pub(super) async fn legacy(
         OfLeader::Quota => roles::post_quota(&body),
         _ => maintenance::post_schedule(&body),
     };
-    carry_out(on, local, checked).await
+    carry_out(on, local, who, checked).await
 }
 
 /// Carries out what is asked of a legacy endpoint that cannot be read.
-pub(super) async fn set(on: &Mesos, local: &LocalRoute, what: Set, request: Request<Body>) -> Response<Body> {
+pub(super) async fn set(
+    on: &Mesos,
+    local: &LocalRoute,
+    who: &Subject,
+    what: Set,
+    request: Request<Body>,
+) -> Response<Body> {
     if request.method() != Method::POST {
         return only(&[Method::POST], request.method());
     }
@@ -123,9 +138,12 @@ pub(super) async fn set(on: &Mesos, local: &LocalRoute, what: Set, request: Requ
         Err(refusal) => return *refusal,
     };
     match what {
-        Set::MachinesDown => carry_out(on, local, maintenance::post_machines(true, &body)).await,
-        Set::MachinesUp => carry_out(on, local, maintenance::post_machines(false, &body)).await,
-        Set::Convert(kind) => conversions::convert(on, local, conversions::posted(on, kind, &body)).await,
+        Set::MachinesDown => carry_out(on, local, who, maintenance::post_machines(true, &body)).await,
+        Set::MachinesUp => carry_out(on, local, who, maintenance::post_machines(false, &body)).await,
+        Set::Convert(kind) => {
+            let checked = conversions::posted(on, who, kind, &body);
+            conversions::convert(on, local, who, checked).await
+        }
     }
 }
 

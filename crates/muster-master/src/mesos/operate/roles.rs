@@ -225,6 +225,7 @@ pub(super) fn delete_quota(path: &str) -> Checked {
 pub(in super::super) fn quota_status(seen: &Seen) -> QuotaStatus {
     let mut status = QuotaStatus::default();
     let set = seen.registry.role_settings().filter(|(_, settings)| !settings.quota.is_empty());
+    let set = set.filter(|(role, _)| seen.view.quota(role.as_str()));
     for (role, settings) in set {
         let Quota { guarantees, limits } = &settings.quota;
         status.infos.push(QuotaInfo {

@@ -27,7 +27,8 @@ pub(super) fn fields<M: SerializeMap>(agent: &Agent, of: &Sorted<'_>, map: &mut 
     map.serialize_entry("resources", &Amounts(&all))?;
     map.serialize_entry("used_resources", &Amounts(&of.seen.registry.held_on(&agent.id)))?;
     map.serialize_entry("offered_resources", &Amounts(&total(&offered(of.offers_on(&agent.id)))))?;
-    let reserved = all.reserved();
+    let mut reserved = all.reserved();
+    reserved.retain(|role, _| of.seen.view.role(role.as_str()));
     let reserved: BTreeMap<_, _> = reserved.iter().map(|(role, it)| (role.as_str(), Amounts(it))).collect();
     map.serialize_entry("reserved_resources", &reserved)?;
     map.serialize_entry("unreserved_resources", &Amounts(&all.unreserved()))?;
@@ -71,11 +72,14 @@ impl Serialize for Full<'_> {
         fields(agent, of, &mut map)?;
         let all = of.seen.registry.total_of(agent);
         let unreserved = records::shown_resources(&all.unreserved());
-        let reserved = all.reserved();
+        let mut reserved = all.reserved();
+        reserved.retain(|role, _| of.seen.view.role(role.as_str()));
         let shown = |it: &Resources| Shown(records::shown_resources(it));
         let reserved: BTreeMap<_, _> = reserved.iter().map(|(role, it)| (role.as_str(), shown(it))).collect();
-        let used = records::shown_by_role(&of.used_on(&agent.id));
-        let offered = records::shown_by_role(&offered(of.offers_on(&agent.id)));
+        let mut used = records::shown_by_role(&of.used_on(&agent.id));
+        let mut offered = records::shown_by_role(&offered(of.offers_on(&agent.id)));
+        of.seen.view.retain(&mut used);
+        of.seen.view.retain(&mut offered);
         map.serialize_entry("reserved_resources_full", &reserved)?;
         map.serialize_entry("unreserved_resources_full", &List(|| unreserved.iter().map(Raw)))?;
         map.serialize_entry("used_resources_full", &List(|| used.iter().map(Raw)))?;

@@ -65,7 +65,7 @@ impl Serialize for Full<'_> {
             false => map.serialize_entry("role", roles().next().unwrap_or("*"))?,
         }
         let is_over = it.completed.is_some();
-        let live = || of.seen.registry.tasks_of_framework(id);
+        let live = || of.seen.registry.tasks_of_framework(id).filter(|task| of.shows(task));
         let shown = |task| task::Shown(task, &of.seen.registry);
         let is_unreachable = |task: &&Task| task.state == TaskState::Unreachable;
         let tasks = || live().filter(|task| !is_over && !is_unreachable(task)).map(shown);
@@ -77,7 +77,10 @@ impl Serialize for Full<'_> {
         map.serialize_entry("unreachable_tasks", &List(unreachable))?;
         map.serialize_entry("completed_tasks", &List(completed))?;
         map.serialize_entry("offers", &List(|| of.offers(id).iter().map(|offer| Offered(offer))))?;
-        map.serialize_entry("executors", &List(|| of.executors(id).iter().map(Custom)))?;
+        map.serialize_entry(
+            "executors",
+            &List(|| of.executors(id).iter().filter(|it| of.shows_executor(it)).map(Custom)),
+        )?;
         if let Some(labels) = &info.labels {
             map.serialize_entry("labels", &Labels(labels))?;
         }

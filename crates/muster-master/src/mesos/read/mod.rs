@@ -27,10 +27,12 @@ use muster_http::show::{self, List, Raw, resources};
 
 use super::answer::{bad, nobody_leads, plain};
 use super::{Mesos, operate};
+use crate::admit::{View, operator};
 use crate::route::{LocalRoute, Looked, ToLeader};
 use axum::body::Body;
 use body::Wrapped;
 use http::{Method, Request, Response, StatusCode, request::Parts};
+use muster_http::auth::{Action, Subject, forbidden};
 use muster_model::CallOutcome;
 use muster_proto::json::{Codec, Mesos as Message};
 use seen::{Seen, Sorted};
@@ -64,11 +66,13 @@ pub(super) enum OfLeader {
 }
 
 /// Answers what every master knows.
-pub(super) async fn here(on: &Mesos, what: Here, head: Parts) -> Response<Body> {
+pub(super) async fn here(on: &Mesos, who: &Subject, what: Here, head: Parts) -> Response<Body> {
     match asked(&head) {
         Err(refusal) => *refusal,
         Ok((_, wrapped)) => match what {
             Here::Version => written(on, wrapped, |out| json(out, &show::Version)).await,
+            Here::Flags if !on.auth.may(who, Action::ViewFlags, None) => forbidden(),
+            Here::Metrics if !on.auth.may(who, Action::GetEndpoint, Some("/metrics/snapshot")) => forbidden(),
             Here::Flags => {
                 let about = on.about.clone();
                 written(on, wrapped, move |out| json(out, &show::Flags(&about.flags))).await
@@ -86,6 +90,7 @@ pub(super) async fn here(on: &Mesos, what: Here, head: Parts) -> Response<Body> 
 pub(super) async fn of_leader(
     on: &Mesos,
     local: Arc<LocalRoute>,
+    who: &Subject,
     what: OfLeader,
     head: Parts,
 ) -> Response<Body> {
@@ -93,7 +98,7 @@ pub(super) async fn of_leader(
         Ok(asked) => asked,
         Err(refusal) => return *refusal,
     };
-    let seen = match seen(on, local).await {
+    let seen = match seen(on, local, who).await {
         Ok(seen) => seen,
         Err(refusal) => return *refusal,
     };
@@ -110,7 +115,7 @@ fn answer(out: &mut dyn io::Write, what: OfLeader, query: &Query, seen: &Seen) -
         OfLeader::Frameworks => {
             json(out, &framework::Frameworks { of: &of(), only: query.get("framework_id") })
         }
-        OfLeader::Tasks => json(out, &task::Tasks(seen, &task::Asked::of(query))),
+        OfLeader::Tasks => json(out, &task::Tasks(&of(), &task::Asked::of(query))),
         OfLeader::Roles => json(out, &role::Roles(&of())),
         OfLeader::Weights => json(out, &role::Weights(&seen.weights())),
         OfLeader::Quota => message(out, &operate::quota_status(seen)),
@@ -135,7 +140,11 @@ where
 }
 
 /// One moment of the leader, which has all that was acknowledged before.
-pub(super) async fn seen(on: &Mesos, local: Arc<LocalRoute>) -> Result<Seen, Box<Response<Body>>> {
+pub(super) async fn seen(
+    on: &Mesos,
+    local: Arc<LocalRoute>,
+    who: &Subject,
+) -> Result<Seen, Box<Response<Body>>> {
     // A quorum says that this one leads; what it looks at then is no older.
     let looked = async {
         on.raft.read().await.ok()?;
@@ -147,7 +156,8 @@ pub(super) async fn seen(on: &Mesos, local: Arc<LocalRoute>) -> Result<Seen, Box
     };
     let Looked { registry, offers, inverse_offers, answers, .. } =
         looked.ok_or_else(|| Box::new(nobody_leads()))?;
-    Ok(Seen { registry, offers, inverse_offers, answers, about: on.about.clone(), local })
+    let view = View::of(&on.auth, who);
+    Ok(Seen { registry, offers, inverse_offers, answers, about: on.about.clone(), local, view })
 }
 
 /// One moment of the leader; none when the leadership ended.
@@ -158,7 +168,12 @@ async fn look(local: &LocalRoute) -> Option<Looked> {
 }
 
 /// `POST /teardown`, with the framework's id in a form.
-pub(super) async fn teardown(on: &Mesos, local: Arc<LocalRoute>, request: Request<Body>) -> Response<Body> {
+pub(super) async fn teardown(
+    on: &Mesos,
+    local: Arc<LocalRoute>,
+    who: &Subject,
+    request: Request<Body>,
+) -> Response<Body> {
     if request.method() != Method::POST {
         return super::answer::only(&[Method::POST], request.method());
     }
@@ -170,14 +185,15 @@ pub(super) async fn teardown(on: &Mesos, local: Arc<LocalRoute>, request: Reques
     let form = Query::parse(&String::from_utf8_lossy(&body));
     match form.get("frameworkId") {
         None => bad("Missing 'frameworkId' query parameter in the request body"),
-        Some(id) => super::operator_api::teardown(on, &local, id).await,
+        Some(id) => super::operator_api::teardown(on, &local, who, id).await,
     }
 }
 
-/// Puts an operator's wish in the log, and waits for what became of it.
+/// Puts an operator's wish in the log, if it may have it, and waits for what became of it.
 pub(super) async fn ask(
     on: &Mesos,
     local: &LocalRoute,
+    who: &Subject,
     call: muster_leader::OperatorCall,
     refused: impl FnOnce(String) -> Response<Body>,
 ) -> Response<Body> {
@@ -185,6 +201,9 @@ pub(super) async fn ask(
         let text = "Leadership ended before the outcome was known: look whether it is done";
         plain(StatusCode::SERVICE_UNAVAILABLE, text)
     };
+    if !on.raft.with_registry(|registry| operator(&on.auth, who, &call, registry)) {
+        return forbidden();
+    }
     let (answer, outcome) = oneshot::channel();
     if local.inputs.send(ToLeader::Operator(call, answer)).await.is_err() {
         return lost();

@@ -1,6 +1,7 @@
 //! What the answers are made of: the registry as it was at one moment, and what its leader held then.
 
 use super::super::about::About;
+use crate::admit::View;
 use crate::route::LocalRoute;
 use muster_leader::InverseAnswer;
 use muster_model::{
@@ -25,6 +26,8 @@ pub(crate) struct Seen {
     pub(crate) about: Arc<About>,
     /// Its leadership.
     pub(crate) local: Arc<LocalRoute>,
+    /// What of it is shown.
+    pub(crate) view: View,
 }
 
 /// A custom executor that holds resources.
@@ -50,6 +53,8 @@ pub(crate) struct Sorted<'a> {
     executors_on: HashMap<&'a AgentId, Vec<Executor<'a>>>,
     offers: HashMap<&'a FrameworkId, Vec<&'a Offer>>,
     offers_on: HashMap<&'a AgentId, Vec<&'a Offer>>,
+    /// Frameworks that are over, where it matters whose a task was.
+    over: HashMap<&'a FrameworkId, &'a Framework>,
 }
 
 /// Resources by the role on whose account they are held; none for processes that no task stands for.
@@ -64,8 +69,13 @@ impl<'a> Sorted<'a> {
             executors_on: HashMap::new(),
             offers: HashMap::new(),
             offers_on: HashMap::new(),
+            over: HashMap::new(),
         };
-        for task in seen.registry.completed_tasks() {
+        if !seen.view.has_all_tasks() || !seen.view.has_all_executors() {
+            let over = seen.registry.completed_frameworks().map(|it| (&it.framework.id, &it.framework));
+            sorted.over = over.collect();
+        }
+        for task in seen.registry.completed_tasks().filter(|task| sorted.shows(task)).collect::<Vec<_>>() {
             sorted.completed.entry(&task.key.framework_id).or_default().push(task);
         }
         // They come newest first, and are shown oldest first.
@@ -86,11 +96,42 @@ impl<'a> Sorted<'a> {
     pub(crate) fn completed(&self, id: &FrameworkId) -> &[&'a Task] {
         self.completed.get(id).map_or(&[], Vec::as_slice)
     }
+    fn framework(&self, id: &FrameworkId) -> Option<&'a Framework> {
+        let seen: &'a Seen = self.seen;
+        seen.registry.framework(id).or_else(|| self.over.get(id).copied())
+    }
+
+    /// Whether a task is shown.
+    pub(crate) fn shows(&self, task: &Task) -> bool {
+        let view = &self.seen.view;
+        view.has_all_tasks() || view.task(task, self.framework(&task.key.framework_id))
+    }
+
+    /// Whether an executor is shown.
+    pub(crate) fn shows_executor(&self, it: &Executor<'_>) -> bool {
+        let view = &self.seen.view;
+        view.has_all_executors() || view.executor(it.spec, self.framework(it.framework_id))
+    }
+
+    /// All tasks that are not over.
+    pub(crate) fn tasks(&self) -> impl Iterator<Item = &'a Task> {
+        let seen: &'a Seen = self.seen;
+        seen.registry.tasks().filter(|task| self.shows(task))
+    }
+
+    /// All that are, the newest first.
+    pub(crate) fn completed_tasks(&self) -> impl DoubleEndedIterator<Item = &'a Task> {
+        let seen: &'a Seen = self.seen;
+        seen.registry.completed_tasks().filter(|task| self.shows(task))
+    }
+
     /// All executors.
     pub(crate) fn all_executors(&self) -> impl Iterator<Item = Executor<'a>> {
         let seen: &'a Seen = self.seen;
         let all = seen.registry.executors();
-        all.map(|(agent_id, framework_id, role, spec)| Executor { agent_id, framework_id, role, spec })
+        let all =
+            all.map(|(agent_id, framework_id, role, spec)| Executor { agent_id, framework_id, role, spec });
+        all.filter(|it| self.shows_executor(it))
     }
     pub(crate) fn executors(&self, id: &FrameworkId) -> &[Executor<'a>] {
         self.executors.get(id).map_or(&[], Vec::as_slice)
@@ -132,7 +173,7 @@ impl<'a> Sorted<'a> {
         for (role, settings) in self.seen.registry.role_settings() {
             roles.entry(role.to_string()).or_default().quota = settings.quota.clone();
         }
-        for framework in self.seen.registry.frameworks() {
+        for FrameworkSeen { framework, .. } in self.seen.frameworks() {
             for role in &framework.info.roles {
                 roles.entry(role.to_string()).or_default().frameworks.push(framework.id.clone());
             }
@@ -158,6 +199,7 @@ impl<'a> Sorted<'a> {
                 above.reserved.add(&it.reserved);
             }
         }
+        roles.retain(|name, _| self.seen.view.role(name));
         roles
     }
 }
@@ -211,17 +253,20 @@ impl Seen {
         let set = self.registry.role_settings();
         weights
             .extend(set.filter_map(|(role, it)| Some((role.to_string(), it.weight_milli? as f64 / 1000.0))));
+        weights.retain(|role, _| self.view.role(role));
         weights
     }
 
     /// Frameworks that live, by id.
     pub(crate) fn frameworks(&self) -> impl Iterator<Item = FrameworkSeen<'_>> {
-        self.registry.frameworks().map(|framework| FrameworkSeen { framework, completed: None })
+        let shown = self.registry.frameworks().filter(|it| self.view.framework(it));
+        shown.map(|framework| FrameworkSeen { framework, completed: None })
     }
 
     /// Frameworks that are over, oldest first.
     pub(crate) fn completed_frameworks(&self) -> impl Iterator<Item = FrameworkSeen<'_>> {
-        let mut all: Vec<_> = self.registry.completed_frameworks().collect();
+        let shown = self.registry.completed_frameworks().filter(|it| self.view.framework(&it.framework));
+        let mut all: Vec<_> = shown.collect();
         all.reverse();
         all.into_iter().map(|it| FrameworkSeen { framework: &it.framework, completed: Some(it.completed) })
     }

@@ -41,7 +41,9 @@ impl Serialize for State<'_> {
         if let Some(log) = &about.log_file {
             map.serialize_entry("external_log_file", &log.display().to_string())?;
         }
-        map.serialize_entry("flags", &about.flags)?;
+        if seen.view.flags {
+            map.serialize_entry("flags", &about.flags)?;
+        }
         map.serialize_entry("slaves", &agent::plain(of))?;
         map.serialize_entry("recovered_slaves", &[(); 0])?;
         framework::lists(of, None, &mut map)?;
@@ -104,7 +106,7 @@ impl Serialize for Summary<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (of, seen) = (self.0, self.0.seen);
         let (mut on, mut by) = (HashMap::<_, Tasks<'_>>::new(), HashMap::<_, Tasks<'_>>::new());
-        for task in seen.registry.tasks().chain(seen.registry.completed_tasks()) {
+        for task in of.tasks().chain(of.completed_tasks()) {
             let on = on.entry(&task.agent_id).or_default();
             on.count(task.state);
             on.frameworks.insert(&task.key.framework_id);

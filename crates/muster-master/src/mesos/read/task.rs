@@ -1,7 +1,7 @@
 //! Tasks as the legacy answers show them, and `/tasks`.
 
 use super::super::records::statuses;
-use super::seen::Seen;
+use super::seen::Sorted;
 use super::{List, Query, show};
 use muster_proto::mesos;
 use muster_registry::{Registry, Task};
@@ -58,14 +58,15 @@ impl Asked {
     }
 
     /// The tasks that are meant, by the time of their launch.
-    fn tasks<'a>(&self, seen: &'a Seen) -> Vec<&'a Task> {
+    fn tasks<'a>(&self, of: &Sorted<'a>) -> Vec<&'a Task> {
         let is_meant = |task: &&Task| {
             let is = |asked: &Option<String>, it: &str| asked.as_deref().is_none_or(|asked| asked == it);
             is(&self.framework_id, task.key.framework_id.as_str())
                 && is(&self.task_id, task.key.task_id.as_str())
         };
-        let mut tasks: Vec<_> =
-            seen.registry.tasks().chain(seen.registry.completed_tasks()).filter(is_meant).collect();
+        let registry = &of.seen.registry;
+        let all = registry.tasks().chain(registry.completed_tasks()).filter(is_meant);
+        let mut tasks: Vec<_> = all.filter(|task| of.shows(task)).collect();
         tasks.sort_by(|a, b| (a.launched, a.launch, &a.key).cmp(&(b.launched, b.launch, &b.key)));
         if !self.oldest_first {
             tasks.reverse();
@@ -75,13 +76,14 @@ impl Asked {
 }
 
 /// `/tasks`.
-pub(super) struct Tasks<'a>(pub(super) &'a Seen, pub(super) &'a Asked);
+pub(super) struct Tasks<'a>(pub(super) &'a Sorted<'a>, pub(super) &'a Asked);
 
 impl Serialize for Tasks<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let tasks = self.1.tasks(self.0);
-        let page =
-            || tasks.iter().skip(self.1.offset).take(self.1.limit).map(|task| Shown(task, &self.0.registry));
+        let page = || {
+            tasks.iter().skip(self.1.offset).take(self.1.limit).map(|task| Shown(task, &self.0.seen.registry))
+        };
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("tasks", &List(page))?;
         map.end()

@@ -85,6 +85,7 @@ fn seen(registry: Registry) -> Seen {
             since: UNIX_EPOCH + Duration::from_millis(1_500),
             inputs,
         }),
+        view: Default::default(),
     }
 }
 
