@@ -1,8 +1,10 @@
 //! From the description of a task or an executor to what its supervisor runs.
 
 use crate::supervisor::{MARK, Place, Spec};
+use muster_http::auth::{Auth, Claims};
 use muster_model::{ExecutorName, LaunchNumber, VolumeMount};
 use muster_node::{Start, StartExecutor};
+use muster_proto::executor_api::container_id;
 use muster_proto::mesos::{CommandInfo, ExecutorInfo, TaskInfo, command_info, environment};
 use prost::Message;
 use std::{
@@ -10,10 +12,14 @@ use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// The PATH of a task that names none.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Where an executor finds the token that it shows its agent.
+const TOKEN: &str = "MESOS_EXECUTOR_AUTHENTICATION_TOKEN";
 
 /// Why a task cannot be run.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,6 +70,8 @@ pub(crate) struct Surroundings {
     pub(crate) endpoint: SocketAddr,
     /// How long an executor may take to end once it is asked to, in ms.
     pub(crate) executor_grace_ms: u64,
+    /// What makes the tokens of executors.
+    pub(crate) auth: Arc<Auth>,
 }
 
 /// What a supervisor needs to run a command, and what is to be fetched before.
@@ -209,6 +217,12 @@ fn executor_environment(
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
     .collect();
+    let claims = Claims {
+        cid: container_id(start.intent.number),
+        eid: executor_id.to_string(),
+        fid: framework_id.to_string(),
+    };
+    all.extend(around.auth.token(&claims).map(|token| (TOKEN.to_owned(), token)));
     if let Some(command) = &info.command {
         all.extend(variables(command)?);
     }
@@ -277,7 +291,6 @@ mod tests {
     use muster_model::{AgentId, FrameworkId, Sealed, TaskId, TaskKey};
     use muster_node::ExecutorIntent;
     use muster_proto::mesos;
-    use std::sync::Arc;
 
     fn around() -> Surroundings {
         Surroundings {
@@ -286,6 +299,7 @@ mod tests {
             switch_user: true,
             endpoint: "0.0.0.0:5051".parse().unwrap(),
             executor_grace_ms: 5_000,
+            auth: Arc::new(Auth::open("mesos-agent")),
         }
     }
 

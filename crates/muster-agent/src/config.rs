@@ -1,6 +1,7 @@
 //! The agent's configuration: plain values, checked once at the start.
 
 use crate::AgentError;
+use muster_http::auth::{Realm, Settings};
 use muster_model::{Attribute, AttributeValue, MachineId, Resources};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -65,6 +66,43 @@ pub struct AgentConfig {
     pub dial_ms: u64,
     /// Longest pause before dialling again, in ms.
     pub dial_ms_max: u64,
+    /// Who may ask what over HTTP.
+    pub auth: AuthSection,
+}
+
+/// Who may ask what over HTTP.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct AuthSection {
+    /// The file of principals and their secrets; empty = none.
+    pub credentials: PathBuf,
+    /// The file of rules; empty = everybody may do everything.
+    pub acls: PathBuf,
+    /// The file of the key that executors' tokens are signed with.
+    pub jwt_secret_key: PathBuf,
+    /// Whether who only reads must show who it is.
+    pub readonly: bool,
+    /// Whether who uses the operator API must.
+    pub readwrite: bool,
+    /// Whether executors must.
+    pub executors: bool,
+}
+
+impl AuthSection {
+    pub(crate) fn settings(&self) -> Settings {
+        let closed = [
+            (self.readonly, Realm::Readonly),
+            (self.readwrite, Realm::Readwrite),
+            (self.executors, Realm::Executor),
+            (self.executors, Realm::ResourceProvider),
+        ];
+        Settings {
+            closed: closed.into_iter().filter_map(|(is_closed, realm)| is_closed.then_some(realm)).collect(),
+            credentials: self.credentials.clone(),
+            acls: self.acls.clone(),
+            token_key: self.jwt_secret_key.clone(),
+        }
+    }
 }
 
 impl Default for AgentConfig {
@@ -96,6 +134,7 @@ impl Default for AgentConfig {
             repeat_ms_max: 600_000,
             dial_ms: 50,
             dial_ms_max: 2_000,
+            auth: AuthSection::default(),
         }
     }
 }

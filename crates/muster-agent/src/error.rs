@@ -9,6 +9,9 @@ pub enum AgentError {
     /// The configuration is wrong.
     #[error("agent configuration: {0}")]
     Config(String),
+    /// A file that says who may ask what is missing or wrong.
+    #[error(transparent)]
+    Auth(#[from] muster_http::auth::AuthError),
     /// The configuration file cannot be read.
     #[error("cannot read the agent configuration {}", path.display())]
     ReadConfig {

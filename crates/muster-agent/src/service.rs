@@ -14,6 +14,7 @@ use crate::{
     volumes,
 };
 use muster_fault::{Point, point_async};
+use muster_http::auth::Auth;
 use muster_model::{
     AgentInfo, ExecutorCall, ExecutorEvent, ExecutorName, Sealed, TaskId, TaskKey, TaskState, Token,
 };
@@ -47,11 +48,13 @@ pub async fn run(
 ) -> Result<(), AgentError> {
     let mut config = config;
     config.check()?;
+    let settings = config.auth.settings();
+    let auth = blocking(move || Ok(Auth::load("mesos-agent", &settings)?)).await?;
     let for_dir = config.clone();
     let dir = blocking(move || WorkDir::open(&for_dir)).await?;
     let (listener, endpoint) = executors::listen(&config).await?;
     config.port = endpoint.port();
-    let mut agent = Agent::begin(Arc::new(config), dir, launcher, listener, endpoint).await?;
+    let mut agent = Agent::begin(Arc::new(config), dir, launcher, listener, endpoint, auth).await?;
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         if let Some(stopped) = agent.work().await {
@@ -140,12 +143,15 @@ impl Agent {
         launcher: Launcher,
         listener: TcpListener,
         endpoint: SocketAddr,
+        auth: Auth,
     ) -> Result<Self, AgentError> {
         let since = Instant::now();
         let for_ground = config.clone();
         let ground = blocking(move || prepare(&for_ground, dir)).await?;
         let (sender, inputs) = mpsc::channel(INPUTS_WAITING_MAX);
-        let mut supervisors = Supervisors::new(&ground.dir, launcher, &config, endpoint, sender.clone())?;
+        let auth = Arc::new(auth);
+        let mut supervisors =
+            Supervisors::new(&ground.dir, launcher, &config, endpoint, auth.clone(), sender.clone())?;
         let agent_info = bytes::Bytes::copy_from_slice(&ground.sealed);
         let mut executors = Executors::new(agent_info, sender.clone());
         let writer = Writer::start(ground.log)
@@ -193,7 +199,7 @@ impl Agent {
         let mut queue: VecDeque<Input> = supervisors.recover(processes.collect()).await?.into();
         queue.push_back(Input::Begin);
         about.recovery_secs = since.elapsed().as_secs_f64();
-        let reads = Reads::new(Arc::new(about), shown.clone(), executors.api());
+        let reads = Reads::new(Arc::new(about), shown.clone(), executors.api(), auth);
         executors.serve(listener, reads.routes());
         Ok(Self {
             link: Link::new(config, sender.clone()),
@@ -215,6 +221,11 @@ impl Agent {
     async fn work(&mut self) -> Option<String> {
         let mut effects = Vec::new();
         while let Some(mut input) = self.queue.pop_front() {
+            if let Input::Executor { call, from, .. } = &input
+                && !self.executors.is_its_own(*call, from, self.node.executor_number(from))
+            {
+                continue;
+            }
             self.complete(&mut input);
             let mut ended = None;
             match &input {

@@ -12,6 +12,7 @@ use crate::{
     },
     volumes,
 };
+use muster_http::auth::Auth;
 use muster_model::LaunchNumber;
 use muster_node::{End, Input, Process, Signal};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -78,7 +79,8 @@ pub async fn end_tasks(config: AgentConfig) -> Result<(), AgentError> {
     // No command is started, so none is told of an address.
     let nowhere = (config.listen_ip, config.port).into();
     let launcher = Launcher::this_executable();
-    let supervisors = Supervisors::new(&dir, launcher, &config, nowhere, inputs)?;
+    let nobody = Arc::new(Auth::open("mesos-agent"));
+    let supervisors = Supervisors::new(&dir, launcher, &config, nowhere, nobody, inputs)?;
     supervisors.shared.end_all_but(&BTreeSet::new(), &BTreeMap::new()).await?;
     let _ = tokio::fs::remove_dir(&dir.place.runtime).await; // empty now, unless a socket's owner is slow
     Ok(())
@@ -134,6 +136,7 @@ impl Supervisors {
         launcher: Launcher,
         config: &AgentConfig,
         endpoint: SocketAddr,
+        auth: Arc<Auth>,
         inputs: mpsc::Sender<Input>,
     ) -> Result<Self, AgentError> {
         let place = dir.place.clone();
@@ -151,6 +154,7 @@ impl Supervisors {
                 switch_user: config.switch_user,
                 endpoint,
                 executor_grace_ms: config.executor_grace_ms,
+                auth,
             },
             place,
             volumes: dir.volumes(),

@@ -11,7 +11,8 @@
 mod serve;
 
 use bytes::Bytes;
-use muster_model::ExecutorEvent;
+use muster_http::auth::Claims;
+use muster_model::{ExecutorEvent, ExecutorName, LaunchNumber};
 use muster_node::{ExecutorAnswer, Input};
 use muster_proto::{executor_api, json::Codec, media::record};
 use std::{
@@ -38,10 +39,16 @@ const HEARTBEAT: Duration = Duration::from_secs(30 * 60);
 
 /// A call on its way through the loop.
 struct Waiting {
-    answer: oneshot::Sender<ExecutorAnswer>,
+    answer: oneshot::Sender<Result<ExecutorAnswer, NotItsOwn>>,
+    /// What the token of its sender says, where executors have such.
+    claims: Option<Claims>,
     /// What a SUBSCRIBE opens.
     stream: Option<Stream>,
 }
+
+/// A call was made with the token of another executor, or of another run of it.
+#[derive(Debug)]
+struct NotItsOwn;
 
 /// An executor's stream.
 #[derive(Clone)]
@@ -105,13 +112,28 @@ impl Executors {
         }));
     }
 
+    /// Whether a call comes from the executor that it names, of which this is the present run; one that does not is
+    /// answered so. Of what is not there the machine says that.
+    pub(crate) fn is_its_own(&self, call: u64, from: &ExecutorName, number: Option<LaunchNumber>) -> bool {
+        let mut all = self.api.waiting();
+        let claims = all.get(&call).and_then(|it| it.claims.as_ref());
+        let (Some(claims), Some(number)) = (claims, number) else { return true };
+        let is_its_own = claims.fid == from.framework_id.as_str()
+            && claims.eid == from.executor_id.as_str()
+            && claims.cid == executor_api::container_id(number);
+        if !is_its_own && let Some(waiting) = all.remove(&call) {
+            let _ = waiting.answer.send(Err(NotItsOwn)); // who asked may be gone
+        }
+        is_its_own
+    }
+
     /// Answers a call; a SUBSCRIBE that was taken has a stream from now on.
     pub(crate) fn answer(&mut self, call: u64, answer: ExecutorAnswer) {
         let Some(waiting) = self.api.waiting().remove(&call) else { return };
         if let (ExecutorAnswer::Subscribed, Some(stream)) = (answer, waiting.stream) {
             self.streams.insert(call, stream);
         }
-        let _ = waiting.answer.send(answer); // who asked may be gone
+        let _ = waiting.answer.send(Ok(answer)); // who asked may be gone
     }
 
     /// Sends an event; false when the stream broke, or has to be taken for broken.

@@ -1,12 +1,13 @@
 //! The requests: the checks in Mesos' order, then a stream or an answer.
 
-use super::{Api, HEARTBEAT, RECORDS_WAITING_MAX, Stream, Waiting};
+use super::{Api, HEARTBEAT, NotItsOwn, RECORDS_WAITING_MAX, Stream, Waiting};
 use axum::body::Body;
 use bytes::Bytes;
 use futures::Stream as FutureStream;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use muster_http::{
     answer::{only, plain},
+    auth::{Claims, forbidden},
     request,
 };
 use muster_model::ExecutorCall;
@@ -29,15 +30,19 @@ use tokio_stream::wrappers::ReceiverStream;
 
 impl Api {
     /// Answers a request; a refusal is an answer like any other.
-    pub(crate) async fn answer(&self, request: Request<Body>) -> Response<Body> {
+    pub(crate) async fn answer(&self, claims: Option<Claims>, request: Request<Body>) -> Response<Body> {
         if request.method() != Method::POST {
             return only(&[Method::POST], request.method());
         }
-        call(self, request).await.unwrap_or_else(|refusal| *refusal)
+        call(self, claims, request).await.unwrap_or_else(|refusal| *refusal)
     }
 }
 
-async fn call(shared: &Api, request: Request<Body>) -> Result<Response<Body>, Box<Response<Body>>> {
+async fn call(
+    shared: &Api,
+    claims: Option<Claims>,
+    request: Request<Body>,
+) -> Result<Response<Body>, Box<Response<Body>>> {
     let (head, body) = request.into_parts();
     let spoken = request::spoken(&head.headers)?;
     let body = request::body(&head.headers, body).await?;
@@ -64,17 +69,17 @@ async fn call(shared: &Api, request: Request<Body>) -> Result<Response<Body>, Bo
         Err(error) => return Err(bad(error.to_string())),
     };
     match (&said, wanted) {
-        (ExecutorCall::Subscribe { .. }, Some(codec)) => subscribe(shared, from, said, codec).await,
-        _ => match ask(shared, shared.next_call(), from, said, None).await {
-            Some(ExecutorAnswer::Accepted) => Ok(plain(StatusCode::ACCEPTED, "")),
-            Some(answer) => Err(refused(answer)),
-            None => Err(ending()),
+        (ExecutorCall::Subscribe { .. }, Some(codec)) => subscribe(shared, claims, from, said, codec).await,
+        _ => match ask(shared, shared.next_call(), claims, from, said, None).await? {
+            ExecutorAnswer::Accepted => Ok(plain(StatusCode::ACCEPTED, "")),
+            answer => Err(refused(answer)),
         },
     }
 }
 
 async fn subscribe(
     shared: &Api,
+    claims: Option<Claims>,
     from: muster_model::ExecutorName,
     said: ExecutorCall,
     codec: Codec,
@@ -83,10 +88,9 @@ async fn subscribe(
     let (records, waiting) = mpsc::channel(RECORDS_WAITING_MAX);
     let (held, dropped) = oneshot::channel();
     let heartbeats = Stream { codec, records: records.clone() };
-    match ask(shared, call, from, said, Some(Stream { codec, records })).await {
-        Some(ExecutorAnswer::Subscribed) => {}
-        Some(answer) => return Err(refused(answer)),
-        None => return Err(ending()),
+    match ask(shared, call, claims, from, said, Some(Stream { codec, records })).await? {
+        ExecutorAnswer::Subscribed => {}
+        answer => return Err(refused(answer)),
     }
     tokio::spawn(watch(shared.clone(), call, heartbeats, dropped));
     let body = Records { records: ReceiverStream::new(waiting), _held: held };
@@ -95,26 +99,30 @@ async fn subscribe(
     Ok(response)
 }
 
-/// Hands a call to the loop and waits for its answer; none when the agent ends.
+/// Hands a call to the loop and waits for its answer.
+///
+/// # Errors
+/// The agent ends, or the call is another executor's.
 async fn ask(
     shared: &Api,
     call: u64,
+    claims: Option<Claims>,
     from: muster_model::ExecutorName,
     said: ExecutorCall,
     stream: Option<Stream>,
-) -> Option<ExecutorAnswer> {
+) -> Result<ExecutorAnswer, Box<Response<Body>>> {
     let (answer, answered) = oneshot::channel();
     let is_stream = stream.is_some();
-    shared.waiting().insert(call, Waiting { answer, stream });
+    shared.waiting().insert(call, Waiting { answer, claims, stream });
     // A client that goes away meanwhile leaves a stream behind that nobody reads: the first event finds that out.
     let asked = shared.inputs.send(Input::Executor { call, from, said }).await;
     if asked.is_err() {
         shared.waiting().remove(&call);
-        return None;
+        return Err(ending());
     }
-    let answer = answered.await.ok();
-    debug_assert!(is_stream || answer != Some(ExecutorAnswer::Subscribed));
-    answer
+    let answer = answered.await.map_err(|_| ending())?;
+    debug_assert!(is_stream || !matches!(answer, Ok(ExecutorAnswer::Subscribed)));
+    answer.map_err(|NotItsOwn| Box::new(forbidden()))
 }
 
 /// Says rarely that the agent lives, and once that nobody reads the stream any more.

@@ -75,9 +75,9 @@ impl About {
 /// An agent's settings.
 pub(crate) fn flags(config: &AgentConfig, info: &AgentInfo) -> BTreeMap<&'static str, String> {
     let mut flags = BTreeMap::from([
-        ("authenticate_http_executors", "false".into()),
-        ("authenticate_http_readonly", "false".into()),
-        ("authenticate_http_readwrite", "false".into()),
+        ("authenticate_http_executors", config.auth.executors.to_string()),
+        ("authenticate_http_readonly", config.auth.readonly.to_string()),
+        ("authenticate_http_readwrite", config.auth.readwrite.to_string()),
         ("default_role", "*".into()),
         ("executor_registration_timeout", duration(config.executor_registration_ms)),
         ("executor_reregistration_timeout", duration(config.executor_reregistration_ms)),
@@ -94,6 +94,15 @@ pub(crate) fn flags(config: &AgentConfig, info: &AgentInfo) -> BTreeMap<&'static
         ("switch_user", config.switch_user.to_string()),
         ("work_dir", config.work_dir.display().to_string()),
     ]);
+    for (name, path) in [
+        ("acls", &config.auth.acls),
+        ("http_credentials", &config.auth.credentials),
+        ("jwt_secret_key", &config.auth.jwt_secret_key),
+    ] {
+        if !path.as_os_str().is_empty() {
+            flags.insert(name, path.display().to_string());
+        }
+    }
     if !config.attributes.is_empty() {
         flags.insert("attributes", config.attributes.clone());
     }

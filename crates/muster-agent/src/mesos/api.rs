@@ -1,7 +1,7 @@
 //! `POST /api/v1`: the operator API of an agent. The checks come in the order of Mesos' agents, which look at what is
 //! accepted before they read the body.
 
-use super::{Reads, containers, messages, metrics, seen::Seen};
+use super::{Reads, containers, messages, metrics, seen::Seen, view::View};
 use axum::body::Body;
 use bytes::BytesMut;
 use http::{HeaderMap, Request, Response, StatusCode, header};
@@ -10,6 +10,7 @@ use mesos::agent::{Call, Response as Answer, call::Type, response};
 use muster_http::{
     MESOS_VERSION,
     answer::{bad, not_yet, plain},
+    auth::{Action, Subject, forbidden},
     body::Wrapped,
     logging,
     query::takes_gzip,
@@ -32,14 +33,14 @@ struct Form {
 }
 
 /// Answers a POST; a refusal is an answer like any other.
-pub(super) async fn answer(on: &Reads, request: Request<Body>) -> Response<Body> {
-    match try_answer(on, request).await {
+pub(super) async fn answer(on: &Reads, who: &Subject, request: Request<Body>) -> Response<Body> {
+    match try_answer(on, who, request).await {
         Ok(response) => response,
         Err(refusal) => *refusal,
     }
 }
 
-async fn try_answer(on: &Reads, request: Request<Body>) -> Result<Response<Body>, Refusal> {
+async fn try_answer(on: &Reads, who: &Subject, request: Request<Body>) -> Result<Response<Body>, Refusal> {
     let (head, body) = request.into_parts();
     let (spoken, wanted) = (spoken(&head.headers)?, wanted(&head.headers)?);
     let body = match spoken.is_stream {
@@ -51,7 +52,10 @@ async fn try_answer(on: &Reads, request: Request<Body>) -> Result<Response<Body>
         validate(&call).map_err(|why| Box::new(bad(format!("Failed to validate agent::Call: {why}"))))?;
     check_streams(kind, spoken, wanted)?;
     let gzip = takes_gzip(&head.headers);
-    let answer = to(on, kind, call).await?;
+    if !may(on, who, kind, &call) {
+        return Err(Box::new(forbidden()));
+    }
+    let answer = to(on, who, kind, call).await?;
     let codec = wanted.codec;
     let write = move |out: &mut dyn Write| out.write_all(&codec.write(&answer()));
     Ok(on.writers.answer(codec.media_type(), Wrapped { gzip, jsonp: None }, write).await)
@@ -179,8 +183,29 @@ async fn first_record(mut body: Body) -> Result<bytes::Bytes, Refusal> {
 /// What makes an answer, on a thread that may block.
 type Making = Box<dyn FnOnce() -> Answer + Send>;
 
-async fn to(on: &Reads, kind: Type, call: Call) -> Result<Making, Refusal> {
-    let seen = || on.seen();
+/// Whether a call may be made at all. What is read shows what may be seen; containers are judged with the call.
+fn may(on: &Reads, who: &Subject, kind: Type, call: &Call) -> bool {
+    let whole = |action| on.auth.may(who, action, None);
+    match kind {
+        Type::GetFlags => whole(Action::ViewFlags),
+        Type::SetLoggingLevel => whole(Action::SetLogLevel),
+        Type::ListFiles => call.list_files.as_ref().is_none_or(|it| on.may_see_file(who, &it.path)),
+        Type::ReadFile => call.read_file.as_ref().is_none_or(|it| on.may_see_file(who, &it.path)),
+        Type::MarkResourceProviderGone => whole(Action::MarkResourceProvidersGone),
+        Type::AddResourceProviderConfig
+        | Type::UpdateResourceProviderConfig
+        | Type::RemoveResourceProviderConfig => whole(Action::ModifyResourceProviderConfig),
+        Type::PruneImages => whole(Action::PruneImages),
+        _ => true,
+    }
+}
+
+async fn to(on: &Reads, who: &Subject, kind: Type, call: Call) -> Result<Making, Refusal> {
+    let view = match kind {
+        Type::GetContainers => View::of_containers(&on.auth, who),
+        _ => View::of(&on.auth, who),
+    };
+    let seen = || on.seen(view);
     Ok(match kind {
         Type::Unknown => return refuse(StatusCode::NOT_IMPLEMENTED, "Received 'UNKNOWN' call"),
         Type::GetHealth => whole(|| here(Type::GetHealth, &Default::default())),
@@ -225,7 +250,7 @@ async fn to(on: &Reads, kind: Type, call: Call) -> Result<Making, Refusal> {
         | Type::KillNestedContainer
         | Type::RemoveContainer
         | Type::RemoveNestedContainer => {
-            let answer = containers::answer(on, kind, &call).await?;
+            let answer = containers::answer(on, who, kind, &call).await?;
             whole(|| answer)
         }
         Type::MarkResourceProviderGone => {

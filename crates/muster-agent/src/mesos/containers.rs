@@ -1,7 +1,11 @@
 //! Calls about containers, as far as plain processes reach: each executor and each task with a process of its own is one.
 //! None is within another.
 
-use super::{Reads, seen::Seen};
+use super::{
+    Reads,
+    seen::Seen,
+    view::{View, user_among},
+};
 use crate::history::Wait;
 use axum::body::Body;
 use http::{Response, StatusCode};
@@ -11,6 +15,7 @@ use mesos::agent::{
     response::{self, WaitContainer},
 };
 use muster_http::answer::plain;
+use muster_http::auth::{Action, Subject, forbidden};
 use muster_model::LaunchNumber;
 use muster_node::Process;
 use muster_proto::{
@@ -21,12 +26,20 @@ use muster_proto::{
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// Answers a call that names a container; none if it is no such call.
-pub(super) async fn answer(on: &Reads, kind: Type, call: &Call) -> Result<Answer, Box<Response<Body>>> {
+pub(super) async fn answer(
+    on: &Reads,
+    who: &Subject,
+    kind: Type,
+    call: &Call,
+) -> Result<Answer, Box<Response<Body>>> {
     let Some((_, id)) = container(call, kind) else {
         return Err(Box::new(muster_http::answer::not_yet(kind.as_str_name())));
     };
-    let (text, seen) = (container_text(id), on.seen());
+    let (text, seen) = (container_text(id), on.seen(View::all()));
     let number = number(&seen, id);
+    if !may(on, who, kind, id, &seen, number) {
+        return Err(Box::new(forbidden()));
+    }
     let found = number.and_then(|number| seen.history.lives(number));
     match kind {
         Type::WaitContainer | Type::WaitNestedContainer => wait(on, &text, number).await,
@@ -35,6 +48,35 @@ pub(super) async fn answer(on: &Reads, kind: Type, call: &Call) -> Result<Answer
         }
         _ => Err(Box::new(remove(&seen, id, &text, found.is_some()))),
     }
+}
+
+/// Whether somebody may do this to a container. An executor may to those within its own.
+fn may(
+    on: &Reads,
+    who: &Subject,
+    kind: Type,
+    id: &mesos::ContainerId,
+    seen: &Seen,
+    number: Option<LaunchNumber>,
+) -> bool {
+    if let Some(claims) = &who.claims {
+        let mut outermost = id;
+        while let Some(parent) = &outermost.parent {
+            outermost = parent;
+        }
+        return id.parent.is_some() && outermost.value == claims.cid;
+    }
+    let is_own = number.is_some() || id.parent.is_some();
+    let action = match kind {
+        Type::WaitContainer | Type::WaitNestedContainer if is_own => Action::WaitNestedContainer,
+        Type::WaitContainer | Type::WaitNestedContainer => Action::WaitStandaloneContainer,
+        Type::KillContainer | Type::KillNestedContainer if is_own => Action::KillNestedContainer,
+        Type::KillContainer | Type::KillNestedContainer => Action::KillStandaloneContainer,
+        _ if is_own => Action::RemoveNestedContainer,
+        _ => Action::RemoveStandaloneContainer,
+    };
+    let approver = on.auth.approver(who, action);
+    approver.allows_what(|| user_among(seen, |_, executor| Some(executor.number) == number))
 }
 
 /// The run or task in a container.

@@ -15,14 +15,16 @@ mod sandboxes;
 mod seen;
 mod state;
 mod statistics;
+mod view;
 
 pub(crate) use about::{About, Fetched, Gone, flags};
 
 use crate::{executors::Api, history::Shown};
 use axum::{Router, body::Body, extract::State};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, request::Parts};
 use muster_http::{
     answer::{not_found, not_yet, only, plain},
+    auth::{Action, Auth, Realm, Subject, forbidden},
     body::{Wrapped, Writers},
     endpoint,
     files::{self, Files},
@@ -32,6 +34,7 @@ use muster_http::{
 use seen::Seen;
 use serde::Serialize;
 use std::{io::Write, sync::Arc};
+use view::{View, user_among};
 
 /// The name of the process that serves it in Mesos: a path may begin with it.
 const PROCESS: &str = "/slave(1)";
@@ -44,6 +47,8 @@ pub(crate) struct Reads {
     files: Files,
     writers: Writers,
     api: Api,
+    /// Who asks, and what it may.
+    auth: Arc<Auth>,
 }
 
 /// What a path stands for.
@@ -54,6 +59,19 @@ enum Endpoint {
     Health,
     Read(What),
     NotYet(&'static str),
+}
+
+impl Endpoint {
+    /// Where who asks may have to show who it is; none for what everybody may see.
+    fn realm(self) -> Option<Realm> {
+        match self {
+            Self::Health | Self::Read(What::Version) => None,
+            Self::Executor => Some(Realm::Executor),
+            Self::NotYet(_) => Some(Realm::ResourceProvider),
+            Self::Operator => Some(Realm::Readwrite),
+            Self::Read(_) => Some(Realm::Readonly),
+        }
+    }
 }
 
 /// A legacy answer.
@@ -91,17 +109,46 @@ fn endpoint_of(path: &str) -> Option<Endpoint> {
 }
 
 impl Reads {
-    pub(crate) fn new(about: Arc<About>, shown: Shown, api: Api) -> Self {
+    pub(crate) fn new(about: Arc<About>, shown: Shown, api: Api, auth: Arc<Auth>) -> Self {
         let files = Files::new(sandboxes::Exposed::of(&about, shown.clone()));
-        Self { about, shown, files, writers: Writers::default(), api }
+        Self { about, shown, files, writers: Writers::default(), api, auth }
     }
 
     pub(crate) fn routes(self) -> Router {
         Router::new().fallback(answer).with_state(self)
     }
 
-    fn seen(&self) -> Seen {
-        Seen { about: self.about.clone(), history: self.shown.now() }
+    fn seen(&self, view: View) -> Seen {
+        Seen { about: self.about.clone(), history: self.shown.now(), view }
+    }
+
+    /// Whether somebody may look at this file or directory.
+    fn may_see_file(&self, who: &Subject, path: &str) -> bool {
+        if path.trim_end_matches('/') == sandboxes::LOG {
+            return self.auth.may(who, Action::AccessMesosLog, None);
+        }
+        let approver = self.auth.approver(who, Action::AccessSandbox);
+        approver.always().unwrap_or_else(|| {
+            let Some((framework, name)) = sandboxes::Exposed::of(&self.about, self.shown.clone()).whose(path)
+            else {
+                return true;
+            };
+            let seen = self.seen(View::all());
+            let user = user_among(&seen, |id, executor| id == framework && executor.id() == name);
+            // Of what nobody knows any more it cannot be told whose it was.
+            user.is_some_and(|user| approver.allows(Some(&user)))
+        })
+    }
+
+    /// Whether somebody may ask for this of the files.
+    fn may_see_files(&self, who: &Subject, what: files::What, head: &Parts) -> bool {
+        match what {
+            files::What::Debug => self.auth.may(who, Action::GetEndpoint, Some("/files/debug")),
+            files::What::Browse | files::What::Read | files::What::Download => {
+                let query = Query::parse(head.uri.query().unwrap_or_default());
+                query.get("path").is_none_or(|path| self.may_see_file(who, path))
+            }
+        }
     }
 
     async fn json<T: Serialize>(
@@ -113,9 +160,19 @@ impl Reads {
         self.writers.answer("application/json", wrapped, write).await
     }
 
-    async fn read(&self, what: What, query: &Query, wrapped: Wrapped) -> Response<Body> {
+    async fn read(&self, who: &Subject, what: What, query: &Query, wrapped: Wrapped) -> Response<Body> {
         let about = self.about.clone();
+        let path = match what {
+            What::Containers => Some("/containers"),
+            What::Metrics => Some("/metrics/snapshot"),
+            What::Statistics => Some("/monitor/statistics"),
+            What::Flags | What::State | What::Version => None,
+        };
+        if path.is_some_and(|path| !self.auth.may(who, Action::GetEndpoint, Some(path))) {
+            return forbidden();
+        }
         match what {
+            What::Flags if !self.auth.may(who, Action::ViewFlags, None) => forbidden(),
             What::Version => self.json(wrapped, || show::Version).await,
             What::Flags => {
                 let write =
@@ -123,23 +180,24 @@ impl Reads {
                 self.writers.answer("application/json", wrapped, write).await
             }
             What::Metrics => {
-                let seen = self.seen();
+                let seen = self.seen(View::all());
                 self.json(wrapped, move || metrics::all(&seen)).await
             }
             What::State => {
-                let seen = self.seen();
+                let seen = self.seen(View::of(&self.auth, who));
                 let write = move |out: &mut dyn Write| Ok(serde_json::to_writer(out, &state::State(&seen))?);
                 self.writers.answer("application/json", wrapped, write).await
             }
             What::Statistics => {
-                let seen = self.seen();
+                let seen = self.seen(View::of_containers(&self.auth, who));
                 self.json(wrapped, move || statistics::monitored(&seen)).await
             }
             What::Containers => {
                 if let Some(other) = query.names().find(|it| !["container_id", "jsonp"].contains(it)) {
                     return muster_http::answer::bad(format!("Unknown query parameter '{other}'"));
                 }
-                let (seen, only) = (self.seen(), query.get("container_id").map(str::to_owned));
+                let seen = self.seen(View::of_containers(&self.auth, who));
+                let (seen, only) = (seen, query.get("container_id").map(str::to_owned));
                 self.json(wrapped, move || statistics::containers(&seen, only.as_deref())).await
             }
         }
@@ -149,21 +207,33 @@ impl Reads {
 /// Answers a request; a refusal is an answer like any other.
 async fn answer(State(on): State<Reads>, request: Request<Body>) -> Response<Body> {
     let path = endpoint::path(request.uri());
-    match endpoint_of(&path) {
-        Some(Endpoint::Executor) => on.api.answer(request).await,
+    let endpoint = endpoint_of(&path);
+    let file = endpoint::find(&files::PATHS, "", &path).filter(|_| endpoint.is_none());
+    let realm = endpoint.map_or(file.map(|_| Realm::Readonly), Endpoint::realm);
+    let who = match realm.map(|realm| on.auth.who(realm, request.headers())) {
+        None => Subject::default(),
+        Some(Ok(who)) => who,
+        Some(Err(refusal)) => return *refusal,
+    };
+    match endpoint {
+        Some(Endpoint::Executor) => on.api.answer(who.claims, request).await,
         Some(Endpoint::Operator) if request.method() != Method::POST => {
             only(&[Method::POST], request.method())
         }
-        Some(Endpoint::Operator) => api::answer(&on, request).await,
+        Some(Endpoint::Operator) => api::answer(&on, &who, request).await,
         Some(Endpoint::Health) => plain(StatusCode::OK, ""),
         Some(Endpoint::NotYet(what)) => not_yet(what),
         Some(Endpoint::Read(what)) => match asked(&request.into_parts().0) {
-            Ok((query, wrapped)) => on.read(what, &query, wrapped).await,
+            Ok((query, wrapped)) => on.read(&who, what, &query, wrapped).await,
             Err(refusal) => *refusal,
         },
-        None => match endpoint::find(&files::PATHS, "", &path) {
+        None => match file {
             Some(found) => {
-                files::answer(&on.files, &on.writers, found.endpoint, &request.into_parts().0).await
+                let head = request.into_parts().0;
+                match on.may_see_files(&who, found.endpoint, &head) {
+                    true => files::answer(&on.files, &on.writers, found.endpoint, &head).await,
+                    false => forbidden(),
+                }
             }
             None => not_found(),
         },

@@ -19,6 +19,8 @@ use std::{
 
 /// The most sandboxes that are listed at once.
 const LISTED_MAX: usize = 50_000;
+/// The path of the log.
+pub(super) const LOG: &str = "/slave/log";
 /// Stands for the newest run.
 const LATEST: &str = "latest";
 
@@ -43,6 +45,21 @@ impl Exposed {
     pub(super) fn of(about: &About, shown: Shown) -> Self {
         let (sandboxes, volumes) = (about.sandboxes.clone(), about.volumes.clone());
         Self { sandboxes, volumes, log: about.log_file.clone(), shown }
+    }
+
+    /// The framework of a path, and the executor or task; none if it is neither's.
+    pub(super) fn whose<'a>(&self, path: &'a str) -> Option<(&'a str, &'a str)> {
+        let parts = |path: &'a str| path.split('/').collect::<Vec<_>>();
+        if let Some(rest) = below(path, &self.sandboxes) {
+            let [framework, name, ..] = parts(rest)[..] else { return None };
+            return Some((framework, name));
+        }
+        let parts = parts(path.strip_prefix('/')?);
+        match parts[..] {
+            ["agents" | "slaves", _, "frameworks", framework, "executors", name, ..]
+            | ["frameworks", framework, "executors", name, ..] => Some((framework, name)),
+            _ => None,
+        }
     }
 
     /// The runs of one name that have a sandbox, by launch.
@@ -106,7 +123,7 @@ impl Exposed {
 
 impl Exposes for Exposed {
     fn find(&self, path: &str) -> Option<Place> {
-        if path == "/slave/log" {
+        if path == LOG {
             return self.log.clone().map(Place::File);
         }
         let at = self.at(path)?;

@@ -1,7 +1,7 @@
 //! One moment of an agent, sorted as Mesos shows it: by frameworks, and in these by executors. A task with a process of
 //! its own is shown as one in an executor of its own.
 
-use super::about::About;
+use super::{about::About, view::View};
 use crate::history::{Completed, History, RunSeen, TaskSeen};
 use muster_model::{ExecutorName, FrameworkId, LaunchNumber, Resources};
 use muster_node::Process;
@@ -17,6 +17,8 @@ const COMMAND_CHARS: usize = 15;
 pub(crate) struct Seen {
     pub(crate) about: Arc<About>,
     pub(crate) history: History,
+    /// What of it is shown.
+    pub(crate) view: View,
 }
 
 /// A framework and what of it is here.
@@ -103,6 +105,7 @@ impl Seen {
         }
         let mut all: Vec<_> = all.into_values().collect();
         all.iter_mut().for_each(|it| it.executors.sort_by_key(|executor| executor.number));
+        self.view.retain(&mut all);
         all
     }
 

@@ -54,7 +54,9 @@ impl Serialize for State<'_> {
         if let Some(log) = &about.log_file {
             map.serialize_entry("external_log_file", &log.display().to_string())?;
         }
-        map.serialize_entry("flags", &about.flags)?;
+        if seen.view.flags {
+            map.serialize_entry("flags", &about.flags)?;
+        }
         let frameworks = seen.frameworks();
         let of = |is_over: bool| {
             let such = frameworks.iter().filter(move |it| it.executors.is_empty() == is_over);

@@ -6,6 +6,9 @@ FRAMEWORK = {"value": os.environ["MESOS_FRAMEWORK_ID"]}
 EXECUTOR = {"value": os.environ["MESOS_EXECUTOR_ID"]}
 PATH = "/slave%281%29/api/v1/executor"
 HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
+TOKEN = os.environ.get("MESOS_EXECUTOR_AUTHENTICATION_TOKEN")
+if TOKEN:
+    HEADERS["Authorization"] = "Bearer " + TOKEN
 
 tasks = {}    # told to start, and no update of it acknowledged
 updates = {}  # by their uuid, not acknowledged

@@ -35,7 +35,7 @@ fn script() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/agent/executor.py")
 }
 
-fn executor_info(command: CommandInfo) -> ExecutorInfo {
+pub(crate) fn executor_info(command: CommandInfo) -> ExecutorInfo {
     ExecutorInfo {
         executor_id: mesos::ExecutorId { value: "e1".into() },
         command: Some(command),
@@ -44,12 +44,12 @@ fn executor_info(command: CommandInfo) -> ExecutorInfo {
     }
 }
 
-fn python(words: &str) -> CommandInfo {
+pub(crate) fn python(words: &str) -> CommandInfo {
     let value = format!("exec python3 {} {words}", script().display());
     CommandInfo { value: Some(value), ..Default::default() }
 }
 
-fn in_executor(n: u64, executor: &ExecutorInfo, what: &str) -> RunOrder {
+pub(crate) fn in_executor(n: u64, executor: &ExecutorInfo, what: &str) -> RunOrder {
     let info = TaskInfo {
         name: format!("task {n}"),
         task_id: mesos::TaskId { value: format!("t{n}") },
@@ -81,17 +81,17 @@ fn in_executor(n: u64, executor: &ExecutorInfo, what: &str) -> RunOrder {
 }
 
 /// A leader's ear: what comes is taken in the order in which it is waited for.
-struct Ear {
+pub(crate) struct Ear {
     stream: AgentStream,
     early: VecDeque<AgentCall>,
 }
 
 impl Ear {
-    fn new(stream: AgentStream) -> Self {
+    pub(crate) fn new(stream: AgentStream) -> Self {
         Self { stream, early: VecDeque::new() }
     }
 
-    async fn run(&mut self, order: RunOrder) {
+    pub(crate) async fn run(&mut self, order: RunOrder) {
         self.stream.say(&AgentEvent::Run(Box::new(order))).await;
     }
 
@@ -123,7 +123,7 @@ impl Ear {
     }
 
     /// The next update of this state; those before it are passed over.
-    async fn reaches(&mut self, n: u64, state: TaskState) -> StatusUpdate {
+    pub(crate) async fn reaches(&mut self, n: u64, state: TaskState) -> StatusUpdate {
         loop {
             let update = self.update(n).await;
             assert!(update.status.state == state || !update.status.state.is_terminal(), "{update:?}");
@@ -134,7 +134,7 @@ impl Ear {
     }
 
     /// The end of an executor's run, which is confirmed.
-    async fn executor_ends(&mut self) -> (LaunchNumber, i32) {
+    pub(crate) async fn executor_ends(&mut self) -> (LaunchNumber, i32) {
         let ended = self
             .next(|call| match call {
                 AgentCall::Executors { executors, .. } => {
@@ -147,7 +147,7 @@ impl Ear {
         ended
     }
 
-    async fn shut_down(&mut self) {
+    pub(crate) async fn shut_down(&mut self) {
         let (framework_id, executor_id) = (FrameworkId::new("f1"), ExecutorId::new("e1"));
         self.stream.say(&AgentEvent::ShutdownExecutor { framework_id, executor_id }).await;
     }
@@ -155,7 +155,7 @@ impl Ear {
 
 impl World {
     /// The sandbox of the executor that was started for a launch.
-    fn executors(&self, n: u64) -> PathBuf {
+    pub(crate) fn executors(&self, n: u64) -> PathBuf {
         self.work_dir().join(format!("sandboxes/f1/e1/1.{n}.0"))
     }
 
@@ -164,7 +164,7 @@ impl World {
         text.lines().map(str::to_owned).collect()
     }
 
-    fn add_to_config(&self, line: &str) {
+    pub(crate) fn add_to_config(&self, line: &str) {
         let text = fs::read_to_string(self.config()).unwrap();
         fs::write(self.config(), format!("{text}{line}\n")).unwrap();
     }

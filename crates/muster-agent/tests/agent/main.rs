@@ -7,6 +7,7 @@ mod master;
 mod runner;
 mod world;
 
+mod auth;
 mod executor;
 mod kill;
 mod launch;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
             kill::CASES,
             order::CASES,
             recovery::CASES,
+            auth::CASES,
             executor::CASES,
             reads::CASES,
             replay::CASES,
