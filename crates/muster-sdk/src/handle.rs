@@ -1,5 +1,6 @@
 //! The handle that schedulers hold, and the threads behind it.
 
+use crate::credential::{Credential, Shows};
 use crate::service::Service;
 use crate::{Filters, Framework, Offer, Scheduler, SdkError, Task, TaskUpdate};
 use muster_driver::{Callback, Config, Driver};
@@ -28,12 +29,19 @@ pub struct Builder {
     masters: Vec<String>,
     framework_id: Option<FrameworkId>,
     auto_acknowledge: bool,
+    credential: Option<Credential>,
 }
 
 impl Builder {
     /// Goes on under the id that the framework had before, in another process.
     pub fn framework_id(mut self, framework_id: FrameworkId) -> Self {
         self.framework_id = Some(framework_id);
+        self
+    }
+
+    /// Subscribes as this principal.
+    pub fn credential(mut self, credential: Option<Credential>) -> Self {
+        self.credential = credential;
         self
     }
 
@@ -53,7 +61,7 @@ impl Builder {
         config.auto_acknowledge = self.auto_acknowledge;
         config.seed = rand::random();
         config.token = Some(Token(rand::random()));
-        SchedulerDriver::spawn(config, scheduler)
+        SchedulerDriver::spawn(config, Shows(self.credential), scheduler)
     }
 }
 
@@ -76,10 +84,11 @@ impl SchedulerDriver {
             masters: masters.into_iter().map(Into::into).collect(),
             framework_id: None,
             auto_acknowledge: true,
+            credential: None,
         }
     }
 
-    fn spawn(config: Config, scheduler: impl Scheduler) -> Result<Self, SdkError> {
+    fn spawn(config: Config, shows: Shows, scheduler: impl Scheduler) -> Result<Self, SdkError> {
         let (calls, calls_in) = mpsc::channel(CALLS_WAITING_MAX);
         let (callbacks, callbacks_in) = mpsc::channel(CALLBACKS_WAITING_MAX);
         let (handled, handled_in) = mpsc::channel(CALLBACKS_WAITING_MAX);
@@ -91,6 +100,7 @@ impl SchedulerDriver {
             handled: handled_in,
             stop: stop_in,
             callbacks,
+            shows,
         };
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(SdkError::Start)?;

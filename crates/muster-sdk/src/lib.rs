@@ -30,6 +30,7 @@
 //! - Nothing is decided here: `muster_driver` decides, this performs.
 //! - No queue is unbounded.
 
+mod credential;
 mod error;
 mod framework;
 mod handle;
@@ -40,6 +41,7 @@ mod service;
 mod stream;
 mod task;
 
+pub use credential::Credential;
 pub use error::SdkError;
 pub use framework::Framework;
 pub use handle::{Builder, SchedulerDriver};

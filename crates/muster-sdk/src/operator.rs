@@ -1,6 +1,7 @@
 //! What operators and tools ask of the masters.
 
 use crate::SdkError;
+use crate::credential::{Credential, Shows};
 use crate::stream::{chain, said};
 use futures::stream::{FuturesUnordered, StreamExt};
 use muster_proto::v1::operator_service_client::OperatorServiceClient;
@@ -8,6 +9,7 @@ use muster_proto::{limits, v1};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use tokio::time::Instant;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 
@@ -33,6 +35,7 @@ pub struct OperatorClient {
     leader: Option<String>,
     channels: BTreeMap<String, Channel>,
     search_time: Duration,
+    credential: Shows,
 }
 
 /// What one master says of itself.
@@ -44,7 +47,7 @@ pub struct MasterStatus {
     pub status: Result<v1::GetRaftStatusResponse, String>,
 }
 
-type Client = OperatorServiceClient<Channel>;
+type Client = OperatorServiceClient<InterceptedService<Channel, Shows>>;
 
 impl OperatorClient {
     /// A client of these masters, `host:port` each. It dials when it is asked.
@@ -54,7 +57,14 @@ impl OperatorClient {
             leader: None,
             channels: BTreeMap::new(),
             search_time: SEARCH_TIME,
+            credential: Shows::default(),
         }
+    }
+
+    /// Asks as this principal.
+    pub fn credential(mut self, credential: Option<Credential>) -> Self {
+        self.credential = Shows(credential);
+        self
     }
 
     /// Gives up the search for a leader after this time.
@@ -77,7 +87,8 @@ impl OperatorClient {
                 channel
             }
         };
-        Ok(OperatorServiceClient::new(channel).max_decoding_message_size(limits::DOWN_FRAME_BYTES_MAX))
+        let client = OperatorServiceClient::with_interceptor(channel, self.credential.clone());
+        Ok(client.max_decoding_message_size(limits::DOWN_FRAME_BYTES_MAX))
     }
 
     /// Asks for what changes nothing. A master that takes long is waited for, but the others are asked meanwhile: it

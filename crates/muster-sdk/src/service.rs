@@ -1,5 +1,6 @@
 //! The loop that performs what the driver decides.
 
+use crate::credential::Shows;
 use crate::handle::StopWord;
 use crate::stream::{Stream, inbound};
 use muster_driver::{Callback, Driver, Effect, Input};
@@ -18,6 +19,7 @@ pub(crate) struct Service {
     pub(crate) handled: mpsc::Receiver<(TaskId, Uuid)>,
     pub(crate) stop: watch::Receiver<StopWord>,
     pub(crate) callbacks: mpsc::Sender<Callback>,
+    pub(crate) shows: Shows,
 }
 
 /// What was decided and waits for room.
@@ -41,7 +43,7 @@ impl Service {
         loop {
             self.driver.step(now_ms(), input, &mut effects);
             for effect in effects.drain(..) {
-                waiting.take(effect, self.driver.fence(), &to_us);
+                waiting.take(effect, self.driver.fence(), &self.shows, &to_us);
             }
             if let Some(ended) = waiting.ended.take() {
                 // Nobody is to wait for us who we wait for.
@@ -112,12 +114,12 @@ async fn reserve(
 }
 
 impl Waiting {
-    fn take(&mut self, effect: Effect, leader: Fence, to_us: &mpsc::Sender<Input>) {
+    fn take(&mut self, effect: Effect, leader: Fence, shows: &Shows, to_us: &mpsc::Sender<Input>) {
         match effect {
             Effect::Dial { dial, address } => {
                 tracing::debug!(address, "dialling");
                 self.out.clear();
-                self.stream = Some(Stream::open(dial, address, to_us.clone()));
+                self.stream = Some(Stream::open(dial, address, shows.clone(), to_us.clone()));
             }
             Effect::Hangup { dial } => {
                 if self.stream.as_ref().is_some_and(|stream| stream.dial == dial) {

@@ -1,5 +1,6 @@
 //! One gRPC stream to one master.
 
+use crate::credential::Shows;
 use muster_driver::{Down, Input};
 use muster_proto::v1::scheduler_service_client::SchedulerServiceClient;
 use muster_proto::{SchedulerDown, limits, scheduler_event, v1};
@@ -31,10 +32,10 @@ pub(crate) fn inbound() -> (mpsc::Sender<Input>, mpsc::Receiver<Input>) {
 }
 
 impl Stream {
-    pub(crate) fn open(dial: u64, address: String, inbound: mpsc::Sender<Input>) -> Self {
+    pub(crate) fn open(dial: u64, address: String, shows: Shows, inbound: mpsc::Sender<Input>) -> Self {
         let (out, frames) = mpsc::channel(FRAMES_WAITING_MAX);
         let task = tokio::spawn(async move {
-            let why = match pump(dial, &address, frames, &inbound).await {
+            let why = match pump(dial, &address, shows, frames, &inbound).await {
                 Ok(()) => "the master closed the stream".into(),
                 Err(why) => why,
             };
@@ -49,6 +50,7 @@ impl Stream {
 async fn pump(
     dial: u64,
     address: &str,
+    shows: Shows,
     frames: mpsc::Receiver<v1::SchedulerFrame>,
     inbound: &mpsc::Sender<Input>,
 ) -> Result<(), String> {
@@ -61,9 +63,14 @@ async fn pump(
         .keep_alive_while_idle(true)
         .tcp_nodelay(true);
     let channel = endpoint.connect().await.map_err(|error| chain(&error))?;
-    let mut client =
-        SchedulerServiceClient::new(channel).max_decoding_message_size(limits::DOWN_FRAME_BYTES_MAX);
-    let response = client.session(ReceiverStream::new(frames)).await.map_err(|status| said(&status))?;
+    let mut client = SchedulerServiceClient::with_interceptor(channel, shows)
+        .max_decoding_message_size(limits::DOWN_FRAME_BYTES_MAX);
+    let response = client.session(ReceiverStream::new(frames)).await.map_err(|status| {
+        if status.code() == tonic::Code::Unauthenticated {
+            tracing::error!(address, why = said(&status), "the master does not let this scheduler in");
+        }
+        said(&status)
+    })?;
     let mut down = response.into_inner();
     let gone = |_| "the driver is gone".to_owned();
     inbound.send(Input::Connected { dial }).await.map_err(gone)?;

@@ -2,6 +2,7 @@
 
 use crate::operate::args::{DrainArgs, MaintenanceVerb, QuotaVerb, RoleVerb};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use muster_sdk::Credential;
 use std::path::PathBuf;
 
 /// A cluster manager with a replicated master.
@@ -79,6 +80,14 @@ pub(crate) struct Masters {
         default_value = "127.0.0.1:5050,127.0.0.1:5051,127.0.0.1:5052"
     )]
     pub(crate) masters: Vec<String>,
+    /// As whom to ask, and the file with its secret, where the masters want to know that.
+    #[arg(long, value_name = "PRINCIPAL:FILE", env = "MUSTER_CREDENTIAL", value_parser = credential)]
+    pub(crate) credential: Option<Credential>,
+}
+
+/// Reads `PRINCIPAL:FILE`, and the file.
+fn credential(text: &str) -> Result<Credential, String> {
+    Credential::read(text).map_err(|error| error.to_string())
 }
 
 /// Reads `HOST:PORT`.

@@ -15,7 +15,8 @@ const SEARCH_TIME: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) fn client(masters: &Masters) -> OperatorClient {
-    OperatorClient::new(masters.masters.iter().cloned()).search_time(SEARCH_TIME)
+    let client = OperatorClient::new(masters.masters.iter().cloned()).search_time(SEARCH_TIME);
+    client.credential(masters.credential.clone())
 }
 
 /// Waits for an answer; after a second people are told what is waited for.

@@ -122,7 +122,8 @@ pub(crate) async fn run(args: RunArgs, output: Output) -> anyhow::Result<ExitCod
     let (tell, mut told) = mpsc::channel(64);
     let framework = Framework::new(name).role(args.role).failover_timeout(Duration::from_secs(10));
     let masters = args.masters.masters.clone();
-    let driver = SchedulerDriver::builder(masters.clone()).start(framework, Teller(tell))?;
+    let builder = SchedulerDriver::builder(masters.clone()).credential(args.masters.credential.clone());
+    let driver = builder.start(framework, Teller(tell))?;
     let width = args.count.to_string().len();
     let task = |n: u32| (TaskId::new(format!("task-{n:0width$}")), Followed::new());
     let mut job = Job {
