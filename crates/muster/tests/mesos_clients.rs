@@ -127,6 +127,17 @@ impl Said {
 impl Framework {
     /// Starts it; what it has no use for it declines for so long.
     fn start(python: &Path, library: &Library, masters: &[String], refuse_seconds: u32) -> Self {
+        Self::start_as(&[], python, library, masters, refuse_seconds)
+    }
+
+    /// The same, as the principal that these variables name.
+    fn start_as(
+        variables: &[(&str, &str)],
+        python: &Path,
+        library: &Library,
+        masters: &[String],
+        refuse_seconds: u32,
+    ) -> Self {
         // Of pymesos the executor's driver is as good a client as the scheduler's; the other has none.
         let executor =
             format!("exec {} {}", python.display(), programs().join("executor_pymesos.py").display());
@@ -134,6 +145,7 @@ impl Framework {
             .arg(programs().join(format!("with_{}.py", library.name)))
             .args([masters.join(","), refuse_seconds.to_string(), executor])
             .env("PYTHONDONTWRITEBYTECODE", "1")
+            .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -447,6 +459,40 @@ async fn a_leader_is_killed_behind_a_follower(library: &Library) {
     framework.quit().await;
     stage.all_started_once(WAVE);
     stage.end().await;
+}
+
+/// A framework that shows its principal and secret at a follower, by a library that sends both itself.
+async fn a_framework_shows_who_it_is(library: &Library) {
+    let Some(python) = library.python() else { return };
+    let files = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = files.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let credentials = r#"{"credentials": [{"principal": "web", "secret": "of web"}]}"#;
+    let rules = r#"{
+        "run_tasks": [{"principals": {"values": ["web"]}, "users": {"type": "ANY"}},
+            {"principals": {"type": "ANY"}, "users": {"type": "NONE"}}],
+        "register_frameworks": [{"principals": {"values": ["web"]}, "roles": {"type": "ANY"}},
+            {"principals": {"type": "ANY"}, "roles": {"type": "NONE"}}]}"#;
+    let (credentials, rules) = (file("credentials.json", credentials), file("acls.json", rules));
+    let config = format!("[auth]\nframeworks = true\ncredentials = {credentials:?}\nacls = {rules:?}\n");
+    let stage = Stage::with(&config).await;
+    let follower = stage.masters().await.swap_remove(0);
+    let variables = [("TEST_PRINCIPAL", "web"), ("TEST_SECRET", "of web")];
+    let mut framework = Framework::start_as(&variables, &python, library, &[follower], 1);
+    framework.order(&format!("launch 4 {}", stage.command(SHORT))).await;
+    framework.ended(4, "TASK_FINISHED").await;
+    assert_eq!(stage.frameworks().await, [(framework.id.clone(), library.name.to_owned())]);
+    framework.quit().await;
+    stage.all_started_once(4);
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pymesos_shows_who_it_is() {
+    a_framework_shows_who_it_is(&PYMESOS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

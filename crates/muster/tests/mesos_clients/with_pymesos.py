@@ -6,6 +6,7 @@ the leader is, by `change_master`, as its ZooKeeper detector does; here a thread
 
 import getpass
 import http.client
+import os
 import sys
 import threading
 from urllib.parse import urlparse
@@ -24,7 +25,14 @@ class Client(Scheduler):
         self.framework = Framework(self, refuse_seconds, executor)
         info = {"user": getpass.getuser(), "name": "pymesos", "failover_timeout": 3600.0}
         # Acknowledgements are made here: one that fails inside of the driver would end its thread.
-        self.driver = MesosSchedulerDriver(self, info, masters[0], implicit_acknowledgements=False)
+        self.driver = MesosSchedulerDriver(
+            self,
+            info,
+            masters[0],
+            implicit_acknowledgements=False,
+            principal=os.environ.get("TEST_PRINCIPAL"),
+            secret=os.environ.get("TEST_SECRET"),
+        )
 
     def start(self):
         self.driver.start()
