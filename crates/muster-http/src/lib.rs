@@ -1,5 +1,5 @@
 //! What the HTTP APIs of masters and agents have in common: requests and answers, bodies that are written while they are
-//! read, the shapes of the legacy answers, and files.
+//! read, the shapes of the legacy answers, files, and who may ask what.
 //!
 //! # Laws
 //! - What comes in is bounded before it is looked at; a refusal is an answer like any other.
@@ -7,7 +7,7 @@
 //! - Of the disk nothing is shown but what is [exposed](files::Exposes), whatever a path says and links point at.
 //!
 //! # Nevers
-//! - No decision: what is asked for and what becomes of it is the caller's.
+//! - No decision but what the [rules](auth) say: what is asked for and what becomes of it is the caller's.
 //! - No blocking call on an async thread.
 
 pub mod answer;

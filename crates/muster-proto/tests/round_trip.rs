@@ -111,6 +111,8 @@ fn any_reason() -> impl Strategy<Value = Reason> {
         Reconciliation,
         TaskInvalid,
         TaskKilledDuringLaunch,
+        TaskUnauthorized,
+        TaskGroupUnauthorized,
     ])
 }
 
@@ -425,6 +427,21 @@ fn any_scheduler_call() -> impl Strategy<Value = SchedulerCall> {
             agent_id: AgentId::new(agent),
             executor_id: ExecutorId::new(executor),
         }),
+        (vec((text(), option::of(text()), text()), 0..3), vec((text(), text()), 0..3)).prop_map(
+            |(tasks, operations)| {
+                let task = |(task, agent, why): (String, Option<String>, String)| RefusedTask {
+                    task_id: TaskId::new(task),
+                    agent_id: agent.map(AgentId::new),
+                    reason: Reason::TaskGroupUnauthorized,
+                    why: why.into(),
+                };
+                let operation = |(id, why): (String, String)| (OperationId::new(id), why.into());
+                SchedulerCall::Refused {
+                    tasks: tasks.into_iter().map(task).collect(),
+                    operations: operations.into_iter().map(operation).collect(),
+                }
+            }
+        ),
     ]
 }
 

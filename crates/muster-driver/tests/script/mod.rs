@@ -167,6 +167,7 @@ fn call(call: &SchedulerCall) -> String {
         SchedulerCall::Reconcile { tasks } => format!("RECONCILE {}", tasks.len()),
         SchedulerCall::Message { .. } => "MESSAGE".into(),
         SchedulerCall::Shutdown { .. } => "SHUTDOWN".into(),
+        SchedulerCall::Refused { .. } => "REFUSED".into(),
         SchedulerCall::AnswerInverse { .. } => "ANSWER INVERSE".into(),
         SchedulerCall::Teardown => "TEARDOWN".into(),
         SchedulerCall::Update { .. } => "UPDATE_FRAMEWORK".into(),

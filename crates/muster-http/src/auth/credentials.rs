@@ -133,7 +133,7 @@ mod tests {
         };
         assert!(of(&[format!("basic  {right}")]).is_some(), "the scheme's name is of any case");
         assert_eq!(of(&[]), None);
-        assert_eq!(of(&[right.clone()]), None);
+        assert_eq!(of(std::slice::from_ref(&right)), None);
         assert_eq!(of(&[format!("Bearer {right}")]), None);
         assert_eq!(of(&["Basic ***".into()]), None);
         assert_eq!(of(&[format!("Basic {right}"), format!("Basic {right}")]), None);

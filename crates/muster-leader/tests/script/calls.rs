@@ -44,6 +44,15 @@ impl Script {
                 operations: words.0[3..].iter().filter_map(|word| operation(word, words)).collect(),
                 refuse_ms,
             },
+            // `F1 refused t1 t2 operation:ID`: what a master did not let through.
+            "refused" => SchedulerCall::Refused {
+                tasks: words.0[2..].iter().filter_map(|word| refused_task(word)).collect(),
+                operations: words.0[2..]
+                    .iter()
+                    .filter_map(|word| word.strip_prefix("operation:"))
+                    .map(|id| (OperationId::new(id), "not authorized".into()))
+                    .collect(),
+            },
             "ack-operation" => {
                 let operation_id = OperationId::new(words.0[2]);
                 let known = self.registry.operation(&known.unwrap(), &operation_id);
@@ -253,6 +262,16 @@ fn bad_tasks(words: &Words<'_>) -> Vec<BadTask> {
 }
 
 /// `t1=cpus:1;mem:32`, all in the same executor with `executor=e1`.
+fn refused_task(word: &str) -> Option<RefusedTask> {
+    let id = Some(word).filter(|word| word.starts_with('t') && !word.contains(['=', ':']))?;
+    Some(RefusedTask {
+        task_id: TaskId::new(id),
+        agent_id: Some(AgentId::new("c-S0")),
+        reason: Reason::TaskUnauthorized,
+        why: "not authorized".into(),
+    })
+}
+
 fn task(word: &str, executor: Option<&str>) -> Option<TaskSpec> {
     let (id, resources) = word.split_once('=').filter(|(id, _)| id.starts_with('t'))?;
     Some(TaskSpec {

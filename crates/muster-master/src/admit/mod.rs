@@ -221,16 +221,19 @@ impl Judge<'_> {
     }
 }
 
+/// What a rule names of resources.
+type Named = fn(&Label) -> Option<Arc<str>>;
+
 /// Whether resources may be converted so: those of each role, or of each that made what is undone.
 fn converts(approver: &dyn Fn(Action) -> Approver, conversion: &Conversion) -> bool {
-    let role = |label: &Label| label.reserved_role().map(|role| role.as_str().into());
-    let reserver = |label: &Label| label.reservations.last()?.principal.clone();
-    let creator = |label: &Label| label.volume.as_ref()?.principal.clone();
-    let (action, object): (_, &dyn Fn(&Label) -> Option<Arc<str>>) = match conversion {
-        Conversion::Reserve(_) => (Action::ReserveResources, &role),
-        Conversion::Unreserve(_) => (Action::UnreserveResources, &reserver),
-        Conversion::Create(_) => (Action::CreateVolume, &role),
-        Conversion::Destroy(_) => (Action::DestroyVolume, &creator),
+    let role: Named = |label| label.reserved_role().map(|role| role.as_str().into());
+    let reserver: Named = |label| label.reservations.last()?.principal.clone();
+    let creator: Named = |label| label.volume.as_ref()?.principal.clone();
+    let (action, object): (_, Named) = match conversion {
+        Conversion::Reserve(_) => (Action::ReserveResources, role),
+        Conversion::Unreserve(_) => (Action::UnreserveResources, reserver),
+        Conversion::Create(_) => (Action::CreateVolume, role),
+        Conversion::Destroy(_) => (Action::DestroyVolume, creator),
         Conversion::Rereserve { from, to } => {
             let undone = from.filtered(|label| label.is_some_and(Label::is_dynamic));
             return (undone.is_empty() || converts(approver, &Conversion::Unreserve(undone)))
