@@ -20,6 +20,7 @@ use muster_proto::{
     json::Codec,
     mesos::master::{Call, Response, call::Type},
 };
+use muster_sdk::Credential;
 use std::{collections::VecDeque, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -39,6 +40,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Asks the leader, wherever it is.
 struct Operator {
     masters: Vec<String>,
+    credential: Option<Credential>,
     requests: Client<HttpConnector, Full<Bytes>>,
 }
 
@@ -54,14 +56,19 @@ impl Operator {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(DIAL_TIME));
         let requests = Client::builder(TokioExecutor::new()).build(connector);
-        Self { masters: masters.masters.clone(), requests }
+        let Masters { masters, credential } = masters.clone();
+        Self { masters, credential, requests }
     }
 
     async fn post(&self, address: &str, call: &Call, within: Duration) -> anyhow::Result<Answer> {
         let codec = Codec::Protobuf;
-        let request = Request::post(format!("http://{address}{PATH}"))
+        let mut request = Request::post(format!("http://{address}{PATH}"))
             .header(header::CONTENT_TYPE, codec.media_type())
-            .header(header::ACCEPT, codec.media_type())
+            .header(header::ACCEPT, codec.media_type());
+        if let Some(credential) = &self.credential {
+            request = request.header(header::AUTHORIZATION, credential.header());
+        }
+        let request = request
             .body(Full::new(codec.write(call)))
             .with_context(|| format!("{address:?} is not an address like 127.0.0.1:5050"))?;
         let answer = async {
