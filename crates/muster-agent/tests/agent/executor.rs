@@ -400,8 +400,9 @@ async fn an_executor_that_does_not_subscribe_is_ended(mut world: World) {
     let update = ear.reaches(1, Failed).await;
     assert_eq!(update.status.reason, Some(Reason::ExecutorRegistrationTimeout));
     assert_eq!(ear.executor_ends().await, (launch(1), 9));
-    let number = world.line(&world.executors(1).join("up")).await;
-    assert!(!alive(&number));
+    // On a busy machine it may have been ended before it said who it is.
+    let number = fs::read_to_string(world.executors(1).join("up")).unwrap_or_default();
+    assert!(!alive(number.trim()));
 }
 
 async fn an_executor_that_does_not_come_back_is_ended(mut world: World) {
