@@ -181,7 +181,9 @@ async fn group(stage: &mut Stage) {
     next_offer(stage).await;
     let told = since(stage, mark).into_iter().filter(|event| !is_starting(event)).collect();
     let name = "real-task-group-updates";
-    compare(name, stage, recorded_events(name), told, &[]);
+    // Mesos' nested containers have lost their address when they ended.
+    let but = &[But::At("others[].update.status.container_status", &["network_infos"])];
+    compare(name, stage, recorded_events(name), told, but);
 }
 
 async fn killed(stage: &mut Stage) {
