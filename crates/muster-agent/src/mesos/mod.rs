@@ -31,7 +31,7 @@ use muster_http::{
     query::{Query, asked},
     show,
 };
-use seen::Seen;
+use seen::{Executor, Seen};
 use serde::Serialize;
 use std::{io::Write, sync::Arc};
 use view::{View, user_among};
@@ -129,12 +129,14 @@ impl Reads {
         }
         let approver = self.auth.approver(who, Action::AccessSandbox);
         approver.always().unwrap_or_else(|| {
-            let Some((framework, name)) = sandboxes::Exposed::of(&self.about, self.shown.clone()).whose(path)
+            let Some((framework, name, run)) =
+                sandboxes::Exposed::of(&self.about, self.shown.clone()).whose(path)
             else {
                 return true;
             };
             let seen = self.seen(View::all());
-            let user = user_among(&seen, |id, executor| id == framework && executor.id() == name);
+            let is_it = |it: &Executor<'_>| it.id() == name && it.number == run;
+            let user = user_among(&seen, |id, executor| id == framework && is_it(executor));
             // Of what nobody knows any more it cannot be told whose it was.
             user.is_some_and(|user| approver.allows(Some(&user)))
         })

@@ -47,19 +47,9 @@ impl Exposed {
         Self { sandboxes, volumes, log: about.log_file.clone(), shown }
     }
 
-    /// The framework of a path, and the executor or task; none if it is neither's.
-    pub(super) fn whose<'a>(&self, path: &'a str) -> Option<(&'a str, &'a str)> {
-        let parts = |path: &'a str| path.split('/').collect::<Vec<_>>();
-        if let Some(rest) = below(path, &self.sandboxes) {
-            let [framework, name, ..] = parts(rest)[..] else { return None };
-            return Some((framework, name));
-        }
-        let parts = parts(path.strip_prefix('/')?);
-        match parts[..] {
-            ["agents" | "slaves", _, "frameworks", framework, "executors", name, ..]
-            | ["frameworks", framework, "executors", name, ..] => Some((framework, name)),
-            _ => None,
-        }
+    /// The framework of a path, the executor or task, and which run of that; none if nothing is shown there.
+    pub(super) fn whose<'a>(&self, path: &'a str) -> Option<(&'a str, &'a str, LaunchNumber)> {
+        self.at(path.trim_end_matches('/')).map(|at| (at.framework, at.name, at.run))
     }
 
     /// The runs of one name that have a sandbox, by launch.

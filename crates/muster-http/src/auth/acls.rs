@@ -100,9 +100,17 @@ impl Approver {
         }
     }
 
+    /// Whether it may be done to this; what is not known is open to those alone to whom all is.
+    pub fn allows_known(&self, object: Option<&str>) -> bool {
+        match object {
+            Some(object) => self.allows(Some(object)),
+            None => self.always() == Some(true),
+        }
+    }
+
     /// The same, of what takes some work to find out: it is not done where nobody asks for it.
     pub fn allows_what<S: AsRef<str>>(&self, object: impl FnOnce() -> Option<S>) -> bool {
-        self.always().unwrap_or_else(|| self.allows(object().as_ref().map(AsRef::as_ref)))
+        self.always().unwrap_or_else(|| self.allows_known(object().as_ref().map(AsRef::as_ref)))
     }
 }
 

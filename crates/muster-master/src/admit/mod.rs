@@ -158,11 +158,20 @@ impl Judge<'_> {
 
     /// Why a task may not run, within the executor of its group.
     fn problem(&self, task: &mesos::TaskInfo, within: Option<&mesos::ExecutorInfo>) -> Option<String> {
-        let of_group = within.and_then(|it| it.command.as_ref()).and_then(|it| it.user.as_deref());
-        let user = user(task).or(of_group).filter(|it| !it.is_empty()).unwrap_or(&self.by.user);
+        // The executor of a group is started as its own user, whoever its tasks name.
+        let of_group = within.map(|it| {
+            let named = it.command.as_ref().and_then(|it| it.user.as_deref());
+            named.filter(|it| !it.is_empty()).unwrap_or(&self.by.user)
+        });
+        let own = user(task).filter(|it| !it.is_empty()).or(of_group).unwrap_or(&self.by.user);
+        let user = [Some(own), of_group].into_iter().flatten().find(|user| !self.runs_as(user))?;
         let id = &task.task_id.value;
-        (!self.run.allows(Some(user)))
-            .then(|| format!("Not authorized: task '{id}' may not be launched as user '{user}'"))
+        Some(format!("Not authorized: task '{id}' may not be launched as user '{user}'"))
+    }
+
+    /// Whether this user is allowed. No name at all is the agent's own user, which is not known here.
+    fn runs_as(&self, user: &str) -> bool {
+        self.run.allows_known(Some(user).filter(|it| !it.is_empty()))
     }
 
     fn refuse(&mut self, task: &mesos::TaskInfo, reason: Reason, message: String) {

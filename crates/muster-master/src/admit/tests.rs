@@ -93,6 +93,33 @@ fn tasks_run_as_their_own_user_or_their_executors_or_their_frameworks() {
     assert!(accept(&auth(&rules()), &nobody, &mut call).is_some());
 }
 
+/// Root's tasks are forbidden, all else is allowed: what is started as the agent's own user must not slip through.
+#[test]
+fn nobody_becomes_root_by_saying_nothing() {
+    let not_as_root = json!({"run_tasks": [
+        {"principals": {"type": "NONE"}, "users": {"values": ["root"]}}]});
+    let not_as_root = auth(&not_as_root);
+    let is_refused = |user: &str, operation: &Value| {
+        let by = Judged { principal: Some("web".into()), user: user.into() };
+        let mut call = v1::Accept { operations: vec![encoded_operation(operation)], ..Default::default() };
+        accept(&not_as_root, &by, &mut call).is_some()
+    };
+    let launch = |task: Value| json!({"type": "LAUNCH", "launch": {"task_infos": [task]}});
+    assert!(!is_refused("www", &launch(task("t", None, None))));
+    assert!(is_refused("", &launch(task("t", None, None))), "the framework names no user");
+    assert!(is_refused("", &launch(task("t", Some(""), None))));
+    assert!(!is_refused("", &launch(task("t", Some("www"), None))));
+    let group = |executor: Option<&str>| {
+        json!({"type": "LAUNCH_GROUP", "launch_group": {
+            "executor": {"type": "CUSTOM", "executor_id": {"value": "e"}, "command": {"value": "x", "user": executor}},
+            "task_group": {"tasks": [task("g1", Some("www"), None)]}}})
+    };
+    assert!(!is_refused("www", &group(None)));
+    assert!(is_refused("www", &group(Some("root"))), "the executor runs as itself");
+    assert!(is_refused("root", &group(None)), "the executor runs as its framework");
+    assert!(!is_refused("root", &group(Some("www"))));
+}
+
 #[test]
 fn what_is_left_is_as_it_was_sent() {
     // A field that nobody here knows is in what stays.

@@ -69,7 +69,7 @@ impl View {
 
     /// Whether a framework of this user is seen; none if it is not known.
     pub(crate) fn framework_of(&self, user: Option<&str>) -> bool {
-        self.frameworks.allows(user)
+        self.frameworks.allows_known(user)
     }
 
     /// Whether a task is seen; its framework, if it is still known.
@@ -88,7 +88,7 @@ impl View {
 
     /// The same, of one that is described so.
     pub(crate) fn task_of(&self, own: Option<&str>, framework: Option<&str>) -> bool {
-        self.framework_of(framework) && self.tasks.allows(own.filter(|it| !it.is_empty()).or(framework))
+        self.framework_of(framework) && self.tasks.allows_known(own.filter(|it| !it.is_empty()).or(framework))
     }
 
     /// Whether all executors are seen.
