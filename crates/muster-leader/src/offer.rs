@@ -204,7 +204,7 @@ impl Leader {
         output: ShardOutput,
         effects: &mut Vec<Effect>,
     ) {
-        self.shards.done(shard, output.wake_at);
+        let reshaped = self.shards.done(shard, output.wake_at);
         let mut offers: BTreeMap<FrameworkId, Vec<OfferWithAgent>> = BTreeMap::new();
         for grant in output.grants {
             let wanted = self.frameworks.get(&grant.framework_id).is_some_and(|session| {
@@ -221,6 +221,11 @@ impl Leader {
                 self.shards.returned_early(shard, grant.n);
                 continue;
             };
+            if reshaped.contains(&agent.id) && !self.free_on(registry, agent).contains(&grant.resources) {
+                // The shard hears of the change before of this.
+                self.shards.returned_grant(shard, grant.n, None);
+                continue;
+            }
             let outstanding = self.outstanding(now, registry, shard, grant);
             let offer = OfferWithAgent {
                 offer: outstanding.offer.clone(),

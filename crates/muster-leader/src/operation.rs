@@ -10,7 +10,7 @@ use muster_model::{
     OperationBecame, OperationOutcome, OperationState, OperationStatus, Resources, Role, SchedulerEvent,
     TaskOutcome, TaskSpec, Timestamp,
 };
-use muster_registry::{AgentState, Command, DoneOperation, Operate, OperateOutcome, Registry};
+use muster_registry::{Agent, AgentState, Command, DoneOperation, Operate, OperateOutcome, Registry};
 
 /// What an operator takes out of a framework's offers is not offered to it again for so long (Mesos).
 const OPERATOR_REFUSE_MS: u64 = 5_000;
@@ -149,14 +149,8 @@ impl Leader {
         effects: &mut Vec<Effect>,
     ) {
         let Some(agent) = registry.agent(agent_id) else { return };
-        let ids = self.offers.of_agent(agent_id);
-        let mut free = registry.total_of(agent).minus(&registry.held_on(agent_id));
-        for id in &ids {
-            if let Some(outstanding) = self.offers.get(id) {
-                free.subtract(&outstanding.offer.resources);
-            }
-        }
-        for id in ids {
+        let mut free = self.free_on(registry, agent);
+        for id in self.offers.of_agent(agent_id) {
             let holds_some = self.offers.get(&id).is_some_and(|it| {
                 let resources = &it.offer.resources;
                 resources.minus(needed) != *resources
@@ -172,6 +166,17 @@ impl Leader {
         }
     }
 
+    /// What of an agent is neither held nor offered.
+    pub(crate) fn free_on(&self, registry: &Registry, agent: &Agent) -> Resources {
+        let mut free = registry.total_of(agent).minus(&registry.held_on(&agent.id));
+        for id in self.offers.of_agent(&agent.id) {
+            if let Some(outstanding) = self.offers.get(&id) {
+                free.subtract(&outstanding.offer.resources);
+            }
+        }
+        free
+    }
+
     /// What there is of an agent changed its shape: an offer that was made meanwhile of what is no more is void.
     pub(crate) fn total_changed(
         &mut self,
@@ -179,6 +184,7 @@ impl Leader {
         agent_id: &AgentId,
         effects: &mut Vec<Effect>,
     ) {
+        self.shards.reshaped(agent_id);
         let Some(agent) = registry.agent(agent_id) else { return };
         let mut free = registry.total_of(agent).minus(&registry.held_on(agent_id));
         for id in self.offers.of_agent(agent_id) {

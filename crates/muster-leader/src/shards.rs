@@ -2,7 +2,7 @@
 
 use crate::{Effect, offer::Outstanding};
 use muster_allocator::{Refused, ShardId, ShardInput, View, Wishes};
-use muster_model::{FrameworkId, Index, Resources, Role, Timestamp};
+use muster_model::{AgentId, FrameworkId, Index, Resources, Role, Timestamp};
 use muster_registry::{Change, Registry};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,6 +29,8 @@ struct Waiting {
     /// Its view holds all changes up to this entry: those that are told of later are not folded again.
     view_at: Index,
     wake_at: Option<Timestamp>,
+    /// Agents of which there came to be something else since its pass began: it may grant what is no more.
+    reshaped: BTreeSet<AgentId>,
 }
 
 impl Shards {
@@ -109,12 +111,19 @@ impl Shards {
         }
     }
 
-    /// A shard's pass is over.
-    pub(crate) fn done(&mut self, shard: u32, wake_at: Option<Timestamp>) {
-        if let Some(shard) = self.shards.get_mut(shard as usize) {
-            shard.running = false;
-            shard.wake_at = wake_at;
+    /// What there is of an agent changed its shape.
+    pub(crate) fn reshaped(&mut self, agent_id: &AgentId) {
+        for shard in self.shards.iter_mut().filter(|shard| shard.running) {
+            shard.reshaped.insert(agent_id.clone());
         }
+    }
+
+    /// A shard's pass is over. Of these agents it knew less than is known here.
+    pub(crate) fn done(&mut self, shard: u32, wake_at: Option<Timestamp>) -> BTreeSet<AgentId> {
+        let Some(shard) = self.shards.get_mut(shard as usize) else { return BTreeSet::new() };
+        shard.running = false;
+        shard.wake_at = wake_at;
+        std::mem::take(&mut shard.reshaped)
     }
 
     pub(crate) fn next_wake(&self) -> Option<Timestamp> {
