@@ -378,8 +378,9 @@ impl Tallies {
     pub(crate) fn begin(&self, registry: &Registry) {
         let mut frameworks = lock(&self.0.frameworks);
         let is_over = |id: &FrameworkId| registry.framework(id).is_none();
-        frameworks.over = registry.completed_frameworks().map(|it| it.framework.id.clone()).collect();
-        frameworks.over.retain(|id| is_over(id));
+        // They come newest first.
+        let over = registry.completed_frameworks().map(|it| &it.framework.id).filter(|id| is_over(id));
+        frameworks.over = over.take(OVER).cloned().collect::<Vec<_>>().into_iter().rev().collect();
         let Frameworks { by_id, over } = &mut *frameworks;
         by_id.retain(|id, _| !is_over(id) || over.contains(id));
         for framework in registry.frameworks() {

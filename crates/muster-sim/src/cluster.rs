@@ -11,9 +11,10 @@ use crate::{
     world::{Client, Event, World},
 };
 use muster_leader::OperatorCall;
-use muster_model::AgentId;
+use muster_model::{AgentId, Conversion, Label, Reservation, Resources, Role};
+use muster_registry::Quota;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write,
     panic::{AssertUnwindSafe, catch_unwind},
 };
@@ -52,6 +53,15 @@ fn carry_out(plan: &Plan, mut each: Option<&mut dyn FnMut(&str)>) -> Run {
     counts.terms = masters.terms();
     counts.launches = masters.launched.len() as u64;
     Run { trace: trace.0, counts, steps: world.steps, struck: world.struck, failure: world.failure }
+}
+
+/// One of the two roles that frameworks have.
+fn role(dice: &mut Dice) -> Role {
+    Role::parse(if dice.percent(50) { "a" } else { "b" }).unwrap_or_else(|_| Role::any())
+}
+
+fn reservation(role: &Role) -> Reservation {
+    Reservation { dynamic: true, role: role.clone(), principal: None, labels: Vec::new() }
 }
 
 #[derive(Debug)]
@@ -110,7 +120,8 @@ impl Cluster {
         }
     }
 
-    /// Operators take all agents back, once they are empty where that is what they wait for.
+    /// Operators take all agents back, once they are empty where that is what they wait for, and undo what they reserved
+    /// and limited.
     fn restore(&mut self) {
         let registry = self.masters.registry();
         let out =
@@ -119,6 +130,17 @@ impl Cluster {
         let mut dice = Dice::of(self.world.now_ms, "restore", 0);
         for agent_id in out {
             self.masters.operate(&mut self.world, &OperatorCall::Reactivate(agent_id), &mut dice);
+        }
+        let registry = self.masters.registry();
+        let made = registry.agents().filter(|agent| agent.is_connected());
+        let made =
+            made.filter_map(|agent| Some((agent.id.clone(), registry.carved(&agent.id)?.made.clone())));
+        let undone = made.map(|(id, made)| OperatorCall::Convert(id, Conversion::Unreserve(made)));
+        let limited = registry.role_settings().filter(|(_, settings)| !settings.quota.is_empty());
+        let free = limited.map(|(role, _)| OperatorCall::RemoveQuota(role.clone()));
+        let calls: Vec<OperatorCall> = undone.chain(free).collect();
+        for call in calls {
+            self.masters.operate(&mut self.world, &call, &mut dice);
         }
     }
 
@@ -237,6 +259,32 @@ impl Cluster {
                     self.masters.operate(world, &call, &mut dice);
                 }
             }
+            What::Carve => {
+                if let Some(agent_id) = self.agents[agent].id() {
+                    let (role, cpus) = (role(&mut dice), 1_000 * dice.between(1, 3));
+                    let room = Resources::of(cpus, cpus / 10);
+                    let reserved = room.relabelled(|_| Some(Label::reserved(reservation(&role))));
+                    let conversion = match dice.percent(65) {
+                        true => Conversion::Reserve(reserved),
+                        false => Conversion::Unreserve(reserved),
+                    };
+                    self.masters.operate(world, &OperatorCall::Convert(agent_id, conversion), &mut dice);
+                }
+            }
+            What::Quota => {
+                let role = role(&mut dice);
+                let limit = BTreeMap::from([("cpus".into(), 1_000 * dice.between(1, 5))]);
+                let quota = match dice.between(0, 3) {
+                    0 => Quota { guarantees: Resources::of(1_000, 100), limits: BTreeMap::new() },
+                    1 => Quota { guarantees: Resources::of(1_000, 100), limits: limit },
+                    _ => Quota { guarantees: Resources::none(), limits: limit },
+                };
+                let call = match dice.percent(70) {
+                    true => OperatorCall::SetQuotas { quotas: vec![(role, quota)], force: true, new: false },
+                    false => OperatorCall::RemoveQuota(role),
+                };
+                self.masters.operate(world, &call, &mut dice);
+            }
             What::Stale | What::Again | What::Late | What::Twice => self.forge(fault),
         }
     }
@@ -286,6 +334,8 @@ impl Cluster {
             && registry.agents().all(|agent| agent.strays.is_empty() && registry.duty(&agent.id).is_none())
             // Executors live on for a while.
             && registry.agents().all(|agent| registry.held_on(&agent.id).is_empty())
+            && registry.agents().all(|agent| agent.is_gone() || registry.carved(&agent.id).is_none())
+            && registry.role_settings().all(|(_, settings)| settings.quota.is_empty())
     }
 
     fn check_end(&mut self) {
@@ -298,6 +348,12 @@ impl Cluster {
         for agent in registry.agents() {
             let held = registry.held_on(&agent.id);
             world.demand(held.is_empty(), Law::End, || format!("{} still holds {held}", agent.id));
+        }
+        for agent in registry.agents().filter(|agent| agent.is_connected()) {
+            let (total, came) = (registry.total_of(agent), &agent.info.resources);
+            world.demand(*total == *came, Law::End, || {
+                format!("{} came with {came} and has {total} when all is undone", agent.id)
+            });
         }
         let out = registry.agents().filter(|it| registry.duty(&it.id).is_some());
         let out: Vec<_> = out.map(|it| (&it.id, registry.duty(&it.id))).collect();

@@ -106,6 +106,10 @@ words! {
         Gone = "gone",
         /// Operators take an agent out of use, drain it or take it back, likewise.
         Duty = "duty",
+        /// Operators reserve room of an agent for a role, or take a reservation back, likewise.
+        Carve = "carve",
+        /// Operators set or remove a role's quota, likewise.
+        Quota = "quota",
         /// A client gets a frame of a deposed leader, of an older session or of a stream it gave up.
         Stale = "stale",
         /// A client gets a frame of its present session again.
@@ -180,6 +184,8 @@ const SHARES: &[(What, u64)] = &[
     (What::Teardown, 2),
     (What::Gone, 2),
     (What::Duty, 4),
+    (What::Carve, 5),
+    (What::Quota, 3),
     (What::Stale, 10),
     (What::Again, 8),
     (What::Late, 8),

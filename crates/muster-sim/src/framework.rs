@@ -437,7 +437,15 @@ impl Framework {
         let cpus = offer.offer.resources.scalar("cpus") / 1_000;
         // Sometimes one task more than there is room for.
         let count = if self.is_done { 1 } else { self.dice.between(1, cpus.max(1) + 2) };
-        let tasks: Vec<TaskSpec> = (0..count).map(|_| self.task(world)).collect();
+        let mut tasks: Vec<TaskSpec> = (0..count).map(|_| self.task(world)).collect();
+        // What is reserved for it is for one task; there may be nothing else.
+        let reserved = offer.offer.resources.filtered(|label| label.is_some());
+        if let Some(task) = tasks.first_mut()
+            && reserved.quantity("cpus") >= 1_000
+            && (cpus == 0 || self.dice.percent(50))
+        {
+            task.resources = reserved;
+        }
         if self.is_done {
             self.last = tasks.first().map(|task| task.task_id.clone());
         }

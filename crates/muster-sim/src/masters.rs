@@ -11,8 +11,8 @@ use crate::{
 use muster_allocator::{Policy, Shard, ShardId, ShardInput, ShardOutput, View};
 use muster_leader::{Committed, Config, Effect, Input, Leader, OperatorCall};
 use muster_model::{
-    Call, CallOutcome, ClusterId, Event as Frame, Fence, FrameworkId, Index, LaunchNumber, OfferId, Reason,
-    Resources, SchedulerCall, SchedulerEvent, TaskKey, TaskOutcome, TaskState, Term, Timestamp, Uuid,
+    AgentId, Call, CallOutcome, ClusterId, Event as Frame, Fence, FrameworkId, Index, LaunchNumber, OfferId,
+    Reason, Resources, SchedulerCall, SchedulerEvent, TaskKey, TaskOutcome, TaskState, Term, Timestamp, Uuid,
     WallTime,
 };
 use muster_registry::{Change, Command, Entry, Limits, Outcome, Registry};
@@ -70,6 +70,8 @@ struct Reign {
     /// Applied, and not told to the machine.
     untold: Vec<Committed>,
     told_waits: bool,
+    /// Agents of which operators made something else in this term.
+    reshaped: BTreeSet<AgentId>,
     shards: Vec<Shard>,
     proposals: VecDeque<Command>,
     tickets: u64,
@@ -210,6 +212,7 @@ impl Masters {
             applied_at: world.now_ms,
             untold: Vec::new(),
             told_waits: false,
+            reshaped: BTreeSet::new(),
             shards: (0..self.shards).map(shard).collect(),
             proposals: VecDeque::new(),
             tickets: 0,
@@ -269,10 +272,6 @@ impl Masters {
             OperatorCall::MarkGone(id) => {
                 registry.agent(id).is_some_and(|agent| agent.state_name() == "gone")
             }
-            // Nobody undoes what operators reserve.
-            OperatorCall::Convert(id, conversion) => registry.agent(id).is_some_and(|agent| {
-                agent.is_gone() || registry.total_of(agent).contains(&conversion.converted())
-            }),
             // Another operator may have asked for something else since.
             _ => true,
         };
@@ -568,6 +567,10 @@ impl Masters {
             let told =
                 Committed { index, first_ticket, outcomes: outcomes.clone(), changes: changes.clone() };
             reign.untold.push(told);
+            reign.reshaped.extend(changes.iter().filter_map(|change| match change {
+                Change::TotalChanged { agent_id, .. } => Some(agent_id.clone()),
+                _ => None,
+            }));
             if !std::mem::replace(&mut reign.told_waits, true) {
                 world.soon(3, Event::Masters(MasterEvent::Told(term)));
             }
@@ -658,7 +661,8 @@ impl Masters {
         }
         for (agent_id, offered) in offered {
             let agent = reign.registry.agent(agent_id).filter(|agent| agent.strays.is_empty());
-            let Some(agent) = agent else { continue };
+            // What operators reserve is known to the log before the leader hears of it; it refuses what was on its way.
+            let Some(agent) = agent.filter(|agent| !reign.reshaped.contains(&agent.id)) else { continue };
             let free = reign.registry.total_of(agent).minus(&reign.registry.held_on(agent_id));
             world.demand(free.contains(&offered), Law::Offers, || {
                 format!("{agent_id} has {free} free, but {offered} is offered")

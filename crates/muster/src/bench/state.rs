@@ -44,7 +44,7 @@ pub(crate) struct StateArgs {
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
     rate: u64,
     /// How long is measured with readers, and as long without, in each round.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     secs: u64,
     /// Rounds, each without readers and then with them.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
