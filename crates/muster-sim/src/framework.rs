@@ -57,6 +57,8 @@ pub(crate) struct Framework {
     /// Terminal updates by task, as the framework saw them.
     ended: BTreeMap<TaskId, TaskState>,
     seen: BTreeMap<TaskId, Vec<Uuid>>,
+    /// The newest state that a living task was told to have.
+    told: BTreeMap<TaskId, TaskState>,
     is_subscribed: bool,
     /// When the newest frame that it had in a subscription was sent.
     heard_at: u64,
@@ -91,6 +93,7 @@ impl Framework {
             living: BTreeSet::new(),
             ended: BTreeMap::new(),
             seen: BTreeMap::new(),
+            told: BTreeMap::new(),
             is_subscribed: false,
             heard_at: 0,
             is_over: false,
@@ -305,7 +308,14 @@ impl Framework {
                         world.give_up(stream);
                     }
                 }
-                Effect::Send { id, call } => {
+                Effect::Send { id, mut call } => {
+                    if let SchedulerCall::Subscribe { token: named, stream, .. } = &mut call
+                        && !self.seed.wrapping_add(self.n as u64).is_multiple_of(2)
+                    {
+                        // Of these the registry knows the event stream: their tasks are told to be starting.
+                        *stream = true;
+                        named.get_or_insert(token(1, self.n, self.life));
+                    }
                     if let Some((_, &stream)) = self.streams.last_key_value() {
                         world.up(stream, Call::Scheduler { id, call });
                         self.struck(world, Step::Called);
@@ -412,6 +422,17 @@ impl Framework {
             format!("framework {}: update {} of {task_id} came after {:?}", self.n, number(uuid), later)
         });
         seen.push(uuid);
+        let rank = |state| {
+            [TaskState::Starting, TaskState::Running, TaskState::Killing].iter().position(|it| *it == state)
+        };
+        let before = self.told.get(task_id).copied();
+        let is_back = rank(state).is_some_and(|now| before.and_then(rank).is_some_and(|was| was > now));
+        world.demand(!is_back, Law::Order, || {
+            format!("framework {}: {task_id} is {} after {before:?}", self.n, state.name())
+        });
+        if rank(state).is_some() {
+            self.told.insert(task_id.clone(), state);
+        }
         // LOST for a framework that is not partition-aware may be UNREACHABLE, and the task may come back.
         if state.is_terminal() {
             self.ended.insert(task_id.clone(), state);

@@ -129,14 +129,15 @@ impl Registry {
         if let Some(last) = updates.last() {
             answer.confirm.push((task.launch, last.seq));
         }
-        if was_unreachable && task.state == TaskState::Unreachable && known.alive {
+        updates.retain(|update| update.seq > task.last_seq);
+        // What its agent tells of it says that it is back, and how it came there: a word of ours would come before that.
+        let is_back = was_unreachable && task.state == TaskState::Unreachable && known.alive;
+        if is_back && updates.is_empty() {
             let message = "its agent is back";
             self.own_update(&mut task, known.state, Reason::AgentReregistered, message, to);
         }
         for update in updates {
-            if update.seq > task.last_seq {
-                self.take_update(&mut task, update, to);
-            }
+            self.take_update(&mut task, update, to);
         }
         if !known.alive && !task.state.is_terminal() {
             // It ended, and its reports were confirmed once already, or lost with a torn record.

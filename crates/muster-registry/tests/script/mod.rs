@@ -387,21 +387,29 @@ impl Script {
         }
     }
 
-    /// `hello A1 cpus:4;mem:8 new t1:RUNNING t2:FINISHED!` lists t1 alive and t2 ended with its update.
+    /// `hello A1 cpus:4;mem:8 new t1:RUNNING t2:FINISHED! t3:STARTING,RUNNING` lists t1 alive, t2 ended with its update,
+    /// and t3 alive with its first two.
     fn hello(&self, name: &str, resources: &str, words: &Words<'_>) -> Hello {
         let is_new = words.0.contains(&"new");
         let tasks = words.0.iter().skip(3).filter_map(|word| {
             let (task, state) = word.split_once(':')?;
             let ended = state.ends_with('!');
             let state = state.trim_end_matches('!');
-            let update = self.update(task, state, &Words(vec!["seq=9"]));
+            let states: Vec<&str> = state.split(',').collect();
+            let update = self.update(task, states.last()?, &Words(vec!["seq=9"]));
+            let first_ones = states.iter().zip(["seq=1", "seq=2", "seq=3"]);
+            let updates = match (ended, states.len()) {
+                (true, _) => vec![update.clone()],
+                (false, 1) => Vec::new(),
+                (false, _) => first_ones.map(|(it, seq)| self.update(task, it, &Words(vec![seq]))).collect(),
+            };
             Some(KnownTask {
                 launch: update.launch,
-                task: update.task.clone(),
+                task: update.task,
                 state: update.status.state,
                 alive: !ended,
                 resources: Resources::parse("cpus:1").unwrap(),
-                updates: if ended { vec![update] } else { Vec::new() },
+                updates,
             })
         });
         Hello {
