@@ -113,9 +113,11 @@ impl Node {
             Down::Leader { .. } => self.leader(now_ms, stream, fence, effects),
             // A leader introduces itself before it says anything else.
             Down::Event(_) if fence != self.saved.fence => {}
-            // Of a hello, which has no session yet, or of this session: another one was that of a former agent here.
+            // Of the hello that was said, which has no session yet, or of this session: another one was that of a former
+            // agent here.
             Down::Event(AgentEvent::Rejected(reason))
-                if session == Session(0) || session == self.connection.session =>
+                if session == self.connection.session
+                    || session == Session(0) && !self.connection.welcomed =>
             {
                 self.stop(format!("the leader refuses this agent: {reason}"), effects);
             }
