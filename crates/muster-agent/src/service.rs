@@ -309,11 +309,11 @@ impl Agent {
                 let sandbox = self.dir.sandbox(&sandbox_key(&start.intent.name), start.intent.number);
                 self.supervisors.start(Work::Executor(start), sandbox);
             }
-            Effect::Mount { launch, number, name, volumes } => {
+            Effect::Mount { launch, number, name, volumes, used } => {
                 let (root, inputs) = (self.dir.volumes(), self.sender.clone());
                 let sandbox = self.dir.sandbox(&sandbox_key(&name), number);
                 tokio::spawn(async move {
-                    let done = spawn_blocking(move || volumes::mount(&root, &sandbox, &volumes)).await;
+                    let done = spawn_blocking(move || volumes::mount(&root, &sandbox, &volumes, &used)).await;
                     let done = done.unwrap_or_else(|error| Err(format!("Failed to mount a volume: {error}")));
                     let failed = done.err().map(Into::into);
                     let _ = inputs.send(Input::Mounted { launch, failed }).await; // refused when the agent ends

@@ -285,7 +285,7 @@ impl Shared {
             let (root, sandbox, user) = (self.volumes.clone(), spec.sandbox.clone(), spec.user);
             let mounted = spawn_blocking(move || {
                 make(&sandbox, user).map_err(|error| format!("Failed to make the sandbox: {error}"))?;
-                volumes::mount(&root, &sandbox, &mounts)
+                volumes::mount(&root, &sandbox, &mounts, &BTreeSet::new())
             });
             match mounted.await {
                 Ok(Ok(())) => {}

@@ -26,11 +26,23 @@ const COUNT_BITS: u32 = 40;
 /// What is about to be removed has this before its number.
 const GONE: &str = "gone-";
 
-/// Makes volumes visible in a sandbox that is there. They belong to whom the sandbox belongs to.
-pub(crate) fn mount(root: &Path, sandbox: &Path, mounts: &[VolumeMount]) -> Result<(), String> {
+/// Makes volumes visible in a sandbox that is there. They belong to whom the sandbox belongs to. One of a task that is
+/// over makes way; those `used` do not.
+pub(crate) fn mount(
+    root: &Path,
+    sandbox: &Path,
+    mounts: &[VolumeMount],
+    used: &BTreeSet<VolumeNumber>,
+) -> Result<(), String> {
+    let stays = |number| used.contains(&number) || mounts.iter().any(|mount| mount.number == number);
+    // A volume of a task that is over.
+    let makes_way = |there: &OsStr| {
+        let number = Path::new(there).strip_prefix(root).ok().and_then(|it| it.to_str()?.parse().ok());
+        number.is_some_and(|number| !stays(VolumeNumber(number)))
+    };
     for mount in mounts {
         let to = root.join(mount.number.to_string());
-        let done = make(&to, sandbox).and_then(|()| link(sandbox, &mount.container_path, &to));
+        let done = make(&to, sandbox).and_then(|()| link(sandbox, &mount.container_path, &to, &makes_way));
         done.map_err(|error| format!("Failed to mount a volume at '{}': {error}", mount.container_path))?;
     }
     Ok(())
@@ -48,7 +60,7 @@ fn make(path: &Path, sandbox: &Path) -> io::Result<()> {
 
 /// Links a path below the sandbox to a directory. What is there of the path must be directories: a link that a task made
 /// leads nowhere else.
-fn link(sandbox: &Path, at: &str, to: &Path) -> io::Result<()> {
+fn link(sandbox: &Path, at: &str, to: &Path, makes_way: &dyn Fn(&OsStr) -> bool) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut dir: OwnedFd = rustix::fs::open(sandbox, flags, Mode::empty())?;
     let (above, name) = at.rsplit_once('/').unwrap_or(("", at));
@@ -68,10 +80,15 @@ fn link(sandbox: &Path, at: &str, to: &Path) -> io::Result<()> {
     match rustix::fs::symlinkat(to, &dir, name) {
         Err(rustix::io::Errno::EXIST) => {
             let there = rustix::fs::readlinkat(&dir, name, Vec::new())?;
-            match OsStr::from_bytes(there.as_bytes()) == to.as_os_str() {
-                true => Ok(()),
-                false => Err(io::Error::new(ErrorKind::AlreadyExists, "something else is there")),
+            let there = OsStr::from_bytes(there.as_bytes());
+            if there == to.as_os_str() {
+                return Ok(());
             }
+            if !makes_way(there) {
+                return Err(io::Error::new(ErrorKind::AlreadyExists, "something else is there"));
+            }
+            rustix::fs::unlinkat(&dir, name, AtFlags::empty())?;
+            Ok(rustix::fs::symlinkat(to, &dir, name)?)
         }
         done => Ok(done?),
     }
@@ -132,14 +149,32 @@ mod tests {
         let (root, one, two) = (dir.path().join("volumes"), dir.path().join("one"), dir.path().join("two"));
         fs::create_dir(&one).unwrap();
         fs::create_dir(&two).unwrap();
-        mount(&root, &one, &[at(7, "data"), at(8, "deep/er/data")]).unwrap();
+        mount(&root, &one, &[at(7, "data"), at(8, "deep/er/data")], &BTreeSet::new()).unwrap();
         fs::write(one.join("data/file"), "kept").unwrap();
         fs::remove_dir_all(&one).unwrap();
-        mount(&root, &two, &[at(7, "elsewhere")]).unwrap();
-        mount(&root, &two, &[at(7, "elsewhere")]).unwrap(); // again changes nothing
+        mount(&root, &two, &[at(7, "elsewhere")], &BTreeSet::new()).unwrap();
+        mount(&root, &two, &[at(7, "elsewhere")], &BTreeSet::new()).unwrap(); // again changes nothing
         assert_eq!(fs::read_to_string(two.join("elsewhere/file")).unwrap(), "kept");
-        let why = mount(&root, &two, &[at(8, "elsewhere")]).unwrap_err();
+        let used = BTreeSet::from([VolumeNumber(7)]);
+        let why = mount(&root, &two, &[at(8, "elsewhere")], &used).unwrap_err();
         assert!(why.contains("something else is there"), "{why}");
+        // Both at one place is no order of tasks that follow each other.
+        mount(&root, &two, &[at(7, "elsewhere"), at(8, "elsewhere")], &BTreeSet::new()).unwrap_err();
+    }
+
+    #[test]
+    fn a_volume_of_a_task_that_is_over_makes_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, sandbox) = (dir.path().join("volumes"), dir.path().join("sandbox"));
+        fs::create_dir(&sandbox).unwrap();
+        mount(&root, &sandbox, &[at(7, "data")], &BTreeSet::new()).unwrap();
+        fs::write(sandbox.join("data/file"), "kept").unwrap();
+        mount(&root, &sandbox, &[at(8, "data")], &BTreeSet::new()).unwrap();
+        assert!(!sandbox.join("data/file").exists());
+        assert_eq!(fs::read_to_string(root.join("7/file")).unwrap(), "kept");
+        // What a task put there is nobody's to remove.
+        fs::write(sandbox.join("own"), "").unwrap();
+        mount(&root, &sandbox, &[at(8, "own")], &BTreeSet::new()).unwrap_err();
     }
 
     #[test]
@@ -150,7 +185,7 @@ mod tests {
         fs::create_dir(&sandbox).unwrap();
         fs::create_dir(&other).unwrap();
         std::os::unix::fs::symlink(&other, sandbox.join("out")).unwrap();
-        mount(&root, &sandbox, &[at(7, "out/data")]).unwrap_err();
+        mount(&root, &sandbox, &[at(7, "out/data")], &BTreeSet::new()).unwrap_err();
         assert!(!other.join("data").exists());
     }
 

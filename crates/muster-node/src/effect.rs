@@ -74,6 +74,8 @@ pub enum Effect {
         name: ExecutorName,
         /// The volumes.
         volumes: Vec<VolumeMount>,
+        /// What the executor and its other living tasks use: these stay where they are.
+        used: BTreeSet<VolumeNumber>,
     },
     /// Remove what is left of all other volumes that were made in this incarnation.
     KeepVolumes {

@@ -34,9 +34,12 @@ use crate::{
 };
 use muster_model::{
     AgentCall, ExecutorCall, ExecutorEvent, ExecutorName, ExecutorOrder, ExecutorUpdate, KnownExecutor,
-    LaunchNumber, Reason, RunOrder, Source, TaskGroup, TaskId, TaskKey, TaskState, Uuid,
+    LaunchNumber, Reason, RunOrder, Source, TaskGroup, TaskId, TaskKey, TaskState, Uuid, VolumeNumber,
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// Unconfirmed updates of one task; the executor is told to come again with more, but for a terminal one.
 const UPDATES_WAITING_MAX: usize = 128;
@@ -133,7 +136,7 @@ pub(crate) struct Execs {
     /// Who holds a stream.
     streams: BTreeMap<u64, LaunchNumber>,
     /// When which run wants a wake.
-    timers: std::collections::BTreeSet<(u64, LaunchNumber)>,
+    timers: BTreeSet<(u64, LaunchNumber)>,
     /// Groups that are not whole, by their first member, and when they are not waited for any more.
     pub(crate) group_waits: BTreeMap<LaunchNumber, (u64, TaskGroup)>,
     /// Groups that are not handed any more, and why.
@@ -411,8 +414,22 @@ impl Node {
         let Some(run) = self.runs.get_mut(&launch).filter(is_queued) else { return false };
         run.phase = Phase::Mounting;
         let (name, volumes) = (executor.intent.name.clone(), volumes.clone());
-        effects.push(Effect::Mount { launch, number, name, volumes });
+        let used = self.volumes_of_run(number, launch);
+        effects.push(Effect::Mount { launch, number, name, volumes, used });
         true
+    }
+
+    /// The volumes that a run uses beside those of this task: its own, and those of its tasks that live.
+    fn volumes_of_run(&self, number: LaunchNumber, launch: LaunchNumber) -> BTreeSet<VolumeNumber> {
+        let others = self.saved.volumes.iter().filter(|(other, _)| {
+            let of = self.saved.executors.tasks.get(other).map_or(**other, |task| task.executor);
+            **other != launch && of == number
+        });
+        let used = others.flat_map(|(other, volumes)| {
+            let lives = self.runs.get(other).is_some_and(|run| run.phase != Phase::Ended);
+            volumes.iter().filter(move |volume| lives || volume.executor)
+        });
+        used.map(|volume| volume.number).collect()
     }
 
     /// The volumes of a task are visible to its executor; or they cannot be made so, and the task has failed.

@@ -112,7 +112,7 @@ pub(super) fn executors(seen: &Seen) -> GetExecutors {
 pub(super) fn frameworks(seen: &Seen) -> GetFrameworks {
     let mut all = GetFrameworks::default();
     for framework in seen.frameworks() {
-        let list = match framework.executors.is_empty() {
+        let list = match framework.is_over {
             true => &mut all.completed_frameworks,
             false => &mut all.frameworks,
         };

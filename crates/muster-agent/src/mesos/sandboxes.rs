@@ -118,7 +118,9 @@ impl Exposes for Exposed {
         }
         let at = self.at(path)?;
         let mut volumes = Vec::new();
-        for (names, place) in self.volumes(&at, &mut volumes) {
+        let mut seen = self.volumes(&at, &mut volumes);
+        seen.sort_by_key(|(names, _)| std::cmp::Reverse(names.len())); // one may be seen within another
+        for (names, place) in seen {
             if let (Some(left), Place::Dir { within, root, .. }) = (at.rest.strip_prefix(&*names), place) {
                 return Some(Place::Dir { within, root, rest: left.join("/") });
             }

@@ -27,6 +27,8 @@ pub(super) struct Framework<'a> {
     pub(super) info: mesos::FrameworkInfo,
     pub(super) executors: Vec<Executor<'a>>,
     pub(super) completed: Vec<Executor<'a>>,
+    /// Nothing of it is here any more, whether that is seen or not.
+    pub(super) is_over: bool,
 }
 
 /// An executor, or a task with a process of its own.
@@ -104,13 +106,17 @@ impl Seen {
             of(it.framework_id(), executor, true);
         }
         let mut all: Vec<_> = all.into_values().collect();
-        all.iter_mut().for_each(|it| it.executors.sort_by_key(|executor| executor.number));
+        for it in &mut all {
+            it.executors.sort_by_key(|executor| executor.number);
+            it.is_over = it.executors.is_empty();
+        }
         self.view.retain(&mut all);
         all
     }
 
     fn framework<'a>(&self, id: &'a FrameworkId) -> Framework<'a> {
-        Framework { id, info: self.framework_info(id), executors: Vec::new(), completed: Vec::new() }
+        let (executors, completed) = Default::default();
+        Framework { id, info: self.framework_info(id), executors, completed, is_over: false }
     }
 
     /// A framework's whole description.

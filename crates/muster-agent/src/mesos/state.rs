@@ -59,7 +59,7 @@ impl Serialize for State<'_> {
         }
         let frameworks = seen.frameworks();
         let of = |is_over: bool| {
-            let such = frameworks.iter().filter(move |it| it.executors.is_empty() == is_over);
+            let such = frameworks.iter().filter(move |it| it.is_over == is_over);
             such.map(|it| Shown(seen, it))
         };
         map.serialize_entry("frameworks", &List(|| of(false)))?;

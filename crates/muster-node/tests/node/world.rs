@@ -254,8 +254,9 @@ impl World {
                 Effect::Start(start) => {
                     format!("start {}{}", start.launch, shown_mounts(&start.volumes))
                 }
-                Effect::Mount { launch, number, volumes, .. } => {
-                    format!("mount of {launch} for {number}{}", shown_mounts(&volumes))
+                Effect::Mount { launch, number, volumes, used, .. } => {
+                    let used: Vec<String> = used.iter().map(|it| format!(" beside {it}")).collect();
+                    format!("mount of {launch} for {number}{}{}", shown_mounts(&volumes), used.concat())
                 }
                 Effect::KeepVolumes { incarnation, keep } => {
                     let keep: Vec<String> = keep.iter().map(ToString::to_string).collect();
