@@ -8,7 +8,7 @@ use muster_model::{AgentId, CallOutcome, FrameworkId, Resources, TaskId, TaskKey
 use muster_proto::{v1, wire_resources};
 use muster_raft::{NotLeading, Raft};
 use muster_registry::{Agent, DrainState, Duty, Framework, Registry, Task};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::oneshot;
 use tonic::{Code, Request, Response, Status, metadata::MetadataValue};
 
@@ -171,11 +171,17 @@ impl v1::operator_service_server::OperatorService for Operator {
         &self,
         request: Request<v1::ListAgentsRequest>,
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
-        self.who(Realm::Readonly, &request)?;
+        let view = View::of(&self.auth, &self.who(Realm::Readonly, &request)?);
         let request = request.into_inner();
         let registry = self.read().await?;
         let after = registry.agents().skip_while(|agent| agent.id.as_str() <= request.after.as_str());
-        let agents = after.take(page(request.limit)).map(|it| agent(&registry, it)).collect();
+        let shown = after.take(page(request.limit)).map(|it| {
+            let mut agent = agent(&registry, it);
+            view.retain(&mut agent.total);
+            view.retain(&mut agent.used);
+            agent
+        });
+        let agents = shown.collect();
         Ok(Response::new(v1::ListAgentsResponse { agents }))
     }
 
@@ -210,8 +216,15 @@ impl v1::operator_service_server::OperatorService for Operator {
         let view = View::of(&self.auth, &self.who(Realm::Readonly, &request)?);
         let request = request.into_inner();
         let registry = self.read().await?;
-        // Of a framework that is over nothing is known but to who may see all.
-        let shown = |it: &&Task| view.task(it, registry.framework(&it.key.framework_id));
+        let over: BTreeMap<&FrameworkId, &Framework> = match view.has_all_tasks() || !request.completed {
+            true => BTreeMap::new(),
+            false => registry.completed_frameworks().map(|it| (&it.framework.id, &it.framework)).collect(),
+        };
+        // Tasks of a framework of which nothing is known any more are for those who may see all.
+        let shown = |it: &&Task| {
+            let id = &it.key.framework_id;
+            view.task(it, registry.framework(id).or_else(|| over.get(id).copied()))
+        };
         let only = request.framework_id.as_str();
         let wanted = |it: &&Task| only.is_empty() || it.key.framework_id.as_str() == only;
         let limit = page(request.limit);

@@ -7,9 +7,15 @@
 
 use super::action::{Action, Objects};
 use muster_model::Role;
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess, SeqAccess, Visitor},
+};
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 /// What stands on one side of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,8 +161,12 @@ impl Acls {
     /// # Errors
     /// Which field is wrong, and what to do.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let whole: Map<String, Value> =
+        // Of two lists of one name the first would be as good as not written.
+        let Distinct(whole) =
             serde_json::from_str(text).map_err(|error| format!("is no JSON object: {error}"))?;
+        let Value::Object(whole) = whole else {
+            return Err("is no JSON object: write {\"..\": [..]}".into());
+        };
         let mut acls = Self::default();
         for (name, value) in &whole {
             if name == "permissive" {
@@ -174,6 +184,69 @@ impl Acls {
             }
         }
         Ok(acls)
+    }
+}
+
+/// JSON in which no object has a key twice.
+struct Distinct(Value);
+
+impl<'de> Deserialize<'de> for Distinct {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Read).map(Self)
+    }
+}
+
+struct Read;
+
+impl<'de> Visitor<'de> for Read {
+    type Value = Value;
+
+    fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, it: bool) -> Result<Value, E> {
+        Ok(it.into())
+    }
+
+    fn visit_i64<E>(self, it: i64) -> Result<Value, E> {
+        Ok(it.into())
+    }
+
+    fn visit_u64<E>(self, it: u64) -> Result<Value, E> {
+        Ok(it.into())
+    }
+
+    fn visit_f64<E>(self, it: f64) -> Result<Value, E> {
+        Ok(it.into())
+    }
+
+    fn visit_str<E>(self, it: &str) -> Result<Value, E> {
+        Ok(it.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Distinct(it)) = from.next_element()? {
+            list.push(it);
+        }
+        Ok(list.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(key) = from.next_key::<String>()? {
+            if map.contains_key(&key) {
+                return Err(de::Error::custom(format!("{key}: it is there twice; write it once")));
+            }
+            let Distinct(value) = from.next_value()?;
+            map.insert(key, value);
+        }
+        Ok(map.into())
     }
 }
 
@@ -361,6 +434,9 @@ mod tests {
                 r#"{"view_flags": [{"principals": {"type": "ANY"}, "flags": {"values": ["port"]}}]}"#,
                 &["view_flags[0].flags", "ANY"],
             ),
+            (r#"{"run_tasks": [], "permissive": true, "run_tasks": []}"#, &["run_tasks", "twice"]),
+            (r#"{"run_tasks": [{"principals": {"type": "ANY", "type": "NONE"}}]}"#, &["type", "twice"]),
+            ("[]", &["no JSON object"]),
             (
                 r#"{"view_roles": [{"principals": {"type": "ANY"}, "roles": {"values": ["/x"]}}]}"#,
                 &["view_roles[0].roles", "\"/x\""],

@@ -79,7 +79,11 @@ impl Guard {
         let id = read.id;
         let refused = match &mut read.call {
             Some(Up::Subscribe(subscribe)) => match self.describe(&mut subscribe.framework_info) {
-                Ok(()) => None,
+                Ok(()) => {
+                    // Who it is now it is told again.
+                    *self.subscribed.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                    None
+                }
                 Err(why) => return Passed::Told(scheduler(SchedulerEvent::Error(why)), true),
             },
             Some(Up::Update(update)) => match self.describe(&mut update.framework_info) {

@@ -219,7 +219,9 @@ impl Feed {
                 Err(broadcast::error::RecvError::Closed) => return,
                 Err(broadcast::error::RecvError::Lagged(_)) => {
                     tracing::warn!("changes came faster than events could be made: subscribers begin anew");
-                    known = Known::of(&raft.registry());
+                    let registry = raft.registry();
+                    known = Known::of(&registry);
+                    self.tallies().begin(&registry); // frameworks may have come and gone unseen
                     self.tell(Index(0), None, Whose::default());
                 }
             }

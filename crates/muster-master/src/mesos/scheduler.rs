@@ -238,6 +238,9 @@ impl Asking<'_> {
         let judged = Judged::of(&self.on.raft, &self.id).filter(|_| self.is_judged());
         self.check_principal(judged.as_ref())?;
         let stream = self.on.check_stream(&self.id, headers)?;
+        if self.is_judged() && judged.is_none() {
+            return Err(Box::new(not_subscribed())); // it came or went meanwhile
+        }
         let Some(mut call) = self.asked(Shown::default())? else {
             return Ok(Tried::Answered(accepted()));
         };
