@@ -56,6 +56,10 @@ pub struct AgentConfig {
     pub starts_max: usize,
     /// Sandboxes of ended tasks that are kept.
     pub sandboxes_max: usize,
+    /// How long they are kept on an empty disk, in ms.
+    pub sandbox_keep_ms: u64,
+    /// The part of the disk that they leave free, in percent.
+    pub disk_headroom_percent: u64,
     /// How long a hello may stay unanswered, in ms.
     pub welcome_ms: u64,
     /// First pause before an unconfirmed update is repeated, in ms.
@@ -129,6 +133,8 @@ impl Default for AgentConfig {
             tasks_max: 10_000,
             starts_max: 16,
             sandboxes_max: 10_000,
+            sandbox_keep_ms: 7 * 24 * 3_600_000,
+            disk_headroom_percent: 10,
             welcome_ms: 15_000,
             repeat_ms: 10_000,
             repeat_ms_max: 600_000,
@@ -197,8 +203,12 @@ impl AgentConfig {
             ("dial-ms-max", self.dial_ms_max, 600_000),
             ("tasks-max", self.tasks_max as u64, 50_000),
             ("starts-max", self.starts_max as u64, 1_024),
+            ("sandbox-keep-ms", self.sandbox_keep_ms, 365 * 24 * 3_600_000),
+            ("disk-headroom-percent", self.disk_headroom_percent, 100),
         ] {
-            let least = u64::from(!["kill-grace-ms", "executor-grace-ms"].contains(&name));
+            let may_be_none =
+                ["kill-grace-ms", "executor-grace-ms", "sandbox-keep-ms", "disk-headroom-percent"];
+            let least = u64::from(!may_be_none.contains(&name));
             if !(least..=max).contains(&value) {
                 return wrong(format!("{name} is {value}, must be {least} to {max}"));
             }

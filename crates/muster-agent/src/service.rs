@@ -9,7 +9,7 @@ use crate::{
     link::Link,
     mesos::{About, Reads, flags},
     probe,
-    sandbox::{self, Sandboxes},
+    sandbox::{Policy, Sandboxes},
     supervisors::{Launcher, Order, Supervisors},
     volumes,
 };
@@ -28,7 +28,12 @@ use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
-use tokio::{net::TcpListener, sync::mpsc, task::spawn_blocking, time};
+use tokio::{
+    net::TcpListener,
+    sync::mpsc,
+    task::{JoinSet, spawn_blocking},
+    time,
+};
 use tracing::{error, info, warn};
 
 /// Inputs that may wait for the loop.
@@ -111,7 +116,12 @@ fn prepare(config: &AgentConfig, dir: WorkDir) -> Result<Ground, AgentError> {
     let executors =
         saved.executors.runs.iter().map(|(number, run)| dir.sandbox(&sandbox_key(&run.intent.name), *number));
     let live: BTreeSet<PathBuf> = tasks.chain(executors).collect();
-    let sandboxes = Sandboxes::find(&dir.sandboxes(), config.sandboxes_max, |path| live.contains(path));
+    let policy = Policy {
+        max: config.sandboxes_max,
+        delay: Duration::from_millis(config.sandbox_keep_ms),
+        headroom: config.disk_headroom_percent as f64 / 100.0,
+    };
+    let sandboxes = Sandboxes::find(&dir.sandboxes(), policy, |path| live.contains(path));
     Ok(Ground { dir, log, saved, info, sealed, sandboxes })
 }
 
@@ -134,6 +144,8 @@ struct Agent {
     executors: Executors,
     sandboxes: Sandboxes,
     shown: Shown,
+    /// What goes on beside the loop, and ends with it.
+    _beside: JoinSet<()>,
 }
 
 impl Agent {
@@ -201,6 +213,8 @@ impl Agent {
         about.recovery_secs = since.elapsed().as_secs_f64();
         let reads = Reads::new(Arc::new(about), shown.clone(), executors.api(), auth);
         executors.serve(listener, reads.routes());
+        let mut beside = JoinSet::new();
+        beside.spawn(ground.sandboxes.clone().tend());
         Ok(Self {
             link: Link::new(config, sender.clone()),
             dir: ground.dir,
@@ -214,6 +228,7 @@ impl Agent {
             executors,
             sandboxes: ground.sandboxes,
             shown,
+            _beside: beside,
         })
     }
 
@@ -352,11 +367,7 @@ impl Agent {
             }
             Effect::Remove { launch, task } => {
                 self.supervisors.remove(launch);
-                let gone = self.sandboxes.ended(self.dir.sandbox(&task, launch));
-                if !gone.is_empty() {
-                    let counts = self.sandboxes.counts();
-                    drop(spawn_blocking(move || sandbox::remove(&gone, &counts)));
-                }
+                self.sandboxes.ended(self.dir.sandbox(&task, launch));
             }
             Effect::Stop(reason) => {
                 error!(reason, "agent stops");

@@ -83,6 +83,8 @@ pub(crate) fn flags(config: &AgentConfig, info: &AgentInfo) -> BTreeMap<&'static
         ("executor_reregistration_timeout", duration(config.executor_reregistration_ms)),
         ("executor_shutdown_grace_period", duration(config.executor_grace_ms)),
         ("fetcher_stall_timeout", duration(config.fetch_ms_max)),
+        ("gc_delay", duration(config.sandbox_keep_ms)),
+        ("gc_disk_headroom", (config.disk_headroom_percent as f64 / 100.0).to_string()),
         ("hostname", info.hostname.to_string()),
         ("ip", config.listen_ip.to_string()),
         ("launcher", "posix".into()),
