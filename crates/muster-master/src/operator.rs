@@ -8,7 +8,7 @@ use muster_model::{AgentId, CallOutcome, FrameworkId, Resources, TaskId, TaskKey
 use muster_proto::{v1, wire_resources};
 use muster_raft::{NotLeading, Raft};
 use muster_registry::{Agent, DrainState, Duty, Framework, Registry, Task};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use tokio::sync::oneshot;
 use tonic::{Code, Request, Response, Status, metadata::MetadataValue};
 
@@ -95,6 +95,16 @@ fn agent(registry: &Registry, agent: &Agent) -> v1::Agent {
         machine_id: agent.info.machine_id.to_string(),
         registered_wall_ms: agent.registered.0,
         duty: registry.duty(&agent.id).map_or("", duty).into(),
+        address: address(agent),
+    }
+}
+
+/// Where an agent's own API is.
+fn address(agent: &Agent) -> String {
+    let port = agent.info.port;
+    match muster_proto::agent::ip(&agent.sealed, &agent.info.hostname) {
+        Some(ip) => SocketAddr::new(ip, port).to_string(),
+        None => format!("{}:{port}", agent.info.hostname),
     }
 }
 
@@ -135,6 +145,7 @@ fn task(task: &Task) -> v1::Task {
         message: task.message.to_string(),
         launched_wall_ms: task.launched.0,
         updated_wall_ms: task.updated.0,
+        executor_id: task.executor_id.as_ref().map(ToString::to_string).unwrap_or_default(),
     }
 }
 
@@ -227,9 +238,14 @@ impl v1::operator_service_server::OperatorService for Operator {
         };
         let only = request.framework_id.as_str();
         let wanted = |it: &&Task| only.is_empty() || it.key.framework_id.as_str() == only;
+        let named = |it: &&Task| match request.task_id.strip_suffix('*') {
+            Some(begin) => it.key.task_id.as_str().starts_with(begin),
+            None => request.task_id.is_empty() || it.key.task_id.as_str() == request.task_id,
+        };
         let limit = page(request.limit);
         let tasks = if request.completed {
-            registry.completed_tasks().filter(wanted).filter(shown).take(limit).map(task).collect()
+            let all = registry.completed_tasks().filter(wanted).filter(named);
+            all.filter(shown).take(limit).map(task).collect()
         } else {
             let after_framework =
                 if request.after_framework_id.is_empty() { only } else { &request.after_framework_id };
@@ -240,7 +256,7 @@ impl v1::operator_service_server::OperatorService for Operator {
             let after = registry.tasks_from(start.clone()).filter(|it| it.key != start);
             // The tasks of one framework lie together: beyond them nothing more can match.
             let ours = after.take_while(|it| only.is_empty() || it.key.framework_id.as_str() == only);
-            ours.filter(shown).take(limit).map(task).collect()
+            ours.filter(named).filter(shown).take(limit).map(task).collect()
         };
         Ok(Response::new(v1::ListTasksResponse { tasks }))
     }

@@ -208,6 +208,15 @@ impl OperatorClient {
 
     /// All tasks of a framework, or of all when none is named.
     pub async fn tasks(&mut self, framework_id: Option<&str>) -> Result<Vec<v1::Task>, SdkError> {
+        self.tasks_named(framework_id, "").await
+    }
+
+    /// Those of them that have this id; a `*` at its end stands for any end.
+    pub async fn tasks_named(
+        &mut self,
+        framework_id: Option<&str>,
+        task_id: &str,
+    ) -> Result<Vec<v1::Task>, SdkError> {
         let mut all: Vec<v1::Task> = Vec::new();
         loop {
             let request = v1::ListTasksRequest {
@@ -216,6 +225,7 @@ impl OperatorClient {
                 after_task_id: all.last().map(|task| task.task_id.clone()).unwrap_or_default(),
                 limit: PAGE,
                 completed: false,
+                task_id: task_id.into(),
             };
             let page =
                 self.ask(request, async |mut client, request| client.list_tasks(request).await).await?;
@@ -232,10 +242,21 @@ impl OperatorClient {
         framework_id: Option<&str>,
         limit: u32,
     ) -> Result<Vec<v1::Task>, SdkError> {
+        self.completed_tasks_named(framework_id, "", limit).await
+    }
+
+    /// Those of them that have this id; a `*` at its end stands for any end.
+    pub async fn completed_tasks_named(
+        &mut self,
+        framework_id: Option<&str>,
+        task_id: &str,
+        limit: u32,
+    ) -> Result<Vec<v1::Task>, SdkError> {
         let request = v1::ListTasksRequest {
             framework_id: framework_id.unwrap_or_default().into(),
             limit,
             completed: true,
+            task_id: task_id.into(),
             ..Default::default()
         };
         let page = self.ask(request, async |mut client, request| client.list_tasks(request).await).await?;

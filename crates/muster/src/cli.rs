@@ -43,6 +43,11 @@ pub(crate) enum Command {
     Run(crate::run::RunArgs),
     /// List tasks.
     Ps(TaskListArgs),
+    /// Show what tasks write.
+    Logs(crate::sandboxes::logs::LogsArgs),
+    /// Look into the sandboxes of tasks.
+    #[command(subcommand)]
+    Files(crate::sandboxes::files::FilesVerb),
     /// Ask about frameworks.
     #[command(subcommand)]
     Framework(FrameworkVerb),

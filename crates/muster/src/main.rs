@@ -25,6 +25,7 @@ mod raft;
 mod raft_log;
 mod run;
 mod sandbox;
+mod sandboxes;
 mod signals;
 
 use clap::Parser;
@@ -108,6 +109,8 @@ async fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Framework(FrameworkVerb::Teardown { framework_id, masters }) => {
             lists::teardown(&masters, &framework_id, output).await
         }
+        Command::Logs(args) => sandboxes::logs::run(args).await,
+        Command::Files(verb) => sandboxes::files::run(verb, output).await,
         Command::Task(TaskVerb::List(args)) | Command::Ps(args) => lists::tasks(&args, output).await,
         Command::Raft(RaftVerb::Status(masters)) => raft::status(&masters, output).await,
         Command::Raft(RaftVerb::Replace { name, confirm, masters }) => {

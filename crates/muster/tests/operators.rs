@@ -412,3 +412,56 @@ async fn a_machine_goes_down_and_up_again() {
     assert!(run(&masters, &["run", "--", "true"]).status.success());
     drop((gentle, stubborn));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_task_writes_is_followed_over_restarts_and_leaders() {
+    let (cluster, masters) = cluster(1).await;
+    let dir = tempfile::tempdir().unwrap();
+    let words = dir.path().display();
+    let _task = Tasks::of(
+        &masters,
+        1,
+        &format!(
+            "mkdir -p deep/er; echo kept > deep/er/file; n=0; until [ -e {words}/end ]; do \
+             if [ -e {words}/$n ]; then echo line $n; n=$((n + 1)); fi; sleep 0.05; done"
+        ),
+    );
+    let mut logs = muster(&masters, &["logs", "--follow", "--stdout", "task-1"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(logs.stdout.take().unwrap()).lines();
+    let mut said = |n: usize| {
+        std::fs::write(dir.path().join(n.to_string()), "").unwrap();
+        assert_eq!(lines.next().unwrap().unwrap(), format!("line {n}"));
+    };
+    said(0);
+    cluster.kill("a1").unwrap();
+    cluster.restart("a1").unwrap();
+    said(1);
+    let (leader, term) = cluster.serving().await.unwrap();
+    cluster.kill(&leader).unwrap();
+    cluster.serving_after(term).await.unwrap();
+    said(2);
+    std::fs::write(dir.path().join("end"), "").unwrap();
+    assert!(lines.next().is_none(), "it is over");
+    assert!(logs.wait().unwrap().success());
+
+    let text = |args: &[&str]| {
+        let output = run(&masters, args);
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(text(&["logs", "--stdout", "task*"]), "line 0\nline 1\nline 2\n");
+    assert_eq!(text(&["logs", "--stdout", "-n", "1", "task-1"]), "line 2\n");
+    assert_eq!(text(&["files", "cat", "task-1", "deep/er/file"]), "kept\n");
+    let listed = json(&masters, &["files", "ls", "task-1"]);
+    let names: Vec<_> = listed.as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["deep", "stderr", "stdout"]);
+    let copy = dir.path().join("copy");
+    text(&["files", "cp", "task-1", "--to", copy.to_str().unwrap()]);
+    assert_eq!(std::fs::read_to_string(copy.join("deep/er/file")).unwrap(), "kept\n");
+    refused(&masters, &["logs", "nobody"], &["no task \"nobody\"", "muster ps --all"]);
+    refused(&masters, &["files", "cat", "task-1", "../../x"], &["task-1"]);
+}

@@ -1,0 +1,156 @@
+//! The files of agents, by their Mesos API.
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use mesos::agent::{Call, Response as Answer, call};
+use muster_proto::{json::Codec, mesos};
+use muster_sdk::Credential;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use std::time::Duration;
+use tokio::time::timeout;
+
+const DIAL_TIME: Duration = Duration::from_secs(2);
+/// How long an agent may take to begin its answer.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// The longest listing that is read.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Why an agent could not be read from.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failed {
+    /// It may answer later, or elsewhere.
+    #[error("{0}")]
+    Away(String),
+    /// It has no such file.
+    #[error("there is no such file; its sandbox may be removed already")]
+    NotThere,
+    /// It will not be different later.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Asks agents.
+#[derive(Debug, Clone)]
+pub(crate) struct Agent {
+    credential: Option<Credential>,
+    requests: Client<HttpConnector, Full<Bytes>>,
+}
+
+impl Agent {
+    pub(crate) fn new(credential: Option<Credential>) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(DIAL_TIME));
+        Self { credential, requests: Client::builder(TokioExecutor::new()).build(connector) }
+    }
+
+    /// What is in a directory.
+    pub(crate) async fn list(&self, address: &str, path: &str) -> Result<Vec<mesos::FileInfo>, Failed> {
+        let list_files = Some(call::ListFiles { path: path.into() });
+        let call = Call { list_files, ..of(call::Type::ListFiles) };
+        Ok(self.call(address, &call).await?.list_files.unwrap_or_default().file_infos)
+    }
+
+    /// A part of a file, as much as the agent gives at once from there on, and the file's size.
+    pub(crate) async fn read(
+        &self,
+        address: &str,
+        path: &str,
+        offset: u64,
+    ) -> Result<(Vec<u8>, u64), Failed> {
+        self.part(address, path, offset, None).await
+    }
+
+    /// The size of a file.
+    pub(crate) async fn size(&self, address: &str, path: &str) -> Result<u64, Failed> {
+        self.part(address, path, 0, Some(0)).await.map(|(_, size)| size)
+    }
+
+    async fn part(
+        &self,
+        address: &str,
+        path: &str,
+        offset: u64,
+        length: Option<u64>,
+    ) -> Result<(Vec<u8>, u64), Failed> {
+        let read_file = Some(call::ReadFile { path: path.into(), offset, length });
+        let call = Call { read_file, ..of(call::Type::ReadFile) };
+        let part = self.call(address, &call).await?.read_file.unwrap_or_default();
+        Ok((part.data.to_vec(), part.size))
+    }
+
+    /// A whole file, as it comes.
+    pub(crate) async fn download(&self, address: &str, path: &str) -> Result<Incoming, Failed> {
+        let path = utf8_percent_encode(path, NON_ALPHANUMERIC);
+        let request = Request::get(format!("http://{address}/files/download?path={path}"));
+        Ok(self.send(address, request, Bytes::new()).await?.into_body())
+    }
+
+    async fn call(&self, address: &str, call: &Call) -> Result<Answer, Failed> {
+        let codec = Codec::Protobuf;
+        let request = Request::post(format!("http://{address}/api/v1"))
+            .header(header::CONTENT_TYPE, codec.media_type())
+            .header(header::ACCEPT, codec.media_type());
+        let response = self.send(address, request, codec.write(call)).await?;
+        codec
+            .read(&whole(response).await?)
+            .map_err(|error| Failed::Away(format!("its answer is damaged: {error}")))
+    }
+
+    async fn send(
+        &self,
+        address: &str,
+        mut request: http::request::Builder,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, Failed> {
+        if let Some(credential) = &self.credential {
+            request = request.header(header::AUTHORIZATION, credential.header());
+        }
+        let request = request
+            .body(Full::new(body))
+            .map_err(|error| Failed::Refused(format!("{address:?} cannot be asked: {error}")))?;
+        let response = timeout(ANSWER_TIME, self.requests.request(request)).await;
+        let response = response
+            .map_err(|_| Failed::Away(format!("no answer for {} s", ANSWER_TIME.as_secs())))?
+            .map_err(|error| Failed::Away(cause(&error)))?;
+        match response.status() {
+            StatusCode::OK => Ok(response),
+            StatusCode::NOT_FOUND => Err(Failed::NotThere),
+            StatusCode::SERVICE_UNAVAILABLE => Err(Failed::Away("it is not ready".into())),
+            StatusCode::UNAUTHORIZED => {
+                Err(Failed::Refused("it wants to know who asks: give --credential PRINCIPAL:FILE".into()))
+            }
+            status => {
+                let words = whole(response).await.unwrap_or_default();
+                let words = String::from_utf8_lossy(&words).trim().to_owned();
+                let why = if words.is_empty() { format!("it answers {status}") } else { words };
+                Err(Failed::Refused(why))
+            }
+        }
+    }
+}
+
+async fn whole(response: Response<Incoming>) -> Result<Bytes, Failed> {
+    let body = timeout(ANSWER_TIME, Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect()).await;
+    let body = body.map_err(|_| Failed::Away("its answer does not end".into()))?;
+    body.map(|body| body.to_bytes())
+        .map_err(|error| Failed::Away(format!("its answer cannot be read: {error}")))
+}
+
+fn of(kind: call::Type) -> Call {
+    Call { r#type: Some(kind.into()), ..Default::default() }
+}
+
+/// The last of an error's causes: the system's own word.
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}
