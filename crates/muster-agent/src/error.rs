@@ -26,6 +26,12 @@ pub enum AgentError {
         .0.display()
     )]
     WorkDirInUse(PathBuf),
+    /// Another agent uses the control groups.
+    #[error(
+        "the control group {} is in use by another agent; stop that one, or give this one a cgroup-root of its own",
+        .0.display()
+    )]
+    CgroupInUse(PathBuf),
     /// A directory or file of the agent cannot be used.
     #[error("cannot {doing} {}; check that it can be written by this user and that the disk has room", path.display())]
     Prepare {

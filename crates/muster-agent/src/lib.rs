@@ -31,6 +31,7 @@
 //! - No unbounded queue, and the loop never waits for one that waits for the loop.
 //! - No async runtime in a supervisor.
 
+mod cgroups;
 mod command;
 mod config;
 mod disk;
