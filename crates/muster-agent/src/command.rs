@@ -1,6 +1,9 @@
 //! From the description of a task or an executor to what its supervisor runs.
 
-use crate::supervisor::{MARK, Place, Spec};
+use crate::{
+    limits::Enforcer,
+    supervisor::{MARK, Place, Spec},
+};
 use muster_http::auth::{Auth, Claims};
 use muster_model::{ExecutorName, LaunchNumber, VolumeMount};
 use muster_node::{Start, StartExecutor};
@@ -64,6 +67,8 @@ pub(crate) struct Surroundings {
     pub(crate) place: Place,
     /// Arguments that make this executable a `hold`.
     pub(crate) hold_args: Vec<String>,
+    /// What they may use.
+    pub(crate) enforcer: Arc<Enforcer>,
     /// Whether commands run as the user that they name.
     pub(crate) switch_user: bool,
     /// Where the executor API listens.
@@ -80,18 +85,23 @@ pub(crate) fn spec(
     sandbox: PathBuf,
     around: &Surroundings,
 ) -> Result<(Spec, Vec<command_info::Uri>), Unfit> {
-    let (command, default_user, env) = match work {
+    let (command, default_user, env, (parts, limits)) = match work {
         Work::Task(start) => {
-            let command = task_command(start)?;
+            let info = TaskInfo::decode(&*start.sealed)
+                .map_err(|error| Unfit::Invalid(format!("The TaskInfo cannot be read: {error}")))?;
+            let limited = around.enforcer.of(start.launch, &start.resources, &info.limits)?;
+            let command = task_command(info)?;
             let env = task_environment(start, &command, &sandbox)?;
-            (command, &start.user, env)
+            (command, &start.user, env, limited)
         }
         Work::Executor(start) => {
             let info = ExecutorInfo::decode(&*start.intent.sealed)
                 .map_err(|error| Unfit::Invalid(format!("The ExecutorInfo cannot be read: {error}")))?;
             check_framework(start, &info)?;
             let env = executor_environment(start, &info, &sandbox, around)?;
-            (executor_command(info)?, &start.intent.user, env)
+            // A task of it has no limits of its own: it shares this group.
+            let limited = around.enforcer.of(start.intent.number, &start.resources, &[])?;
+            (executor_command(info)?, &start.intent.user, env, limited)
         }
     };
     let (program, arg0, args) = program(&command)?;
@@ -108,15 +118,15 @@ pub(crate) fn spec(
         sandbox,
         user,
         open_files: None,
+        parts,
+        limits,
         hold_args: around.hold_args.clone(),
         place: around.place.clone(),
     };
     Ok((spec, command.uris))
 }
 
-fn task_command(start: &Start) -> Result<CommandInfo, Unfit> {
-    let info = TaskInfo::decode(&*start.sealed)
-        .map_err(|error| Unfit::Invalid(format!("The TaskInfo cannot be read: {error}")))?;
+fn task_command(info: TaskInfo) -> Result<CommandInfo, Unfit> {
     if info.executor.is_some() {
         return Err(Unfit::Invalid("The task names an executor, and its order none".into()));
     }
@@ -288,13 +298,23 @@ fn find_user(users: &str, name: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        AgentConfig,
+        cgroups::{Cgroups, Layout, Mounts},
+    };
     use muster_model::{AgentId, FrameworkId, Sealed, TaskId, TaskKey};
     use muster_node::ExecutorIntent;
     use muster_proto::mesos;
 
+    fn no_groups() -> Cgroups {
+        let none = Mounts { layout: Layout::None, parts: Vec::new(), here: None };
+        Cgroups::open(Path::new("muster"), "key", &none).unwrap()
+    }
+
     fn around() -> Surroundings {
         Surroundings {
             place: Place { runtime: "/r".into(), exits: "/e".into() },
+            enforcer: Arc::new(Enforcer::new(no_groups(), &AgentConfig::default())),
             hold_args: vec!["hold".into()],
             switch_user: true,
             endpoint: "0.0.0.0:5051".parse().unwrap(),
@@ -309,6 +329,7 @@ mod tests {
             task: TaskKey { framework_id: FrameworkId::new("f"), task_id: TaskId::new("t") },
             agent_id: AgentId::new("a"),
             user: "".into(),
+            resources: Default::default(),
             sealed: Sealed::new(info.encode_to_vec()),
             volumes: Vec::new(),
         };
@@ -328,8 +349,12 @@ mod tests {
             framework: Sealed::default(),
             sealed: Sealed::new(info.encode_to_vec()),
         };
-        let start =
-            StartExecutor { intent: Arc::new(intent), agent_id: AgentId::new("a"), volumes: Vec::new() };
+        let start = StartExecutor {
+            intent: Arc::new(intent),
+            agent_id: AgentId::new("a"),
+            resources: Default::default(),
+            volumes: Vec::new(),
+        };
         spec(&Work::Executor(Box::new(start)), "/s".into(), &around()).map(|(spec, _)| spec)
     }
 

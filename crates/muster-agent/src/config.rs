@@ -6,7 +6,7 @@ use muster_model::{Attribute, AttributeValue, MachineId, Resources};
 use serde::{Deserialize, Serialize};
 use std::{
     net::{IpAddr, Ipv4Addr},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 /// The keys of `agent.toml`; `config/agent.toml` says what each means.
@@ -50,6 +50,14 @@ pub struct AgentConfig {
     pub fetch_ms_max: u64,
     /// The longest file that is fetched, in MB.
     pub fetch_mb_max: u64,
+    /// The control group that the agents of this machine have theirs below; empty = none, and so no limits.
+    pub cgroup_root: PathBuf,
+    /// Whether what a task holds of the processors is also a quota that it never gets more than.
+    pub cgroup_cpu_quota: bool,
+    /// Processes and threads of one task or executor; 0 = as many as it likes.
+    pub pids_max: u64,
+    /// Whether tasks run here whose limits cannot be enforced.
+    pub allow_unenforced_limits: bool,
     /// Tasks held at once.
     pub tasks_max: usize,
     /// Supervisors that may be starting at once.
@@ -130,6 +138,10 @@ impl Default for AgentConfig {
             executor_grace_ms: 5_000,
             fetch_ms_max: 60_000,
             fetch_mb_max: 1_024,
+            cgroup_root: "muster".into(),
+            cgroup_cpu_quota: false,
+            pids_max: 0,
+            allow_unenforced_limits: false,
             tasks_max: 10_000,
             starts_max: 16,
             sandboxes_max: 10_000,
@@ -180,6 +192,16 @@ impl AgentConfig {
         if self.work_dir.as_os_str().is_empty() {
             return wrong("work-dir is empty; name a directory that this agent may use alone".into());
         }
+        let is_name = |part| matches!(part, Component::Normal(_) | Component::RootDir);
+        if !self.cgroup_root.components().all(is_name) {
+            return wrong(format!(
+                "cgroup-root: {:?} must be a path below the mounts of control groups, for example muster",
+                self.cgroup_root
+            ));
+        }
+        if self.cgroup_root == Path::new("/") {
+            return wrong("cgroup-root is all control groups; name one for muster alone".into());
+        }
         if !self.ip.is_empty() && self.ip.parse::<std::net::IpAddr>().is_err() {
             return wrong(format!("ip: {:?} is no address, for example 10.0.0.5", self.ip));
         }
@@ -201,13 +223,19 @@ impl AgentConfig {
             ("repeat-ms-max", self.repeat_ms_max, 24 * 3_600_000),
             ("dial-ms", self.dial_ms, 60_000),
             ("dial-ms-max", self.dial_ms_max, 600_000),
+            ("pids-max", self.pids_max, 4_194_304),
             ("tasks-max", self.tasks_max as u64, 50_000),
             ("starts-max", self.starts_max as u64, 1_024),
             ("sandbox-keep-ms", self.sandbox_keep_ms, 365 * 24 * 3_600_000),
             ("disk-headroom-percent", self.disk_headroom_percent, 100),
         ] {
-            let may_be_none =
-                ["kill-grace-ms", "executor-grace-ms", "sandbox-keep-ms", "disk-headroom-percent"];
+            let may_be_none = [
+                "kill-grace-ms",
+                "executor-grace-ms",
+                "pids-max",
+                "sandbox-keep-ms",
+                "disk-headroom-percent",
+            ];
             let least = u64::from(!may_be_none.contains(&name));
             if !(least..=max).contains(&value) {
                 return wrong(format!("{name} is {value}, must be {least} to {max}"));
@@ -295,6 +323,9 @@ mod tests {
             ("attributes = 'rack'", &["attributes", "rack", "NAME:VALUE"]),
             ("machine-id = 'a/b'", &["machine-id", "not allowed"]),
             ("tasks-max = 0", &["tasks-max is 0"]),
+            ("cgroup-root = '../other'", &["cgroup-root", "../other"]),
+            ("cgroup-root = '/'", &["cgroup-root", "name one"]),
+            ("pids-max = 5000000", &["pids-max is 5000000"]),
         ] {
             std::fs::write(&path, text).unwrap();
             let error = AgentConfig::read(&path).unwrap_err().to_string();

@@ -39,6 +39,7 @@ mod error;
 mod executors;
 mod fetch;
 mod history;
+mod limits;
 mod link;
 mod mesos;
 mod probe;

@@ -6,6 +6,7 @@ use crate::{
     disk::{Durable, Log, Opened, WorkDir, Writer},
     executors::{self, Executors},
     history::{History, Shown},
+    limits::Enforcer,
     link::Link,
     mesos::{About, Reads, flags},
     probe,
@@ -91,6 +92,7 @@ struct Ground {
     info: AgentInfo,
     sealed: Sealed,
     sandboxes: Sandboxes,
+    enforcer: Enforcer,
 }
 
 /// Does what may block apart from the loop.
@@ -122,7 +124,8 @@ fn prepare(config: &AgentConfig, dir: WorkDir) -> Result<Ground, AgentError> {
         headroom: config.disk_headroom_percent as f64 / 100.0,
     };
     let sandboxes = Sandboxes::find(&dir.sandboxes(), policy, |path| live.contains(path));
-    Ok(Ground { dir, log, saved, info, sealed, sandboxes })
+    let enforcer = Enforcer::open(config, &dir.fingerprint)?;
+    Ok(Ground { dir, log, saved, info, sealed, sandboxes, enforcer })
 }
 
 /// The name of an executor in the place of a task's.
@@ -144,6 +147,7 @@ struct Agent {
     executors: Executors,
     sandboxes: Sandboxes,
     shown: Shown,
+    enforcer: Arc<Enforcer>,
     /// What goes on beside the loop, and ends with it.
     _beside: JoinSet<()>,
 }
@@ -162,8 +166,17 @@ impl Agent {
         let ground = blocking(move || prepare(&for_ground, dir)).await?;
         let (sender, inputs) = mpsc::channel(INPUTS_WAITING_MAX);
         let auth = Arc::new(auth);
-        let mut supervisors =
-            Supervisors::new(&ground.dir, launcher, &config, endpoint, auth.clone(), sender.clone())?;
+        let enforcer = Arc::new(ground.enforcer);
+        let (for_auth, for_inputs) = (auth.clone(), sender.clone());
+        let mut supervisors = Supervisors::new(
+            &ground.dir,
+            launcher,
+            &config,
+            enforcer.clone(),
+            endpoint,
+            for_auth,
+            for_inputs,
+        )?;
         let agent_info = bytes::Bytes::copy_from_slice(&ground.sealed);
         let mut executors = Executors::new(agent_info, sender.clone());
         let writer = Writer::start(ground.log)
@@ -228,6 +241,7 @@ impl Agent {
             executors,
             sandboxes: ground.sandboxes,
             shown,
+            enforcer,
             _beside: beside,
         })
     }
@@ -334,6 +348,7 @@ impl Agent {
                     let _ = inputs.send(Input::Mounted { launch, failed }).await; // refused when the agent ends
                 });
             }
+            Effect::Resize { number, resources } => self.supervisors.resize(number, &resources),
             Effect::KeepVolumes { incarnation, keep } => {
                 let gone = volumes::set_aside(&self.dir.volumes(), incarnation, &keep);
                 if !gone.is_empty() {
@@ -382,6 +397,7 @@ impl Agent {
         info!(tasks = self.node.saved().tasks.len(), "agent ends; its tasks go on");
         drop((self.link, self.supervisors, self.executors));
         self.writer.end().await;
+        self.enforcer.cgroups().remove();
         // Refused while a socket is in it, which is when it is needed.
         let _ = tokio::fs::remove_dir(&self.dir.place.runtime).await;
     }

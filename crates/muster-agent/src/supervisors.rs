@@ -6,6 +6,7 @@ use crate::{
     command::{Surroundings, Unfit, Work, spec},
     disk::WorkDir,
     fetch::{Bounds, fetch, make},
+    limits::{self, Enforcer},
     mesos::Fetched,
     supervisor::{
         Ending, Frames, FromSupervisor, Place, Spec, ToSupervisor, boot_id, encode, end_marked, read_exit,
@@ -13,7 +14,7 @@ use crate::{
     volumes,
 };
 use muster_http::auth::Auth;
-use muster_model::LaunchNumber;
+use muster_model::{LaunchNumber, Resources};
 use muster_node::{End, Input, Process, Signal};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
@@ -80,8 +81,14 @@ pub async fn end_tasks(config: AgentConfig) -> Result<(), AgentError> {
     let nowhere = (config.listen_ip, config.port).into();
     let launcher = Launcher::this_executable();
     let nobody = Arc::new(Auth::open("mesos-agent"));
-    let supervisors = Supervisors::new(&dir, launcher, &config, nowhere, nobody, inputs)?;
+    let (for_groups, key) = (config.clone(), dir.fingerprint.clone());
+    let enforcer = spawn_blocking(move || Enforcer::open(&for_groups, &key)).await;
+    let enforcer = enforcer
+        .map_err(|error| AgentError::Stopped(format!("cannot open the control groups: {error}")))??;
+    let enforcer = Arc::new(enforcer);
+    let supervisors = Supervisors::new(&dir, launcher, &config, enforcer.clone(), nowhere, nobody, inputs)?;
     supervisors.shared.end_all_but(&BTreeSet::new(), &BTreeMap::new()).await?;
+    enforcer.cgroups().remove();
     let _ = tokio::fs::remove_dir(&dir.place.runtime).await; // empty now, unless a socket's owner is slow
     Ok(())
 }
@@ -135,6 +142,7 @@ impl Supervisors {
         dir: &WorkDir,
         launcher: Launcher,
         config: &AgentConfig,
+        enforcer: Arc<Enforcer>,
         endpoint: SocketAddr,
         auth: Arc<Auth>,
         inputs: mpsc::Sender<Input>,
@@ -150,6 +158,7 @@ impl Supervisors {
         let shared = Shared {
             around: Surroundings {
                 place: place.clone(),
+                enforcer,
                 hold_args: launcher.hold_args.clone(),
                 switch_user: config.switch_user,
                 endpoint,
@@ -203,6 +212,11 @@ impl Supervisors {
         drop(self.giving);
         // Nothing is ever sent: it ends when the last order was told.
         let _ = timeout(PATIENCE, self.given.recv()).await; // the next agent is told to order it again
+    }
+
+    /// An executor that runs may use this from now on.
+    pub(crate) fn resize(&self, number: LaunchNumber, resources: &Resources) {
+        self.shared.around.enforcer.resize(number, resources);
     }
 
     /// A supervisor holds a command: where its exit file will be.
@@ -359,7 +373,7 @@ impl Shared {
                 self.tell(Input::Started { launch, process }).await;
                 Ok((talk, pid))
             }
-            Some(FromSupervisor::Ended(ending)) => Err(end(ending)),
+            Some(FromSupervisor::Ended(ending)) => Err(end(launch, ending)),
             Some(FromSupervisor::Running) | None => Err(lost(io::ErrorKind::UnexpectedEof.into())),
         }
     }
@@ -377,7 +391,7 @@ impl Shared {
             tokio::select! {
                 heard = talk.hear() => match heard {
                     Ok(Some(FromSupervisor::Running)) => self.tell(Input::Released { launch }).await,
-                    Ok(Some(FromSupervisor::Ended(ending))) => return end(ending),
+                    Ok(Some(FromSupervisor::Ended(ending))) => return end(launch, ending),
                     Ok(Some(FromSupervisor::Here { .. })) => {}
                     Ok(None) | Err(_) => return self.end_of(launch, pid, released, true).await,
                 },
@@ -400,9 +414,14 @@ impl Shared {
     async fn end_of(&self, launch: LaunchNumber, pid: u32, released: bool, same_boot: bool) -> End {
         let path = self.place.exit_path(launch, pid);
         if let Ok(Some(ending)) = spawn_blocking(move || read_exit(&path, launch)).await {
-            return end(ending);
+            return end(launch, ending);
         }
         if same_boot {
+            let enforcer = self.around.enforcer.clone();
+            while !end_group(&enforcer, launch).await {
+                error!(%launch, "processes in the control group of a task whose supervisor is gone do not end");
+                sleep(PATIENCE).await;
+            }
             let mark = self.place.mark(Some(launch));
             loop {
                 let mark = mark.clone();
@@ -464,6 +483,10 @@ impl Shared {
             }
             let _ = tokio::fs::remove_file(self.place.runtime.join(name)).await; // it may have removed it itself
         }
+        let enforcer = self.around.enforcer.clone();
+        let spared: BTreeSet<String> = alive.iter().map(ToString::to_string).collect();
+        let groups = spawn_blocking(move || end_groups_but(&enforcer, &spared));
+        groups.await.map_err(|error| AgentError::Stopped(format!("cannot end old tasks: {error}")))??;
         let spared: BTreeSet<String> = alive.iter().map(|launch| self.place.mark(Some(*launch))).collect();
         let ours = self.place.mark(None);
         let wanted = move |mark: &str| mark.starts_with(&ours) && !spared.contains(mark);
@@ -515,12 +538,42 @@ fn spawn(launcher: &Launcher) -> io::Result<(StdUnixStream, Child)> {
     Ok((ours, child))
 }
 
+/// Ends what is in the group of a launch, if there is one. False: something of it does not end.
+async fn end_group(enforcer: &Arc<Enforcer>, launch: LaunchNumber) -> bool {
+    let enforcer = enforcer.clone();
+    let ended = spawn_blocking(move || {
+        let group = enforcer.cgroups().group(&launch.to_string());
+        let is_over = group.end(PATIENCE);
+        let _ = group.remove(); // what stays is removed at the next start
+        is_over
+    });
+    ended.await.unwrap_or(false)
+}
+
+/// Ends all that is in groups of this agent that are none of these.
+fn end_groups_but(enforcer: &Enforcer, spared: &BTreeSet<String>) -> Result<(), AgentError> {
+    for name in enforcer.cgroups().names().difference(spared) {
+        info!(group = name, "ending what is left in a control group");
+        let group = enforcer.cgroups().group(name);
+        if !group.end(PATIENCE) {
+            return Err(AgentError::Leftovers(group.dir()));
+        }
+        if let Err(error) = group.remove() {
+            warn!(%error, "a control group stays");
+        }
+    }
+    Ok(())
+}
+
 fn reap(mut child: Child) {
     let _ = child.wait(); // only to free its number
 }
 
-fn end(ending: Ending) -> End {
+fn end(launch: LaunchNumber, ending: Ending) -> End {
     match ending {
+        Ending::OutOfMemory { status, limit, peak } => {
+            End::Limited(Box::new(limits::out_of_memory(launch, status, limit, peak)))
+        }
         Ending::Exited(code) => End::Exited(code),
         Ending::Signaled(signal) => End::Signaled(signal),
         Ending::NotReleased => End::NotReleased,

@@ -131,6 +131,8 @@ pub enum Reason {
     TaskUnauthorized,
     /// REASON_TASK_GROUP_UNAUTHORIZED
     TaskGroupUnauthorized,
+    /// REASON_CONTAINER_LIMITATION_MEMORY
+    ContainerLimitationMemory,
 }
 
 impl Reason {
@@ -156,6 +158,7 @@ impl Reason {
             TaskGroupInvalid => "REASON_TASK_GROUP_INVALID",
             TaskUnauthorized => "REASON_TASK_UNAUTHORIZED",
             TaskGroupUnauthorized => "REASON_TASK_GROUP_UNAUTHORIZED",
+            ContainerLimitationMemory => "REASON_CONTAINER_LIMITATION_MEMORY",
         }
     }
 }

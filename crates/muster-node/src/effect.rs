@@ -2,8 +2,8 @@
 
 use crate::{ExecutorIntent, Record};
 use muster_model::{
-    AgentCall, AgentId, ExecutorEvent, ExecutorName, LaunchNumber, Sealed, Session, TaskKey, VolumeMount,
-    VolumeNumber,
+    AgentCall, AgentId, ExecutorEvent, ExecutorName, LaunchNumber, Resources, Sealed, Session, TaskKey,
+    VolumeMount, VolumeNumber,
 };
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -77,6 +77,13 @@ pub enum Effect {
         /// What the executor and its other living tasks use: these stay where they are.
         used: BTreeSet<VolumeNumber>,
     },
+    /// The tasks of an executor that runs are others now: it may use this from now on, its own share included.
+    Resize {
+        /// Which run.
+        number: LaunchNumber,
+        /// All that it holds.
+        resources: Resources,
+    },
     /// Remove what is left of all other volumes that were made in this incarnation.
     KeepVolumes {
         /// The incarnation.
@@ -118,6 +125,8 @@ pub struct Start {
     pub agent_id: AgentId,
     /// The user to run as when the task names none.
     pub user: Arc<str>,
+    /// What it may use.
+    pub resources: Resources,
     /// The whole `mesos.v1.TaskInfo`.
     pub sealed: Sealed,
     /// The persistent volumes that it uses.
@@ -131,6 +140,8 @@ pub struct StartExecutor {
     pub intent: Arc<ExecutorIntent>,
     /// On which agent.
     pub agent_id: AgentId,
+    /// What it may use: its own share, and those of the tasks that wait for it.
+    pub resources: Resources,
     /// The persistent volumes that it and its first task use.
     pub volumes: Vec<VolumeMount>,
 }

@@ -259,6 +259,7 @@ impl Node {
     /// A task that was just taken on runs in this one.
     pub(crate) fn join_executor(&mut self, launch: LaunchNumber, task_id: TaskId, executor: LaunchNumber) {
         self.keep(Record::InExecutor { launch, executor });
+        self.grow(launch, executor);
         if let Some(run) = self.execs.runs.get_mut(&executor) {
             run.tasks.insert(task_id, launch);
         }
@@ -343,7 +344,9 @@ impl Node {
         if let Some(run) = self.execs.runs.get_mut(&number) {
             run.stage = Stage::Starting;
             let volumes = self.saved.volumes.get(&number).cloned().unwrap_or_default();
-            effects.push(Effect::StartExecutor(Box::new(StartExecutor { intent, agent_id, volumes })));
+            let resources = self.size(number);
+            let start = StartExecutor { intent, agent_id, resources, volumes };
+            effects.push(Effect::StartExecutor(Box::new(start)));
         }
     }
 
@@ -810,6 +813,10 @@ impl Node {
             (None, End::NotReleased) => {
                 (TaskState::Dropped, Reason::AgentRestarted, "The task's executor was never started".into())
             }
+            (None, End::Limited(limited)) => {
+                self.run_ended(launch);
+                return self.report_limited(now_ms, launch, limited);
+            }
             (None, end) => (
                 TaskState::Failed,
                 Reason::ExecutorTerminated,
@@ -839,6 +846,7 @@ impl Node {
         }
         self.execs.with(number, |run| run.repeat_at = None);
         self.execs.runs.remove(&number);
+        self.sizes.forget(number);
         let Some(record) = self.saved.executors.runs.get(&number) else { return };
         let name = &record.intent.name;
         let task = TaskKey {

@@ -1,7 +1,7 @@
 //! What the shell tells the machine.
 
 use crate::Process;
-use muster_model::{AgentEvent, ExecutorCall, ExecutorName, Fence, LaunchNumber, Session};
+use muster_model::{AgentEvent, ExecutorCall, ExecutorName, Fence, LaunchNumber, Reason, Sealed, Session};
 use std::sync::Arc;
 
 /// One thing that happened.
@@ -112,6 +112,21 @@ pub enum End {
     Invalid(Arc<str>),
     /// Its supervisor is gone and left no exit status.
     Unknown,
+    /// It was ended since it used more than it may.
+    Limited(Box<Limited>),
+}
+
+/// An end by a limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limited {
+    /// As `wait` gives it.
+    pub wait_status: i32,
+    /// Which limit.
+    pub reason: Reason,
+    /// The limit, and what was used.
+    pub message: Arc<str>,
+    /// A `mesos.v1.TaskStatus` that tells the limit.
+    pub sealed: Sealed,
 }
 
 impl End {
@@ -120,6 +135,7 @@ impl End {
         match self {
             Self::Exited(code) => (code & 0xff) << 8,
             Self::Signaled(signal) => signal & 0x7f,
+            Self::Limited(limited) => limited.wait_status,
             Self::NotReleased | Self::StartFailed(_) | Self::Invalid(_) | Self::Unknown => -1,
         }
     }

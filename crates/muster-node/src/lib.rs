@@ -28,10 +28,11 @@ mod group;
 pub mod input;
 pub mod node;
 pub mod record;
+mod sizes;
 mod task;
 
 pub use effect::{Effect, ExecutorAnswer, Signal, Start, StartExecutor};
-pub use input::{Down, End, Input};
+pub use input::{Down, End, Input, Limited};
 pub use node::{Node, NodeConfig};
 pub use record::{
     ExecutorIntent, ExecutorRecord, Executors, InExecutor, Intent, LowMark, Process, Record, Saved,

@@ -6,6 +6,7 @@ use crate::{
     executor::Execs,
     input::Input,
     record::{Process, Record, Saved},
+    sizes::Sizes,
     task::{Phase, Run},
 };
 use muster_model::{
@@ -84,6 +85,7 @@ pub struct Node {
     /// When which run wants a wake.
     pub(crate) timers: BTreeSet<(u64, LaunchNumber)>,
     pub(crate) execs: Execs,
+    pub(crate) sizes: Sizes,
     /// The last checkpoint's ticket.
     ticket: u64,
     /// The last that is durable.
@@ -107,6 +109,7 @@ impl Node {
         Self {
             config,
             execs: Execs::recover(&saved),
+            sizes: Sizes::recover(&saved),
             saved,
             runs,
             connection: Connection::default(),
@@ -176,6 +179,7 @@ impl Node {
             Input::ExecutorGone { stream } => self.executor_gone(stream),
             Input::Wake => self.wake(now_ms, effects),
         }
+        self.say_sizes(effects);
         if !self.records.is_empty() && !self.stopped {
             self.ticket += 1;
             let records = std::mem::take(&mut self.records);
@@ -282,6 +286,7 @@ impl Node {
             task: intent.task.clone(),
             agent_id,
             user: intent.user.clone(),
+            resources: intent.resources.clone(),
             sealed: intent.sealed.clone(),
             volumes: self.saved.volumes.get(&launch).cloned().unwrap_or_default(),
         })));

@@ -3,7 +3,7 @@
 use crate::{
     effect::{Effect, Signal},
     group::Failed,
-    input::End,
+    input::{End, Limited},
     node::{After, Node},
     record::{InExecutor, Intent, Process, Record, TaskRecord},
 };
@@ -344,6 +344,10 @@ impl Node {
         if killed && matches!(end, End::NotReleased | End::StartFailed(_)) {
             return self.killed_during_launch(now_ms, launch);
         }
+        if let End::Limited(limited) = &end {
+            self.run_ended(launch);
+            return self.report_limited(now_ms, launch, limited);
+        }
         let (state, source, reason, message) = verdict(&end, killed);
         self.end(now_ms, launch, state, source, reason, &message);
     }
@@ -364,6 +368,9 @@ impl Node {
 
     /// No process is left; the terminal update is about to be reported.
     pub(crate) fn run_ended(&mut self, launch: LaunchNumber) {
+        if self.runs.get(&launch).is_some_and(|run| run.phase != Phase::Ended) {
+            self.shrink(launch);
+        }
         self.with_timer(launch, |run| {
             run.phase = Phase::Ended;
             run.kill_at = None;
@@ -386,6 +393,19 @@ impl Node {
             message: cut(message).into(),
             wall: WallTime(self.config.wall_at_zero_ms.saturating_add(now_ms)),
             sealed: Sealed::default(),
+        };
+        self.report_status(launch, None, status);
+    }
+
+    /// Ended since it used more than it may, whether it was to end or not.
+    pub(crate) fn report_limited(&mut self, now_ms: u64, launch: LaunchNumber, limited: &Limited) {
+        let status = Status {
+            state: TaskState::Failed,
+            source: Source::Agent,
+            reason: Some(limited.reason),
+            message: cut(&limited.message).into(),
+            wall: WallTime(self.config.wall_at_zero_ms.saturating_add(now_ms)),
+            sealed: limited.sealed.clone(),
         };
         self.report_status(launch, None, status);
     }
@@ -533,6 +553,7 @@ pub(crate) fn how_it_ended(end: &End) -> String {
         End::NotReleased => "was never started".into(),
         End::StartFailed(why) | End::Invalid(why) => format!("could not be started: {why}"),
         End::Unknown => "is gone and left no exit status".into(),
+        End::Limited(limited) => format!("was ended by a limit: {}", limited.message),
     }
 }
 
@@ -552,6 +573,7 @@ fn verdict(end: &End, killed: bool) -> (TaskState, Source, Option<Reason>, Arc<s
             let message = "The command's supervisor is gone and left no exit status".into();
             (Gone, Source::Agent, Some(Reason::ExecutorTerminated), message)
         }
+        End::Limited(limited) => (Failed, Source::Agent, Some(limited.reason), limited.message.clone()),
     };
     if killed && reason.is_none() {
         (Killed, source, reason, message)

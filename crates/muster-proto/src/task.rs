@@ -204,7 +204,7 @@ same_names!(
     ExecutorRegistrationTimeout = ExecutorRegistrationTimeout,
     ExecutorReregistrationTimeout = ExecutorReregistrationTimeout, AgentDraining = AgentDraining,
     TaskGroupInvalid = TaskGroupInvalid, TaskUnauthorized = TaskUnauthorized,
-    TaskGroupUnauthorized = TaskGroupUnauthorized,
+    TaskGroupUnauthorized = TaskGroupUnauthorized, ContainerLimitationMemory = ContainerLimitationMemory,
 });
 
 /// Reads a state's Mesos number.
@@ -265,9 +265,11 @@ pub fn mesos_status(
         }
         whole
     } else {
-        mesos::TaskStatus::decode(&*status.sealed).map_err(|error| {
+        let mut whole = mesos::TaskStatus::decode(&*status.sealed).map_err(|error| {
             WireError::new("task_status", format!("is not a mesos.v1.TaskStatus: {error}"))
-        })?
+        })?;
+        whole.timestamp.get_or_insert(status.wall.0 as f64 / 1000.0);
+        whole
     };
     whole.task_id = mesos::TaskId { value: task_id.to_string() };
     whole.state = wire_state(status.state).into();

@@ -113,6 +113,7 @@ fn any_reason() -> impl Strategy<Value = Reason> {
         TaskKilledDuringLaunch,
         TaskUnauthorized,
         TaskGroupUnauthorized,
+        ContainerLimitationMemory,
     ])
 }
 

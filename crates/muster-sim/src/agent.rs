@@ -376,6 +376,7 @@ impl Agent {
                 Effect::Remove { .. } => Some(Step::Removed),
                 Effect::Mount { .. }
                 | Effect::KeepVolumes { .. }
+                | Effect::Resize { .. }
                 | Effect::Dial
                 | Effect::Redial { .. }
                 | Effect::Answer { .. }
@@ -445,7 +446,7 @@ impl Agent {
                 let mounted = Input::Mounted { launch, failed: None };
                 world.soon(3, Event::Agent(self.n, AgentEvent::Report(life, Box::new(mounted))));
             }
-            Effect::KeepVolumes { .. } => {}
+            Effect::KeepVolumes { .. } | Effect::Resize { .. } => {}
             Effect::Start(start) => {
                 let launch = start.launch;
                 let is_endless = *start.sealed == *b"endless";

@@ -5,7 +5,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{
     collections::BTreeSet,
     fs, io,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -70,6 +70,11 @@ impl Group {
     /// The processes in it and below it.
     pub(crate) fn processes(&self) -> BTreeSet<u32> {
         self.parts.iter().flat_map(|part| files::processes(&part.dir)).collect()
+    }
+
+    /// One of its directories, to name it by.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.parts.first().map(|part| part.dir.clone()).unwrap_or_default()
     }
 
     fn part(&self, controller: Controller) -> Option<&Part> {

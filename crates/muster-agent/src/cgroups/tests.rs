@@ -30,7 +30,6 @@ const V1_MEMORY: &[(&str, &str)] = &[
     ("memory.limit_in_bytes", "9223372036854771712\n"),
     ("memory.memsw.limit_in_bytes", "9223372036854771712\n"),
     ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 0\n"),
-    ("memory.failcnt", "0\n"),
     ("memory.max_usage_in_bytes", "4096\n"),
     ("memory.usage_in_bytes", "2048\n"),
 ];
@@ -113,9 +112,10 @@ fn version_1_tells_a_kill_for_its_own_limit_from_one_for_want_of_all_memory() {
     assert_eq!(group.oom(), None);
     file(&memory, "memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n");
     assert_eq!(group.oom(), None, "the machine had none");
-    file(&memory, "memory.failcnt", "31\n");
-    file(&memory, "memory.limit_in_bytes", "4096\n");
-    assert_eq!(group.oom(), Some(Oom { limit_bytes: 4096, peak_bytes: 4096 }));
+    file(&memory, "memory.limit_in_bytes", "33554432\n");
+    assert_eq!(group.oom(), None, "it was far from its limit");
+    file(&memory, "memory.max_usage_in_bytes", "33550336\n");
+    assert_eq!(group.oom(), Some(Oom { limit_bytes: 33_554_432, peak_bytes: 33_550_336 }));
 }
 
 #[test]

@@ -8,6 +8,8 @@ pub(super) const PERIOD_US: u64 = 100_000;
 /// The least that the kernel takes.
 const QUOTA_US_MIN: u64 = 1_000;
 const SHARES_MIN: u64 = 2;
+/// Memory is charged in batches: what lacks less than this to its limit has reached it.
+const NEARLY_BYTES: u64 = 1 << 20;
 
 /// The weight of a share of the processors, by version 1's scale: 1024 for a whole one.
 pub(super) fn shares(milli: u64) -> u64 {
@@ -80,12 +82,11 @@ fn set_memory(dir: &Path, bytes: u64) -> io::Result<()> {
 /// Whether the kernel killed for the group's own limit.
 pub(super) fn oom(dir: &Path) -> Option<Oom> {
     let killed = files::keyed(dir, "memory.oom_control", "oom_kill")?;
-    let was_full = files::number(dir, "memory.failcnt").is_none_or(|n| n > 0)
-        || files::number(dir, "memory.memsw.failcnt").is_some_and(|n| n > 0);
-    (killed > 0 && was_full).then(|| Oom {
-        limit_bytes: files::number(dir, "memory.limit_in_bytes").unwrap_or_default(),
-        peak_bytes: files::number(dir, "memory.max_usage_in_bytes").unwrap_or_default(),
-    })
+    let limit_bytes = files::number(dir, "memory.limit_in_bytes")?;
+    let peak_bytes = files::number(dir, "memory.max_usage_in_bytes").unwrap_or_default();
+    // `memory.failcnt` would say so, but newer kernels do not count there.
+    let was_full = peak_bytes.saturating_add(NEARLY_BYTES) >= limit_bytes;
+    (killed > 0 && was_full).then_some(Oom { limit_bytes, peak_bytes })
 }
 
 pub(super) fn freeze(dir: &Path, is_frozen: bool) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! What a supervisor is told to run, and what it leaves behind.
 
+use crate::cgroups::{Limits, Part};
 use muster_fault::{Point, point};
 use muster_model::LaunchNumber;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,9 @@ pub(crate) struct Spec {
     pub(crate) user: Option<(u32, u32)>,
     /// The soft limit of open files, if not the agent's.
     pub(crate) open_files: Option<u64>,
+    /// Its control group, made by the supervisor with these limits; no directories, no group.
+    pub(crate) parts: Vec<Part>,
+    pub(crate) limits: Limits,
     /// Arguments that make this executable a `hold`.
     pub(crate) hold_args: Vec<String>,
     /// Where sockets and exit files go.
@@ -83,6 +87,15 @@ pub(crate) enum Ending {
     NotReleased,
     /// It could not be started.
     StartFailed(String),
+    /// The kernel killed a process of it since its memory was full, and then all of it was ended.
+    OutOfMemory {
+        /// As `wait` gives it.
+        status: i32,
+        /// In bytes.
+        limit: u64,
+        /// The most that it had at a time, in bytes; 0 where the kernel does not tell.
+        peak: u64,
+    },
 }
 
 /// The content of an exit file.
@@ -141,6 +154,11 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         let hex: String = whole.iter().map(|byte| format!("{byte:02x}")).collect();
         expect_test::expect_file!["golden/exit-1.hex"].assert_eq(&hex);
+        let out_of_memory = Ending::OutOfMemory { status: 9, limit: 32 << 20, peak: 32 << 20 };
+        Exit { launch, ending: out_of_memory.clone() }.write(&path).unwrap();
+        assert_eq!(read_exit(&path, launch), Some(out_of_memory));
+        let later: String = fs::read(&path).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
+        expect_test::expect_file!["golden/exit-2.hex"].assert_eq(&later);
         for cut in 0..whole.len() {
             fs::write(&path, &whole[..cut]).unwrap();
             assert_eq!(read_exit(&path, launch), None, "cut at {cut}");

@@ -5,6 +5,7 @@ use super::{
     hold::{FAILED, READY, RELEASE},
     process::{children, start_time},
 };
+use crate::cgroups::{Group, Oom, PATIENCE};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -80,6 +81,8 @@ impl Client {
 
 struct Task {
     spec: Spec,
+    /// Where there are any.
+    group: Option<Group>,
     child: Child,
     pid: Pid,
     pidfd: OwnedFd,
@@ -119,6 +122,18 @@ fn begin(control: &mut Client) -> io::Result<Option<Task>> {
 }
 
 fn prepare(spec: Spec) -> io::Result<Task> {
+    let group =
+        (!spec.parts.is_empty()).then(|| Group::make(spec.parts.clone(), &spec.limits)).transpose()?;
+    let held = hold(spec, group.clone());
+    if let (Err(_), Some(group)) = (&held, &group) {
+        group.end(PATIENCE);
+        let _ = group.remove(); // what stays is removed at the agent's next start
+    }
+    held
+}
+
+/// Starts the held child, in its group.
+fn hold(spec: Spec, group: Option<Group>) -> io::Result<Task> {
     let doing = |what: &str| {
         let what = format!("{what} {}", spec.sandbox.display());
         move |error: io::Error| io::Error::new(error.kind(), format!("Failed to {what}: {error}"))
@@ -150,6 +165,8 @@ fn prepare(spec: Spec) -> io::Result<Task> {
     drop(command); // with it our copy of the child's end
     wait_ready(&hold)?;
     let number = child.id();
+    // Before it is anything: what it becomes is in there from its first instruction on.
+    group.as_ref().map_or(Ok(()), |group| group.join(number))?;
     let pid = i32::try_from(number).ok().and_then(Pid::from_raw).ok_or_else(|| io::Error::other("no pid"))?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
     let start_time = start_time(number).ok_or_else(|| io::Error::other("the held process is gone"))?;
@@ -162,7 +179,19 @@ fn prepare(spec: Spec) -> io::Result<Task> {
     hold.set_nonblocking(true)?;
     let hold = Some(hold);
     let failure = Vec::new();
-    Ok(Task { spec, child, pid, pidfd, start_time, hold, failure, released: false, running: false, listener })
+    Ok(Task {
+        spec,
+        group,
+        child,
+        pid,
+        pidfd,
+        start_time,
+        hold,
+        failure,
+        released: false,
+        running: false,
+        listener,
+    })
 }
 
 fn make_sandbox(spec: &Spec) -> io::Result<()> {
@@ -231,6 +260,9 @@ impl Task {
                 self.serve(clients, i);
             }
             self.reap()?;
+            if self.oom().is_some() {
+                self.kill(); // one that lost a process is no whole one: version 2 of control groups does so itself
+            }
         }
     }
 
@@ -296,15 +328,28 @@ impl Task {
             }
             ToSupervisor::Abandon if first && !self.released => self.hold = None,
             ToSupervisor::Term if self.released => self.signal(Signal::TERM),
-            ToSupervisor::Kill if self.released => self.signal(Signal::KILL),
+            ToSupervisor::Kill if self.released => self.kill(),
             ToSupervisor::End => {
-                self.signal(Signal::KILL);
+                self.kill();
                 if !self.released {
                     self.hold = None;
                 }
             }
             _ => {}
         }
+    }
+
+    /// Kills all there is.
+    fn kill(&self) {
+        self.signal(Signal::KILL);
+        if let Some(group) = &self.group {
+            group.kill();
+        }
+    }
+
+    /// What the kernel killed of it for want of memory.
+    fn oom(&self) -> Option<Oom> {
+        self.group.as_ref()?.oom()
     }
 
     /// The child is not reaped yet, so the group is the task's.
@@ -363,9 +408,16 @@ impl Task {
             }
         };
         end_children()?;
-        Ok(match self.failure.split_first() {
+        let mut oom = None;
+        if let Some(group) = &self.group {
+            while !group.end(PATIENCE) {} // it has not ended as long as something is in there
+            oom = group.oom();
+            let _ = group.remove(); // what stays is removed at the agent's next start
+        }
+        Ok(match (self.failure.split_first(), oom) {
             _ if !self.released => Ending::NotReleased,
-            Some((&FAILED, reason)) => Ending::StartFailed(String::from_utf8_lossy(reason).into_owned()),
+            (_, Some(oom)) => out_of_memory(status, oom),
+            (Some((&FAILED, reason)), _) => Ending::StartFailed(String::from_utf8_lossy(reason).into_owned()),
             _ => ending(status),
         })
     }
@@ -376,6 +428,10 @@ struct Ready {
     listener: bool,
     hold: bool,
     clients: Vec<usize>,
+}
+
+fn out_of_memory(status: WaitStatus, oom: Oom) -> Ending {
+    Ending::OutOfMemory { status: status.as_raw(), limit: oom.limit_bytes, peak: oom.peak_bytes }
 }
 
 fn ending(status: WaitStatus) -> Ending {

@@ -112,6 +112,15 @@ mod tests {
         expect_test::expect_file!["golden/wire-1.hex"].assert_eq(&hex);
     }
 
+    /// Likewise what came later.
+    #[test]
+    fn golden_bytes_of_limits() {
+        let ending = Ending::OutOfMemory { status: 9, limit: 32 << 20, peak: 31 << 20 };
+        let bytes = encode(&FromSupervisor::Ended(ending)).unwrap();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        expect_test::expect_file!["golden/wire-2.hex"].assert_eq(&hex);
+    }
+
     #[test]
     fn frames_come_whole_however_they_are_cut() {
         let bytes: Vec<u8> = [FromSupervisor::Running, FromSupervisor::Ended(Ending::Exited(3))]

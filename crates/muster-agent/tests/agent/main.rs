@@ -11,6 +11,7 @@ mod auth;
 mod executor;
 mod kill;
 mod launch;
+mod limits;
 mod order;
 mod reads;
 mod recovery;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Some("agent") => agent(args.next().expect("a configuration").into()),
         _ => runner::main(&[
             launch::CASES,
+            limits::CASES,
             kill::CASES,
             order::CASES,
             recovery::CASES,

@@ -13,6 +13,7 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 use tempfile::TempDir;
@@ -28,6 +29,8 @@ pub(crate) struct World {
     /// Where the executor API listens: the same for each agent of this world.
     pub(crate) port: u16,
     pub(crate) agent: Option<Child>,
+    /// The control group of this world's agents, in each hierarchy.
+    pub(crate) groups: String,
     /// Updates that came while another was waited for.
     early: VecDeque<StatusUpdate>,
     sessions: u64,
@@ -75,7 +78,9 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let master = Master::start().await;
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let world = Self { dir, master, port, agent: None, early: VecDeque::new(), sessions: 0 };
+        static WORLDS: AtomicUsize = AtomicUsize::new(0);
+        let groups = format!("muster-test-{}-{}", std::process::id(), WORLDS.fetch_add(1, Ordering::Relaxed));
+        let world = Self { dir, master, port, agent: None, groups, early: VecDeque::new(), sessions: 0 };
         world.configure(&world.work_dir(), &[world.master.address.to_string()]);
         world
     }
@@ -83,9 +88,12 @@ impl World {
     pub(crate) fn configure(&self, work_dir: &Path, masters: &[String]) {
         let text = format!(
             "masters = {masters:?}\nwork-dir = {work_dir:?}\nruntime-dir = {:?}\nhostname = 'here'\nport = {}\n\
-             resources = 'cpus:4;mem:1024'\nrepeat-ms = 300\nkill-grace-ms = 400\ndial-ms = 20\ndial-ms-max = 200\n",
+             resources = 'cpus:4;mem:1024'\nrepeat-ms = 300\nkill-grace-ms = 400\ndial-ms = 20\ndial-ms-max = 200\n\
+             cgroup-root = {:?}\nallow-unenforced-limits = {}\n",
             self.runtime_dir(),
             self.port,
+            self.groups,
+            !rustix::process::geteuid().is_root(),
         );
         fs::write(self.config(), text).unwrap();
     }
@@ -213,6 +221,13 @@ impl World {
         }
     }
 
+    /// Kills a task and waits for its end.
+    pub(crate) async fn kill_task(&mut self, stream: &mut AgentStream, n: u64) {
+        let grace_ms = Some(1);
+        stream.say(&AgentEvent::Kill { launch: launch(n), task: key(n), grace_ms }).await;
+        while !self.update(stream, n).await.status.state.is_terminal() {}
+    }
+
     /// Waits until a file holds a whole line, and returns it.
     pub(crate) async fn line(&self, path: &Path) -> String {
         loop {
@@ -247,6 +262,14 @@ impl World {
         let answer = String::from_utf8_lossy(&answer);
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// Where this world's control groups are, in each hierarchy that has any.
+    pub(crate) fn group_dirs(&self) -> Vec<PathBuf> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let is_groups = |line: &&str| line.contains(" - cgroup ") || line.contains(" - cgroup2 ");
+        let dirs = mounts.lines().filter(is_groups).filter_map(|line| line.split(' ').nth(4));
+        dirs.map(|mount| Path::new(mount).join(&self.groups)).filter(|dir| dir.is_dir()).collect()
     }
 
     /// Every process of this world's tasks and supervisors.
@@ -286,7 +309,7 @@ impl Drop for World {
         for _ in 0..500 {
             let left = self.processes();
             if left.is_empty() {
-                return;
+                break;
             }
             for pid in left {
                 if let Some(pid) = rustix::process::Pid::from_raw(pid as i32) {
@@ -294,6 +317,26 @@ impl Drop for World {
                 }
             }
             std::thread::sleep(Duration::from_millis(10));
+        }
+        for dir in self.group_dirs() {
+            remove_groups(&dir);
+        }
+    }
+}
+
+/// Removes a group and those below; the kernel may be busy with their last process for a moment.
+fn remove_groups(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_groups(&entry.path());
+        }
+    }
+    for _ in 0..500 {
+        match fs::remove_dir(dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            _ => return,
         }
     }
 }

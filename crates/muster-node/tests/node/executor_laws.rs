@@ -167,6 +167,7 @@ impl Sim {
     fn perform(&mut self, effect: Effect) {
         let mut ask = |number, asked| self.runs.entry(number).or_default().asked.push_back(asked);
         match effect {
+            Effect::Resize { .. } => {}
             Effect::Mount { .. } | Effect::KeepVolumes { .. } => {} // no task here uses one
             Effect::Checkpoint { ticket, records } => self.waiting.push_back((ticket, records)),
             Effect::Send { call, .. } => self.hear(call),

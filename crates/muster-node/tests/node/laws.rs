@@ -174,6 +174,7 @@ impl Sim {
             Effect::Signal { launch, signal: Signal::Kill } => ask(launch, Asked::Kill),
             Effect::Signal { .. } | Effect::Remove { .. } => {}
             Effect::StartExecutor(_)
+            | Effect::Resize { .. }
             | Effect::Answer { .. }
             | Effect::Tell { .. }
             | Effect::HangUp { .. } => {

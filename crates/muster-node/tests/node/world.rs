@@ -2,11 +2,11 @@
 
 use muster_model::{
     AgentCall, AgentEvent, AgentId, AgentInfo, ExecutorCall, ExecutorEvent, ExecutorId, ExecutorName,
-    ExecutorOrder, ExecutorUpdate, Fence, FrameworkId, Index, LaunchNumber, MachineId, Resources, Sealed,
-    Session, Source, Status, StatusUpdate, TaskGroup, TaskId, TaskKey, TaskState, Term, Uuid, VolumeMount,
-    VolumeNumber, WallTime, event::RunOrder,
+    ExecutorOrder, ExecutorUpdate, Fence, FrameworkId, Index, LaunchNumber, MachineId, Reason, Resources,
+    Sealed, Session, Source, Status, StatusUpdate, TaskGroup, TaskId, TaskKey, TaskState, Term, Uuid,
+    VolumeMount, VolumeNumber, WallTime, event::RunOrder,
 };
-use muster_node::{Down, Effect, End, Input, Node, NodeConfig, Process, Record, Saved};
+use muster_node::{Down, Effect, End, Input, Limited, Node, NodeConfig, Process, Record, Saved};
 
 pub(crate) fn config() -> NodeConfig {
     NodeConfig {
@@ -262,6 +262,7 @@ impl World {
                     let keep: Vec<String> = keep.iter().map(ToString::to_string).collect();
                     format!("keep volumes of {incarnation}: {}", keep.join(", "))
                 }
+                Effect::Resize { number, resources } => format!("resize {number} to {resources}"),
                 Effect::Release { launch } => format!("release {launch}"),
                 Effect::Abandon { launch } => format!("abandon {launch}"),
                 Effect::Signal { launch, signal } => format!("signal {launch} {signal:?}"),
@@ -342,6 +343,12 @@ fn end(words: &[&str]) -> End {
         ["failed"] => End::StartFailed("no such program".into()),
         ["invalid"] => End::Invalid("no command".into()),
         ["unknown"] => End::Unknown,
+        ["oom"] => End::Limited(Box::new(Limited {
+            wait_status: 9,
+            reason: Reason::ContainerLimitationMemory,
+            message: "Memory limit exceeded".into(),
+            sealed: Sealed::new(&b"limitation"[..]),
+        })),
         other => panic!("no such end: {other:?}"),
     }
 }
