@@ -16,6 +16,7 @@
 //! <work-dir>/sandboxes/<framework>/<task>/<launch>/   working directory, stdout, stderr; an executor's likewise,
 //!                                                     under its own id and the launch that it was started for
 //! <runtime-dir>/<fingerprint>/<launch>-<pid>.sock     a supervisor; the fingerprint is of the work directory
+//! <mount of each controller>/<cgroup-root>/<fingerprint>/<launch>   a task's or executor's control group
 //! ```
 //!
 //! # Laws
@@ -35,6 +36,7 @@ mod cgroups;
 mod command;
 mod config;
 mod disk;
+mod doctor;
 mod error;
 mod executors;
 mod fetch;
@@ -50,6 +52,7 @@ mod supervisors;
 mod volumes;
 
 pub use config::AgentConfig;
+pub use doctor::{Finding, examine};
 pub use error::AgentError;
 pub use service::run;
 pub use supervisor::{hold_main, supervise_main};

@@ -4,6 +4,7 @@ use crate::{
     AgentConfig, AgentError,
     command::Work,
     disk::{Durable, Log, Opened, WorkDir, Writer},
+    doctor::enforced,
     executors::{self, Executors},
     history::{History, Shown},
     limits::Enforcer,
@@ -190,7 +191,13 @@ impl Agent {
             work_dir = %config.work_dir.display(),
             "agent starts"
         );
+        let can: Vec<String> = enforced(enforcer.can())
+            .into_iter()
+            .map(|(name, ability)| format!("{name}: {}", ability.err().unwrap_or("yes")))
+            .collect();
+        info!(cgroups = enforcer.can().layout.name(), can = can.join("; "), "limits that can be enforced");
         let mut about = About {
+            can: enforcer.can().clone(),
             flags: flags(&config, &ground.info),
             info: ground.info.clone(),
             sealed: ground.sealed.clone(),

@@ -87,6 +87,8 @@ impl Plan {
         let port = port.to_string();
         let mut arguments = vec!["agent", "--masters", masters, "--hostname", name, "--port", &port];
         arguments.extend(["--work-dir", &work_dir, "--runtime-dir", &runtime_dir]);
+        // Members die at any moment, and control groups outlive them: these have none.
+        arguments.extend(["--cgroup-root", "", "--allow-unenforced-limits"]);
         if !self.resources.is_empty() {
             arguments.extend(["--resources", &self.resources]);
         }

@@ -31,6 +31,12 @@ pub(crate) struct AgentRunArgs {
     /// What it has to give, `cpus:4;mem:8192;ports:[31000-32000]`; what is not named is found.
     #[arg(long)]
     resources: Option<String>,
+    /// The control group that this agent's are made below; empty = none.
+    #[arg(long, value_name = "GROUP")]
+    cgroup_root: Option<PathBuf>,
+    /// Run tasks also where their limits cannot be enforced.
+    #[arg(long)]
+    allow_unenforced_limits: bool,
     /// What frameworks choose by, `rack:r1;zone:a`.
     #[arg(long)]
     attributes: Option<String>,
@@ -65,6 +71,10 @@ pub(crate) async fn run(args: AgentRunArgs) -> anyhow::Result<ExitCode> {
     if let Some(attributes) = args.attributes {
         config.attributes = attributes;
     }
+    if let Some(cgroup_root) = args.cgroup_root {
+        config.cgroup_root = cgroup_root;
+    }
+    config.allow_unenforced_limits |= args.allow_unenforced_limits;
     name_work_dir(&mut config);
     config.log_file = muster_http::files::own_log();
     let exe = std::env::current_exe().context("cannot find this program's own file")?;

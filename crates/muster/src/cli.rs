@@ -66,6 +66,9 @@ pub(crate) enum Command {
     /// The masters' consensus.
     #[command(subcommand)]
     Raft(RaftVerb),
+    /// Look at this machine: what works, what does not, and how to mend it.
+    #[command(subcommand)]
+    Doctor(crate::doctor::DoctorVerb),
     /// See a leader die: three masters, three agents, real files, SIGKILL in the middle.
     Demo(crate::demo::DemoArgs),
     /// Measure masters on this machine with simulated agents and frameworks.

@@ -13,6 +13,7 @@ mod bench;
 mod cli;
 mod cluster;
 mod demo;
+mod doctor;
 #[cfg(feature = "faults")]
 mod faults;
 mod lists;
@@ -123,6 +124,7 @@ async fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Local(args) => local::run(args, output).await,
         Command::Run(args) => run::run(args, output).await,
         Command::Demo(args) => demo::run(args, output).await,
+        Command::Doctor(verb) => return doctor::run(verb, output),
         Command::Bench(args) => bench::run(args, output).await,
     }?;
     Ok(ExitCode::from(signals::exit_code()))

@@ -26,17 +26,6 @@ pub(crate) struct Oom {
     pub(crate) peak_bytes: u64,
 }
 
-/// What a group has used, where it is counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(crate) struct Usage {
-    pub(crate) memory_bytes: Option<u64>,
-    pub(crate) memory_peak_bytes: Option<u64>,
-    pub(crate) cpu_nanos: Option<u64>,
-    pub(crate) pids: Option<u64>,
-    /// Periods in which it wanted more processor time than its quota.
-    pub(crate) throttled: Option<u64>,
-}
-
 impl Group {
     /// The group that is there.
     pub(crate) fn at(parts: Vec<Part>) -> Self {
@@ -87,29 +76,6 @@ impl Group {
         match part.version {
             Version::V1 => v1::oom(&part.dir),
             Version::V2 => v2::oom(&part.dir),
-        }
-    }
-
-    /// What it has used so far.
-    pub(crate) fn usage(&self) -> Usage {
-        let number = |controller, v1: &str, v2: &str| {
-            let part = self.part(controller)?;
-            files::number(&part.dir, if part.version == Version::V1 { v1 } else { v2 })
-        };
-        let cpu = self.part(Controller::Cpuacct).and_then(|part| match part.version {
-            Version::V1 => files::number(&part.dir, "cpuacct.usage"),
-            Version::V2 => {
-                files::keyed(&part.dir, "cpu.stat", "usage_usec").map(|us| us.saturating_mul(1_000))
-            }
-        });
-        Usage {
-            memory_bytes: number(Controller::Memory, "memory.usage_in_bytes", "memory.current"),
-            memory_peak_bytes: number(Controller::Memory, "memory.max_usage_in_bytes", "memory.peak"),
-            cpu_nanos: cpu,
-            pids: number(Controller::Pids, "pids.current", "pids.current"),
-            throttled: self
-                .part(Controller::Cpu)
-                .and_then(|part| files::keyed(&part.dir, "cpu.stat", "nr_throttled")),
         }
     }
 

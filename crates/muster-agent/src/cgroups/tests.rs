@@ -31,15 +31,12 @@ const V1_MEMORY: &[(&str, &str)] = &[
     ("memory.memsw.limit_in_bytes", "9223372036854771712\n"),
     ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 0\n"),
     ("memory.max_usage_in_bytes", "4096\n"),
-    ("memory.usage_in_bytes", "2048\n"),
 ];
 const V1_CPU: &[(&str, &str)] = &[
     ("cgroup.procs", ""),
     ("cpu.shares", "1024\n"),
     ("cpu.cfs_quota_us", "-1\n"),
     ("cpu.cfs_period_us", "100000\n"),
-    ("cpu.stat", "nr_periods 9\nnr_throttled 4\nthrottled_time 1\n"),
-    ("cpuacct.usage", "77\n"),
 ];
 const V2: &[(&str, &str)] = &[
     ("cgroup.procs", ""),
@@ -47,15 +44,12 @@ const V2: &[(&str, &str)] = &[
     ("cgroup.freeze", "0\n"),
     ("cpu.weight", "100\n"),
     ("cpu.max", "max 100000\n"),
-    ("cpu.stat", "usage_usec 12\nnr_throttled 3\n"),
     ("memory.max", "max\n"),
     ("memory.swap.max", "max\n"),
     ("memory.oom.group", "0\n"),
-    ("memory.current", "5\n"),
     ("memory.peak", "6\n"),
     ("memory.events", "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n"),
     ("pids.max", "max\n"),
-    ("pids.current", "2\n"),
 ];
 
 fn limits() -> Limits {
@@ -96,12 +90,6 @@ fn version_1_has_its_files_in_each_hierarchy() {
     group.set(&Limits { cpu_quota_milli: None, pids: None, memory_bytes: Some(1), ..limits() }).unwrap();
     assert_eq!((read(&cpu, "cpu.cfs_quota_us"), read(&pids, "pids.max")), ("-1".into(), "max".into()));
     assert_eq!(read(&memory, "memory.limit_in_bytes"), "33554432");
-    let usage = group.usage();
-    assert_eq!(
-        (usage.memory_bytes, usage.memory_peak_bytes, usage.cpu_nanos),
-        (Some(2048), Some(4096), Some(77))
-    );
-    assert_eq!((usage.throttled, usage.pids), (Some(4), None));
 }
 
 #[test]
@@ -156,8 +144,6 @@ fn version_2_has_all_in_one_directory() {
     assert_eq!(group.oom(), None);
     file(&dir, "memory.events", "low 0\nmax 9\noom 2\noom_kill 1\n");
     assert_eq!(group.oom(), Some(Oom { limit_bytes: 65 << 20, peak_bytes: 6 }));
-    let usage = group.usage();
-    assert_eq!((usage.cpu_nanos, usage.throttled, usage.pids), (Some(12_000), Some(3), Some(2)));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What this agent says of itself: its address, its settings in Mesos' words.
 
-use crate::{AgentConfig, history::COMPLETED_OF_FRAMEWORK_MAX};
+use crate::{AgentConfig, cgroups::Can, history::COMPLETED_OF_FRAMEWORK_MAX};
 use muster_http::machine::duration;
 use muster_model::{AgentInfo, Sealed};
 use std::{
@@ -27,6 +27,8 @@ pub(crate) struct About {
     pub(crate) recovery_secs: f64,
     /// Its settings by the names of Mesos' flags, where they mean the same. By name.
     pub(crate) flags: BTreeMap<&'static str, String>,
+    /// The limits that it can enforce.
+    pub(crate) can: Can,
     /// The file that it logs to.
     pub(crate) log_file: Option<PathBuf>,
     /// All sandboxes: `<framework>/<task or executor>/<launch>` below it.
@@ -78,6 +80,8 @@ pub(crate) fn flags(config: &AgentConfig, info: &AgentInfo) -> BTreeMap<&'static
         ("authenticate_http_executors", config.auth.executors.to_string()),
         ("authenticate_http_readonly", config.auth.readonly.to_string()),
         ("authenticate_http_readwrite", config.auth.readwrite.to_string()),
+        ("cgroups_enable_cfs", config.cgroup_cpu_quota.to_string()),
+        ("cgroups_root", config.cgroup_root.display().to_string()),
         ("default_role", "*".into()),
         ("executor_registration_timeout", duration(config.executor_registration_ms)),
         ("executor_reregistration_timeout", duration(config.executor_reregistration_ms)),

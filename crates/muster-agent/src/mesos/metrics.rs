@@ -2,6 +2,7 @@
 //! this agent started.
 
 use super::seen::Seen;
+use crate::doctor::enforced;
 use muster_http::show::resources::units;
 use muster_model::{Resources, TaskState};
 use std::{
@@ -59,6 +60,9 @@ pub(super) fn all(seen: &Seen) -> BTreeMap<String, f64> {
     put("slave/uptime_secs", about.since.elapsed().as_secs_f64());
     put("slave/valid_framework_messages", counts.messages as f64);
     put("slave/valid_status_updates", counts.updates as f64);
+    for (name, ability) in enforced(&about.can) {
+        put(&format!("muster/can_enforce/{name}"), if ability.is_ok() { 1.0 } else { 0.0 });
+    }
     for (state, name) in ENDED {
         put(&format!("slave/tasks_{name}"), counts.ended.get(&state).copied().unwrap_or(0) as f64);
     }

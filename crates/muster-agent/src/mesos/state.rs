@@ -2,7 +2,7 @@
 
 use super::messages::{CAPABILITIES, shown_resources, statuses};
 use super::seen::{Executor, Framework, Seen, is_multi_role, roles};
-use crate::history::TaskSeen;
+use crate::{doctor::enforced, history::TaskSeen};
 use mesos::executor_info::Type;
 use muster_http::{
     MESOS_VERSION,
@@ -51,6 +51,10 @@ impl Serialize for State<'_> {
             let host = leader.rsplit_once(':').map_or(leader.as_str(), |(host, _)| host);
             map.serialize_entry("master_hostname", host)?;
         }
+        // What Mesos' agents do not tell: which limits hold here, or why they do not.
+        let can = enforced(&about.can).map(|(name, ability)| (name, ability.err().unwrap_or("yes")));
+        map.serialize_entry("cgroups", about.can.layout.name())?;
+        map.serialize_entry("limits_enforced", &BTreeMap::from(can))?;
         if let Some(log) = &about.log_file {
             map.serialize_entry("external_log_file", &log.display().to_string())?;
         }
