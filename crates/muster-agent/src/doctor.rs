@@ -117,7 +117,7 @@ pub(crate) fn enforced(can: &Can) -> [(&'static str, Result<(), &str>); 5] {
         ("memory", &can.memory),
         ("pids", &can.pids),
     ]
-    .map(|(name, ability)| (name, ability.as_ref().map(|()| ()).map_err(String::as_str)))
+    .map(|(name, ability)| (name, ability.as_ref().copied().map_err(String::as_str)))
 }
 
 #[cfg(test)]
