@@ -42,8 +42,19 @@ const REPLAYED: &[Replayed] = &[
     ("agent-http-health", &[]),
     // Flags of Mesos that mean nothing here.
     ("agent-http-flags", &[".flags"]),
-    // Sandboxes are kept by their number, not by their age.
-    ("agent-http-metrics_snapshot", &[".slave/executor_directory_max_allowed_age_secs"]),
+    (
+        "agent-http-metrics_snapshot",
+        &[
+            // Sandboxes are kept by their number, not by their age.
+            ".slave/executor_directory_max_allowed_age_secs",
+            // Which limits hold here, Mesos' agents do not tell.
+            ".muster/can_enforce/cpu",
+            ".muster/can_enforce/cpu_quota",
+            ".muster/can_enforce/freezer",
+            ".muster/can_enforce/memory",
+            ".muster/can_enforce/pids",
+        ],
+    ),
     ("agent-http-monitor_statistics", &[]),
     (
         "agent-http-state",
@@ -52,7 +63,9 @@ const REPLAYED: &[Replayed] = &[
             ".git_tag",
             ".flags",
             ".external_log_file", // it logs to one
-            ".capabilities",      // what this agent can do
+            ".cgroups",           // which limits hold here
+            ".limits_enforced",
+            ".capabilities", // what this agent can do
             // No addresses of containers: they are the agent's.
             ".frameworks[].executors[].tasks[].statuses[].container_status.network_infos",
             ".frameworks[].completed_executors[].completed_tasks[].statuses[].container_status.network_infos",
