@@ -1,6 +1,7 @@
 //! From the description of a task or an executor to what its supervisor runs.
 
 use crate::{
+    checks,
     limits::Enforcer,
     supervisor::{MARK, Place, Spec},
 };
@@ -51,6 +52,16 @@ impl Work {
         }
     }
 
+    /// The sandbox of the executor that it is within, which has its own.
+    pub(crate) fn executor_sandbox(&self, sandbox: &Path) -> Option<PathBuf> {
+        match self {
+            Self::Task(start) if start.within.is_some() => {
+                sandbox.parent().and_then(Path::parent).map(Path::to_owned)
+            }
+            Self::Task(_) | Self::Executor(_) => None,
+        }
+    }
+
     /// The persistent volumes that are seen in its sandbox.
     pub(crate) fn volumes(&self) -> &[VolumeMount] {
         match self {
@@ -90,8 +101,8 @@ pub(crate) fn spec(
             let info = TaskInfo::decode(&*start.sealed)
                 .map_err(|error| Unfit::Invalid(format!("The TaskInfo cannot be read: {error}")))?;
             let limited = around.enforcer.of(start.launch, &start.resources, &info.limits)?;
-            let command = task_command(info)?;
-            let env = task_environment(start, &command, &sandbox)?;
+            let command = task_command(info, start.within.is_some())?;
+            let env = task_environment(start, &command, &sandbox, around)?;
             (command, &start.user, env, limited)
         }
         Work::Executor(start) => {
@@ -126,14 +137,17 @@ pub(crate) fn spec(
     Ok((spec, command.uris))
 }
 
-fn task_command(info: TaskInfo) -> Result<CommandInfo, Unfit> {
-    if info.executor.is_some() {
+fn task_command(info: TaskInfo, is_within: bool) -> Result<CommandInfo, Unfit> {
+    if info.executor.is_some() && !is_within {
         return Err(Unfit::Invalid("The task names an executor, and its order none".into()));
     }
     if info.container.is_some() {
         return Err(Unfit::Invalid(
             "This agent runs plain processes only; the task asks for a container".into(),
         ));
+    }
+    if let Some(why) = checks::refused(&info) {
+        return Err(Unfit::Invalid(why));
     }
     info.command.ok_or_else(|| Unfit::Invalid("The task has no command".into()))
 }
@@ -158,7 +172,8 @@ fn executor_command(info: ExecutorInfo) -> Result<CommandInfo, Unfit> {
     info.command.ok_or_else(|| Unfit::Invalid("The executor has no command".into()))
 }
 
-fn program(command: &CommandInfo) -> Result<(String, String, Vec<String>), Unfit> {
+/// What is run for a command: the program, its name for itself and the arguments after that.
+pub(crate) fn program(command: &CommandInfo) -> Result<(String, String, Vec<String>), Unfit> {
     let value = command.value.as_deref().unwrap_or_default();
     let no_nul = |text: &str| match text.contains('\0') {
         true => Err(Unfit::Invalid("The command contains a NUL character".into())),
@@ -181,8 +196,14 @@ fn task_environment(
     start: &Start,
     command: &CommandInfo,
     sandbox: &Path,
+    around: &Surroundings,
 ) -> Result<BTreeMap<String, String>, Unfit> {
     let mut all = BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]);
+    if let Some(within) = &start.within {
+        let address = reachable(around.endpoint).ip().to_string();
+        all.insert("MESOS_EXECUTOR_ID".into(), within.executor.name.executor_id.to_string());
+        all.insert("MESOS_CONTAINER_IP".into(), address);
+    }
     all.extend(variables(command)?);
     for (name, value) in [
         ("MESOS_SANDBOX", sandbox.display().to_string()),
@@ -257,7 +278,8 @@ fn duration(ms: u64) -> String {
     }
 }
 
-fn variables(command: &CommandInfo) -> Result<Vec<(String, String)>, Unfit> {
+/// The variables that a command names itself.
+pub(crate) fn variables(command: &CommandInfo) -> Result<Vec<(String, String)>, Unfit> {
     let variables = command.environment.iter().flat_map(|environment| &environment.variables);
     let each = variables.map(|variable| {
         if variable.r#type() == environment::variable::Type::Secret {
@@ -332,6 +354,7 @@ mod tests {
             resources: Default::default(),
             sealed: Sealed::new(info.encode_to_vec()),
             volumes: Vec::new(),
+            within: None,
         };
         spec(&Work::Task(Box::new(start)), "/s".into(), &around()).map(|(spec, _)| spec)
     }

@@ -62,6 +62,8 @@ pub struct AgentConfig {
     pub tasks_max: usize,
     /// Supervisors that may be starting at once.
     pub starts_max: usize,
+    /// Checks of tasks that may run at once; others wait for their turn.
+    pub probes_max: usize,
     /// Sandboxes of ended tasks that are kept.
     pub sandboxes_max: usize,
     /// How long they are kept on an empty disk, in ms.
@@ -132,7 +134,7 @@ impl Default for AgentConfig {
             attributes: String::new(),
             machine_id: String::new(),
             switch_user: true,
-            kill_grace_ms: 5_000,
+            kill_grace_ms: 3_000,
             executor_registration_ms: 60_000,
             executor_reregistration_ms: 15_000,
             executor_grace_ms: 5_000,
@@ -144,6 +146,7 @@ impl Default for AgentConfig {
             allow_unenforced_limits: false,
             tasks_max: 10_000,
             starts_max: 16,
+            probes_max: 64,
             sandboxes_max: 10_000,
             sandbox_keep_ms: 7 * 24 * 3_600_000,
             disk_headroom_percent: 10,
@@ -228,6 +231,7 @@ impl AgentConfig {
             ("starts-max", self.starts_max as u64, 1_024),
             ("sandbox-keep-ms", self.sandbox_keep_ms, 365 * 24 * 3_600_000),
             ("disk-headroom-percent", self.disk_headroom_percent, 100),
+            ("probes-max", self.probes_max as u64, 10_000),
         ] {
             let may_be_none = [
                 "kill-grace-ms",

@@ -94,10 +94,21 @@ fn without_data(sealed: &[u8]) -> Sealed {
     Sealed::new(status.encode_to_vec())
 }
 
+/// What runs in a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Contained {
+    /// A run of an executor, or a task with a process of its own.
+    Alone(LaunchNumber),
+    /// A task within a built-in executor.
+    Within(LaunchNumber),
+}
+
 /// A run of an executor.
 #[derive(Debug, Clone)]
 pub(crate) struct RunSeen {
     pub(crate) intent: Arc<ExecutorIntent>,
+    /// It has no process: this agent runs its tasks.
+    pub(crate) built_in: bool,
     pub(crate) process: Option<Process>,
     pub(crate) subscribed: bool,
     pub(crate) unwanted: bool,
@@ -187,6 +198,7 @@ impl History {
             let tasks = tasks.len();
             let run = RunSeen {
                 intent: record.intent.clone(),
+                built_in: saved.built_in.contains(number),
                 process: record.process.clone(),
                 subscribed: false,
                 unwanted: record.unwanted,
@@ -218,6 +230,7 @@ impl History {
             Record::Executor(intent) => {
                 let run = RunSeen {
                     intent: Arc::new((**intent).clone()),
+                    built_in: false,
                     process: None,
                     subscribed: false,
                     unwanted: false,
@@ -240,6 +253,7 @@ impl History {
                     }
                 });
             }
+            Record::BuiltIn { executor } => self.run(*executor, |run| run.built_in = true),
             Record::Mounts { launch, volumes } => self.task(*launch, |task| task.volumes.clone_from(volumes)),
             Record::Handed { launch } => self.task(*launch, |task| task.handed = true),
             Record::HandedGroup { launches } => {
@@ -264,6 +278,13 @@ impl History {
             | Record::KilledGroups(_)
             | Record::KilledGroup { .. }
             | Record::Volumes(_)
+            | Record::AllWatched(_)
+            | Record::AllBuiltIn(_)
+            | Record::Terms { .. }
+            | Record::Ran { .. }
+            | Record::Health { .. }
+            | Record::Found { .. }
+            | Record::EndedFor { .. }
             | Record::InGroup { .. }
             | Record::Fence(_)
             | Record::LowMark(_)
@@ -356,12 +377,25 @@ impl History {
         }
     }
 
-    /// Whether this run, or this task with a process of its own, is there or about to be: then also its process.
-    pub(crate) fn lives(&self, number: LaunchNumber) -> Option<Option<&Process>> {
-        if let Some(run) = self.runs.get(&number) {
+    /// The container of a task, if it has one: within its executor's, where that is built in.
+    pub(crate) fn container_of(&self, launch: LaunchNumber) -> Option<Contained> {
+        match self.tasks.get(&launch)?.executor {
+            None => Some(Contained::Alone(launch)),
+            Some(number) => {
+                self.runs.get(&number).filter(|run| run.built_in).map(|_| Contained::Within(launch))
+            }
+        }
+    }
+
+    /// Whether what is in this container is there or about to be: then also its process.
+    pub(crate) fn lives(&self, it: Contained) -> Option<Option<&Process>> {
+        if let Contained::Alone(number) = it
+            && let Some(run) = self.runs.get(&number)
+        {
             return (!run.is_over()).then_some(run.process.as_ref());
         }
-        let task = self.tasks.get(&number).filter(|task| task.executor.is_none())?;
+        let (Contained::Alone(launch) | Contained::Within(launch)) = it;
+        let task = self.tasks.get(&launch).filter(|_| self.container_of(launch) == Some(it))?;
         (!task.state.is_terminal()).then_some(task.process.as_ref())
     }
 
@@ -374,9 +408,19 @@ impl History {
             if (of.framework_id.as_str(), of.executor_id.as_str()) != (framework, name) {
                 return Vec::new();
             }
-            let tasks = self.tasks.values().filter(|task| task.executor == Some(number) && task.handed);
-            let of_tasks = tasks.filter(uses).flat_map(|task| &task.volumes).filter(|it| !it.executor);
-            return run.volumes.iter().chain(of_tasks).cloned().collect();
+            let is_here = |task: &&Arc<TaskSeen>| task.handed || task.process.is_some();
+            let tasks = self.tasks.values().filter(|task| task.executor == Some(number));
+            let of_tasks = tasks.filter(is_here).filter(uses).flat_map(|task| {
+                let own = task.volumes.iter().filter(|it| !it.executor).cloned();
+                own.map(|mut volume| {
+                    if run.built_in {
+                        let (id, path) = (&task.intent.task.task_id, &volume.container_path);
+                        volume.container_path = format!("tasks/{id}/{path}").into();
+                    }
+                    volume
+                })
+            });
+            return run.volumes.iter().cloned().chain(of_tasks).collect();
         }
         let own = self.tasks.get(&number).filter(uses).filter(|task| {
             let of = &task.intent.task;
@@ -386,8 +430,9 @@ impl History {
     }
 
     /// How one ended that is not forgotten.
-    fn status(&self, number: LaunchNumber) -> Option<i32> {
-        let run = self.runs.get(&number).map(|run| run.ended);
+    fn status(&self, it: Contained) -> Option<i32> {
+        let (Contained::Alone(number) | Contained::Within(number)) = it;
+        let run = self.runs.get(&number).filter(|_| it == Contained::Alone(number)).map(|run| run.ended);
         run.or_else(|| self.tasks.get(&number).map(|task| task.status)).flatten()
     }
 }
@@ -399,7 +444,15 @@ pub(crate) struct Shown(Arc<Mutex<Inner>>);
 #[derive(Default)]
 struct Inner {
     history: History,
-    waiting: BTreeMap<LaunchNumber, Vec<oneshot::Sender<i32>>>,
+    waiting: BTreeMap<Contained, Vec<oneshot::Sender<i32>>>,
+}
+
+impl Inner {
+    fn tell(&mut self, it: Contained, status: i32) {
+        for waiting in self.waiting.remove(&it).into_iter().flatten() {
+            let _ = waiting.send(status); // who asked may be gone
+        }
+    }
 }
 
 /// The end of something.
@@ -441,13 +494,17 @@ impl Shown {
     pub(crate) fn ended(&self, number: LaunchNumber, end: &End) {
         let (mut inner, status) = (self.inner(), end.wait_status());
         inner.history.task(number, |task| task.status = Some(status));
-        for waiting in inner.waiting.remove(&number).into_iter().flatten() {
-            let _ = waiting.send(status); // who asked may be gone
-        }
+        let it = inner.history.container_of(number).unwrap_or(Contained::Alone(number));
+        inner.tell(it, status);
     }
 
-    /// Waits for the end of a run or task that lives.
-    pub(crate) fn wait(&self, number: LaunchNumber) -> Wait {
+    /// A built-in executor has no task any more.
+    pub(crate) fn emptied(&self, number: LaunchNumber, status: i32) {
+        self.inner().tell(Contained::Alone(number), status);
+    }
+
+    /// Waits for the end of what is in a container.
+    pub(crate) fn wait(&self, number: Contained) -> Wait {
         let mut inner = self.inner();
         if inner.history.lives(number).is_none() {
             return inner.history.status(number).map_or(Wait::Unknown, Wait::Over);

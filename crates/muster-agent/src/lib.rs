@@ -33,6 +33,7 @@
 //! - No async runtime in a supervisor.
 
 mod cgroups;
+mod checks;
 mod command;
 mod config;
 mod disk;

@@ -2,6 +2,7 @@
 
 use crate::{
     AgentConfig, AgentError,
+    checks::{self, How},
     command::Work,
     disk::{Durable, Log, Opened, WorkDir, Writer},
     doctor::enforced,
@@ -20,8 +21,11 @@ use muster_http::auth::Auth;
 use muster_model::{
     AgentInfo, ExecutorCall, ExecutorEvent, ExecutorName, Sealed, TaskId, TaskKey, TaskState, Token,
 };
-use muster_node::{Down, Effect, Input, Node, NodeConfig, Record, Saved};
-use muster_proto::executor_api::with_container;
+use muster_node::{Down, Effect, Input, Node, NodeConfig, Probe, Record, Saved, Told, Within};
+use muster_proto::{
+    check::{self, told_status},
+    executor_api::with_container,
+};
 use std::{
     collections::{BTreeSet, VecDeque},
     future::Future,
@@ -32,7 +36,7 @@ use std::{
 };
 use tokio::{
     net::TcpListener,
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     task::{JoinSet, spawn_blocking},
     time,
 };
@@ -129,6 +133,12 @@ fn prepare(config: &AgentConfig, dir: WorkDir) -> Result<Ground, AgentError> {
     Ok(Ground { dir, log, saved, info, sealed, sandboxes, enforcer })
 }
 
+/// What is told of tasks, in the form that frameworks read.
+fn seal(told: &Told<'_>) -> Sealed {
+    let Told { launch, task_id, within, healthy, check, wall } = *told;
+    told_status(&check::Told { launch, task_id, within, healthy, check, wall })
+}
+
 /// The name of an executor in the place of a task's.
 fn sandbox_key(name: &ExecutorName) -> TaskKey {
     TaskKey { framework_id: name.framework_id.clone(), task_id: TaskId::new(name.executor_id.as_str()) }
@@ -222,6 +232,8 @@ impl Agent {
             executor_registration_ms: config.executor_registration_ms,
             executor_reregistration_ms: config.executor_reregistration_ms,
             executor_grace_ms: config.executor_grace_ms,
+            probes_max: config.probes_max,
+            seal,
             tasks_max: config.tasks_max,
             answered_max: ANSWERED_MAX,
             wall_at_zero_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
@@ -318,6 +330,11 @@ impl Agent {
             Effect::Checkpoint { ticket, records } => {
                 records.iter().for_each(log_record);
                 self.shown.change(|it| records.iter().for_each(|record| it.fold(record)));
+                for record in &records {
+                    if let Record::ExecutorEnded { executor, status } = record {
+                        self.shown.emptied(*executor, *status); // nobody waits any more where it had a process
+                    }
+                }
                 self.writer.checkpoint(ticket, records).await;
             }
             Effect::Send { stream, session, call } => {
@@ -335,7 +352,13 @@ impl Agent {
                 if let Err(error) = point_async!(Point::TaskStart).await {
                     return Some(error.to_string());
                 }
-                let sandbox = self.dir.sandbox(&start.task, start.launch);
+                let sandbox = match &start.within {
+                    None => self.dir.sandbox(&start.task, start.launch),
+                    Some(Within { executor }) => {
+                        let of = self.dir.sandbox(&sandbox_key(&executor.name), executor.number);
+                        of.join("tasks").join(start.task.task_id.as_str())
+                    }
+                };
                 self.supervisors.start(Work::Task(start), sandbox);
             }
             Effect::StartExecutor(start) => {
@@ -387,6 +410,8 @@ impl Agent {
                 info!(%launch, ?signal, "signalling a task");
                 self.supervisors.order(launch, Order::Signal(signal));
             }
+            Effect::Probe(probe) => self.look(&probe),
+            Effect::RemoveExit { launch } => self.supervisors.remove(launch),
             Effect::Remove { launch, task } => {
                 self.supervisors.remove(launch);
                 self.sandboxes.ended(self.dir.sandbox(&task, launch));
@@ -397,6 +422,27 @@ impl Agent {
             }
         }
         None
+    }
+
+    /// Runs a probe, and has its result told.
+    fn look(&mut self, probe: &Probe) {
+        let Probe { launch, which, number, timeout_ms, .. } = *probe;
+        let how = checks::how(probe);
+        let mut asked = None;
+        if let Ok(How::Command(look)) = &how {
+            let (answer, answered) = oneshot::channel();
+            self.supervisors.order(launch, Order::Look(Box::new(look.clone()), answer));
+            asked = Some(answered);
+        }
+        let inputs = self.sender.clone();
+        tokio::spawn(async move {
+            let result = match how {
+                Ok(How::Command(_)) => checks::commanded(asked, timeout_ms).await,
+                Ok(how) => checks::reached(how, timeout_ms).await,
+                Err(why) => Err(why.into()),
+            };
+            let _ = inputs.send(Input::Probed { launch, which, number, result }).await; // refused when the agent ends
+        });
     }
 
     /// Leaves the tasks to their supervisors, and the disk to the next agent.

@@ -9,7 +9,8 @@ use crate::{
     limits::{self, Enforcer},
     mesos::Fetched,
     supervisor::{
-        Ending, Frames, FromSupervisor, Place, Spec, ToSupervisor, boot_id, encode, end_marked, read_exit,
+        Ending, Found, Frames, FromSupervisor, Look, Place, Spec, ToSupervisor, boot_id, encode, end_marked,
+        read_exit,
     },
     volumes,
 };
@@ -32,7 +33,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, oneshot},
     task::{JoinSet, spawn_blocking},
     time::{sleep, timeout},
 };
@@ -94,11 +95,13 @@ pub async fn end_tasks(config: AgentConfig) -> Result<(), AgentError> {
 }
 
 /// What the machine orders of a supervisor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Order {
     Release,
     Abandon,
     Signal(Signal),
+    /// Look at the task, and say what was found; dropped when the supervisor is gone.
+    Look(Box<Look>, oneshot::Sender<Found>),
 }
 
 /// An order on its way; the other part is dropped when its supervisor was told, or cannot be.
@@ -201,8 +204,9 @@ impl Supervisors {
 
     pub(crate) fn order(&mut self, launch: LaunchNumber, order: Order) {
         if let Some(orders) = self.orders.get(&launch)
-            && orders.try_send((order, self.giving.clone())).is_err()
+            && let Err(error) = orders.try_send((order, self.giving.clone()))
         {
+            let (order, _) = error.into_inner();
             warn!(%launch, ?order, "a supervisor does not take its orders");
         }
     }
@@ -283,6 +287,7 @@ impl Shared {
 
     async fn launch(&self, work: Work, sandbox: PathBuf, mut orders: mpsc::Receiver<Given>) -> End {
         let launch = work.number();
+        let within = work.executor_sandbox(&sandbox);
         let failed = |error: &dyn std::fmt::Display| {
             End::StartFailed(format!("Failed to start the task's supervisor: {error}").into())
         };
@@ -299,7 +304,13 @@ impl Shared {
             let (root, sandbox, user) = (self.volumes.clone(), spec.sandbox.clone(), spec.user);
             let mounted = spawn_blocking(move || {
                 make(&sandbox, user).map_err(|error| format!("Failed to make the sandbox: {error}"))?;
-                volumes::mount(&root, &sandbox, &mounts, &BTreeSet::new())
+                // Within an executor that has no process, what is its own is seen in its own sandbox.
+                let (own, of_task): (Vec<_>, Vec<_>) =
+                    mounts.into_iter().partition(|mount| mount.executor && within.is_some());
+                if let Some(executor) = within {
+                    volumes::mount(&root, &executor, &own, &BTreeSet::new())?;
+                }
+                volumes::mount(&root, &sandbox, &of_task, &BTreeSet::new())
             });
             match mounted.await {
                 Ok(Ok(())) => {}
@@ -374,7 +385,9 @@ impl Shared {
                 Ok((talk, pid))
             }
             Some(FromSupervisor::Ended(ending)) => Err(end(launch, ending)),
-            Some(FromSupervisor::Running) | None => Err(lost(io::ErrorKind::UnexpectedEof.into())),
+            Some(FromSupervisor::Running | FromSupervisor::Found { .. }) | None => {
+                Err(lost(io::ErrorKind::UnexpectedEof.into()))
+            }
         }
     }
 
@@ -387,22 +400,34 @@ impl Shared {
         mut orders: mpsc::Receiver<Given>,
         mut released: bool,
     ) -> End {
+        // Two at most that wait to be answered, and such as are not waited for any more.
+        let mut looks: BTreeMap<u64, oneshot::Sender<Found>> = BTreeMap::new();
         loop {
             tokio::select! {
                 heard = talk.hear() => match heard {
                     Ok(Some(FromSupervisor::Running)) => self.tell(Input::Released { launch }).await,
                     Ok(Some(FromSupervisor::Ended(ending))) => return end(launch, ending),
+                    Ok(Some(FromSupervisor::Found { number, found })) => {
+                        if let Some(look) = looks.remove(&number) {
+                            let _ = look.send(found); // who asked may be gone
+                        }
+                    }
                     Ok(Some(FromSupervisor::Here { .. })) => {}
                     Ok(None) | Err(_) => return self.end_of(launch, pid, released, true).await,
                 },
                 Some((order, _given)) = orders.recv() => {
+                    released |= matches!(order, Order::Release);
                     let message = match order {
+                        Order::Look(look, answer) => {
+                            looks.retain(|_, answer| !answer.is_closed());
+                            looks.insert(look.number, answer);
+                            ToSupervisor::Look(look)
+                        }
                         Order::Release => ToSupervisor::Release,
                         Order::Abandon => ToSupervisor::Abandon,
                         Order::Signal(Signal::Term) => ToSupervisor::Term,
                         Order::Signal(Signal::Kill) => ToSupervisor::Kill,
                     };
-                    released |= order == Order::Release;
                     // One that cannot be told is gone, and the next read says so.
                     let _ = talk.say(&message).await;
                 }

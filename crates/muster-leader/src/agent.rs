@@ -199,12 +199,14 @@ impl Leader {
                     executor_id: executor_id.clone(),
                     resources: spec.resources.clone(),
                     grace_ms: None,
+                    built_in: false,
                     sealed: spec.sealed.clone(),
                 }))
             }),
             group: registry.group_of(task.launch),
             volumes: mounts(registry, task),
             starting: registry.speaks_mesos(&task.key.framework_id),
+            terms: Default::default(),
         };
         self.order(&task.agent_id, AgentEvent::Run(Box::new(order)), effects);
     }

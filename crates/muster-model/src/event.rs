@@ -277,6 +277,8 @@ pub struct RunOrder {
     /// Whether its framework is told that it is starting before it runs, as Mesos tells of tasks with a process of their
     /// own; of one that runs in an executor only that can tell.
     pub starting: bool,
+    /// What its agent keeps to if it runs the task itself. Read where the order is, from the sealed parts.
+    pub terms: crate::TaskTerms,
 }
 
 /// Tasks that were launched together: all of them or none.
@@ -324,6 +326,8 @@ pub struct ExecutorOrder {
     pub resources: crate::Resources,
     /// How long it may take to end once it is asked to, in ms; none = the agent's default.
     pub grace_ms: Option<u64>,
+    /// The agent itself runs its tasks: it has no process. Read where the order is, as the grace is.
+    pub built_in: bool,
     /// The whole `mesos.v1.ExecutorInfo`.
     pub sealed: Sealed,
 }

@@ -133,6 +133,12 @@ pub enum Reason {
     TaskGroupUnauthorized,
     /// REASON_CONTAINER_LIMITATION_MEMORY
     ContainerLimitationMemory,
+    /// REASON_TASK_CHECK_STATUS_UPDATED
+    TaskCheckStatusUpdated,
+    /// REASON_TASK_HEALTH_CHECK_STATUS_UPDATED
+    TaskHealthCheckStatusUpdated,
+    /// REASON_MAX_COMPLETION_TIME_REACHED
+    MaxCompletionTimeReached,
 }
 
 impl Reason {
@@ -159,6 +165,9 @@ impl Reason {
             TaskUnauthorized => "REASON_TASK_UNAUTHORIZED",
             TaskGroupUnauthorized => "REASON_TASK_GROUP_UNAUTHORIZED",
             ContainerLimitationMemory => "REASON_CONTAINER_LIMITATION_MEMORY",
+            TaskCheckStatusUpdated => "REASON_TASK_CHECK_STATUS_UPDATED",
+            TaskHealthCheckStatusUpdated => "REASON_TASK_HEALTH_CHECK_STATUS_UPDATED",
+            MaxCompletionTimeReached => "REASON_MAX_COMPLETION_TIME_REACHED",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the machine asks of its shell.
 
-use crate::{ExecutorIntent, Record};
+use crate::{ExecutorIntent, Record, Which};
 use muster_model::{
     AgentCall, AgentId, ExecutorEvent, ExecutorName, LaunchNumber, Resources, Sealed, Session, TaskKey,
     VolumeMount, VolumeNumber,
@@ -110,8 +110,38 @@ pub enum Effect {
         /// The stream.
         stream: u64,
     },
+    /// Look whether a task is well. Reports `Probed`, always, and not much later than its time.
+    Probe(Box<Probe>),
+    /// The launch of a task within a built-in executor is over: what its supervisor left behind may go, but for its
+    /// sandbox, which is the executor's.
+    RemoveExit {
+        /// Which.
+        launch: LaunchNumber,
+    },
     /// The agent cannot go on; this says why. No other effect follows.
     Stop(String),
+}
+
+/// A look at a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// Which task.
+    pub launch: LaunchNumber,
+    /// Which of its checks.
+    pub which: Which,
+    /// Names the probe in its report.
+    pub number: u64,
+    /// It is given up after this long, in ms.
+    pub timeout_ms: u64,
+    /// The whole `mesos.v1.TaskInfo`.
+    pub sealed: Sealed,
+}
+
+/// The built-in executor that a task is started in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Within {
+    /// What that is.
+    pub executor: Arc<ExecutorIntent>,
 }
 
 /// A supervisor to start.
@@ -129,8 +159,10 @@ pub struct Start {
     pub resources: Resources,
     /// The whole `mesos.v1.TaskInfo`.
     pub sealed: Sealed,
-    /// The persistent volumes that it uses.
+    /// The persistent volumes that it uses, and those of an executor that it is within.
     pub volumes: Vec<VolumeMount>,
+    /// The built-in executor that it is started in; none for a task of its own.
+    pub within: Option<Within>,
 }
 
 /// A supervisor to start for an executor.

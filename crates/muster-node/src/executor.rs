@@ -112,10 +112,11 @@ impl Exec {
     }
 
     /// What a record read from the disk means for a machine that just began.
-    fn recover(record: &ExecutorRecord) -> Self {
+    fn recover(record: &ExecutorRecord, is_built_in: bool) -> Self {
         let stage = match (record.ended, &record.process) {
             (Some(_), _) => Stage::Ended,
             (None, Some(_)) => Stage::Live,
+            (None, None) if is_built_in => Stage::Live,
             (None, None) => Stage::Waiting,
         };
         let used = record.process.is_some();
@@ -141,13 +142,15 @@ pub(crate) struct Execs {
     pub(crate) group_waits: BTreeMap<LaunchNumber, (u64, TaskGroup)>,
     /// Groups that are not handed any more, and why.
     pub(crate) failed: BTreeMap<LaunchNumber, Failed>,
+    /// Tasks that just ended: what follows for their group and their built-in executor is not settled.
+    pub(crate) over: Vec<LaunchNumber>,
 }
 
 impl Execs {
     pub(crate) fn recover(saved: &crate::Saved) -> Self {
         let mut all = Self::default();
         for (number, record) in &saved.executors.runs {
-            all.runs.insert(*number, Exec::recover(record));
+            all.runs.insert(*number, Exec::recover(record, saved.built_in.contains(number)));
             if record.ended.is_none() {
                 all.names.insert(record.intent.name.clone(), *number);
             }
@@ -163,6 +166,11 @@ impl Execs {
     /// Whether this is the number of a run of an executor.
     pub(crate) fn has(&self, number: LaunchNumber) -> bool {
         self.runs.contains_key(&number)
+    }
+
+    /// The tasks of a run that are not forgotten.
+    pub(crate) fn tasks_of(&self, number: LaunchNumber) -> impl Iterator<Item = LaunchNumber> {
+        self.runs.get(&number).into_iter().flat_map(|run| run.tasks.values().copied())
     }
 
     /// The run of this name that did not end.
@@ -209,6 +217,9 @@ impl Node {
     /// The facts of recovery are in: runs that live are waited for, unwanted ones are made to end.
     pub(crate) fn begin_executors(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
         for number in self.execs.runs.keys().copied().collect::<Vec<_>>() {
+            if self.is_built_in(number) {
+                continue;
+            }
             let unwanted = self.saved.executors.runs.get(&number).is_some_and(|run| run.unwanted);
             match self.execs.runs.get(&number).map(|run| run.stage) {
                 Some(Stage::Live) if unwanted => self.kill_executor_in(now_ms, number),
@@ -253,6 +264,12 @@ impl Node {
             framework: order.framework.clone(),
             sealed: executor.sealed.clone(),
         })));
+        if executor.built_in {
+            self.begin_pod(number);
+            if let Some(run) = self.execs.runs.get_mut(&number) {
+                run.stage = Stage::Live;
+            }
+        }
         Some(number)
     }
 
@@ -323,6 +340,9 @@ impl Node {
         let Some(run) = self.runs.get_mut(&launch).filter(|run| run.phase == expected) else { return };
         run.phase = Phase::Queued;
         match self.execs.runs.get(&number).map(|run| (run.stage, run.stream)) {
+            Some((stage, _)) if stage != Stage::Ended && self.is_built_in(number) => {
+                self.queue_in_pod(now_ms, launch, effects);
+            }
             None | Some((Stage::Ended, _)) => {
                 let why = "The task's executor ended before the task was handed to it";
                 let reason = Some(Reason::ExecutorTerminated);
@@ -505,7 +525,8 @@ impl Node {
         said: ExecutorCall,
         effects: &mut Vec<Effect>,
     ) {
-        let number = self.execs.names.get(from).copied().filter(|number| self.execs.is_live(*number));
+        let number = self.execs.names.get(from).copied();
+        let number = number.filter(|number| self.execs.is_live(*number) && !self.is_built_in(*number));
         let Some(number) = number else {
             let known = self.execs.names.keys().any(|name| name.framework_id == from.framework_id)
                 || self.saved.tasks.values().any(|it| it.task.framework_id == from.framework_id);
@@ -685,6 +706,7 @@ impl Node {
                 self.execs.with(number, |run| run.stage = Stage::Abandoned);
                 effects.push(Effect::Abandon { launch: number });
             }
+            Stage::Live if self.is_built_in(number) => self.end_pod(now_ms, number, effects),
             Stage::Live => {
                 if let Some(stream) = self.execs.runs.get(&number).and_then(|run| run.stream) {
                     effects.push(Effect::Tell { stream, event: ExecutorEvent::Shutdown });
@@ -710,7 +732,7 @@ impl Node {
         let Some(run) = self.execs.runs.get(&number) else { return };
         let waits =
             |launch: &LaunchNumber| self.runs.get(launch).is_some_and(|run| run.phase != Phase::Ended);
-        if run.used || run.tasks.values().any(waits) {
+        if run.used || run.tasks.values().any(waits) || self.is_built_in(number) {
             return;
         }
         let is_due = match run.stage {
@@ -770,8 +792,10 @@ impl Node {
         }
         self.keep(Record::ExecutorEnded { executor: number, status: end.wait_status() });
         self.after(After::ExecutorEnded(number));
+        let is_built_in = self.is_built_in(number);
         let waiting: Vec<TaskGroup> = launches
             .iter()
+            .filter(|_| !is_built_in)
             .filter(|launch| self.saved.executors.tasks.get(launch).is_some_and(|task| !task.handed))
             .filter_map(|launch| self.group_of(*launch))
             .collect();

@@ -109,7 +109,11 @@ impl Node {
     ) {
         let is_handed = |launch: &LaunchNumber| {
             let phase = self.runs.get(launch).map(|run| run.phase);
-            matches!(phase, Some(Phase::Handing | Phase::Handed { .. }))
+            use Phase::{Abandoned, Handed, Handing, Held, Holding, Live, Starting};
+            matches!(
+                phase,
+                Some(Handing | Handed { .. } | Starting | Holding | Held | Live { .. } | Abandoned)
+            )
         };
         if group.launches().any(|launch| is_handed(&launch)) {
             return; // each stands for itself from then on

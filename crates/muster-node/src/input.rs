@@ -1,6 +1,6 @@
 //! What the shell tells the machine.
 
-use crate::Process;
+use crate::{Probed, Process, Which};
 use muster_model::{AgentEvent, ExecutorCall, ExecutorName, Fence, LaunchNumber, Reason, Sealed, Session};
 use std::sync::Arc;
 
@@ -62,6 +62,17 @@ pub enum Input {
         launch: LaunchNumber,
         /// What went wrong, if anything did.
         failed: Option<Arc<str>>,
+    },
+    /// A probe came to its end.
+    Probed {
+        /// Of which task.
+        launch: LaunchNumber,
+        /// Which of its checks.
+        which: Which,
+        /// The probe's number.
+        number: u64,
+        /// What it found, or why it found nothing.
+        result: Probed,
     },
     /// Time passed.
     Wake,

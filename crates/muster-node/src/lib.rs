@@ -4,7 +4,8 @@
 //! The road of a task: order -> [`Record::Intent`] synced -> `Accepted` sent and [`Effect::Start`] (a
 //! supervisor that holds the command) -> [`Record::Started`] synced -> [`Effect::Release`] -> TASK_RUNNING
 //! -> [`Input::Ended`] -> terminal update, repeated until confirmed -> forgotten. A task that names an executor is
-//! handed to that, which is started as a task is (`executor.rs`).
+//! handed to that, which is started as a task is (`executor.rs`); the executor of task groups that agents have built in
+//! is this machine (`pod.rs`), which looks after all tasks that it runs itself (`check.rs`).
 //!
 //! # Laws
 //! - The state that matters is the fold of the records ([`Saved::apply`]): a machine rebuilt from what was
@@ -21,20 +22,23 @@
 //!   handed again that is recorded as handed.
 //! - A sealed message is never opened here.
 
+mod check;
 mod connection;
 pub mod effect;
 mod executor;
 mod group;
 pub mod input;
 pub mod node;
+mod pod;
 pub mod record;
 mod sizes;
 mod task;
 
-pub use effect::{Effect, ExecutorAnswer, Signal, Start, StartExecutor};
+pub use check::{Probed, Which};
+pub use effect::{Effect, ExecutorAnswer, Probe, Signal, Start, StartExecutor, Within};
 pub use input::{Down, End, Input, Limited};
-pub use node::{Node, NodeConfig};
+pub use node::{Node, NodeConfig, Seal, Told};
 pub use record::{
-    ExecutorIntent, ExecutorRecord, Executors, InExecutor, Intent, LowMark, Process, Record, Saved,
-    TaskRecord,
+    Cause, ExecutorIntent, ExecutorRecord, Executors, InExecutor, Intent, LowMark, Process, Record, Saved,
+    TaskRecord, Watched,
 };

@@ -1,6 +1,7 @@
 //! The machine: its state, the step, and what waits for the disk.
 
 use crate::{
+    check::Checks,
     connection::Connection,
     effect::{Effect, Start},
     executor::Execs,
@@ -10,12 +11,33 @@ use crate::{
     task::{Phase, Run},
 };
 use muster_model::{
-    AgentCall, AgentInfo, ExecutorName, LaunchNumber, Sealed, TaskGroup, TaskId, TaskState, Token, Uuid,
+    AgentCall, AgentInfo, CheckResult, ExecutorId, ExecutorName, LaunchNumber, Sealed, TaskGroup, TaskId,
+    TaskState, Token, Uuid, WallTime,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// What an agent is told once, at its start.
+/// What is told of a task that the agent runs itself, beside its state.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told<'a> {
+    /// Its launch.
+    pub launch: LaunchNumber,
+    /// Its id.
+    pub task_id: &'a TaskId,
+    /// The built-in executor that it runs in: the number of its run, and its id.
+    pub within: Option<(LaunchNumber, &'a ExecutorId)>,
+    /// What its health check last said.
+    pub healthy: Option<bool>,
+    /// What its check last found; of a task with one always something.
+    pub check: Option<CheckResult>,
+    /// When this is told.
+    pub wall: WallTime,
+}
+
+/// Writes that as the parts of a `mesos.v1.TaskStatus`, whose form this crate does not know. Pure: the same for the same.
+pub type Seal = fn(&Told<'_>) -> Sealed;
+
+/// What an agent is told once, at its start.
+#[derive(Debug, Clone)]
 pub struct NodeConfig {
     /// Its description.
     pub info: AgentInfo,
@@ -37,6 +59,10 @@ pub struct NodeConfig {
     pub executor_reregistration_ms: u64,
     /// How long an executor may take to end once it is asked to, where its description does not say, in ms.
     pub executor_grace_ms: u64,
+    /// Probes of checks that run at once; others wait for their turn.
+    pub probes_max: usize,
+    /// How what is told of tasks is written.
+    pub seal: Seal,
     /// Tasks held at once; an order beyond is answered TASK_DROPPED.
     pub tasks_max: usize,
     /// Beyond this many answered orders a hello is said unasked, for the welcome brings the low mark that prunes
@@ -59,6 +85,8 @@ pub(crate) enum After {
     Release(LaunchNumber),
     /// Send an update.
     Update(LaunchNumber, u32, TaskState),
+    /// Nothing of the launch is needed any more but its sandbox.
+    RemoveExit(LaunchNumber),
     /// Nothing of the launch is needed any more.
     Remove(LaunchNumber, muster_model::TaskKey),
     /// Let an executor's held command go.
@@ -86,6 +114,9 @@ pub struct Node {
     pub(crate) timers: BTreeSet<(u64, LaunchNumber)>,
     pub(crate) execs: Execs,
     pub(crate) sizes: Sizes,
+    pub(crate) checks: Checks,
+    /// The facts of recovery are in.
+    pub(crate) begun: bool,
     /// The last checkpoint's ticket.
     ticket: u64,
     /// The last that is durable.
@@ -110,6 +141,8 @@ impl Node {
             config,
             execs: Execs::recover(&saved),
             sizes: Sizes::recover(&saved),
+            checks: Checks::default(),
+            begun: false,
             saved,
             runs,
             connection: Connection::default(),
@@ -146,7 +179,10 @@ impl Node {
     /// When the next `Wake` is due, if nothing else happens.
     pub fn wake_at(&self) -> Option<u64> {
         let timer = self.timers.first().map(|(at, _)| *at);
-        [timer, self.execs.wake_at(), self.connection.deadline].into_iter().flatten().min()
+        [timer, self.execs.wake_at(), self.checks.wake_at(), self.connection.deadline]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Takes one input in. `now_ms` is monotonic.
@@ -164,27 +200,38 @@ impl Node {
             Input::Synced { ticket } => self.synced(now_ms, ticket, effects),
             Input::CheckpointFailed(why) => self.stop(format!("cannot keep a checkpoint: {why}"), effects),
             // The first task of an executor has its number, and no process.
-            Input::Started { launch, process } if self.execs.has(launch) => {
+            Input::Started { launch, process } if self.has_process(launch) => {
                 self.executor_held(launch, process);
             }
-            Input::Released { launch } if self.execs.has(launch) => {}
-            Input::Ended { launch, end } if self.execs.has(launch) => {
+            Input::Released { launch } if self.has_process(launch) => {}
+            Input::Ended { launch, end } if self.has_process(launch) => {
                 self.executor_ended(now_ms, launch, &end, effects);
             }
             Input::Started { launch, process } => self.started(now_ms, launch, process),
             Input::Released { launch } => self.released(now_ms, launch),
             Input::Ended { launch, end } => self.ended(now_ms, launch, end),
+            Input::Probed { launch, which, number, result } => {
+                self.probed(now_ms, launch, which, number, result, effects);
+            }
             Input::Mounted { launch, failed } => self.mounted(now_ms, launch, failed, effects),
             Input::Executor { call, from, said } => self.executor_call(now_ms, call, &from, said, effects),
             Input::ExecutorGone { stream } => self.executor_gone(stream),
             Input::Wake => self.wake(now_ms, effects),
         }
         self.say_sizes(effects);
+        if self.begun {
+            self.settle_pods(now_ms, effects);
+        }
         if !self.records.is_empty() && !self.stopped {
             self.ticket += 1;
             let records = std::mem::take(&mut self.records);
             effects.push(Effect::Checkpoint { ticket: self.ticket, records });
         }
+    }
+
+    /// Whether this number is a run of an executor's that has a process.
+    fn has_process(&self, number: LaunchNumber) -> bool {
+        self.execs.has(number) && !self.is_built_in(number)
     }
 
     pub(crate) fn stop(&mut self, reason: String, effects: &mut Vec<Effect>) {
@@ -252,6 +299,7 @@ impl Node {
                 After::Intent(launch) => self.start(now_ms, launch, Phase::Intending, effects),
                 After::Refused(_) => {}
                 After::Release(launch) => self.release(launch, effects),
+                After::RemoveExit(launch) => effects.push(Effect::RemoveExit { launch }),
                 After::Update(launch, seq, state) => self.update_durable(now_ms, launch, seq, state, effects),
                 After::Remove(launch, task) => effects.push(Effect::Remove { launch, task }),
                 After::ReleaseExecutor(number) => self.release_executor(now_ms, number, effects),
@@ -277,8 +325,14 @@ impl Node {
         if self.saved.executors.tasks.contains_key(&launch) {
             return self.queue_in_executor(now_ms, launch, expected, effects);
         }
+        self.hold(launch, expected, effects);
+    }
+
+    /// Has a command held.
+    pub(crate) fn hold(&mut self, launch: LaunchNumber, expected: Phase, effects: &mut Vec<Effect>) {
         let Some(agent_id) = self.saved.agent_id.clone() else { return };
         let Some(intent) = self.saved.tasks.get(&launch).and_then(|task| task.intent.clone()) else { return };
+        let within = self.within(launch);
         let Some(run) = self.runs.get_mut(&launch).filter(|run| run.phase == expected) else { return };
         run.phase = Phase::Starting;
         effects.push(Effect::Start(Box::new(Start {
@@ -289,6 +343,7 @@ impl Node {
             resources: intent.resources.clone(),
             sealed: intent.sealed.clone(),
             volumes: self.saved.volumes.get(&launch).cloned().unwrap_or_default(),
+            within,
         })));
     }
 
@@ -298,6 +353,7 @@ impl Node {
             self.timers.remove(&(at, launch));
             self.run_wake(now_ms, launch, effects);
         }
+        self.wake_checks(now_ms, effects);
         self.wake_executors(now_ms, effects);
         self.wake_groups(now_ms, effects);
     }

@@ -2,8 +2,8 @@
 //! variant's position.
 
 use muster_model::{
-    AgentId, ExecutorName, Fence, FrameworkId, Index, LaunchNumber, Resources, Sealed, StatusUpdate,
-    TaskGroup, TaskKey, TaskState, Uuid, VolumeMount,
+    AgentId, CheckResult, ExecutorName, Fence, FrameworkId, Index, LaunchNumber, Resources, Sealed,
+    StatusUpdate, TaskGroup, TaskKey, TaskState, TaskTerms, Uuid, VolumeMount, WallTime,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -138,6 +138,74 @@ pub enum Record {
         /// The group's first launch.
         first: LaunchNumber,
     },
+    /// How the tasks of what came before are looked after: in a compacted log that has any, after its executors.
+    AllWatched(Box<BTreeMap<LaunchNumber, Watched>>),
+    /// What the agent keeps to of a task that it runs itself.
+    Terms {
+        /// Which.
+        launch: LaunchNumber,
+        /// What.
+        terms: Box<TaskTerms>,
+    },
+    /// A task runs since then, by the agent's wall clock.
+    Ran {
+        /// Which.
+        launch: LaunchNumber,
+        /// When.
+        wall: WallTime,
+    },
+    /// What a task's health check says of it.
+    Health {
+        /// Which.
+        launch: LaunchNumber,
+        /// Whether it is healthy.
+        healthy: bool,
+    },
+    /// What a task's check found.
+    Found {
+        /// Which.
+        launch: LaunchNumber,
+        /// What.
+        found: CheckResult,
+    },
+    /// A task is killed by its agent for this.
+    EndedFor {
+        /// Which.
+        launch: LaunchNumber,
+        /// For what.
+        cause: Cause,
+    },
+    /// The built-in executors of what came before: in a compacted log that has any, after its executors.
+    AllBuiltIn(Box<BTreeSet<LaunchNumber>>),
+    /// An executor has no process: the agent is it.
+    BuiltIn {
+        /// Which run.
+        executor: LaunchNumber,
+    },
+}
+
+/// For what an agent kills a task by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Cause {
+    /// It ran for as long as it may.
+    Completion,
+    /// Its health check failed too often.
+    Unhealthy,
+}
+
+/// How a task is looked after.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watched {
+    /// What the agent keeps to.
+    pub terms: TaskTerms,
+    /// Since when it runs, by the agent's wall clock.
+    pub since: Option<WallTime>,
+    /// What its health check last said.
+    pub healthy: Option<bool>,
+    /// What its check last found.
+    pub found: Option<CheckResult>,
+    /// For what it was killed.
+    pub cause: Option<Cause>,
 }
 
 /// Killed groups that are remembered, whatever the low mark says; the oldest go first.
@@ -320,6 +388,12 @@ pub struct Saved {
     /// likewise.
     #[serde(skip)]
     pub killed_groups: BTreeSet<LaunchNumber>,
+    /// How tasks that the agent runs itself are looked after, until they are forgotten; likewise.
+    #[serde(skip)]
+    pub watched: BTreeMap<LaunchNumber, Watched>,
+    /// The runs of executors that have no process, until they are forgotten; likewise.
+    #[serde(skip)]
+    pub built_in: BTreeSet<LaunchNumber>,
 }
 
 impl Saved {
@@ -379,6 +453,7 @@ impl Saved {
                 self.executors.tasks.remove(launch);
                 self.groups.remove(launch);
                 self.volumes.remove(launch);
+                self.watched.remove(launch);
                 if self.low_mark.refuses(*launch) {
                     self.answered.remove(launch);
                 }
@@ -387,6 +462,17 @@ impl Saved {
             Record::Groups(groups) => self.groups = (**groups).clone(),
             Record::Volumes(volumes) => self.volumes = (**volumes).clone(),
             Record::KilledGroups(groups) => self.killed_groups = (**groups).clone(),
+            Record::AllWatched(watched) => self.watched = (**watched).clone(),
+            Record::Terms { launch, terms } => {
+                let watched = Watched { terms: (**terms).clone(), ..Watched::default() };
+                self.watched.insert(*launch, watched);
+            }
+            Record::Ran { launch, wall } => self.watch(launch, |it| it.since = Some(*wall)),
+            Record::Health { launch, healthy } => self.watch(launch, |it| it.healthy = Some(*healthy)),
+            Record::Found { launch, found } => self.watch(launch, |it| it.found = Some(*found)),
+            Record::EndedFor { launch, cause } => self.watch(launch, |it| it.cause = Some(*cause)),
+            Record::AllBuiltIn(built_in) => self.built_in = (**built_in).clone(),
+            Record::BuiltIn { executor } => drop(self.built_in.insert(*executor)),
             Record::KilledGroup { first } => {
                 self.killed_groups.insert(*first);
                 if self.killed_groups.len() > KILLED_GROUPS_MAX {
@@ -416,8 +502,17 @@ impl Saved {
             | Record::Handed { .. }
             | Record::ExecutorHeld { .. }
             | Record::ExecutorUnwanted { .. }
-            | Record::ExecutorEnded { .. }
-            | Record::ExecutorForgotten { .. } => self.executors.apply(record),
+            | Record::ExecutorEnded { .. } => self.executors.apply(record),
+            Record::ExecutorForgotten { executor } => {
+                self.executors.apply(record);
+                self.built_in.remove(executor);
+            }
+        }
+    }
+
+    fn watch(&mut self, launch: &LaunchNumber, change: impl FnOnce(&mut Watched)) {
+        if let Some(watched) = self.watched.get_mut(launch) {
+            change(watched);
         }
     }
 
@@ -443,6 +538,12 @@ impl Saved {
         }
         if !self.volumes.is_empty() {
             records.push(Record::Volumes(Box::new(self.volumes.clone())));
+        }
+        if !self.watched.is_empty() {
+            records.push(Record::AllWatched(Box::new(self.watched.clone())));
+        }
+        if !self.built_in.is_empty() {
+            records.push(Record::AllBuiltIn(Box::new(self.built_in.clone())));
         }
         if !self.frameworks.is_empty() {
             records.push(Record::Frameworks(Box::new(self.frameworks.clone())));

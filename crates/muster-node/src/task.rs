@@ -4,13 +4,13 @@ use crate::{
     effect::{Effect, Signal},
     group::Failed,
     input::{End, Limited},
-    node::{After, Node},
-    record::{InExecutor, Intent, Process, Record, TaskRecord},
+    node::{After, Node, Told},
+    record::{Cause, InExecutor, Intent, Process, Record, TaskRecord},
 };
 use muster_fault::planted;
 use muster_model::{
-    AgentCall, LaunchNumber, Reason, Sealed, Source, Status, StatusUpdate, TaskKey, TaskState, Uuid,
-    WallTime, event::RunOrder, task::MESSAGE_BYTES_MAX,
+    AgentCall, CheckResult, LaunchNumber, Reason, Sealed, Source, Status, StatusUpdate, TaskKey, TaskState,
+    Uuid, WallTime, event::RunOrder, task::MESSAGE_BYTES_MAX,
 };
 use std::sync::Arc;
 
@@ -29,6 +29,8 @@ pub(crate) enum Phase {
     Starting,
     /// The command is held; its process is on the way to the disk.
     Holding,
+    /// Held, and on the disk: waits for the others of its group.
+    Held,
     /// Released, or recorded and so perhaps released.
     Live {
         /// The supervisor said that it runs.
@@ -74,6 +76,8 @@ pub(crate) struct Run {
     pub(crate) said_seq: u32,
     /// When its whole group is killed.
     kill_at: Option<u64>,
+    /// When it has run for as long as it may.
+    complete_by: Option<u64>,
     /// When its updates are said again.
     repeat_at: Option<u64>,
     repeat_ms: u64,
@@ -92,6 +96,7 @@ impl Run {
             accept_due: false,
             said_seq: 0,
             kill_at: None,
+            complete_by: None,
             repeat_at: None,
             repeat_ms: 0,
         }
@@ -110,7 +115,7 @@ impl Run {
     }
 
     fn timer(&self) -> Option<u64> {
-        [self.kill_at, self.repeat_at].into_iter().flatten().min()
+        [self.kill_at, self.complete_by, self.repeat_at].into_iter().flatten().min()
     }
 }
 
@@ -136,6 +141,8 @@ impl Node {
                 _ => {}
             }
         }
+        self.begun = true;
+        self.begin_pods(now_ms, effects);
         self.begin_groups(now_ms, effects);
         self.begin_executors(now_ms, effects);
         effects.push(Effect::Dial);
@@ -200,6 +207,8 @@ impl Node {
             }
             let task_id = order.task.task_id.clone();
             let volumes = order.volumes;
+            let runs_here = order.executor.as_ref().is_none_or(|executor| executor.built_in);
+            let terms = Some(order.terms).filter(|terms| runs_here && !terms.is_empty());
             self.runs.insert(launch, Run { starting: order.starting, ..Run::new(Phase::Intending) });
             self.keep(Record::Intent(Box::new(Intent {
                 launch,
@@ -211,6 +220,9 @@ impl Node {
             })));
             if !volumes.is_empty() {
                 self.keep(Record::Mounts { launch, volumes });
+            }
+            if let Some(terms) = terms {
+                self.keep(Record::Terms { launch, terms: Box::new(terms) });
             }
             if let Some(executor) = executor.flatten() {
                 self.join_executor(launch, task_id, executor);
@@ -268,28 +280,60 @@ impl Node {
                 }
             }
             Phase::Handing | Phase::Handed { .. } => self.kill_in_executor(launch, grace_ms, effects),
-            Phase::Starting | Phase::Holding => {
-                run.phase = Phase::Abandoned;
-                self.keep(Record::KillWanted { launch, grace_ms: 0 });
-                effects.push(Effect::Abandon { launch });
-            }
+            Phase::Starting | Phase::Holding | Phase::Held => self.abandon(launch, effects),
             Phase::Live { .. } => {
-                let record = self.saved.tasks.get(&launch);
-                let own = record.and_then(|record| record.intent.as_ref()).and_then(|intent| intent.grace_ms);
-                let grace_ms = grace_ms.or(own).unwrap_or(self.config.grace_ms);
-                if record.and_then(|record| record.kill_grace_ms).is_none_or(|former| grace_ms < former) {
-                    self.keep(Record::KillWanted { launch, grace_ms });
-                }
-                self.terminate(now_ms, launch, grace_ms, effects);
+                let grace_ms = grace_ms.unwrap_or_else(|| self.own_grace_ms(launch));
+                self.kill_live(now_ms, launch, grace_ms, effects);
             }
             Phase::Abandoned | Phase::Ended => {}
         }
     }
 
+    /// A command that is about to be held, or is, is never let go.
+    pub(crate) fn abandon(&mut self, launch: LaunchNumber, effects: &mut Vec<Effect>) {
+        if let Some(run) = self.runs.get_mut(&launch) {
+            run.phase = Phase::Abandoned;
+            self.keep(Record::KillWanted { launch, grace_ms: 0 });
+            effects.push(Effect::Abandon { launch });
+        }
+    }
+
+    /// How long a task may take to end by itself where the kill does not say, in ms.
+    pub(crate) fn own_grace_ms(&self, launch: LaunchNumber) -> u64 {
+        let intent = self.saved.tasks.get(&launch).and_then(|task| task.intent.as_ref());
+        intent.and_then(|intent| intent.grace_ms).unwrap_or(self.config.grace_ms)
+    }
+
+    /// Kills a task that was let go. A shorter grace than a former one takes its place.
+    pub(crate) fn kill_live(
+        &mut self,
+        now_ms: u64,
+        launch: LaunchNumber,
+        grace_ms: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(task) = self.saved.tasks.get(&launch) else { return };
+        let (former, state) = (task.kill_grace_ms, task.state);
+        if former.is_none_or(|former| grace_ms < former) {
+            self.keep(Record::KillWanted { launch, grace_ms });
+        }
+        let tells = self.saved.watched.get(&launch).is_some_and(|it| it.terms.tells_killing);
+        if former.is_none() && tells && state == TaskState::Running {
+            self.report(now_ms, launch, TaskState::Killing, Source::Executor, None, "");
+        }
+        self.terminate(now_ms, launch, grace_ms, effects);
+    }
+
+    pub(crate) fn complete_by(&mut self, launch: LaunchNumber, at: u64) {
+        self.with_timer(launch, |run| run.complete_by = Some(at));
+    }
+
     /// TERM now, KILL after the grace; a former deadline is only ever brought forward.
     fn terminate(&mut self, now_ms: u64, launch: LaunchNumber, grace_ms: u64, effects: &mut Vec<Effect>) {
         let at = now_ms.saturating_add(grace_ms);
+        self.checks.end(launch);
         self.with_timer(launch, |run| {
+            run.complete_by = None;
             if run.kill_at.is_none() {
                 effects.push(Effect::Signal { launch, signal: Signal::Term });
             }
@@ -315,7 +359,12 @@ impl Node {
     }
 
     pub(crate) fn release(&mut self, launch: LaunchNumber, effects: &mut Vec<Effect>) {
+        let group = self.pod_of(launch).and_then(|_| self.group_of(launch));
         let Some(run) = self.runs.get_mut(&launch).filter(|run| run.phase == Phase::Holding) else { return };
+        if let Some(group) = group {
+            run.phase = Phase::Held;
+            return self.release_pod(group, effects);
+        }
         run.phase = Phase::Live { released: false };
         effects.push(Effect::Release { launch });
     }
@@ -326,10 +375,11 @@ impl Node {
             return;
         }
         run.phase = Phase::Live { released: true };
-        let running = self.saved.tasks.get(&launch).is_some_and(|task| task.state == TaskState::Running);
-        if !running {
+        let is_told = |state| matches!(state, TaskState::Running | TaskState::Killing);
+        if !self.saved.tasks.get(&launch).is_some_and(|task| is_told(task.state)) {
             self.report(now_ms, launch, TaskState::Running, Source::Executor, None, "");
         }
+        self.watch(now_ms, launch);
     }
 
     pub(crate) fn ended(&mut self, now_ms: u64, launch: LaunchNumber, end: End) {
@@ -348,7 +398,8 @@ impl Node {
             self.run_ended(launch);
             return self.report_limited(now_ms, launch, limited);
         }
-        let (state, source, reason, message) = verdict(&end, killed);
+        let cause = self.saved.watched.get(&launch).and_then(|it| it.cause);
+        let (state, source, reason, message) = verdict(&end, killed, cause);
         self.end(now_ms, launch, state, source, reason, &message);
     }
 
@@ -371,13 +422,18 @@ impl Node {
         if self.runs.get(&launch).is_some_and(|run| run.phase != Phase::Ended) {
             self.shrink(launch);
         }
+        self.checks.end(launch);
         self.with_timer(launch, |run| {
             run.phase = Phase::Ended;
             run.kill_at = None;
+            run.complete_by = None;
         });
+        if self.pod_of(launch).is_some() {
+            self.execs.over.push(launch);
+        }
     }
 
-    fn report(
+    pub(crate) fn report(
         &mut self,
         now_ms: u64,
         launch: LaunchNumber,
@@ -386,15 +442,38 @@ impl Node {
         reason: Option<Reason>,
         message: &str,
     ) {
-        let status = Status {
-            state,
-            source,
-            reason,
-            message: cut(message).into(),
-            wall: WallTime(self.config.wall_at_zero_ms.saturating_add(now_ms)),
-            sealed: Sealed::default(),
+        let wall = WallTime(self.config.wall_at_zero_ms.saturating_add(now_ms));
+        let sealed = match source {
+            Source::Executor => self.told(launch, wall),
+            Source::Agent | Source::Master => Sealed::default(),
         };
-        self.report_status(launch, None, status);
+        let message = cut(message).into();
+        self.report_status(launch, None, Status { state, source, reason, message, wall, sealed });
+    }
+
+    /// What is told of a task beside its state, where that is more than its own executor's would be.
+    fn told(&self, launch: LaunchNumber, wall: WallTime) -> Sealed {
+        let Some(task) = self.saved.tasks.get(&launch) else { return Sealed::default() };
+        let pod = self.pod_of(launch).and_then(|number| {
+            let executor = self.saved.executors.runs.get(&number)?;
+            Some((number, &executor.intent.name.executor_id))
+        });
+        let watched = self.saved.watched.get(&launch);
+        let told = Told {
+            launch,
+            task_id: &task.task.task_id,
+            within: pod,
+            healthy: watched.and_then(|it| it.healthy),
+            check: watched.and_then(|it| {
+                let kind = it.terms.check.as_ref()?.kind;
+                Some(it.found.unwrap_or(CheckResult::Nothing(kind)))
+            }),
+            wall,
+        };
+        match (pod, told.healthy, told.check) {
+            (None, None, None) => Sealed::default(),
+            _ => (self.config.seal)(&told),
+        }
     }
 
     /// Ended since it used more than it may, whether it was to end or not.
@@ -464,7 +543,12 @@ impl Node {
 
     pub(crate) fn run_wake(&mut self, now_ms: u64, launch: LaunchNumber, effects: &mut Vec<Effect>) {
         let mut repeat = None;
+        let mut is_over = false;
         self.with_timer(launch, |run| {
+            if run.complete_by.is_some_and(|at| at <= now_ms) {
+                run.complete_by = None;
+                is_over = true;
+            }
             if run.kill_at.is_some_and(|at| at <= now_ms) {
                 // Asked again each second until the supervisor reports the end.
                 run.kill_at = Some(now_ms + 1_000);
@@ -479,6 +563,9 @@ impl Node {
         if let Some(pause_ms) = repeat {
             self.say_updates(launch, effects);
             self.repeat_from(now_ms, launch, pause_ms.min(self.config.repeat_ms_max));
+        }
+        if is_over {
+            self.completion_over(now_ms, launch, effects);
         }
     }
 
@@ -522,9 +609,12 @@ impl Node {
         self.leave_executor(launch, &task);
         // The sandbox of a task in an executor is the executor's.
         let has_sandbox = !self.saved.executors.tasks.contains_key(&launch);
+        let has_exit = self.pod_of(launch).is_some();
         self.keep(Record::Forgotten { launch });
         if has_sandbox {
             self.after(After::Remove(launch, task));
+        } else if has_exit {
+            self.after(After::RemoveExit(launch));
         }
     }
 
@@ -557,7 +647,7 @@ pub(crate) fn how_it_ended(end: &End) -> String {
     }
 }
 
-fn verdict(end: &End, killed: bool) -> (TaskState, Source, Option<Reason>, Arc<str>) {
+fn verdict(end: &End, killed: bool, cause: Option<Cause>) -> (TaskState, Source, Option<Reason>, Arc<str>) {
     use TaskState::*;
     let (state, source, reason, message): (_, _, _, Arc<str>) = match end {
         End::Exited(0) => (Finished, Source::Executor, None, "Command exited with status 0".into()),
@@ -575,7 +665,9 @@ fn verdict(end: &End, killed: bool) -> (TaskState, Source, Option<Reason>, Arc<s
         }
         End::Limited(limited) => (Failed, Source::Agent, Some(limited.reason), limited.message.clone()),
     };
-    if killed && reason.is_none() {
+    if cause == Some(Cause::Completion) && reason.is_none() {
+        (Failed, source, Some(Reason::MaxCompletionTimeReached), message)
+    } else if killed && reason.is_none() {
         (Killed, source, reason, message)
     } else {
         (state, source, reason, message)

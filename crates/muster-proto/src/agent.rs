@@ -1,10 +1,11 @@
 //! Agents: their description, their stream up and down.
 
+use crate::check::terms_of;
 use crate::error::{Within, bounded, id, id_or_none, required, short};
 use crate::resource::container_path;
 use crate::task::{
-    duration_ms, executor_spec, launch_number, launch_numbers, status_update, task_key, task_state, token,
-    wire_launch_number, wire_state, wire_status_update, wire_token,
+    duration_ms, executor_spec, is_built_in, launch_number, launch_numbers, status_update, task_key,
+    task_state, token, wire_launch_number, wire_state, wire_status_update, wire_token,
 };
 use crate::{WireError, attributes, limits, mesos, resources, v1, wire_resources};
 use bytes::Bytes;
@@ -249,6 +250,7 @@ fn run_order(wire: v1::RunOrder) -> Result<muster_model::event::RunOrder, WireEr
     short("user", wire.user.as_bytes(), limits::NAME_BYTES_MAX)?;
     short("task_info", &wire.task_info, limits::SEALED_BYTES_MAX)?;
     short("framework_info", wire.framework_info(), limits::SEALED_BYTES_MAX)?;
+    let terms = terms_of(&wire.task_info, wire.framework_info());
     Ok(muster_model::event::RunOrder {
         launch: launch_number(required("launch", wire.launch)?),
         task: task_key(&wire.framework_id, &wire.task_id)?,
@@ -265,6 +267,7 @@ fn run_order(wire: v1::RunOrder) -> Result<muster_model::event::RunOrder, WireEr
         group: wire.group.map(task_group).transpose().within("group")?,
         volumes: volume_mounts(&wire.volumes)?,
         starting: wire.starting,
+        terms,
     })
 }
 
@@ -309,6 +312,7 @@ fn executor_order(task_info: &[u8]) -> Result<Option<ExecutorOrder>, WireError> 
         executor_id: spec.executor_id,
         resources: spec.resources,
         grace_ms: duration_ms(executor.shutdown_grace_period.as_ref()).within("executor")?,
+        built_in: is_built_in(executor),
         sealed: spec.sealed,
     }))
 }

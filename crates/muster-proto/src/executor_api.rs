@@ -168,7 +168,11 @@ fn update(bytes: &[u8]) -> Result<ExecutorUpdate, WireError> {
 
 /// The container that a run is shown as: a uuid in form, and the same after each restart.
 pub fn container_id(number: LaunchNumber) -> String {
-    let hex = Uuid::of(number, 0).to_string();
+    text(number, 0)
+}
+
+fn text(number: LaunchNumber, seq: u32) -> String {
+    let hex = Uuid::of(number, seq).to_string();
     let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
     [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-")
 }
@@ -188,6 +192,20 @@ pub fn container_status(number: LaunchNumber) -> mesos::ContainerStatus {
     let container_id = mesos::ContainerId { value: container_id(number), ..Default::default() };
     mesos::ContainerStatus { container_id: Some(container_id), ..Default::default() }
 }
+
+/// The container of a task that its agent runs within an executor's.
+pub fn nested_container(number: LaunchNumber, launch: LaunchNumber) -> mesos::ContainerId {
+    let parent = mesos::ContainerId { value: container_id(number), ..Default::default() };
+    mesos::ContainerId { value: text(launch, NESTED), parent: Some(Box::new(parent)) }
+}
+
+/// What is told of it.
+pub fn nested_container_status(number: LaunchNumber, launch: LaunchNumber) -> mesos::ContainerStatus {
+    mesos::ContainerStatus { container_id: Some(nested_container(number, launch)), ..Default::default() }
+}
+
+/// Tells the container of a task from that of a run that is named by the same launch.
+const NESTED: u32 = u32::MAX;
 
 const CONTAINER_STATUS: u32 = 13;
 

@@ -13,6 +13,7 @@
 
 pub mod agent;
 pub mod agent_api;
+pub mod check;
 mod error;
 pub mod executor_api;
 pub mod framework;

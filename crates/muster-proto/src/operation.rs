@@ -2,7 +2,7 @@
 
 use crate::error::{Within, bounded, id, id_or_none, required, short};
 use crate::json::wire_parts;
-use crate::task::{Place, asked_task, uuid};
+use crate::task::{Place, asked_task, is_built_in, uuid};
 use crate::{WireError, limits, mesos, resources, v1, wire_resources};
 use bytes::Bytes;
 use mesos::executor_info::Type as ExecutorType;
@@ -166,7 +166,22 @@ fn group_problem(group: &mesos::offer::operation::LaunchGroup) -> Option<String>
         return Some("Docker ContainerInfo is not supported on the executor of a group".into());
     }
     if matches!(executor.r#type(), ExecutorType::Unknown) {
-        return Some("'ExecutorInfo.type' must be set to CUSTOM for a task group".into());
+        return Some("'ExecutorInfo.type' must be DEFAULT or CUSTOM for a task group".into());
+    }
+    if is_built_in(executor) {
+        if executor.command.is_some() {
+            return Some("'ExecutorInfo.command' must not be set for 'DEFAULT' executor".into());
+        }
+        if let Some(container) = &executor.container {
+            if container.r#type() != Container::Mesos {
+                return Some("'ExecutorInfo.container.type' must be 'MESOS' for 'DEFAULT' executor".into());
+            }
+            if container.mesos.as_ref().is_some_and(|it| it.image.is_some()) {
+                return Some(
+                    "'ExecutorInfo.container.mesos.image' must not be set for 'DEFAULT' executor".into(),
+                );
+            }
+        }
     }
     let has = match resources(&executor.resources) {
         Ok(has) => has,

@@ -1,5 +1,6 @@
 //! Tasks: descriptions, states, statuses, launch numbers.
 
+use crate::check::terms;
 use crate::error::{Within, bounded, id, required, short};
 use crate::{WireError, limits, mesos, resources, v1};
 use bytes::Bytes;
@@ -71,6 +72,14 @@ fn typed(
         (_, Some(_)) => {}
     }
     let executor = info.executor.as_ref().map(|executor| executor_spec(executor, bytes)).transpose();
+    if place == Place::Alone && info.executor.as_ref().is_some_and(is_built_in) {
+        let why = "DEFAULT is for task groups: use LAUNCH_GROUP, or CUSTOM with a command";
+        return Err(WireError::new("executor.type", why));
+    }
+    if place == Place::InGroup && info.executor.as_ref().is_some_and(is_built_in) {
+        let command = required("command", info.command.as_ref())?;
+        runnable(command, info.container.is_some()).within("command")?;
+    }
     if let Ok(Some(executor)) = &executor
         && let Some(name) = overlap(&needs, &executor.resources)
     {
@@ -81,7 +90,10 @@ fn typed(
         name: info.name.as_str().into(),
         resources: needs,
         executor: executor.within("executor")?,
-        grace_ms: grace_ms(info.kill_policy.as_ref()).within("kill_policy")?,
+        grace_ms: {
+            terms(info)?;
+            grace_ms(info.kill_policy.as_ref()).within("kill_policy")?
+        },
         sealed: Sealed::new(bytes),
     };
     let framework_id = info.executor.as_ref().and_then(|executor| executor.framework_id.as_ref());
@@ -105,7 +117,7 @@ fn overlap<'a>(one: &'a Resources, other: &Resources) -> Option<&'a str> {
     one.iter().find(|(name, value)| shared(name, value)).map(|(name, _)| name)
 }
 
-fn runnable(command: &mesos::CommandInfo, in_container: bool) -> Result<(), WireError> {
+pub(crate) fn runnable(command: &mesos::CommandInfo, in_container: bool) -> Result<(), WireError> {
     let has_value = command.value.as_ref().is_some_and(|value| !value.is_empty());
     match (has_value, command.shell()) {
         (true, _) => Ok(()),
@@ -119,16 +131,20 @@ pub(crate) fn executor_spec(
     executor: &mesos::ExecutorInfo,
     task_info: &[u8],
 ) -> Result<ExecutorSpec, WireError> {
-    if executor.r#type == Some(mesos::executor_info::Type::Default.into()) {
-        return Err(WireError::new("type", "DEFAULT is not supported: use CUSTOM, with a command"));
+    if !is_built_in(executor) {
+        let command = executor.command.as_ref();
+        runnable(required("command", command)?, executor.container.is_some()).within("command")?;
     }
-    let command = executor.command.as_ref();
-    runnable(required("command", command)?, executor.container.is_some()).within("command")?;
     Ok(ExecutorSpec {
         executor_id: id!(ExecutorId, "executor_id", executor.executor_id.value)?,
         resources: resources(&executor.resources)?,
         sealed: Sealed::new(executor_bytes(task_info)?),
     })
+}
+
+/// Whether agents themselves run the tasks of an executor.
+pub(crate) fn is_built_in(executor: &mesos::ExecutorInfo) -> bool {
+    executor.r#type() == mesos::executor_info::Type::Default
 }
 
 /// The bytes of `TaskInfo.executor` as they were sent: decoding and encoding again would drop fields that
@@ -205,6 +221,9 @@ same_names!(
     ExecutorReregistrationTimeout = ExecutorReregistrationTimeout, AgentDraining = AgentDraining,
     TaskGroupInvalid = TaskGroupInvalid, TaskUnauthorized = TaskUnauthorized,
     TaskGroupUnauthorized = TaskGroupUnauthorized, ContainerLimitationMemory = ContainerLimitationMemory,
+    TaskCheckStatusUpdated = TaskCheckStatusUpdated,
+    TaskHealthCheckStatusUpdated = TaskHealthCheckStatusUpdated,
+    MaxCompletionTimeReached = MaxCompletionTimeReached,
 });
 
 /// Reads a state's Mesos number.

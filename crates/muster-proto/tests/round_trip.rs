@@ -253,6 +253,7 @@ fn any_agent_event() -> impl Strategy<Value = AgentEvent> {
                         executor: !killed,
                     }],
                     starting: !killed,
+                    terms: Default::default(),
                 }))
             }),
         (any_launch(), any_key(), text(), any_resources(), option::of(0u64..1 << 40), vec(any::<u8>(), 0..9))
@@ -304,11 +305,13 @@ fn in_executor(
             executor_id: ExecutorId::new(id),
             resources,
             grace_ms,
+            built_in: false,
             sealed: Sealed::new(info.encode_to_vec()),
         })),
         group: None,
         volumes: Vec::new(),
         starting: false,
+        terms: Default::default(),
     }
 }
 

@@ -9,8 +9,8 @@ use crate::{
     world::{Client, DownFrame, Event, World},
 };
 use muster_model::{
-    AgentEvent as Word, AgentId, AgentInfo, Call, Event as Frame, Fence, LaunchNumber, MachineId, Resources,
-    Sealed, Session, TaskId, TaskState,
+    AgentEvent as Word, AgentId, AgentInfo, Call, CheckKind, CheckResult, CheckTerms, Event as Frame, Fence,
+    HealthTerms, LaunchNumber, MachineId, Resources, RunOrder, Sealed, Session, TaskId, TaskState, TaskTerms,
 };
 use muster_node::{Down, Effect, End, Input, Node, NodeConfig, Process, Record, Saved, Signal};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -47,6 +47,8 @@ pub(crate) struct Running {
     pub(crate) end: Option<End>,
     /// It ends only when it is killed.
     is_endless: bool,
+    /// It ends with a status that is none of success.
+    fails: bool,
 }
 
 #[derive(Debug)]
@@ -101,6 +103,9 @@ fn config(n: usize, life: u64) -> NodeConfig {
         executor_registration_ms: 10_000,
         executor_reregistration_ms: 5_000,
         executor_grace_ms: 1_000,
+        probes_max: 4,
+        // Nobody here reads more of a status than its state.
+        seal: |_| Sealed::default(),
         tasks_max: 1_000,
         // Few, so that low marks are asked for.
         answered_max: 20,
@@ -111,6 +116,26 @@ fn config(n: usize, life: u64) -> NodeConfig {
 fn process(launch: LaunchNumber) -> Process {
     Process { pid: launch.index.0 as u32 + 1, start_time: 1, boot_id: "boot".into() }
 }
+
+/// What a real shell reads of an order's sealed parts.
+fn read(order: &mut RunOrder) {
+    if let Some(executor) = &mut order.executor {
+        executor.built_in = *executor.sealed == *BUILT_IN;
+    }
+    let text = String::from_utf8_lossy(&order.sealed);
+    let check = CheckTerms { kind: CheckKind::Command, delay_ms: 100, interval_ms: 500, timeout_ms: 100 };
+    match text.split_once(':').map_or(&*text, |(kind, _)| kind) {
+        "watched" => {
+            let health = HealthTerms { check, grace_ms: 300, failures_max: 2 };
+            order.terms = TaskTerms { health: Some(health), check: Some(check), ..TaskTerms::default() };
+        }
+        "hurried" => order.terms = TaskTerms { completion_ms: Some(1_000), ..TaskTerms::default() },
+        _ => {}
+    }
+}
+
+/// The description of the executor that agents have built in.
+pub(crate) const BUILT_IN: &[u8; 8] = b"built-in";
 
 impl Agent {
     pub(crate) fn new(n: usize, plan: &Plan) -> Self {
@@ -271,13 +296,16 @@ impl Agent {
     }
 
     pub(crate) fn frame(&mut self, world: &mut World, stream: u64, fence: Fence, frame: DownFrame) {
-        let (session, down) = match frame {
+        let (session, mut down) = match frame {
             DownFrame::Leader => (Session(0), Down::Leader { name: "m".into(), address: "m:1".into() }),
             DownFrame::Event(event) => match &*event {
                 Frame::Agent { session, event } => (*session, Down::Event(event.clone())),
                 Frame::Scheduler(_) => return,
             },
         };
+        if let Down::Event(Word::Run(order)) = &mut down {
+            read(order);
+        }
         if let Down::Event(word) = &down {
             self.hear(world, stream, fence, session, word);
         }
@@ -373,8 +401,9 @@ impl Agent {
                 Effect::Start(_) | Effect::StartExecutor(_) => Some(Step::Started),
                 Effect::Release { .. } => Some(Step::Released),
                 Effect::Abandon { .. } | Effect::Signal { .. } => Some(Step::Signalled),
-                Effect::Remove { .. } => Some(Step::Removed),
-                Effect::Mount { .. }
+                Effect::Remove { .. } | Effect::RemoveExit { .. } => Some(Step::Removed),
+                Effect::Probe(_)
+                | Effect::Mount { .. }
                 | Effect::KeepVolumes { .. }
                 | Effect::Resize { .. }
                 | Effect::Dial
@@ -449,8 +478,10 @@ impl Agent {
             Effect::KeepVolumes { .. } | Effect::Resize { .. } => {}
             Effect::Start(start) => {
                 let launch = start.launch;
-                let is_endless = *start.sealed == *b"endless";
-                self.processes.insert(launch, Running { released: false, end: None, is_endless });
+                let text = String::from_utf8_lossy(&start.sealed).into_owned();
+                let (kind, _) = text.split_once(':').unwrap_or((&text, ""));
+                let (is_endless, fails) = (kind == "endless", kind == "failing");
+                self.processes.insert(launch, Running { released: false, end: None, is_endless, fails });
                 let started = Input::Started { launch, process: process(launch) };
                 world.soon(5, Event::Agent(self.n, AgentEvent::Report(life, Box::new(started))));
             }
@@ -463,11 +494,18 @@ impl Agent {
                     self.end(world, launch, End::Signaled(number));
                 }
             }
-            Effect::Remove { .. } => {}
+            Effect::Remove { .. } | Effect::RemoveExit { .. } => {}
+            Effect::Probe(probe) => {
+                let found = if self.dice.percent(70) { 0 } else { 1 };
+                let (launch, which, number) = (probe.launch, probe.which, probe.number);
+                let result = Ok(CheckResult::Exit(found));
+                let probed = Input::Probed { launch, which, number, result };
+                world.soon(20, Event::Agent(self.n, AgentEvent::Report(life, Box::new(probed))));
+            }
             Effect::StartExecutor(start) => {
                 let launch = start.intent.number;
                 self.executors.insert(launch, Executor::new(start.intent.name.clone()));
-                let held = Running { released: false, end: None, is_endless: true };
+                let held = Running { released: false, end: None, is_endless: true, fails: false };
                 self.processes.insert(launch, held);
                 let started = Input::Started { launch, process: process(launch) };
                 world.soon(5, Event::Agent(self.n, AgentEvent::Report(life, Box::new(started))));
@@ -490,7 +528,8 @@ impl Agent {
     fn release(&mut self, world: &mut World, launch: LaunchNumber) {
         let Some(it) = self.processes.get_mut(&launch).filter(|it| it.end.is_none()) else { return };
         it.released = true;
-        let is_endless = it.is_endless;
+        let (is_endless, fails) = (it.is_endless, it.fails);
+        self.check_pod(world, launch);
         let is_new = self.started.insert(launch);
         world.demand(is_new, Law::Started, || format!("launch {launch} started twice on agent {}", self.n));
         if self.executors.contains_key(&launch) {
@@ -502,10 +541,25 @@ impl Agent {
         let released = Input::Released { launch };
         world.soon(3, Event::Agent(self.n, AgentEvent::Report(self.life, Box::new(released))));
         let ms = self.dice.between(10, 4_000);
-        let status = i32::from(self.dice.percent(20));
+        let status = i32::from(self.dice.percent(20) || fails);
         if !is_endless {
             world.at(world.now_ms + ms, Event::Agent(self.n, AgentEvent::End(launch, status)));
         }
+    }
+
+    /// Of a group that the agent runs itself none is let go before all are held.
+    fn check_pod(&self, world: &mut World, launch: LaunchNumber) {
+        let Some(saved) = self.node.as_ref().map(Node::saved) else { return };
+        let is_pod =
+            saved.executors.tasks.get(&launch).is_some_and(|it| saved.built_in.contains(&it.executor));
+        let Some(group) = saved.groups.get(&launch).filter(|_| is_pod) else { return };
+        let missing = group.launches().find(|it| {
+            !self.processes.contains_key(it)
+                || self.synced.tasks.get(it).is_none_or(|it| it.process.is_none())
+        });
+        world.demand(missing.is_none(), Law::Started, || {
+            format!("agent {} starts {launch} of {group:?} before {missing:?} is held", self.n)
+        });
     }
 
     /// It runs no more tasks than it has cpus.

@@ -2,6 +2,7 @@
 //! knows of its tasks outlives its process.
 
 use crate::{
+    agent::BUILT_IN,
     dice::{Dice, token},
     fault::{Fault, Step, What},
     forge::{Heard, Present},
@@ -485,7 +486,11 @@ impl Framework {
     /// The same tasks as a group, now and then: all of them in the executor of one, if that has one.
     fn group(&mut self, tasks: &[TaskSpec]) -> Option<Vec<TaskSpec>> {
         let executor = tasks.iter().find_map(|task| task.executor.clone())?;
-        self.dice.percent(40).then(|| {
+        let is_group = self.dice.percent(40);
+        if is_group && self.dice.percent(50) {
+            return Some(self.pod(tasks));
+        }
+        is_group.then(|| {
             let within = |task: &TaskSpec| {
                 let text = String::from_utf8_lossy(&task.sealed).into_owned();
                 // By its name its executor finds it again.
@@ -495,6 +500,29 @@ impl Framework {
             };
             tasks.iter().map(within).collect()
         })
+    }
+
+    /// The same tasks as a group that the agent runs itself. Now and then the first of them fails, and the others would
+    /// run for ever without that.
+    fn pod(&mut self, tasks: &[TaskSpec]) -> Vec<TaskSpec> {
+        let executor = ExecutorSpec {
+            executor_id: ExecutorId::new(format!("pod{}", self.dice.between(0, 2))),
+            resources: Resources::of(10, 10),
+            sealed: Sealed::new(*BUILT_IN),
+        };
+        let one_fails = self.dice.percent(50);
+        let within = |(i, task): (usize, &TaskSpec)| {
+            let text = String::from_utf8_lossy(&task.sealed).into_owned();
+            let kind = match text.split(':').next() {
+                _ if one_fails && i == 0 => "failing",
+                _ if one_fails => "endless",
+                Some("endless") => "endless",
+                _ => ["task", "watched", "hurried"][self.dice.between(0, 3) as usize],
+            };
+            let sealed = Sealed::new(format!("{kind}:{}", task.task_id).into_bytes());
+            TaskSpec { executor: Some(executor.clone()), sealed, ..task.clone() }
+        };
+        tasks.iter().enumerate().map(within).collect()
     }
 
     fn task(&mut self, world: &mut World) -> TaskSpec {

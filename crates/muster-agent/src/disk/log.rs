@@ -208,11 +208,11 @@ fn is_torn(bytes: &[u8]) -> bool {
 mod tests {
     use super::*;
     use muster_model::{
-        AgentId, ExecutorId, ExecutorName, Fence, FrameworkId, Index, LaunchNumber, Reason, Resources,
-        Sealed, Source, Status, StatusUpdate, TaskGroup, TaskId, TaskKey, TaskState, Term, Uuid, VolumeMount,
-        VolumeNumber, WallTime,
+        AgentId, CheckKind, CheckResult, CheckTerms, ExecutorId, ExecutorName, Fence, FrameworkId,
+        HealthTerms, Index, LaunchNumber, Reason, Resources, Sealed, Source, Status, StatusUpdate, TaskGroup,
+        TaskId, TaskKey, TaskState, TaskTerms, Term, Uuid, VolumeMount, VolumeNumber, WallTime,
     };
-    use muster_node::{ExecutorIntent, Intent, LowMark, Process};
+    use muster_node::{Cause, ExecutorIntent, Intent, LowMark, Process};
 
     fn fence(term: u64) -> Vec<Record> {
         vec![Record::Fence(Fence { incarnation: 1, term: Term(term) })]
@@ -442,6 +442,46 @@ mod tests {
         frame(&saved.snapshot(), &mut bytes).unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         expect_test::expect_file!["golden/log-killed-groups-1.hex"].assert_eq(&hex);
+        let (records, length) = frame_at(&bytes).unwrap();
+        assert_eq!(records, all);
+        let (records, _) = frame_at(&bytes[length..]).unwrap();
+        let mut again = Saved::default();
+        records.iter().for_each(|record| again.apply(record));
+        assert_eq!(again, saved, "a compacted log has all of it");
+    }
+
+    /// Of tasks that the agent looks after and of built-in executors, one of each, in the order of their variants.
+    #[test]
+    fn golden_bytes_of_watched_and_built_in() {
+        let launch = LaunchNumber { incarnation: 1, index: Index(700), n: 2 };
+        let check = CheckTerms { kind: CheckKind::Http, delay_ms: 1, interval_ms: 300, timeout_ms: 70_000 };
+        let terms = TaskTerms {
+            tells_killing: true,
+            completion_ms: Some(9),
+            health: Some(HealthTerms { check, grace_ms: 2, failures_max: 3 }),
+            check: Some(CheckTerms { kind: CheckKind::Tcp, ..check }),
+        };
+        let all = vec![
+            Record::AllWatched(Box::default()),
+            Record::Terms { launch, terms: Box::new(terms) },
+            Record::Ran { launch, wall: WallTime(5) },
+            Record::Health { launch, healthy: true },
+            Record::Found { launch, found: CheckResult::Nothing(CheckKind::Command) },
+            Record::Found { launch, found: CheckResult::Exit(-1) },
+            Record::Found { launch, found: CheckResult::Status(200) },
+            Record::Found { launch, found: CheckResult::Connected(true) },
+            Record::EndedFor { launch, cause: Cause::Completion },
+            Record::EndedFor { launch, cause: Cause::Unhealthy },
+            Record::AllBuiltIn(Box::default()),
+            Record::BuiltIn { executor: launch },
+        ];
+        let mut saved = Saved::default();
+        all.iter().for_each(|record| saved.apply(record));
+        let mut bytes = Vec::new();
+        frame(&all, &mut bytes).unwrap();
+        frame(&saved.snapshot(), &mut bytes).unwrap();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        expect_test::expect_file!["golden/log-watched-1.hex"].assert_eq(&hex);
         let (records, length) = frame_at(&bytes).unwrap();
         assert_eq!(records, all);
         let (records, _) = frame_at(&bytes[length..]).unwrap();

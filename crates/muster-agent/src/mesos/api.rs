@@ -234,7 +234,6 @@ async fn to(on: &Reads, who: &Subject, kind: Type, call: Call) -> Result<Making,
         }
         Type::GetMetrics
         | Type::GetState
-        | Type::GetContainers
         | Type::GetFrameworks
         | Type::GetExecutors
         | Type::GetOperations
@@ -243,6 +242,13 @@ async fn to(on: &Reads, who: &Subject, kind: Type, call: Call) -> Result<Making,
         | Type::GetResourceProviders => {
             let seen = seen();
             whole(move || read(kind, &seen))
+        }
+        Type::GetContainers => {
+            let (seen, nested) = (seen(), call.get_containers.unwrap_or_default().show_nested());
+            whole(move || {
+                let get_containers = Some(messages::containers(&seen, nested));
+                Answer { get_containers, ..of(response::Type::GetContainers) }
+            })
         }
         Type::WaitContainer
         | Type::WaitNestedContainer
@@ -315,10 +321,6 @@ pub(super) fn read(kind: Type, seen: &Seen) -> Answer {
             Answer { get_metrics, ..of(response::Type::GetMetrics) }
         }
         Type::GetState => Answer { get_state: Some(messages::state(seen)), ..of(response::Type::GetState) },
-        Type::GetContainers => {
-            let get_containers = Some(messages::containers(seen));
-            Answer { get_containers, ..of(response::Type::GetContainers) }
-        }
         Type::GetFrameworks => {
             let get_frameworks = Some(messages::frameworks(seen));
             Answer { get_frameworks, ..of(response::Type::GetFrameworks) }

@@ -1,26 +1,25 @@
 //! Calls about containers, as far as plain processes reach: each executor and each task with a process of its own is one.
-//! None is within another.
+//! A task of a built-in executor is in one within its executor's.
 
 use super::{
     Reads,
     seen::Seen,
     view::{View, user_among},
 };
-use crate::history::Wait;
+use crate::history::{Contained, Wait};
 use axum::body::Body;
 use http::{Response, StatusCode};
 use mesos::agent::{
     Call, Response as Answer,
     call::Type,
-    response::{self, WaitContainer},
+    response::{self, WaitContainer, WaitNestedContainer},
 };
 use muster_http::answer::plain;
 use muster_http::auth::{Action, Subject, forbidden};
-use muster_model::LaunchNumber;
 use muster_node::Process;
 use muster_proto::{
     agent_api::{container, container_text},
-    executor_api::container_id,
+    executor_api::{container_id, nested_container},
     mesos,
 };
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -42,7 +41,7 @@ pub(super) async fn answer(
     }
     let found = number.and_then(|number| seen.history.lives(number));
     match kind {
-        Type::WaitContainer | Type::WaitNestedContainer => wait(on, &text, number).await,
+        Type::WaitContainer | Type::WaitNestedContainer => wait(on, kind, &text, number).await,
         Type::KillContainer | Type::KillNestedContainer => {
             Err(Box::new(kill(&text, found.flatten(), signal(call))))
         }
@@ -57,7 +56,7 @@ fn may(
     kind: Type,
     id: &mesos::ContainerId,
     seen: &Seen,
-    number: Option<LaunchNumber>,
+    number: Option<Contained>,
 ) -> bool {
     if let Some(claims) = &who.claims {
         let mut outermost = id;
@@ -76,18 +75,35 @@ fn may(
         _ => Action::RemoveStandaloneContainer,
     };
     let approver = on.auth.approver(who, action);
-    approver.allows_what(|| user_among(seen, |_, executor| Some(executor.number) == number))
+    approver.allows_what(|| {
+        user_among(seen, |_, executor| match number {
+            Some(Contained::Alone(number)) => executor.number == number,
+            Some(Contained::Within(launch)) => {
+                executor.tasks.iter().chain(&executor.done).any(|task| task.intent.launch == launch)
+            }
+            None => false,
+        })
+    })
 }
 
 /// The run or task in a container.
-fn number(seen: &Seen, id: &mesos::ContainerId) -> Option<LaunchNumber> {
+fn number(seen: &Seen, id: &mesos::ContainerId) -> Option<Contained> {
     let history = &seen.history;
+    if id.parent.is_some() {
+        let mut within = history.tasks.iter().filter_map(|(launch, task)| Some((launch, task.executor?)));
+        let found = within.find(|(launch, number)| nested_container(*number, **launch) == *id);
+        return found.map(|(launch, _)| Contained::Within(*launch));
+    }
     let mut numbers = history.runs.keys().chain(history.tasks.keys());
-    let is_nested = id.parent.is_some();
-    numbers.find(|number| !is_nested && container_id(**number) == id.value).copied()
+    numbers.find(|number| container_id(**number) == id.value).map(|number| Contained::Alone(*number))
 }
 
-async fn wait(on: &Reads, text: &str, number: Option<LaunchNumber>) -> Result<Answer, Box<Response<Body>>> {
+async fn wait(
+    on: &Reads,
+    kind: Type,
+    text: &str,
+    number: Option<Contained>,
+) -> Result<Answer, Box<Response<Body>>> {
     let unknown = || Box::new(plain(StatusCode::NOT_FOUND, format!("Container {text} cannot be found")));
     let status = match number.map(|number| on.shown.wait(number)) {
         Some(Wait::For(wait)) => wait.await.map_err(|_| unknown())?,
@@ -98,11 +114,18 @@ async fn wait(on: &Reads, text: &str, number: Option<LaunchNumber>) -> Result<An
         Some(Wait::Unknown) | None => return Err(unknown()),
     };
     // What nobody knows is left out.
-    let wait_container = WaitContainer { exit_status: (status >= 0).then_some(status), ..Default::default() };
-    Ok(Answer {
-        r#type: Some(response::Type::WaitContainer.into()),
-        wait_container: Some(wait_container),
-        ..Default::default()
+    let exit_status = (status >= 0).then_some(status);
+    Ok(match kind {
+        Type::WaitNestedContainer => Answer {
+            r#type: Some(response::Type::WaitNestedContainer.into()),
+            wait_nested_container: Some(WaitNestedContainer { exit_status, ..Default::default() }),
+            ..Default::default()
+        },
+        _ => Answer {
+            r#type: Some(response::Type::WaitContainer.into()),
+            wait_container: Some(WaitContainer { exit_status, ..Default::default() }),
+            ..Default::default()
+        },
     })
 }
 
@@ -144,7 +167,7 @@ fn remove(seen: &Seen, id: &mesos::ContainerId, text: &str, is_live: bool) -> Re
         Some(parent) if number(seen, parent).and_then(|it| seen.history.lives(it)).is_none() => {
             plain(StatusCode::OK, "")
         }
-        None if is_live => failed("Container has not terminated yet"),
+        _ if is_live => failed("Container has not terminated yet"),
         _ => failed("Container cannot be found"),
     }
 }

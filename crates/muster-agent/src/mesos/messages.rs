@@ -7,7 +7,8 @@ use mesos::agent::response::{
     get_frameworks,
 };
 use muster_model::Resources;
-use muster_proto::{mesos, mesos_status, task::wire_state, wire_resources};
+use muster_node::Process;
+use muster_proto::{executor_api::nested_container, mesos, mesos_status, task::wire_state, wire_resources};
 use prost::Message;
 
 /// What agents of muster can do of what agents of Mesos can.
@@ -131,22 +132,31 @@ pub(super) fn state(seen: &Seen) -> GetState {
 }
 
 /// The containers that live, with what is measured of them.
-pub(super) fn containers(seen: &Seen) -> GetContainers {
+pub(super) fn containers(seen: &Seen, nested: bool) -> GetContainers {
     let machine = super::statistics::Machine::now();
     let mut containers = Vec::new();
     for framework in seen.frameworks() {
         for it in &framework.executors {
-            // What has no process has no container.
-            let Some(process) = it.process else { continue };
-            let container_id = mesos::ContainerId { value: it.container_id(), ..Default::default() };
-            containers.push(get_containers::Container {
-                framework_id: Some(mesos::FrameworkId { value: framework.id.to_string() }),
-                executor_id: Some(it.info.executor_id.clone()),
-                executor_name: Some(it.info.name().to_owned()),
-                container_id: container_id.clone(),
-                container_status: Some(super::statistics::status(container_id, process)),
-                resource_statistics: machine.of(process, &it.resources()),
-            });
+            let mut show =
+                |container_id: mesos::ContainerId, process: Option<&Process>, holds: &Resources| {
+                    containers.push(get_containers::Container {
+                        framework_id: Some(mesos::FrameworkId { value: framework.id.to_string() }),
+                        executor_id: Some(it.info.executor_id.clone()),
+                        executor_name: Some(it.info.name().to_owned()),
+                        container_id: container_id.clone(),
+                        container_status: Some(super::statistics::status(container_id, process)),
+                        resource_statistics: process.and_then(|process| machine.of(process, holds)),
+                    });
+                };
+            // What has no process, and never has, has no container.
+            if it.process.is_some() || it.built_in {
+                let container_id = mesos::ContainerId { value: it.container_id(), ..Default::default() };
+                show(container_id, it.process, &it.resources());
+            }
+            for task in it.launched().filter(|_| nested && it.built_in) {
+                let id = nested_container(it.number, task.intent.launch);
+                show(id, task.process.as_ref(), &task.intent.resources);
+            }
         }
     }
     GetContainers { containers }

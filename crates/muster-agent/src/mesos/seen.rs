@@ -39,8 +39,10 @@ pub(super) struct Executor<'a> {
     /// What it holds itself.
     pub(super) own: Resources,
     pub(super) role: String,
-    /// One that the framework brought.
+    /// One that the framework named.
     pub(super) is_custom: bool,
+    /// It has no process, and each of its tasks has one within its container.
+    pub(super) built_in: bool,
     pub(super) process: Option<&'a Process>,
     /// Its tasks, and those that are over.
     pub(super) tasks: Vec<&'a TaskSeen>,
@@ -151,6 +153,7 @@ impl Seen {
             own: Resources::none(),
             role,
             is_custom: false,
+            built_in: false,
             process: task.process.as_ref(),
             tasks: if is_over { Vec::new() } else { vec![task] },
             done: if is_over { vec![task] } else { Vec::new() },
@@ -171,6 +174,7 @@ impl Seen {
             own: run.intent.resources.clone(),
             role,
             is_custom: true,
+            built_in: run.built_in && !run.is_over(),
             process: run.process.as_ref().filter(|_| !run.is_over()),
             tasks,
             done: run.done.iter().map(|task| &**task).collect(),

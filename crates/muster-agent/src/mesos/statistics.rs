@@ -112,10 +112,10 @@ impl Machine {
 }
 
 /// What is told of a container beside what is measured.
-pub(super) fn status(container_id: mesos::ContainerId, process: &Process) -> mesos::ContainerStatus {
+pub(super) fn status(container_id: mesos::ContainerId, process: Option<&Process>) -> mesos::ContainerStatus {
     mesos::ContainerStatus {
         container_id: Some(container_id),
-        executor_pid: Some(process.pid),
+        executor_pid: process.map(|process| process.pid),
         ..Default::default()
     }
 }
@@ -175,12 +175,11 @@ fn as_message<S: serde::Serializer>(it: &mesos::ContainerStatus, serializer: S) 
 }
 
 /// What lives, with whose it is.
-fn live<T>(seen: &Seen, mut shown: impl FnMut(&str, &Executor<'_>, &Process) -> Option<T>) -> Vec<T> {
+fn live<T>(seen: &Seen, mut shown: impl FnMut(&str, &Executor<'_>, Option<&Process>) -> Option<T>) -> Vec<T> {
     let mut all = Vec::new();
     for framework in seen.frameworks() {
-        for executor in &framework.executors {
-            let process = executor.process;
-            all.extend(process.and_then(|process| shown(framework.id.as_str(), executor, process)));
+        for executor in framework.executors.iter().filter(|it| it.process.is_some() || it.built_in) {
+            all.extend(shown(framework.id.as_str(), executor, executor.process));
         }
     }
     all
@@ -195,7 +194,7 @@ pub(super) fn monitored(seen: &Seen) -> Vec<Monitored> {
             executor_name: it.info.name().into(),
             framework_id: framework_id.into(),
             source: it.info.source().into(),
-            statistics: machine.of(process, &it.resources())?.into(),
+            statistics: machine.of(process?, &it.resources())?.into(),
         })
     })
 }
@@ -213,7 +212,7 @@ pub(super) fn containers(seen: &Seen, only: Option<&str>) -> Vec<Container> {
             executor_name: it.info.name().into(),
             framework_id: framework_id.into(),
             source: it.info.source().into(),
-            statistics: machine.of(process, &it.resources()).map(Into::into),
+            statistics: process.and_then(|it_runs| machine.of(it_runs, &it.resources())).map(Into::into),
             status: status(mesos::ContainerId { value: container_id.clone(), ..Default::default() }, process),
             container_id,
         })

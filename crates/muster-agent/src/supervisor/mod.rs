@@ -8,6 +8,7 @@
 //! and when it closes before that, the command never runs.
 
 mod hold;
+mod probe;
 mod process;
 mod spec;
 mod supervise;
@@ -18,4 +19,4 @@ pub use supervise::supervise_main;
 
 pub(crate) use process::{boot_id, end_marked, start_time};
 pub(crate) use spec::{Ending, Exit, MARK, Place, Spec, read_exit};
-pub(crate) use wire::{Frames, FromSupervisor, ToSupervisor, encode};
+pub(crate) use wire::{Found, Frames, FromSupervisor, Look, ToSupervisor, encode};

@@ -1,8 +1,9 @@
 //! The supervisor's loop. One thread, no runtime: it starts in milliseconds and there is one for each task.
 
 use super::{
-    Ending, Exit, Frames, FromSupervisor, Place, Spec, ToSupervisor, encode,
+    Ending, Exit, Found, Frames, FromSupervisor, Place, Spec, ToSupervisor, encode,
     hold::{FAILED, READY, RELEASE},
+    probe::Probes,
     process::{children, start_time},
 };
 use crate::cgroups::{Group, Oom, PATIENCE};
@@ -33,7 +34,7 @@ use std::{
 /// How long a held child may take to say that it is ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often children that were left to this process are reaped while the task runs.
-const REAP_SECS: i64 = 5;
+const REAP: Duration = Duration::from_secs(5);
 /// Connections at once; an agent needs one.
 const CLIENTS_MAX: usize = 8;
 
@@ -41,7 +42,7 @@ const CLIENTS_MAX: usize = 8;
 /// must be called from a process with one thread.
 pub fn supervise_main(_args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let Ok(control) = io::stdin().as_fd().try_clone_to_owned() else { return ExitCode::FAILURE };
-    let mut control = Client::new(UnixStream::from(control), true);
+    let mut control = Client::new(UnixStream::from(control), 0);
     match begin(&mut control).and_then(|task| task.map_or(Ok(()), |task| task.run(control))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE, // the agent sees the socket close without an ending
@@ -52,13 +53,17 @@ pub fn supervise_main(_args: impl IntoIterator<Item = OsString>) -> ExitCode {
 struct Client {
     stream: UnixStream,
     frames: Frames,
-    /// The first one: it may release.
-    first: bool,
+    /// The first one, 0, may release.
+    number: u64,
 }
 
 impl Client {
-    fn new(stream: UnixStream, first: bool) -> Self {
-        Self { stream, frames: Frames::default(), first }
+    fn new(stream: UnixStream, number: u64) -> Self {
+        Self { stream, frames: Frames::default(), number }
+    }
+
+    fn is_first(&self) -> bool {
+        self.number == 0
     }
 
     /// Reads what is there; false when the other side is gone.
@@ -94,6 +99,9 @@ struct Task {
     released: bool,
     running: bool,
     listener: UnixListener,
+    /// Connections so far.
+    clients: u64,
+    probes: Probes,
 }
 
 /// Reads the spec, makes the sandbox and starts the held child. None: the agent has the reason already.
@@ -178,7 +186,6 @@ fn hold(spec: Spec, group: Option<Group>) -> io::Result<Task> {
     listener.set_nonblocking(true)?;
     hold.set_nonblocking(true)?;
     let hold = Some(hold);
-    let failure = Vec::new();
     Ok(Task {
         spec,
         group,
@@ -187,10 +194,12 @@ fn hold(spec: Spec, group: Option<Group>) -> io::Result<Task> {
         pidfd,
         start_time,
         hold,
-        failure,
+        failure: Vec::new(),
         released: false,
         running: false,
         listener,
+        clients: 0,
+        probes: Probes::default(),
     })
 }
 
@@ -259,6 +268,11 @@ impl Task {
             for i in ready.clients.into_iter().rev() {
                 self.serve(clients, i);
             }
+            for (client, number, found) in self.probes.settle() {
+                if let Some(asked) = clients.iter_mut().find(|it| it.number == client) {
+                    let _ = asked.say(&FromSupervisor::Found { number, found }); // one that is gone is seen by a poll
+                }
+            }
             self.reap()?;
             if self.oom().is_some() {
                 self.kill(); // one that lost a process is no whole one: version 2 of control groups does so itself
@@ -274,7 +288,12 @@ impl Task {
             PollFd::from_borrowed_fd(hold.map_or(self.pidfd.as_fd(), AsFd::as_fd), PollFlags::IN),
         ];
         fds.extend(clients.iter().map(|client| PollFd::new(&client.stream, PollFlags::IN)));
-        match poll(&mut fds, Some(&Timespec { tv_sec: REAP_SECS, tv_nsec: 0 })) {
+        let known = fds.len();
+        fds.extend(self.probes.fds());
+        let patience = self.probes.patience().map_or(REAP, |it| it.min(REAP));
+        // Rounded up, or the last moment before a deadline would be spent awake.
+        let patience = Timespec::try_from(patience + Duration::from_millis(1)).ok();
+        match poll(&mut fds, patience.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -284,13 +303,14 @@ impl Task {
             listener: ready[1],
             // When both the command's exec and its end are there, the first is heard first.
             hold: hold.is_some() && (ready[2] || ready[0]),
-            clients: (3..ready.len()).filter(|i| ready[*i]).map(|i| i - 3).collect(),
+            clients: (3..known).filter(|i| ready[*i]).map(|i| i - 3).collect(),
         })
     }
 
     fn accept(&mut self, clients: &mut Vec<Client>) {
         let Ok((stream, _)) = self.listener.accept() else { return };
-        let mut client = Client::new(stream, false);
+        self.clients += 1;
+        let mut client = Client::new(stream, self.clients);
         let welcome = client.stream.set_nonblocking(true).and_then(|()| client.say(&self.here()));
         if welcome.is_ok() && clients.len() < CLIENTS_MAX {
             clients.push(client);
@@ -302,7 +322,16 @@ impl Task {
         let mut open = client.fill();
         loop {
             match client.frames.next() {
-                Ok(Some(message)) => self.obey(&message, client.first),
+                Ok(Some(ToSupervisor::Look(look))) => {
+                    let found = match self.running {
+                        true => self.probes.start(&self.spec, &look, client.number),
+                        false => Some(Found::Failed("the task does not run".into())),
+                    };
+                    if let Some(found) = found {
+                        let _ = client.say(&FromSupervisor::Found { number: look.number, found });
+                    }
+                }
+                Ok(Some(message)) => self.obey(&message, client.is_first()),
                 Ok(None) => break,
                 Err(_) => {
                     open = false;
@@ -312,7 +341,8 @@ impl Task {
         }
         if !open {
             let gone = clients.remove(i);
-            if gone.first && !self.released {
+            self.probes.forget(gone.number);
+            if gone.is_first() && !self.released {
                 self.hold = None; // nobody can release it any more: the child ends by itself
             }
         }
@@ -384,7 +414,7 @@ impl Task {
     /// taken until its group is signalled for the last time.
     fn reap(&self) -> io::Result<()> {
         for pid in children() {
-            if pid == self.child.id() {
+            if pid == self.child.id() || self.probes.has(pid) {
                 continue;
             }
             if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {

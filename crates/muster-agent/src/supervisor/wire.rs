@@ -23,6 +23,38 @@ pub(crate) enum ToSupervisor {
     Kill,
     /// End the task at once, and this supervisor.
     End,
+    /// Run a command beside the task once it runs, and say what came of it.
+    Look(Box<Look>),
+}
+
+/// A command to look with whether a task is well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Look {
+    /// The agent's number for it.
+    pub(crate) number: u64,
+    /// The program, found on the supervisor's own PATH.
+    pub(crate) program: String,
+    /// What the program is told its own name is.
+    pub(crate) arg0: String,
+    /// The arguments after that.
+    pub(crate) args: Vec<String>,
+    /// Variables beside the task's own, which they replace.
+    pub(crate) env: Vec<(String, String)>,
+    /// After this long it is killed, in ms.
+    pub(crate) timeout_ms: u64,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Found {
+    /// It ended with this status.
+    Exited(i32),
+    /// By this signal.
+    Signaled(i32),
+    /// It took too long, and was killed.
+    TimedOut,
+    /// It could not be run; this says why.
+    Failed(String),
 }
 
 /// From a supervisor. Append-only.
@@ -43,6 +75,13 @@ pub(crate) enum FromSupervisor {
     Running,
     /// The task ended, no process of it is left, and the exit file says so.
     Ended(Ending),
+    /// What a look at the task found.
+    Found {
+        /// Which.
+        number: u64,
+        /// What.
+        found: Found,
+    },
 }
 
 /// One frame.
@@ -119,6 +158,25 @@ mod tests {
         let bytes = encode(&FromSupervisor::Ended(ending)).unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         expect_test::expect_file!["golden/wire-2.hex"].assert_eq(&hex);
+    }
+
+    #[test]
+    fn golden_bytes_of_looks() {
+        let look = Look {
+            number: 7,
+            program: "p".into(),
+            arg0: "a".into(),
+            args: vec!["b".into()],
+            env: vec![("N".into(), "v".into())],
+            timeout_ms: 1_000,
+        };
+        let mut bytes = encode(&ToSupervisor::Look(Box::new(look))).unwrap();
+        let failed = Found::Failed("why".into());
+        for found in [Found::Exited(1), Found::Signaled(9), Found::TimedOut, failed] {
+            bytes.extend(encode(&FromSupervisor::Found { number: 7, found }).unwrap());
+        }
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        expect_test::expect_file!["golden/wire-3.hex"].assert_eq(&hex);
     }
 
     #[test]

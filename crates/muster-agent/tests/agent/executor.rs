@@ -72,11 +72,13 @@ pub(crate) fn in_executor(n: u64, executor: &ExecutorInfo, what: &str) -> RunOrd
             executor_id: ExecutorId::new("e1"),
             resources: Resources::of(100, 32),
             grace_ms: None,
+            built_in: false,
             sealed: Sealed::new(executor.encode_to_vec()),
         })),
         group: None,
         volumes: Vec::new(),
         starting: true, // which only the executor can tell
+        terms: Default::default(),
     }
 }
 

@@ -8,11 +8,13 @@ mod runner;
 mod world;
 
 mod auth;
+mod checks;
 mod executor;
 mod kill;
 mod launch;
 mod limits;
 mod order;
+mod pods;
 mod reads;
 mod recovery;
 mod replay;
@@ -30,6 +32,8 @@ fn main() -> ExitCode {
             launch::CASES,
             limits::CASES,
             kill::CASES,
+            checks::CASES,
+            pods::CASES,
             order::CASES,
             recovery::CASES,
             auth::CASES,

@@ -32,7 +32,7 @@ impl World {
         self.post(JSON, &call.to_string()).await
     }
 
-    async fn answer(&self, call: Value) -> Value {
+    pub(crate) async fn answer(&self, call: Value) -> Value {
         let (code, body) = self.call(call.clone()).await;
         assert_eq!(code, 200, "{call}: {body}");
         serde_json::from_str(&body).unwrap()

@@ -276,6 +276,7 @@ async fn start(stream: &mut AgentStream, n: u64, info: &TaskInfo) {
         group: None,
         volumes: Vec::new(),
         starting: true,
+        terms: Default::default(),
     };
     stream.say(&AgentEvent::Run(Box::new(order))).await;
 }
@@ -440,11 +441,13 @@ async fn an_executor_is_told_what_mesos_tells_it(mut world: World) {
             executor_id: executor_id.clone(),
             resources: half,
             grace_ms: None,
+            built_in: false,
             sealed: Sealed::new(executor.encode_to_vec()),
         })),
         group: None,
         volumes: Vec::new(),
         starting: true,
+        terms: Default::default(),
     };
     stream.say(&AgentEvent::Run(Box::new(order))).await;
     let sandbox = world.work_dir().join(format!("sandboxes/{framework_id}/ex1/1.1.0"));

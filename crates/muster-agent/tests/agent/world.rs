@@ -66,6 +66,7 @@ pub(crate) fn order(n: u64, info: &TaskInfo) -> RunOrder {
         group: None,
         volumes: Vec::new(),
         starting: false,
+        terms: Default::default(),
     }
 }
 

@@ -168,6 +168,7 @@ impl Sim {
         let mut ask = |number, asked| self.runs.entry(number).or_default().asked.push_back(asked);
         match effect {
             Effect::Resize { .. } => {}
+            Effect::Probe(_) | Effect::RemoveExit { .. } => panic!("nothing asks for it"),
             Effect::Mount { .. } | Effect::KeepVolumes { .. } => {} // no task here uses one
             Effect::Checkpoint { ticket, records } => self.waiting.push_back((ticket, records)),
             Effect::Send { call, .. } => self.hear(call),
@@ -335,6 +336,7 @@ impl Sim {
             group: group(n),
             volumes: Vec::new(),
             starting: false,
+            terms: Default::default(),
         })));
     }
 

@@ -141,6 +141,8 @@ impl Sim {
     fn perform(&mut self, effect: Effect) {
         let mut ask = |launch, asked| self.supervisors.entry(launch).or_default().asked.push_back(asked);
         match effect {
+            // No task here has a check, is in a built-in executor or uses a volume.
+            Effect::Probe(_) | Effect::RemoveExit { .. } => panic!("nothing asks for it"),
             Effect::Mount { .. } | Effect::KeepVolumes { .. } => {} // no task here uses one
             Effect::Checkpoint { ticket, records } => self.waiting.push_back((ticket, records)),
             Effect::Send { stream, session, call } => {
@@ -291,6 +293,7 @@ impl Sim {
             group: None,
             volumes: Vec::new(),
             starting: n.is_multiple_of(2),
+            terms: Default::default(),
         })));
     }
 

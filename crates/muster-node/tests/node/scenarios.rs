@@ -33,6 +33,31 @@ fn a_task_from_order_to_end() {
 }
 
 #[test]
+fn pods() {
+    check("pods");
+}
+
+#[test]
+fn pods_after_a_restart() {
+    check("pods_after_a_restart");
+}
+
+#[test]
+fn health() {
+    check("health");
+}
+
+#[test]
+fn checks() {
+    check("checks");
+}
+
+#[test]
+fn completion() {
+    check("completion");
+}
+
+#[test]
 fn nothing_is_said_before_it_is_durable() {
     check("nothing_is_said_before_it_is_durable");
 }

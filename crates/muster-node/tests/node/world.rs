@@ -1,12 +1,13 @@
 //! A machine and its disk, driven by lines of text.
 
 use muster_model::{
-    AgentCall, AgentEvent, AgentId, AgentInfo, ExecutorCall, ExecutorEvent, ExecutorId, ExecutorName,
-    ExecutorOrder, ExecutorUpdate, Fence, FrameworkId, Index, LaunchNumber, MachineId, Reason, Resources,
-    Sealed, Session, Source, Status, StatusUpdate, TaskGroup, TaskId, TaskKey, TaskState, Term, Uuid,
-    VolumeMount, VolumeNumber, WallTime, event::RunOrder,
+    AgentCall, AgentEvent, AgentId, AgentInfo, CheckKind, CheckResult, CheckTerms, ExecutorCall,
+    ExecutorEvent, ExecutorId, ExecutorName, ExecutorOrder, ExecutorUpdate, Fence, FrameworkId, HealthTerms,
+    Index, LaunchNumber, MachineId, Reason, Resources, Sealed, Session, Source, Status, StatusUpdate,
+    TaskGroup, TaskId, TaskKey, TaskState, TaskTerms, Term, Uuid, VolumeMount, VolumeNumber, WallTime,
+    event::RunOrder,
 };
-use muster_node::{Down, Effect, End, Input, Limited, Node, NodeConfig, Process, Record, Saved};
+use muster_node::{Down, Effect, End, Input, Limited, Node, NodeConfig, Process, Record, Saved, Told, Which};
 
 pub(crate) fn config() -> NodeConfig {
     NodeConfig {
@@ -26,9 +27,43 @@ pub(crate) fn config() -> NodeConfig {
         executor_registration_ms: 60_000,
         executor_reregistration_ms: 15_000,
         executor_grace_ms: 5_000,
+        probes_max: 2,
+        seal,
         tasks_max: 8,
         answered_max: 20,
         wall_at_zero_ms: 0,
+    }
+}
+
+/// What is told of a task, to be read.
+fn seal(told: &Told<'_>) -> Sealed {
+    let within = told.within.map_or(String::new(), |(number, id)| format!(" in {id} as {number}"));
+    let healthy = told.healthy.map_or("", |healthy| if healthy { " healthy" } else { " unhealthy" });
+    let check = told.check.map_or(String::new(), |found| format!(" {found:?}"));
+    Sealed::new(format!("{within}{healthy}{check}").trim().as_bytes())
+}
+
+/// `completion=1000 health=TCP,delay,interval,timeout,grace,failures check=HTTP,delay,interval,timeout killing`
+fn terms(value: impl Fn(&str) -> Option<String>, tells_killing: bool) -> TaskTerms {
+    let check = |text: &str| {
+        let (kind, times) = text.split_once(',').unwrap();
+        let times: Vec<u64> = times.split(',').map(|ms| ms.parse().unwrap()).collect();
+        let kind = match kind {
+            "COMMAND" => CheckKind::Command,
+            "HTTP" => CheckKind::Http,
+            _ => CheckKind::Tcp,
+        };
+        let terms = CheckTerms { kind, delay_ms: times[0], interval_ms: times[1], timeout_ms: times[2] };
+        (terms, times)
+    };
+    TaskTerms {
+        tells_killing,
+        completion_ms: value("completion").map(|ms| ms.parse().unwrap()),
+        health: value("health").map(|text| {
+            let (check, times) = check(&text);
+            HealthTerms { check, grace_ms: times[3], failures_max: u32::try_from(times[4]).unwrap() }
+        }),
+        check: value("check").map(|text| check(&text).0),
     }
 }
 
@@ -123,7 +158,10 @@ impl World {
                 killed: rest.contains(&"killed"),
                 sealed: Sealed::default(),
                 framework: Sealed::new(value("framework").unwrap_or_default().as_bytes()),
-                executor: value("in").map(|name| Box::new(executor(name))),
+                executor: value("in").or(value("within")).map(|name| {
+                    let built_in = value("within").is_some();
+                    Box::new(ExecutorOrder { built_in, ..executor(name) })
+                }),
                 group: number("group").map(|size| TaskGroup {
                     first: LaunchNumber { n: 0, ..first() },
                     size: u32::try_from(size).unwrap(),
@@ -132,7 +170,21 @@ impl World {
                     .map(|list| list.split(',').map(mount).collect())
                     .unwrap_or_default(),
                 starting: rest.contains(&"starting"),
+                terms: terms(|key| value(key).map(str::to_owned), rest.contains(&"killing")),
             }))),
+            "found" | "missed" => {
+                let which = if rest[1] == "health" { Which::Health } else { Which::Check };
+                let what = rest.get(2).copied().filter(|word| !word.contains('='));
+                let result = match (verb, what) {
+                    ("missed", why) => Err(why.unwrap_or("too late").into()),
+                    (_, Some(status)) => Ok(match which {
+                        Which::Health => CheckResult::Exit(status.parse().unwrap()),
+                        Which::Check => CheckResult::Status(status.parse().unwrap()),
+                    }),
+                    (_, None) => Ok(CheckResult::Connected(true)),
+                };
+                Input::Probed { launch: first(), which, number: number("probe").unwrap(), result }
+            }
             "volumes" => event(AgentEvent::Volumes {
                 keep: rest.iter().map(|text| VolumeNumber(text.parse().unwrap())).collect(),
             }),
@@ -252,7 +304,9 @@ impl World {
                 Effect::Dial => "dial".into(),
                 Effect::Redial { reason, .. } => format!("dial another: {reason}"),
                 Effect::Start(start) => {
-                    format!("start {}{}", start.launch, shown_mounts(&start.volumes))
+                    let within = start.within.map(|it| format!(" within {}", it.executor.number));
+                    let within = within.unwrap_or_default();
+                    format!("start {}{within}{}", start.launch, shown_mounts(&start.volumes))
                 }
                 Effect::Mount { launch, number, volumes, used, .. } => {
                     let used: Vec<String> = used.iter().map(|it| format!(" beside {it}")).collect();
@@ -267,6 +321,11 @@ impl World {
                 Effect::Abandon { launch } => format!("abandon {launch}"),
                 Effect::Signal { launch, signal } => format!("signal {launch} {signal:?}"),
                 Effect::Remove { launch, .. } => format!("remove {launch}"),
+                Effect::RemoveExit { launch } => format!("remove the exit of {launch}"),
+                Effect::Probe(probe) => {
+                    let (launch, which, number) = (probe.launch, probe.which, probe.number);
+                    format!("probe {launch} {which:?} as {number} for {}", probe.timeout_ms)
+                }
                 Effect::StartExecutor(start) => {
                     let volumes = shown_mounts(&start.volumes);
                     format!("start {} as {}{volumes}", start.intent.name, start.intent.number)
@@ -290,6 +349,7 @@ pub(crate) fn executor(id: &str) -> ExecutorOrder {
         executor_id: ExecutorId::new(id),
         resources: Resources::of(100, 1),
         grace_ms: None,
+        built_in: false,
         sealed: Sealed::default(),
     }
 }
@@ -379,6 +439,14 @@ fn record_name(record: &Record) -> String {
         Record::Volumes(_) => "volumes".into(),
         Record::KilledGroups(_) => "killed groups".into(),
         Record::KilledGroup { first } => format!("killed group {first}"),
+        Record::AllWatched(_) => "all watched".into(),
+        Record::Terms { launch, .. } => format!("terms of {launch}"),
+        Record::Ran { launch, wall } => format!("{launch} runs since {}", wall.0),
+        Record::Health { launch, healthy } => format!("{launch} healthy: {healthy}"),
+        Record::Found { launch, found } => format!("{launch} found {found:?}"),
+        Record::EndedFor { launch, cause } => format!("{launch} ends for {cause:?}"),
+        Record::AllBuiltIn(_) => "all built in".into(),
+        Record::BuiltIn { executor } => format!("built in {executor}"),
         Record::Mounts { launch, volumes } => format!("{launch} uses{}", shown_mounts(volumes)),
         Record::InGroup { launch, group } => format!("{launch} in group {} of {}", group.first, group.size),
         Record::HandedGroup { launches } => {
@@ -416,7 +484,12 @@ fn call_name(call: &AgentCall) -> String {
         }
         AgentCall::Status(update) => {
             let reason = update.status.reason.map_or(String::new(), |reason| format!(" {}", reason.name()));
-            format!("status {}{reason} {:?}", update_name(update), update.status.message)
+            let told = String::from_utf8_lossy(&update.status.sealed);
+            let told = match told.is_empty() || update.status.sealed == Sealed::new(*b"whole") {
+                true => String::new(),
+                false => format!(" ({told})"),
+            };
+            format!("status {}{reason} {:?}{told}", update_name(update), update.status.message)
         }
         AgentCall::Ended(launch) => format!("ended {launch}"),
         AgentCall::Pong(n) => format!("pong {n}"),

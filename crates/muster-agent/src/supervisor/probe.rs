@@ -1,0 +1,127 @@
+//! Commands that look whether a task is well: run beside it, as its user, in its sandbox and with its environment.
+
+use super::{Spec, wire::Found, wire::Look};
+use rustix::{
+    event::{PollFd, PollFlags},
+    process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, waitpid},
+};
+use std::{
+    io,
+    os::{fd::OwnedFd, unix::process::CommandExt},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// Probes of one task at a time; an agent needs two.
+const PROBES_MAX: usize = 8;
+
+/// A probe that runs.
+struct Probe {
+    number: u64,
+    /// The connection that asked for it: with that it ends.
+    client: u64,
+    pid: Pid,
+    pidfd: OwnedFd,
+    deadline: Instant,
+    timed_out: bool,
+}
+
+/// All probes that run.
+#[derive(Default)]
+pub(super) struct Probes {
+    running: Vec<Probe>,
+}
+
+impl Probes {
+    /// Starts one; what it found where it could not be started.
+    pub(super) fn start(&mut self, spec: &Spec, look: &Look, client: u64) -> Option<Found> {
+        if self.running.len() >= PROBES_MAX {
+            return Some(Found::Failed("too many checks of the task run at once".into()));
+        }
+        match self.spawn(spec, look, client) {
+            Ok(()) => None,
+            Err(error) => Some(Found::Failed(format!("Failed to run {}: {error}", look.program))),
+        }
+    }
+
+    fn spawn(&mut self, spec: &Spec, look: &Look, client: u64) -> io::Result<()> {
+        let mut command = Command::new(&look.program);
+        command.arg0(&look.arg0).args(&look.args).current_dir(&spec.sandbox);
+        command.env_clear().envs(spec.env.iter().chain(&look.env).map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        if let Some((uid, gid)) = spec.user {
+            command.uid(uid).gid(gid);
+        }
+        let child = command.spawn()?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| io::Error::other("no pid"))?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?; // not reaped: else with all that the task leaves
+        let deadline = Instant::now() + Duration::from_millis(look.timeout_ms);
+        let number = look.number;
+        self.running.push(Probe { number, client, pid, pidfd, deadline, timed_out: false });
+        Ok(())
+    }
+
+    pub(super) fn has(&self, pid: u32) -> bool {
+        self.running.iter().any(|probe| probe.pid.as_raw_nonzero().get().unsigned_abs() == pid)
+    }
+
+    /// What to wait for.
+    pub(super) fn fds(&self) -> impl Iterator<Item = PollFd<'_>> {
+        self.running.iter().map(|probe| PollFd::new(&probe.pidfd, PollFlags::IN))
+    }
+
+    /// How long until the next one has run for too long; none if there is none.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let waits = self.running.iter().filter(|probe| !probe.timed_out);
+        waits.map(|probe| probe.deadline.saturating_duration_since(now)).min()
+    }
+
+    /// Who asked is gone, and with it whoever would want to know.
+    pub(super) fn forget(&mut self, client: u64) {
+        let theirs = self.running.iter_mut().filter(|probe| probe.client == client);
+        for probe in theirs {
+            probe.timed_out = true;
+            probe.kill();
+        }
+    }
+
+    /// Ends those that ran for too long, and tells of those that ended: whom, which, what.
+    pub(super) fn settle(&mut self) -> Vec<(u64, u64, Found)> {
+        let (now, mut found) = (Instant::now(), Vec::new());
+        self.running.retain_mut(|probe| {
+            if !probe.timed_out && probe.deadline <= now {
+                probe.timed_out = true;
+                probe.kill();
+            }
+            // Others of its group end with it.
+            match waitpid(Some(probe.pid), WaitOptions::NOHANG) {
+                Ok(None) => return true,
+                Ok(Some((_, status))) => found.push((
+                    probe.client,
+                    probe.number,
+                    match (probe.timed_out, status.exit_status(), status.terminating_signal()) {
+                        (true, ..) => Found::TimedOut,
+                        (_, Some(code), _) => Found::Exited(code),
+                        (_, None, Some(signal)) => Found::Signaled(signal),
+                        (_, None, None) => Found::Exited(status.as_raw()),
+                    },
+                )),
+                Err(rustix::io::Errno::INTR) => return true,
+                Err(error) => {
+                    found.push((probe.client, probe.number, Found::Failed(error.to_string())));
+                }
+            }
+            false
+        });
+        found
+    }
+}
+
+impl Probe {
+    /// Not reaped yet, so the group is its own.
+    fn kill(&self) {
+        let _ = kill_process_group(self.pid, Signal::KILL); // it may have ended meanwhile
+    }
+}
