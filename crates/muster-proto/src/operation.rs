@@ -166,7 +166,7 @@ fn group_problem(group: &mesos::offer::operation::LaunchGroup) -> Option<String>
         return Some("Docker ContainerInfo is not supported on the executor of a group".into());
     }
     if matches!(executor.r#type(), ExecutorType::Unknown) {
-        return Some("'ExecutorInfo.type' must be DEFAULT or CUSTOM for a task group".into());
+        return Some("'ExecutorInfo.type' must be set to DEFAULT or CUSTOM for a task group".into());
     }
     if is_built_in(executor) {
         if executor.command.is_some() {

@@ -77,7 +77,13 @@ fn typed(
         return Err(WireError::new("executor.type", why));
     }
     if place == Place::InGroup && info.executor.as_ref().is_some_and(is_built_in) {
-        let command = required("command", info.command.as_ref())?;
+        let command = info.command.as_ref();
+        let command = command.ok_or_else(|| {
+            WireError::new(
+                "command",
+                "is missing; the executor of type DEFAULT runs the command of each task",
+            )
+        })?;
         runnable(command, info.container.is_some()).within("command")?;
     }
     if let Ok(Some(executor)) = &executor

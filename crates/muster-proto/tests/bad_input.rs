@@ -317,6 +317,20 @@ fn info_with_executor() -> mesos::TaskInfo {
 }
 
 #[test]
+fn a_default_executor_is_for_groups_and_has_no_command() {
+    let default = |it: &mut mesos::offer::operation::LaunchGroup| {
+        it.executor.r#type = Some(mesos::executor_info::Type::Default.into());
+        it.task_group.tasks[0].command = it.executor.command.take();
+    };
+    let operations = operate(&[group(default)]);
+    let [muster_model::Operation::LaunchGroup { tasks, bad }] = operations.as_slice() else { panic!() };
+    assert!(bad.is_empty() && tasks.len() == 1, "{bad:?}");
+    let mut alone = mesos::TaskInfo { command: None, ..info_with_executor() };
+    alone.executor.as_mut().unwrap().r#type = Some(mesos::executor_info::Type::Default.into());
+    refused(task_spec(&alone.encode_to_vec()), "executor.type", "LAUNCH_GROUP");
+}
+
+#[test]
 fn what_is_wrong_with_a_group_is_wrong_with_all_its_tasks() {
     use mesos::executor_info::Type;
     let other = |it: &mut mesos::offer::operation::LaunchGroup| {
@@ -329,7 +343,18 @@ fn what_is_wrong_with_a_group_is_wrong_with_all_its_tasks() {
         (group(|it| it.executor.resources[1] = scalar("mem", 31.0)), "less memory"),
         (group(|it| it.executor.resources[0] = scalar("cpus", 0.001)), "less CPUs"),
         (group(|it| it.executor.r#type = None), "must be set"),
-        (group(|it| it.executor.r#type = Some(Type::Default.into())), "DEFAULT"),
+        (
+            group(|it| it.executor.r#type = Some(Type::Default.into())),
+            "DEFAULT runs the command of each task",
+        ),
+        (
+            group(|it| {
+                it.executor.r#type = Some(Type::Default.into());
+                it.task_group.tasks[0].command = it.executor.command.clone();
+            }),
+            "command' must not be set for 'DEFAULT'",
+        ),
+        (group(|it| it.task_group.tasks[0].check = Some(Default::default())), "check.type"),
         (group(other), "differs"),
         (group(|it| it.executor.command = None), "command"),
     ] {

@@ -128,33 +128,11 @@ async fn unreserved(stage: &mut Stage) {
     compare("real-accept-unreserve", stage, events_after("real-accept-unreserve"), told, &[]);
 }
 
-/// The default executor is not supported, which is said of each task; with an executor of the framework's own all goes on
-/// as it did.
+/// Two tasks in the default executor, as a real agent told of them.
 async fn group(stage: &mut Stage) {
     let name = "real-accept-task-group";
     let mark = logged(stage);
     replayed(stage, name).await;
-    for task in ["g1", "g2"] {
-        let status = stage.update(task).await;
-        assert_eq!(status["state"], "TASK_ERROR", "{status}");
-        assert_eq!(status["source"], "SOURCE_MASTER", "{status}");
-        assert_eq!(status["reason"], "REASON_TASK_GROUP_INVALID", "{status}");
-        assert!(status["message"].as_str().unwrap().contains("DEFAULT"), "{status}");
-        assert!(status.get("uuid").is_none(), "nobody waits for an acknowledgement: {status}");
-    }
-    next_offer(stage).await;
-    let others = since(stage, mark).iter().filter(|event| event["type"] == "UPDATE").count();
-    assert_eq!(others, 2, "nothing else is told");
-
-    let mark = logged(stage);
-    let mut request = stage.request(&Transcript::named(name).only().request);
-    let body = std::str::from_utf8(request.whole()).unwrap();
-    let own = r#""type": "CUSTOM", "command": {"shell": true, "value": "an-executor"}, "executor_id""#;
-    let own = body.replace(r#""type": "DEFAULT", "executor_id""#, own);
-    assert_ne!(body, own);
-    request.set_body(own.into_bytes());
-    let answer = wire::send(&stage.address, &request.to_bytes()).await.whole().await;
-    assert_eq!(answer.status(), 202, "{answer:?}");
     let ordered = stage.ordered(2).await;
     stage.agent().executor("g1", None).await;
     for task in ordered {
