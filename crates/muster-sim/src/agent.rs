@@ -83,6 +83,8 @@ pub(crate) struct Agent {
     wake_at: Option<u64>,
     /// Operators asked that it be marked gone.
     is_condemned: bool,
+    /// Its recovery is over.
+    begun: bool,
 }
 
 fn config(n: usize, life: u64) -> NodeConfig {
@@ -161,11 +163,13 @@ impl Agent {
             wants_stream: false,
             wake_at: None,
             is_condemned: false,
+            begun: false,
         }
     }
 
     /// Starts from what is on the disk.
     pub(crate) fn boot(&mut self, world: &mut World) {
+        self.begun = false;
         let node = Node::recover(config(self.n, self.life), self.synced.clone());
         let recorded: Vec<LaunchNumber> = node.processes().map(|(launch, _)| launch).collect();
         self.node = Some(node);
@@ -391,8 +395,10 @@ impl Agent {
     pub(crate) fn step(&mut self, world: &mut World, input: Input) {
         let Some(node) = self.node.as_mut() else { return };
         let mut effects = Vec::new();
+        self.begun |= input == Input::Begin;
         node.step(world.now_ms, input, &mut effects);
         let wake = node.wake_at();
+        self.check_rule(world);
         let life = self.life;
         for effect in effects {
             let step = match &effect {
@@ -544,6 +550,26 @@ impl Agent {
         let status = i32::from(self.dice.percent(20) || fails);
         if !is_endless {
             world.at(world.now_ms + ms, Event::Agent(self.n, AgentEvent::End(launch, status)));
+        }
+    }
+
+    /// Of a group that the agent runs itself none runs on for ever when one failed: each is over, or about to be.
+    fn check_rule(&self, world: &mut World) {
+        let Some(saved) = self.node.as_ref().map(Node::saved).filter(|_| self.begun) else { return };
+        let is_pod = |launch| {
+            saved.executors.tasks.get(launch).is_some_and(|it| saved.built_in.contains(&it.executor))
+        };
+        for (launch, group) in saved.groups.iter().filter(|(launch, _)| is_pod(launch)) {
+            let state = saved.tasks.get(launch).map(|task| task.state);
+            if !state.is_some_and(|it| it.is_terminal() && it != TaskState::Finished) {
+                continue;
+            }
+            let goes_on = group.launches().find(|other| {
+                saved.tasks.get(other).is_some_and(|it| !it.state.is_terminal() && it.kill_grace_ms.is_none())
+            });
+            world.demand(goes_on.is_none(), Law::Group, || {
+                format!("agent {}: {launch} is {state:?}, and {goes_on:?} of its group goes on", self.n)
+            });
         }
     }
 

@@ -99,6 +99,8 @@ fault::words! {
         Started = "started",
         /// No agent runs more than it has room for.
         Room = "room",
+        /// No task of a group that its agent runs itself goes on when another failed.
+        Group = "group",
         /// No task is given up that its agent has on its disk: disks are never lost here.
         Kept = "kept",
         /// A framework's updates of a task come in order, the newest perhaps again.
