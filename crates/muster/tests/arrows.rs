@@ -14,6 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("muster-driver", &["muster-model"]),
     ("muster-proto", &["muster-model"]),
     ("muster-http", &["muster-model", "muster-proto"]),
+    ("muster-image", &[]),
     ("muster-raft", &["muster-model", "muster-fault", "muster-registry", "muster-proto"]),
     (
         "muster-master",
@@ -28,7 +29,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "muster-http",
         ],
     ),
-    ("muster-agent", &["muster-model", "muster-fault", "muster-node", "muster-proto", "muster-http"]),
+    (
+        "muster-agent",
+        &["muster-model", "muster-fault", "muster-node", "muster-proto", "muster-http", "muster-image"],
+    ),
     ("muster-sdk", &["muster-model", "muster-driver", "muster-proto"]),
     (
         "muster",
