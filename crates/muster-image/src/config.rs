@@ -146,7 +146,8 @@ mod tests {
         const ERROR: &[&str] = &[];
         let images: [(&[&str], &[&str]); 4] =
             [(&[], &[]), (&[], &["cmd", "c"]), (&["entry", "e"], &[]), (&["entry", "e"], &["cmd", "c"])];
-        let table: [(bool, Option<&str>, &[&str], [&[&str]; 4]); 8] = [
+        type Row<'a> = (bool, Option<&'a str>, &'a [&'a str], [&'a [&'a str]; 4]);
+        let table: [Row<'_>; 8] = [
             (
                 false,
                 None,

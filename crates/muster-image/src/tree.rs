@@ -75,7 +75,13 @@ impl Tree {
     pub fn new(root: &Path, owner: Owner) -> Result<Self, ImageError> {
         let root = open(root, STEP, Mode::empty())
             .map_err(|error| ImageError::io("open the directory", root)(error.into()))?;
-        Ok(Self { root: Arc::new(root), owner, last: None, dirs: BTreeMap::new(), implicit: BTreeSet::new() })
+        Ok(Self {
+            root: Arc::new(root),
+            owner,
+            last: None,
+            dirs: BTreeMap::new(),
+            implicit: BTreeSet::from([PathBuf::new()]),
+        })
     }
 
     /// Makes a directory, or gives one that is there these attributes. An empty path is the root's.
@@ -97,6 +103,13 @@ impl Tree {
         }
         self.implicit.remove(path);
         self.dirs.insert(path.to_owned(), attributes);
+        Ok(())
+    }
+
+    /// Makes a directory that nobody named.
+    pub(crate) fn implicit_dir(&mut self, path: &Path) -> Result<(), ImageError> {
+        self.dir(path, Attributes { mode: 0o755, ..Attributes::default() })?;
+        self.implicit.insert(path.to_owned());
         Ok(())
     }
 
@@ -270,7 +283,7 @@ impl Tree {
         }
     }
 
-    /// Gives all directories what they shall have. Returns those that nobody named.
+    /// Gives all directories what they shall have. Returns those that nobody named, the root by an empty path.
     ///
     /// # Errors
     /// The system refuses.

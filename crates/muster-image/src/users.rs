@@ -1,17 +1,16 @@
 //! Whose a process in an image is: names are looked up in the image's own `/etc/passwd` and `/etc/group`.
 
-use rustix::{
-    fs::{Mode, OFlags, ResolveFlags, fstat, open, openat2},
-    io::Errno,
+use crate::below::open_in;
+use rustix::io::Errno;
+use std::{
+    io::{ErrorKind, Read},
+    path::Path,
 };
-use std::{fs::File, io::Read, path::Path};
 
 /// The most that is read of either file, in bytes.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 /// Groups that one user is a member of.
 const GROUPS_MAX: usize = 1_024;
-/// How often a path is tried again that changed while the kernel resolved it.
-const TRIES: usize = 16;
 
 /// A user, by numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -99,38 +98,19 @@ fn group_id(group: &str, name: &str) -> Result<u32, String> {
 
 /// Reads a file of the image as a process in it would: links are resolved within it. Empty if there is none.
 fn read_below(root: &Path, path: &str) -> std::io::Result<String> {
-    let root = open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let mut tries = 0;
-    let opened = loop {
-        match openat2(&root, path, flags, Mode::empty(), how) {
-            Err(Errno::AGAIN | Errno::INTR) if tries < TRIES => tries += 1,
-            // Where the kernel cannot: without links.
-            Err(Errno::NOSYS | Errno::PERM) => break walk(&root, path, flags),
-            done => break done,
+    let file = match open_in(root, Path::new(path)) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(String::new());
         }
-    };
-    let opened = match opened {
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(String::new()),
+        Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => return Ok(String::new()),
         done => done?,
     };
-    if !rustix::fs::FileType::from_raw_mode(fstat(&opened)?.st_mode).is_file() {
-        return Err(std::io::Error::other("it is no file"));
-    }
     let mut bytes = Vec::new();
-    File::from(opened).take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > FILE_BYTES_MAX {
         true => Err(std::io::Error::other(format!("it has more than {} MB", FILE_BYTES_MAX >> 20))),
         false => Ok(String::from_utf8_lossy(&bytes).into_owned()),
     }
-}
-
-fn walk(root: &std::os::fd::OwnedFd, path: &str, flags: OFlags) -> rustix::io::Result<std::os::fd::OwnedFd> {
-    let (dir, name) = path.rsplit_once('/').unwrap_or((".", path));
-    let step = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let dir = rustix::fs::openat(root, dir, step, Mode::empty())?;
-    rustix::fs::openat(dir, name, flags | OFlags::NOFOLLOW, Mode::empty())
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::{
     ffi::OsStr,
     io::{self, Read},
     os::unix::ffi::OsStrExt,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 /// How a layer says that something below it is gone (image-spec, `layer.md`).
@@ -146,7 +146,7 @@ fn target(found: &Entry<'_, impl Read>, path: &Path, limits: &Limits) -> Result<
 
 fn device(
     found: &Entry<'_, impl Read>,
-    path: &PathBuf,
+    path: &Path,
     tree: &mut Tree,
     attributes: &Attributes,
     rules: &Rules,
