@@ -81,7 +81,7 @@ impl Node {
         let live: Vec<_> = self.sizes.changed.iter().copied().filter(|it| self.execs.is_live(*it)).collect();
         let (built_in, live): (Vec<_>, Vec<_>) = live.into_iter().partition(|it| self.is_built_in(*it));
         // Without a process it has no limits: each of its tasks has its own.
-        built_in.iter().for_each(|number| drop(self.sizes.changed.remove(number)));
+        self.sizes.changed.retain(|number| !built_in.contains(number));
         for number in live {
             self.sizes.changed.remove(&number);
             effects.push(Effect::Resize { number, resources: self.size(number) });

@@ -123,10 +123,7 @@ pub(crate) async fn run(args: LogsArgs) -> anyhow::Result<ExitCode> {
 impl Reader {
     /// Reads it; whether all was read that was to be.
     async fn run(mut self) -> bool {
-        match self.read().await {
-            Ok(done) => done,
-            Err(Unheard) => true,
-        }
+        self.read().await.unwrap_or(true) // nobody wants to hear more
     }
 
     async fn read(&mut self) -> Result<bool, Unheard> {
