@@ -4,6 +4,7 @@ use crate::cli::{ConfigArg, host_port};
 use crate::signals::Stop;
 use anyhow::Context;
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use muster_agent::{AgentConfig, Launcher};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -32,7 +33,7 @@ pub(crate) struct AgentRunArgs {
     #[arg(long)]
     resources: Option<String>,
     /// The control group that this agent's are made below; empty = none.
-    #[arg(long, value_name = "GROUP")]
+    #[arg(long, value_name = "GROUP", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     cgroup_root: Option<PathBuf>,
     /// Run tasks also where their limits cannot be enforced.
     #[arg(long)]

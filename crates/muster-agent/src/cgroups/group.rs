@@ -48,7 +48,8 @@ impl Group {
             Version::V1 => v1::set(part, limits),
             Version::V2 => v2::set(part, limits),
         };
-        self.parts.iter().try_for_each(set)
+        // One that refuses keeps no other from being set.
+        self.parts.iter().map(set).fold(Ok(()), Result::and)
     }
 
     /// Takes a process in, before it does anything.

@@ -324,7 +324,7 @@ impl Task {
             match client.frames.next() {
                 Ok(Some(ToSupervisor::Look(look))) => {
                     let found = match self.running {
-                        true => self.probes.start(&self.spec, &look, client.number),
+                        true => self.probes.start(&self.spec, self.group.as_ref(), &look, client.number),
                         false => Some(Found::Failed("the task does not run".into())),
                     };
                     if let Some(found) = found {
