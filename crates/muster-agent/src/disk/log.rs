@@ -373,22 +373,26 @@ mod tests {
         ]
     }
 
-    #[test]
-    fn golden_bytes_of_executors() {
+    /// The records and the compacted log that they make have these bytes, and are read back from them.
+    fn golden(all: &Vec<Record>, file: expect_test::ExpectFile) {
         let mut saved = Saved::default();
-        one_of_each_of_executors().iter().for_each(|record| saved.apply(record));
+        all.iter().for_each(|record| saved.apply(record));
         let mut bytes = Vec::new();
-        frame(&one_of_each_of_executors(), &mut bytes).unwrap();
-        let snapshot = saved.snapshot();
-        frame(&snapshot, &mut bytes).unwrap();
+        frame(all, &mut bytes).unwrap();
+        frame(&saved.snapshot(), &mut bytes).unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        expect_test::expect_file!["golden/log-executors-1.hex"].assert_eq(&hex);
+        file.assert_eq(&hex);
         let (records, length) = frame_at(&bytes).unwrap();
-        assert_eq!(records, one_of_each_of_executors());
+        assert_eq!(records, *all);
         let (records, _) = frame_at(&bytes[length..]).unwrap();
         let mut again = Saved::default();
         records.iter().for_each(|record| again.apply(record));
         assert_eq!(again, saved, "a compacted log has all of it");
+    }
+
+    #[test]
+    fn golden_bytes_of_executors() {
+        golden(&one_of_each_of_executors(), expect_test::expect_file!["golden/log-executors-1.hex"]);
     }
 
     /// Of frameworks and groups, likewise: one of each, in the order of their variants.
@@ -416,38 +420,14 @@ mod tests {
             executor: true,
         };
         let all = vec![Record::Volumes(Box::default()), Record::Mounts { launch, volumes: vec![volume] }];
-        let mut saved = Saved::default();
-        all.iter().for_each(|record| saved.apply(record));
-        let mut bytes = Vec::new();
-        frame(&all, &mut bytes).unwrap();
-        frame(&saved.snapshot(), &mut bytes).unwrap();
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        expect_test::expect_file!["golden/log-volumes-1.hex"].assert_eq(&hex);
-        let (records, length) = frame_at(&bytes).unwrap();
-        assert_eq!(records, all);
-        let (records, _) = frame_at(&bytes[length..]).unwrap();
-        let mut again = Saved::default();
-        records.iter().for_each(|record| again.apply(record));
-        assert_eq!(again, saved, "a compacted log has all of it");
+        golden(&all, expect_test::expect_file!["golden/log-volumes-1.hex"]);
     }
 
     #[test]
     fn golden_bytes_of_killed_groups() {
         let first = LaunchNumber { incarnation: 1, index: Index(700), n: 2 };
         let all = vec![Record::KilledGroups(Box::default()), Record::KilledGroup { first }];
-        let mut saved = Saved::default();
-        all.iter().for_each(|record| saved.apply(record));
-        let mut bytes = Vec::new();
-        frame(&all, &mut bytes).unwrap();
-        frame(&saved.snapshot(), &mut bytes).unwrap();
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        expect_test::expect_file!["golden/log-killed-groups-1.hex"].assert_eq(&hex);
-        let (records, length) = frame_at(&bytes).unwrap();
-        assert_eq!(records, all);
-        let (records, _) = frame_at(&bytes[length..]).unwrap();
-        let mut again = Saved::default();
-        records.iter().for_each(|record| again.apply(record));
-        assert_eq!(again, saved, "a compacted log has all of it");
+        golden(&all, expect_test::expect_file!["golden/log-killed-groups-1.hex"]);
     }
 
     /// Of tasks that the agent looks after and of built-in executors, one of each, in the order of their variants.
@@ -475,37 +455,12 @@ mod tests {
             Record::AllBuiltIn(Box::default()),
             Record::BuiltIn { executor: launch },
         ];
-        let mut saved = Saved::default();
-        all.iter().for_each(|record| saved.apply(record));
-        let mut bytes = Vec::new();
-        frame(&all, &mut bytes).unwrap();
-        frame(&saved.snapshot(), &mut bytes).unwrap();
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        expect_test::expect_file!["golden/log-watched-1.hex"].assert_eq(&hex);
-        let (records, length) = frame_at(&bytes).unwrap();
-        assert_eq!(records, all);
-        let (records, _) = frame_at(&bytes[length..]).unwrap();
-        let mut again = Saved::default();
-        records.iter().for_each(|record| again.apply(record));
-        assert_eq!(again, saved, "a compacted log has all of it");
+        golden(&all, expect_test::expect_file!["golden/log-watched-1.hex"]);
     }
 
     #[test]
     fn golden_bytes_of_frameworks_and_groups() {
-        let mut saved = Saved::default();
-        one_of_each_of_groups().iter().for_each(|record| saved.apply(record));
-        let mut bytes = Vec::new();
-        frame(&one_of_each_of_groups(), &mut bytes).unwrap();
-        let snapshot = saved.snapshot();
-        frame(&snapshot, &mut bytes).unwrap();
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        expect_test::expect_file!["golden/log-groups-1.hex"].assert_eq(&hex);
-        let (records, length) = frame_at(&bytes).unwrap();
-        assert_eq!(records, one_of_each_of_groups());
-        let (records, _) = frame_at(&bytes[length..]).unwrap();
-        let mut again = Saved::default();
-        records.iter().for_each(|record| again.apply(record));
-        assert_eq!(again, saved, "a compacted log has all of it");
+        golden(&one_of_each_of_groups(), expect_test::expect_file!["golden/log-groups-1.hex"]);
     }
 
     /// The bytes of released versions are never edited.
