@@ -21,11 +21,8 @@ use muster_http::auth::Auth;
 use muster_model::{
     AgentInfo, ExecutorCall, ExecutorEvent, ExecutorName, Sealed, TaskId, TaskKey, TaskState, Token,
 };
-use muster_node::{Down, Effect, Input, Node, NodeConfig, Probe, Record, Saved, Told, Within};
-use muster_proto::{
-    check::{self, told_status},
-    executor_api::with_container,
-};
+use muster_node::{Down, Effect, Input, Node, NodeConfig, Probe, Record, Saved, Within};
+use muster_proto::{check::told_status, executor_api::with_container};
 use std::{
     collections::{BTreeSet, VecDeque},
     future::Future,
@@ -133,12 +130,6 @@ fn prepare(config: &AgentConfig, dir: WorkDir) -> Result<Ground, AgentError> {
     Ok(Ground { dir, log, saved, info, sealed, sandboxes, enforcer })
 }
 
-/// What is told of tasks, in the form that frameworks read.
-fn seal(told: &Told<'_>) -> Sealed {
-    let Told { launch, task_id, within, healthy, check, wall } = *told;
-    told_status(&check::Told { launch, task_id, within, healthy, check, wall })
-}
-
 /// The name of an executor in the place of a task's.
 fn sandbox_key(name: &ExecutorName) -> TaskKey {
     TaskKey { framework_id: name.framework_id.clone(), task_id: TaskId::new(name.executor_id.as_str()) }
@@ -233,7 +224,7 @@ impl Agent {
             executor_reregistration_ms: config.executor_reregistration_ms,
             executor_grace_ms: config.executor_grace_ms,
             probes_max: config.probes_max,
-            seal,
+            seal: told_status,
             tasks_max: config.tasks_max,
             answered_max: ANSWERED_MAX,
             wall_at_zero_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),

@@ -1,5 +1,6 @@
 //! What an agent decides on of a task that it runs itself: how long the task may run, and how it is looked after.
 
+use crate::{ExecutorId, LaunchNumber, TaskId, WallTime};
 use serde::{Deserialize, Serialize};
 
 /// How a task is looked at.
@@ -80,4 +81,21 @@ impl CheckResult {
             Self::Connected(connected) => connected,
         }
     }
+}
+
+/// What is told of a task that the agent runs itself, beside its state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told<'a> {
+    /// Its launch.
+    pub launch: LaunchNumber,
+    /// Its id.
+    pub task_id: &'a TaskId,
+    /// The built-in executor that it runs in: the number of its run, and its id.
+    pub within: Option<(LaunchNumber, &'a ExecutorId)>,
+    /// What its health check last said.
+    pub healthy: Option<bool>,
+    /// What its check last found; of a task with one always something.
+    pub check: Option<CheckResult>,
+    /// When this is told.
+    pub wall: WallTime,
 }

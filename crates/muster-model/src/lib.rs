@@ -30,7 +30,7 @@ pub mod wants;
 
 pub use agent::{AgentInfo, Attribute, AttributeValue, Hello, KnownExecutor, KnownTask};
 pub use call::{AgentCall, AskedOperation, Call, ExecutorCall, ExecutorUpdate, Named, SchedulerCall};
-pub use check::{CheckKind, CheckResult, CheckTerms, HealthTerms, TaskTerms};
+pub use check::{CheckKind, CheckResult, CheckTerms, HealthTerms, TaskTerms, Told};
 pub use event::{
     AcceptOutcome, AgentEvent, CallOutcome, Event, ExecutorEvent, ExecutorOrder, RunOrder, SchedulerEvent,
     TaskGroup, TaskOutcome, VolumeMount,

@@ -9,9 +9,8 @@ use crate::{
 };
 use muster_model::{
     AgentCall, AgentEvent, AgentId, ExecutorName, Fence, Hello, Index, KnownTask, LaunchNumber, Resources,
-    Session, StatusUpdate, TaskState, VolumeNumber,
+    Session, StatusUpdate, TaskState,
 };
-use std::collections::BTreeSet;
 
 /// A leader that pings is taken for gone after this many silent ping intervals.
 const MISSED_PINGS: u64 = 5;
@@ -285,20 +284,5 @@ impl Node {
             AgentEvent::Volumes { keep } => self.keep_volumes(keep, effects),
             AgentEvent::Welcome { .. } | AgentEvent::Rejected(_) => {}
         }
-    }
-
-    /// The registry's volumes are these; what a process uses stays whatever the registry knows.
-    fn keep_volumes(&self, keep: Vec<VolumeNumber>, effects: &mut Vec<Effect>) {
-        let mut keep: BTreeSet<VolumeNumber> = keep.into_iter().collect();
-        for (launch, volumes) in &self.saved.volumes {
-            let executor = self.saved.executors.tasks.get(launch).map_or(*launch, |task| task.executor);
-            let executor = self.saved.executors.runs.get(&executor);
-            let task_lives = self.runs.get(launch).is_some_and(|run| run.phase != Phase::Ended);
-            if task_lives || executor.is_some_and(|run| run.ended.is_none()) {
-                keep.extend(volumes.iter().map(|volume| volume.number));
-            }
-        }
-        let incarnation = self.saved.fence.incarnation;
-        effects.push(Effect::KeepVolumes { incarnation, keep });
     }
 }

@@ -30,11 +30,11 @@ use crate::{
     input::End,
     node::{After, Node},
     record::{ExecutorIntent, ExecutorRecord, InExecutor, Process, Record},
-    task::{Phase, Run, how_it_ended},
+    task::{Phase, how_it_ended},
 };
 use muster_model::{
     AgentCall, ExecutorCall, ExecutorEvent, ExecutorName, ExecutorOrder, ExecutorUpdate, KnownExecutor,
-    LaunchNumber, Reason, RunOrder, Source, TaskGroup, TaskId, TaskKey, TaskState, Uuid, VolumeNumber,
+    LaunchNumber, Reason, RunOrder, Source, TaskGroup, TaskId, TaskKey, TaskState, Uuid,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -181,6 +181,11 @@ impl Execs {
     /// Whether this run's recorded process may live, or may have ended unreported.
     pub(crate) fn is_live(&self, number: LaunchNumber) -> bool {
         self.runs.get(&number).is_some_and(|run| run.stage == Stage::Live)
+    }
+
+    /// Whether it has an event stream.
+    pub(crate) fn is_subscribed(&self, number: LaunchNumber) -> bool {
+        self.runs.get(&number).is_some_and(|run| run.stream.is_some())
     }
 
     pub(crate) fn wake_at(&self) -> Option<u64> {
@@ -395,7 +400,7 @@ impl Node {
     }
 
     /// Records that a queued task is handed, once its volumes are there; it is sent once that is durable.
-    fn hand(&mut self, launch: LaunchNumber, effects: &mut Vec<Effect>) {
+    pub(crate) fn hand(&mut self, launch: LaunchNumber, effects: &mut Vec<Effect>) {
         if let Some(group) = self.group_of(launch) {
             return self.hand_group(group, effects);
         }
@@ -421,65 +426,6 @@ impl Node {
         run.phase = Phase::Handed { sent: true };
         effects.push(Effect::Tell { stream, event: ExecutorEvent::Launch { task: task.sealed.clone() } });
         self.tell_kill(launch, stream, effects);
-    }
-
-    /// Has the volumes of a queued task made visible to its executor, which runs, unless they are: it must not be told of
-    /// the task before. Whether that is still to be done.
-    pub(crate) fn mounts(&mut self, launch: LaunchNumber, effects: &mut Vec<Effect>) -> bool {
-        let Some(volumes) = self.saved.volumes.get(&launch).filter(|volumes| !volumes.is_empty()) else {
-            return false;
-        };
-        let Some(number) = self.saved.executors.tasks.get(&launch).map(|task| task.executor) else {
-            return false;
-        };
-        let Some(executor) = self.saved.executors.runs.get(&number) else { return false };
-        let is_queued = |run: &&mut Run| run.phase == Phase::Queued && !run.mounted;
-        let Some(run) = self.runs.get_mut(&launch).filter(is_queued) else { return false };
-        run.phase = Phase::Mounting;
-        let (name, volumes) = (executor.intent.name.clone(), volumes.clone());
-        let used = self.volumes_of_run(number, launch);
-        effects.push(Effect::Mount { launch, number, name, volumes, used });
-        true
-    }
-
-    /// The volumes that a run uses beside those of this task: its own, and those of its tasks that live.
-    fn volumes_of_run(&self, number: LaunchNumber, launch: LaunchNumber) -> BTreeSet<VolumeNumber> {
-        let others = self.saved.volumes.iter().filter(|(other, _)| {
-            let of = self.saved.executors.tasks.get(other).map_or(**other, |task| task.executor);
-            **other != launch && of == number
-        });
-        let used = others.flat_map(|(other, volumes)| {
-            let lives = self.runs.get(other).is_some_and(|run| run.phase != Phase::Ended);
-            volumes.iter().filter(move |volume| lives || volume.executor)
-        });
-        used.map(|volume| volume.number).collect()
-    }
-
-    /// The volumes of a task are visible to its executor; or they cannot be made so, and the task has failed.
-    pub(crate) fn mounted(
-        &mut self,
-        now_ms: u64,
-        launch: LaunchNumber,
-        failed: Option<Arc<str>>,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(run) = self.runs.get_mut(&launch).filter(|run| run.phase == Phase::Mounting) else { return };
-        run.phase = Phase::Queued;
-        let Some(why) = failed else {
-            run.mounted = true;
-            let number = self.saved.executors.tasks.get(&launch).map(|task| task.executor);
-            // Without a stream it is handed when there is one again.
-            if number.and_then(|number| self.execs.runs.get(&number)).is_some_and(|it| it.stream.is_some()) {
-                self.hand(launch, effects);
-            }
-            return;
-        };
-        let reason = Some(Reason::ContainerLaunchFailed);
-        self.end(now_ms, launch, TaskState::Failed, Source::Agent, reason, &why);
-        self.task_not_handed(now_ms, launch, effects);
-        if let Some(group) = self.group_of(launch) {
-            self.fail_group(now_ms, group, Failed::NO_VOLUME, effects);
-        }
     }
 
     /// Tells the executor to end a task, if that is wanted.

@@ -33,11 +33,12 @@ mod pod;
 pub mod record;
 mod sizes;
 mod task;
+mod volume;
 
 pub use check::{Probed, Which};
 pub use effect::{Effect, ExecutorAnswer, Probe, Signal, Start, StartExecutor, Within};
 pub use input::{Down, End, Input, Limited};
-pub use node::{Node, NodeConfig, Seal, Told};
+pub use node::{Node, NodeConfig, Seal};
 pub use record::{
     Cause, ExecutorIntent, ExecutorRecord, Executors, InExecutor, Intent, LowMark, Process, Record, Saved,
     TaskRecord, Watched,

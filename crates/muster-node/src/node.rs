@@ -11,27 +11,9 @@ use crate::{
     task::{Phase, Run},
 };
 use muster_model::{
-    AgentCall, AgentInfo, CheckResult, ExecutorId, ExecutorName, LaunchNumber, Sealed, TaskGroup, TaskId,
-    TaskState, Token, Uuid, WallTime,
+    AgentCall, AgentInfo, ExecutorName, LaunchNumber, Sealed, TaskGroup, TaskId, TaskState, Token, Told, Uuid,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-
-/// What is told of a task that the agent runs itself, beside its state.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told<'a> {
-    /// Its launch.
-    pub launch: LaunchNumber,
-    /// Its id.
-    pub task_id: &'a TaskId,
-    /// The built-in executor that it runs in: the number of its run, and its id.
-    pub within: Option<(LaunchNumber, &'a ExecutorId)>,
-    /// What its health check last said.
-    pub healthy: Option<bool>,
-    /// What its check last found; of a task with one always something.
-    pub check: Option<CheckResult>,
-    /// When this is told.
-    pub wall: WallTime,
-}
 
 /// Writes that as the parts of a `mesos.v1.TaskStatus`, whose form this crate does not know. Pure: the same for the same.
 pub type Seal = fn(&Told<'_>) -> Sealed;

@@ -4,13 +4,13 @@ use crate::{
     effect::{Effect, Signal},
     group::Failed,
     input::{End, Limited},
-    node::{After, Node, Told},
+    node::{After, Node},
     record::{Cause, InExecutor, Intent, Process, Record, TaskRecord},
 };
 use muster_fault::planted;
 use muster_model::{
     AgentCall, CheckResult, LaunchNumber, Reason, Sealed, Source, Status, StatusUpdate, TaskKey, TaskState,
-    Uuid, WallTime, event::RunOrder, task::MESSAGE_BYTES_MAX,
+    Told, Uuid, WallTime, event::RunOrder, task::MESSAGE_BYTES_MAX,
 };
 use std::sync::Arc;
 

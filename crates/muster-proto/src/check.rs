@@ -6,10 +6,7 @@ use crate::executor_api::{container_status, nested_container_status};
 use crate::task::{duration_ms, runnable};
 use crate::{WireError, mesos};
 use mesos::{check_info, check_status_info, environment::variable, health_check};
-use muster_model::{
-    CheckKind, CheckResult, CheckTerms, ExecutorId, HealthTerms, LaunchNumber, Sealed, TaskId, TaskTerms,
-    WallTime,
-};
+use muster_model::{CheckKind, CheckResult, CheckTerms, HealthTerms, Sealed, TaskTerms, Told};
 use prost::Message;
 
 /// What an agent keeps to of a task, with what is wrong with it (Mesos v1).
@@ -145,23 +142,6 @@ fn command(command: &mesos::CommandInfo) -> Result<(), WireError> {
     Ok(())
 }
 
-/// What an agent tells of a task that it runs itself, beside its state.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Told<'a> {
-    /// The task's launch.
-    pub launch: LaunchNumber,
-    /// Its id.
-    pub task_id: &'a TaskId,
-    /// The executor that its agent is for it, by its run and id; none where that is the task's alone.
-    pub within: Option<(LaunchNumber, &'a ExecutorId)>,
-    /// What its health check last said.
-    pub healthy: Option<bool>,
-    /// What its check last found.
-    pub check: Option<CheckResult>,
-    /// When.
-    pub wall: WallTime,
-}
-
 /// The parts of a `mesos.v1.TaskStatus` that are not decided on; its state is put on top of them.
 pub fn told_status(told: &Told<'_>) -> Sealed {
     let (container, executor_id) = match told.within {
@@ -202,6 +182,7 @@ fn check_status(result: CheckResult) -> mesos::CheckStatusInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use muster_model::{LaunchNumber, TaskId, WallTime};
 
     fn wrong(change: impl FnOnce(&mut mesos::TaskInfo)) -> String {
         let mut info = mesos::TaskInfo::default();

@@ -4,10 +4,10 @@ use muster_model::{
     AgentCall, AgentEvent, AgentId, AgentInfo, CheckKind, CheckResult, CheckTerms, ExecutorCall,
     ExecutorEvent, ExecutorId, ExecutorName, ExecutorOrder, ExecutorUpdate, Fence, FrameworkId, HealthTerms,
     Index, LaunchNumber, MachineId, Reason, Resources, Sealed, Session, Source, Status, StatusUpdate,
-    TaskGroup, TaskId, TaskKey, TaskState, TaskTerms, Term, Uuid, VolumeMount, VolumeNumber, WallTime,
+    TaskGroup, TaskId, TaskKey, TaskState, TaskTerms, Term, Told, Uuid, VolumeMount, VolumeNumber, WallTime,
     event::RunOrder,
 };
-use muster_node::{Down, Effect, End, Input, Limited, Node, NodeConfig, Process, Record, Saved, Told, Which};
+use muster_node::{Down, Effect, End, Input, Limited, Node, NodeConfig, Process, Record, Saved, Which};
 
 pub(crate) fn config() -> NodeConfig {
     NodeConfig {
