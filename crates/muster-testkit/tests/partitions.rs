@@ -183,6 +183,11 @@ async fn what_was_said_over_a_link_that_was_cut_is_not_heard_late() {
     };
     let (lasting, mut lasting_told) = start(address(&leader), None);
     let id = lasting_told.recv().await.unwrap();
+    // The follower has its link, or it would have nothing to say hello over: one scheduler came through it.
+    let (first, mut first_told) = start(address(&follower), None);
+    assert_ne!(first_told.recv().await.unwrap(), id);
+    first.stop(true);
+    first.ended().await.unwrap();
 
     // Another scheduler says hello over the follower's link just when that is cut, and is gone when it heals.
     let cut = cluster.cut_both(&follower, &leader).unwrap();
