@@ -196,8 +196,13 @@ impl Leader {
         let Some(session) = self.frameworks.get(framework_id).filter(|it| it.session == *session) else {
             return true;
         };
-        let told = |task_id: TaskId, agent_id: Option<AgentId>, state: TaskState, message: &str| {
-            let status = session.shown(master_status(state, Reason::Reconciliation, message));
+        let latest = |task: &Task| {
+            let mut status = session.shown(master_status(task.state, Reason::Reconciliation, LATEST));
+            // What its executor said of its health; not of one that nobody hears of now.
+            if task.state != TaskState::Unreachable {
+                status.sealed = registry.told(&task.key).cloned().unwrap_or_default();
+            }
+            let (task_id, agent_id) = (task.key.task_id.clone(), Some(task.agent_id.clone()));
             SchedulerEvent::Update { task_id, agent_id, status, uuid: None }
         };
         let is_last = match left {
@@ -219,8 +224,7 @@ impl Leader {
             Left::All(after, call) => {
                 let mut tasks = tasks_after(registry, framework_id, after);
                 for task in tasks.by_ref().take(*room) {
-                    let (task_id, agent_id) = (task.key.task_id.clone(), Some(task.agent_id.clone()));
-                    tell(*conn, told(task_id, agent_id, task.state, LATEST), effects);
+                    tell(*conn, latest(task), effects);
                     *after = task.key.task_id.clone();
                 }
                 let is_last = tasks.next().is_none();
@@ -233,10 +237,11 @@ impl Leader {
                 for (task_id, agent_id) in tasks.by_ref().take(*room) {
                     let key = TaskKey { framework_id: framework_id.clone(), task_id: task_id.clone() };
                     let event = match registry.task(&key) {
-                        Some(task) => told(task_id, Some(task.agent_id.clone()), task.state, LATEST),
+                        Some(task) => latest(task),
                         None => {
                             let (state, message) = unknown(registry, agent_id.as_ref());
-                            told(task_id, agent_id, state, message)
+                            let status = session.shown(master_status(state, Reason::Reconciliation, message));
+                            SchedulerEvent::Update { task_id, agent_id, status, uuid: None }
                         }
                     };
                     tell(*conn, event, effects);

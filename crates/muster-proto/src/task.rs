@@ -294,6 +294,17 @@ pub fn mesos_status(
             WireError::new("task_status", format!("is not a mesos.v1.TaskStatus: {error}"))
         })?;
         whole.timestamp.get_or_insert(status.wall.0 as f64 / 1000.0);
+        if status.source == Source::Master {
+            // The master's word of what the executor said once: of that the task's condition counts still (Mesos).
+            whole = mesos::TaskStatus {
+                timestamp: Some(status.wall.0 as f64 / 1000.0),
+                executor_id: whole.executor_id,
+                healthy: whole.healthy,
+                check_status: whole.check_status,
+                container_status: whole.container_status,
+                ..Default::default()
+            };
+        }
         whole
     };
     whole.task_id = mesos::TaskId { value: task_id.to_string() };

@@ -255,6 +255,9 @@ fn a_whole_status_keeps_what_the_executor_said() {
     let whole = mesos_status(&TaskId::new("t"), None, &status, Some(&uuid)).unwrap();
     assert_eq!((whole.healthy, whole.reason, whole.state), (Some(true), Some(28), 1));
     assert_eq!(whole.uuid.as_deref(), Some(&[7; 16][..]));
+    status.source = Source::Master;
+    let whole = mesos_status(&TaskId::new("t"), None, &status, None).unwrap();
+    assert_eq!((whole.healthy, whole.reason, whole.timestamp), (Some(true), None, Some(1.5)));
     status.sealed = Default::default();
     let whole = mesos_status(&TaskId::new("t"), None, &status, None).unwrap();
     assert_eq!((whole.timestamp, whole.uuid), (Some(1.5), None));

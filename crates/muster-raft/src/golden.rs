@@ -536,6 +536,21 @@ fn the_records_of_operations_keep_their_bytes() {
 }
 
 #[test]
+fn the_record_of_what_was_told_keeps_its_bytes() {
+    let mut registry = registry();
+    let launch = registry.task(&task_key("t1")).unwrap().launch;
+    let mut told = update(launch, "t1", TaskState::Running);
+    told.status.sealed = Sealed::new([4, 5, 6]);
+    let commands = vec![Command::Status { agent_id: agent_id(), update: Box::new(told) }];
+    let entry = Entry { term: Term(1), at: Timestamp(9_000), commands, ..Entry::default() };
+    registry.apply(Index(9), Term(1), &entry);
+    let records: Vec<_> = registry.records().map(|record| codec::encode(&record).unwrap()).collect();
+    let again = records.iter().map(|bytes| codec::decode::<Record>(bytes).unwrap());
+    assert_eq!(Registry::restore(again).unwrap(), registry);
+    check("record-told", records.last().unwrap());
+}
+
+#[test]
 fn snapshot_records_keep_their_bytes() {
     let registry = registry();
     let mut kinds = std::collections::BTreeMap::new();
@@ -563,6 +578,7 @@ fn snapshot_records_keep_their_bytes() {
             Record::Operation(..) => "operation",
             Record::SpentOperations(..) => "spent-operations",
             Record::Group(..) => "group",
+            Record::Told(..) => "told",
         };
         let bytes = codec::encode(&record).unwrap();
         again.push(codec::decode::<Record>(&bytes).unwrap());

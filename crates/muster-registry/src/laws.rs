@@ -93,6 +93,9 @@ impl Registry {
         }
         self.check_carved()?;
         self.check_groups()?;
+        if let Some((key, _)) = self.told.iter().find(|(key, _)| !self.tasks.contains(key)) {
+            return Err(format!("the last word of {key} is kept, and it is over"));
+        }
         let held: Resources =
             self.holdings().iter().fold(Resources::none(), |sum, it| sum.plus(&it.resources));
         let by_agent = self.index.held_on_agent.values().fold(Resources::none(), |sum, it| sum.plus(it));

@@ -35,7 +35,7 @@ mod table;
 mod task;
 
 pub use agent::{Agent, AgentState, Stray};
-pub use apply::MACHINES_MAX;
+pub use apply::{MACHINES_MAX, TOLD_BYTES_MAX};
 pub use carved::{Carved, DoneOperation, Group};
 pub use change::Change;
 pub use command::{BeginTerm, Command, Entry, Launch, Limits, Operate, Subscribe};

@@ -7,8 +7,8 @@ use crate::{
 use imbl::{OrdMap, OrdSet};
 use muster_model::{
     AcceptOutcome, AgentId, ClusterId, ExecutorId, FrameworkId, Index, LaunchNumber, MachineId, MachineName,
-    OfferId, OperationId, OperationOutcome, Resources, Role, Session, TaskKey, Term, Timestamp, Token,
-    WallTime, Window,
+    OfferId, OperationId, OperationOutcome, Resources, Role, Sealed, Session, TaskKey, Term, Timestamp,
+    Token, WallTime, Window,
 };
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -53,6 +53,8 @@ pub struct Registry {
     pub(crate) spent_operations: Table<u64, Vec<OperationOutcome>>,
     /// Tasks that were launched together, by the first launch of each group.
     pub(crate) groups: Table<LaunchNumber, Group>,
+    /// What the last status of a task's executor or agent carried beside its state, as it was sealed.
+    pub(crate) told: Table<TaskKey, Sealed>,
     pub(crate) index: Indexes,
 }
 
@@ -194,6 +196,7 @@ impl Registry {
             operations: Table::default(),
             spent_operations: Table::default(),
             groups: Table::default(),
+            told: Table::default(),
             index: Indexes::default(),
         }
     }
@@ -354,6 +357,7 @@ impl Registry {
             self.operations.hash(),
             self.spent_operations.hash(),
             self.groups.hash(),
+            self.told.hash(),
         ]
         .into_iter()
         .fold(0, u64::wrapping_add)
@@ -403,6 +407,11 @@ impl Registry {
     /// The address that an agent says, if it does.
     pub fn address(&self, id: &AgentId) -> Option<IpAddr> {
         self.addresses.get(id).map(|ip| **ip)
+    }
+    /// The whole `mesos.v1.TaskStatus` that a task's executor or agent said last, also once it is acknowledged, unless it
+    /// carried nothing of its own or is longer than [`TOLD_BYTES_MAX`](crate::TOLD_BYTES_MAX).
+    pub fn told(&self, key: &TaskKey) -> Option<&Sealed> {
+        self.told.get(key).map(|told| &**told)
     }
     /// What an operator set for an agent that is not to be offered.
     pub fn duty(&self, id: &AgentId) -> Option<&Duty> {
@@ -512,6 +521,7 @@ impl PartialEq for Registry {
             && self.operations == other.operations
             && self.spent_operations == other.spent_operations
             && self.groups == other.groups
+            && self.told == other.told
             && self.spent == other.spent
             && self.index == other.index
     }

@@ -6,8 +6,8 @@ use crate::{
     registry::{Executor, ExecutorKey, Indexes},
 };
 use muster_model::{
-    AgentId, ClusterId, FrameworkId, Index, LaunchNumber, MachineName, OperationOutcome, Role, Term,
-    Timestamp, WallTime, Window,
+    AgentId, ClusterId, FrameworkId, Index, LaunchNumber, MachineName, OperationOutcome, Role, Sealed,
+    TaskKey, Term, Timestamp, WallTime, Window,
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, hash::Hasher, net::IpAddr};
@@ -109,6 +109,8 @@ pub enum Record {
     SpentOperations(u64, Vec<OperationOutcome>),
     /// Tasks that were launched together, by the first launch.
     Group(LaunchNumber, Group),
+    /// What was told of a task last.
+    Told(Box<TaskKey>, Sealed),
 }
 
 /// Why records do not make a registry.
@@ -168,6 +170,7 @@ impl Registry {
                 self.spent_operations.iter().map(|(seq, it)| Record::SpentOperations(*seq, (**it).clone())),
             )
             .chain(self.groups.iter().map(|(first, it)| Record::Group(*first, (**it).clone())))
+            .chain(self.told.iter().map(|(key, it)| Record::Told(Box::new(key.clone()), (**it).clone())))
     }
 
     /// The registry that these records were taken of.
@@ -202,6 +205,7 @@ impl Registry {
                 }
                 Record::SpentOperations(seq, it) => drop(all.spent_operations.put(seq, it)),
                 Record::Group(first, it) => drop(all.groups.put(first, it)),
+                Record::Told(key, it) => drop(all.told.put(*key, it)),
             }
         }
         all.index = Indexes::of(&all);

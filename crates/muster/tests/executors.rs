@@ -71,7 +71,9 @@ fn a_scheduler_runs_tasks_in_its_own_executor() {
         .unwrap();
     let (told, why) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     assert!(done.status.success(), "{told}\n{why}");
-    let statuses = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let events = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let updates = events.map(|it| it["update"]["status"].clone());
+    let statuses = updates.filter(|it| it["uuid"].is_string());
     let running: Vec<Value> = statuses.filter(|it| it["state"] == "TASK_RUNNING").collect();
     assert_eq!(running.len(), 4, "two tasks, and a group of two: {told}");
     for status in &running[..2] {
@@ -95,27 +97,42 @@ fn a_volume_outlives_the_task_that_made_use_of_it() {
     assert!(done.status.success(), "{told}\n{why}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_volume_outlives_leaders_and_agents() {
-    let plan = Plan { agents: 1, resources: "cpus:3;mem:512;disk:1024".into(), ..Plan::default() };
-    let cluster = TestCluster::start(plan).await.unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/executors/volumes.py");
-    let part = async |part: &str| {
-        let leader = cluster.leader().await.unwrap();
-        let at = cluster.master_names().iter().position(|name| *name == leader).unwrap();
-        let master = cluster.masters()[at].clone();
-        let mut command = Command::new("python3");
-        command.arg(&script).args([&master, "volumes-1", part]);
-        let done = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-        let (told, why) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-        assert!(done.status.success(), "{part}: {told}\n{why}");
-    };
-    part("write").await;
+/// Runs one half of a script at the master that leads; the framework goes by a name of its own.
+async fn half(cluster: &TestCluster, script: &str, id: &str, part: &str) {
+    let leader = cluster.leader().await.unwrap();
+    let at = cluster.master_names().iter().position(|name| *name == leader).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/executors").join(script);
+    let mut command = Command::new("python3");
+    command.arg(script).args([&cluster.masters()[at], id, part]);
+    let done = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let (told, why) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{part}: {told}\n{why}");
+}
+
+/// The leader and the agent are killed; another master leads, and the agent comes back.
+async fn both_die(cluster: &TestCluster) {
     let (leader, term) = cluster.serving().await.unwrap();
     cluster.kill(&leader).unwrap();
     cluster.kill("a1").unwrap();
     cluster.serving_after(term).await.unwrap();
     cluster.restart("a1").unwrap();
     cluster.ready().await.unwrap();
-    part("read").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_volume_outlives_leaders_and_agents() {
+    let plan = Plan { agents: 1, resources: "cpus:3;mem:512;disk:1024".into(), ..Plan::default() };
+    let cluster = TestCluster::start(plan).await.unwrap();
+    half(&cluster, "volumes.py", "volumes-1", "write").await;
+    both_die(&cluster).await;
+    half(&cluster, "volumes.py", "volumes-1", "read").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_and_how_they_are_outlive_leaders_and_agents() {
+    let plan = Plan { agents: 1, resources: "cpus:3;mem:512;disk:1024".into(), ..Plan::default() };
+    let cluster = TestCluster::start(plan).await.unwrap();
+    half(&cluster, "pods.py", "pods-1", "launch").await;
+    both_die(&cluster).await;
+    half(&cluster, "pods.py", "pods-1", "end").await;
 }

@@ -190,6 +190,7 @@ pub(super) fn statuses(task: &Task, registry: &Registry) -> Vec<mesos::TaskStatu
     let state: i32 = wire_state(task.state).into();
     let is_heard = task.state != TaskState::Staging;
     if is_heard && statuses.last().is_none_or(|last| last.state != state) {
+        let told = registry.told(&task.key).and_then(|told| mesos::TaskStatus::decode(&**told).ok());
         let mut status = mesos::TaskStatus {
             task_id: mesos::TaskId { value: task.key.task_id.to_string() },
             state,
@@ -206,6 +207,11 @@ pub(super) fn statuses(task: &Task, registry: &Registry) -> Vec<mesos::TaskStatu
             status.source = Some(mesos::task_status::Source::Executor.into());
             status.executor_id = Some(mesos::ExecutorId { value: executor_of(task).to_owned() });
             status.container_status = run_of(task, registry).map(executor_api::container_status);
+        }
+        if let Some(told) = told.filter(|_| task.state != TaskState::Unreachable) {
+            (status.healthy, status.check_status, status.labels) =
+                (told.healthy, told.check_status, told.labels);
+            status.container_status = told.container_status.or(status.container_status);
         }
         statuses.push(status);
     }

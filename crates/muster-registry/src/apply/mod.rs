@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 pub use maintenance::MACHINES_MAX;
 pub(crate) use maintenance::scheduled;
+pub use task::TOLD_BYTES_MAX;
 
 impl Registry {
     /// A leader begins: whoever was connected was connected to another one.
@@ -77,6 +78,7 @@ impl Registry {
             self.let_go(&mut task, to);
             self.leave_group(task.launch);
             self.tasks.remove(&task.key);
+            self.told.remove(&task.key);
         }
     }
 
@@ -149,6 +151,7 @@ impl Registry {
             return Some(self.tasks.put(task.key.clone(), task));
         }
         self.tasks.remove(&task.key);
+        self.told.remove(&task.key);
         if let Some(keys) = self.index.tasks_of_agent.get_mut(&task.agent_id) {
             keys.remove(&task.key);
             if keys.is_empty() {

@@ -6,6 +6,9 @@ use muster_model::{
     AgentId, LaunchNumber, Reason, Sealed, Source, Status, StatusUpdate, TaskKey, TaskState, Uuid,
 };
 
+/// The longest sealed status that is kept beyond its acknowledgement, in bytes: one with health, checks and addresses, but
+/// not much data.
+pub const TOLD_BYTES_MAX: usize = 4 << 10;
 /// Updates that the registry makes are numbered from here, agents' from 1.
 const OWN_UPDATES: u32 = 1 << 31;
 
@@ -53,6 +56,10 @@ impl Registry {
             task.state = status.state;
             task.message = status.message.clone();
             task.updated = self.header.wall;
+            match (1..=TOLD_BYTES_MAX).contains(&status.sealed.len()) {
+                true => drop(self.told.put(task.key.clone(), status.sealed.clone())),
+                false => drop(self.told.remove(&task.key)),
+            }
             self.queue_update(task, update.uuid, status.clone(), to);
         }
         if status.state.is_terminal() || (planted!(CountTwice) && status.state == TaskState::Running) {

@@ -1,114 +1,55 @@
 # A scheduler of the Mesos v1 API that launches tasks in a custom executor: scheduler.py MASTER EXECUTOR-COMMAND
-# It prints what it is told, a line each, and ends with 0 when all went as it should.
-import base64, http.client, json, sys, threading
+# It ends with 0 when all went as it should.
+import base64, http.client, json, sys
+from framework import Framework, amount, is_update, scalar
 
 MASTER, COMMAND = sys.argv[1], sys.argv[2]
-HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
-RESOURCES = [{"name": "cpus", "type": "SCALAR", "scalar": {"value": 0.5}},
-             {"name": "mem", "type": "SCALAR", "scalar": {"value": 32}}]
+RESOURCES = [scalar("cpus", 0.5), scalar("mem", 32)]
 
-offers = []  # that stand
-framework = {"user": "", "name": "executors", "roles": ["*"], "failover_timeout": 600, "checkpoint": True,
-             "capabilities": [{"type": "MULTI_ROLE"}, {"type": "PARTITION_AWARE"}]}
-connection = http.client.HTTPConnection(MASTER, timeout=60)
-connection.request("POST", "/api/v1/scheduler",
-                   json.dumps({"type": "SUBSCRIBE", "subscribe": {"framework_info": framework}}), HEADERS)
-stream = connection.getresponse()
-assert stream.status == 200, (stream.status, stream.read())
-stream_id = stream.getheader("Mesos-Stream-Id")
-
-
-def event():
-    while True:
-        told = json.loads(stream.read(int(stream.readline())))
-        if told["type"] == "HEARTBEAT":
-            continue
-        if told["type"] == "UPDATE":
-            status = told["update"]["status"]
-            print(json.dumps(status), flush=True)
-            if "uuid" in status:
-                call("ACKNOWLEDGE", acknowledge={key: status[key] for key in ("agent_id", "task_id", "uuid")})
-        elif told["type"] == "OFFERS":
-            offers.extend(told["offers"]["offers"])
-        elif told["type"] == "RESCIND":
-            offers[:] = [offer for offer in offers if offer["id"] != told["rescind"]["offer_id"]]
-        else:
-            print(json.dumps(told), flush=True)
-        return told
-
-
-def call(kind, **parts):
-    answers = http.client.HTTPConnection(MASTER, timeout=60)
-    body = json.dumps({"type": kind, "framework_id": framework_id, **parts})
-    answers.request("POST", "/api/v1/scheduler", body, {**HEADERS, "Mesos-Stream-Id": stream_id})
-    answer = answers.getresponse()
-    assert answer.status == 202, (kind, answer.status, answer.read())
-
-
-def until(wanted):
-    while True:
-        told = event()
-        if wanted(told):
-            return told
-
-
-def is_update(task, state):
-    return lambda told: told["type"] == "UPDATE" and \
-        told["update"]["status"]["task_id"]["value"] == task and told["update"]["status"]["state"] == state
-
-
-def cpus(offer):
-    return sum(r["scalar"]["value"] for r in offer["resources"] if r["name"] == "cpus")
-
-
-subscribed = event()
-framework_id = subscribed["subscribed"]["framework_id"]
-until(lambda told: offers)
-offer = offers.pop()
-whole = cpus(offer)
-executor = {"type": "CUSTOM", "executor_id": {"value": "e1"}, "framework_id": framework_id, "name": "an executor",
+framework = Framework(MASTER, "executors", ["*"])
+framework.until(lambda told: framework.offers)
+offer = framework.offers.pop()
+whole = amount(offer, "cpus")
+executor = {"type": "CUSTOM", "executor_id": {"value": "e1"}, "framework_id": framework.id, "name": "an executor",
             "command": {"value": COMMAND}, "resources": RESOURCES}
 tasks = [{"name": task, "task_id": {"value": task}, "agent_id": offer["agent_id"], "executor": executor,
           "data": base64.b64encode(what).decode(), "resources": RESOURCES}
          for task, what in (("t1", b"run"), ("t2", b"run"))]
-call("ACCEPT", accept={"offer_ids": [offer["id"]], "filters": {"refuse_seconds": 0},
-                       "operations": [{"type": "LAUNCH", "launch": {"task_infos": tasks}}]})
-running = set()
-
-
-def both_run(told):
-    for task in ("t1", "t2"):
-        if is_update(task, "TASK_RUNNING")(told):
-            running.add(task)
-    return len(running) == 2
-
-
-until(both_run)
+framework.accept([offer], {"type": "LAUNCH", "launch": {"task_infos": tasks}})
+framework.all_of(is_update(task, "TASK_RUNNING") for task in ("t1", "t2"))
 who = {"agent_id": offer["agent_id"], "executor_id": {"value": "e1"}}
-call("MESSAGE", message={**who, "data": base64.b64encode(b"hello").decode()})
-heard = until(lambda told: told["type"] == "MESSAGE")["message"]
+framework.call("MESSAGE", message={**who, "data": base64.b64encode(b"hello").decode()})
+heard = framework.until(lambda told: told["type"] == "MESSAGE")["message"]
 assert base64.b64decode(heard["data"]) == b"olleh" and heard["executor_id"] == {"value": "e1"}, heard
-call("KILL", kill={"task_id": {"value": "t1"}})
-until(is_update("t1", "TASK_KILLED"))
-call("SHUTDOWN", shutdown=who)
+# What was acknowledged is told by reconciliation: the state, and how the executor said that the task is.
+framework.call("RECONCILE", reconcile={"tasks": [{"task_id": {"value": "t1"}}]})
+status = framework.until(is_update("t1", "TASK_RUNNING"))["update"]["status"]
+assert (status["reason"], status["healthy"]) == ("REASON_RECONCILIATION", True), status
+assert "data" not in status and "uuid" not in status and status["container_status"]["container_id"], status
+framework.call("KILL", kill={"task_id": {"value": "t1"}})
+framework.until(is_update("t1", "TASK_KILLED"))
+framework.call("SHUTDOWN", shutdown=who)
+
+
+def has_failed(told):
+    if not is_update("t2", "TASK_FAILED")(told):
+        return False
+    assert told["update"]["status"]["reason"] == "REASON_EXECUTOR_TERMINATED", told
+    return True
+
+
+def has_ended(told):
+    if told["type"] != "FAILURE":
+        return False
+    assert told["failure"]["executor_id"] == {"value": "e1"} and told["failure"]["status"] == 0, told
+    return True
+
+
 # The executor ends with a task that runs: that has failed, and the framework hears of both.
-left = {"task", "executor"}
-
-
-def all_ended(told):
-    if is_update("t2", "TASK_FAILED")(told):
-        assert told["update"]["status"]["reason"] == "REASON_EXECUTOR_TERMINATED", told
-        left.discard("task")
-    if told["type"] == "FAILURE":
-        assert told["failure"]["executor_id"] == {"value": "e1"} and told["failure"]["status"] == 0, told
-        left.discard("executor")
-    return not left
-
-
-until(all_ended)
+framework.all_of([has_failed, has_ended])
 # What it held is offered again.
-while sum(cpus(offer) for offer in offers) < whole:
-    event()
+while sum(amount(offer, "cpus") for offer in framework.offers) < whole:
+    framework.event()
 
 
 def read(path):
@@ -122,29 +63,18 @@ def read(path):
 
 
 # Tasks that were launched together: their executor is told of all at once.
-offer = max(offers, key=cpus)
-offers.remove(offer)
-disk = {"name": "disk", "type": "SCALAR", "scalar": {"value": 1}}
-together = {**executor, "executor_id": {"value": "e2"}, "resources": RESOURCES + [disk]}
+offer = max(framework.offers, key=lambda offer: amount(offer, "cpus"))
+framework.offers.remove(offer)
+together = {**executor, "executor_id": {"value": "e2"}, "resources": [*RESOURCES, scalar("disk", 1)]}
 group = [{"name": task, "task_id": {"value": task}, "agent_id": offer["agent_id"],
           "data": base64.b64encode(b"run").decode(), "resources": RESOURCES} for task in ("g1", "g2")]
-call("ACCEPT", accept={"offer_ids": [offer["id"]], "filters": {"refuse_seconds": 0}, "operations": [
-    {"type": "LAUNCH_GROUP", "launch_group": {"executor": together, "task_group": {"tasks": group}}}]})
-running.clear()
-
-
-def all_of_the_group_run(told):
-    for task in ("g1", "g2"):
-        if is_update(task, "TASK_RUNNING")(told):
-            running.add(task)
-    return len(running) == 2
-
-
-until(all_of_the_group_run)
+framework.accept([offer], {"type": "LAUNCH_GROUP",
+                           "launch_group": {"executor": together, "task_group": {"tasks": group}}})
+framework.all_of(is_update(task, "TASK_RUNNING") for task in ("g1", "g2"))
 shown = read("/slave%281%29/state")["frameworks"][0]["executors"]
 assert [(it["id"], [task["id"] for task in it["tasks"]]) for it in shown] == [("e2", ["g1", "g2"])], shown
 told = read("/files/read?offset=0&path=%s/groups" % shown[0]["directory"])
 assert told["data"] == "g1 g2\n", told
-call("KILL", kill={"task_id": {"value": "g1"}})
-until(is_update("g1", "TASK_KILLED"))
-call("TEARDOWN")
+framework.call("KILL", kill={"task_id": {"value": "g1"}})
+framework.until(is_update("g1", "TASK_KILLED"))
+framework.call("TEARDOWN")
