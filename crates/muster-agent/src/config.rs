@@ -50,6 +50,14 @@ pub struct AgentConfig {
     pub fetch_ms_max: u64,
     /// The longest file that is fetched, in MB.
     pub fetch_mb_max: u64,
+    /// What a fetched archive may unpack to, in MB.
+    pub fetch_unpacked_mb_max: u64,
+    /// What is kept of fetched files that may be, in MB; 0 = nothing.
+    pub fetch_cache_mb: u64,
+    /// Files that may be fetched at once; others wait for their turn.
+    pub fetches_max: usize,
+    /// Certificates in PEM that servers are trusted by, beside the system's; empty = none.
+    pub fetch_ca_file: PathBuf,
     /// The control group that the agents of this machine have theirs below; empty = none, and so no limits.
     pub cgroup_root: PathBuf,
     /// Whether what a task holds of the processors is also a quota that it never gets more than.
@@ -140,6 +148,10 @@ impl Default for AgentConfig {
             executor_grace_ms: 5_000,
             fetch_ms_max: 60_000,
             fetch_mb_max: 1_024,
+            fetch_unpacked_mb_max: 16_384,
+            fetch_cache_mb: 2_048,
+            fetches_max: 64,
+            fetch_ca_file: PathBuf::new(),
             cgroup_root: "muster".into(),
             cgroup_cpu_quota: false,
             pids_max: 0,
@@ -221,6 +233,9 @@ impl AgentConfig {
             ("executor-grace-ms", self.executor_grace_ms, 7 * 24 * 3_600_000),
             ("fetch-ms-max", self.fetch_ms_max, 3_600_000),
             ("fetch-mb-max", self.fetch_mb_max, 1 << 20),
+            ("fetch-unpacked-mb-max", self.fetch_unpacked_mb_max, 1 << 20),
+            ("fetch-cache-mb", self.fetch_cache_mb, 1 << 24),
+            ("fetches-max", self.fetches_max as u64, 256),
             ("welcome-ms", self.welcome_ms, 3_600_000),
             ("repeat-ms", self.repeat_ms, 3_600_000),
             ("repeat-ms-max", self.repeat_ms_max, 24 * 3_600_000),
@@ -236,6 +251,7 @@ impl AgentConfig {
             let may_be_none = [
                 "kill-grace-ms",
                 "executor-grace-ms",
+                "fetch-cache-mb",
                 "pids-max",
                 "sandbox-keep-ms",
                 "disk-headroom-percent",

@@ -13,6 +13,7 @@
 //! <work-dir>/meta/agent.log                           the machine's records, a checksum each (disk/log.rs)
 //! <work-dir>/meta/exits/<launch>-<pid>                how a task ended, from its supervisor
 //! <work-dir>/volumes/<number>/         persistent volumes, to which links lead from sandboxes
+//! <work-dir>/fetched/<digest>          what was fetched and is kept (fetch/cache.rs)
 //! <work-dir>/sandboxes/<framework>/<task>/<launch>/   working directory, stdout, stderr; an executor's likewise,
 //!                                                     under its own id and the launch that it was started for
 //! <runtime-dir>/<fingerprint>/<launch>-<pid>.sock     a supervisor; the fingerprint is of the work directory

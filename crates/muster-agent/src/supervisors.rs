@@ -5,7 +5,7 @@ use crate::{
     AgentConfig, AgentError,
     command::{Surroundings, Unfit, Work, spec},
     disk::WorkDir,
-    fetch::{Bounds, fetch, make},
+    fetch::{Fetcher, make},
     limits::{self, Enforcer},
     mesos::Fetched,
     supervisor::{
@@ -126,11 +126,7 @@ struct Shared {
     volumes: PathBuf,
     launcher: Launcher,
     around: Surroundings,
-    /// How long all that one command names may take to fetch.
-    fetch: Duration,
-    /// The longest file that is fetched, in bytes.
-    fetch_bytes: u64,
-    fetched: Arc<Fetched>,
+    fetcher: Fetcher,
     /// The limit of open files that tasks shall have: the agent raised its own.
     open_files: Option<u64>,
     /// The runtime directory: a socket's whole path may be longer than an address can be.
@@ -171,13 +167,11 @@ impl Supervisors {
             place,
             volumes: dir.volumes(),
             launcher,
-            fetch: Duration::from_millis(config.fetch_ms_max),
-            fetch_bytes: config.fetch_mb_max << 20,
+            fetcher: Fetcher::open(config, &dir.fetched())?,
             open_files: raise_open_files(),
             directory,
             boot_id,
             starts: Semaphore::new(config.starts_max),
-            fetched: Arc::default(),
             inputs,
         };
         let (orders, pids, talks) = Default::default();
@@ -187,7 +181,7 @@ impl Supervisors {
 
     /// What was fetched for commands.
     pub(crate) fn fetched(&self) -> Arc<Fetched> {
-        self.shared.fetched.clone()
+        self.shared.fetcher.counts()
     }
 
     /// Starts a supervisor that holds a command.
@@ -318,10 +312,8 @@ impl Shared {
                 Err(error) => return failed(&error),
             }
         }
-        let bounds = Bounds { time: self.fetch, file_bytes: self.fetch_bytes, user: spec.user };
         tokio::select! {
-            fetched = fetch(&uris, &spec.sandbox, bounds) => {
-                self.fetched.count(fetched.is_ok());
+            fetched = self.fetcher.fetch(&uris, &spec.sandbox, spec.user) => {
                 if let Err(why) = fetched {
                     return End::StartFailed(why.into());
                 }

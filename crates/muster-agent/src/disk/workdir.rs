@@ -57,6 +57,11 @@ impl WorkDir {
         self.root.join("volumes")
     }
 
+    /// What was fetched and is kept.
+    pub(crate) fn fetched(&self) -> PathBuf {
+        self.root.join("fetched")
+    }
+
     /// A launch's sandbox. Ids are file names, as they were checked where they came in.
     pub(crate) fn sandbox(&self, task: &TaskKey, launch: LaunchNumber) -> PathBuf {
         let mut path = self.sandboxes();

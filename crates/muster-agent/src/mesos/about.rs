@@ -6,10 +6,7 @@ use muster_model::{AgentInfo, Sealed};
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::{Instant, SystemTime},
 };
 
@@ -41,18 +38,15 @@ pub(crate) struct About {
     pub(crate) gone: Arc<Gone>,
 }
 
-/// Commands whose files were fetched, or could not be.
+/// Commands whose files were fetched, or could not be; and what is kept of such files.
 #[derive(Debug, Default)]
 pub(crate) struct Fetched {
     pub(crate) succeeded: AtomicU64,
     pub(crate) failed: AtomicU64,
-}
-
-impl Fetched {
-    pub(crate) fn count(&self, is_done: bool) {
-        let count = if is_done { &self.succeeded } else { &self.failed };
-        count.fetch_add(1, Ordering::Relaxed);
-    }
+    /// In bytes: what may be kept.
+    pub(crate) cache_total: AtomicU64,
+    /// In bytes: what is, or is about to be.
+    pub(crate) cache_used: AtomicU64,
 }
 
 /// Sandboxes of what is over.
@@ -86,6 +80,8 @@ pub(crate) fn flags(config: &AgentConfig, info: &AgentInfo) -> BTreeMap<&'static
         ("executor_registration_timeout", duration(config.executor_registration_ms)),
         ("executor_reregistration_timeout", duration(config.executor_reregistration_ms)),
         ("executor_shutdown_grace_period", duration(config.executor_grace_ms)),
+        ("fetcher_cache_dir", config.work_dir.join("fetched").display().to_string()),
+        ("fetcher_cache_size", format!("{}MB", config.fetch_cache_mb)),
         ("fetcher_stall_timeout", duration(config.fetch_ms_max)),
         ("gc_delay", duration(config.sandbox_keep_ms)),
         ("gc_disk_headroom", (config.disk_headroom_percent as f64 / 100.0).to_string()),

@@ -24,10 +24,8 @@ const ENDED: [(TaskState, &str); 4] = [
     (TaskState::Killed, "killed"),
     (TaskState::Gone, "gone"),
 ];
-/// What is not there at all: nothing is revocable, nobody provides resources, nothing is cached or provisioned.
-const NONE: [&str; 12] = [
-    "containerizer/fetcher/cache_size_total_bytes",
-    "containerizer/fetcher/cache_size_used_bytes",
+/// What is not there at all: nothing is revocable, nobody provides resources, nothing is provisioned.
+const NONE: [&str; 10] = [
     "containerizer/mesos/provisioner/bind/remove_rootfs_errors",
     "containerizer/mesos/provisioner/remove_container_errors",
     "resource_provider_manager/events/disconnect",
@@ -49,6 +47,8 @@ pub(super) fn all(seen: &Seen) -> BTreeMap<String, f64> {
         all.insert(name.to_owned(), value);
     };
     let read = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
+    put("containerizer/fetcher/cache_size_total_bytes", read(&about.fetched.cache_total));
+    put("containerizer/fetcher/cache_size_used_bytes", read(&about.fetched.cache_used));
     put("containerizer/fetcher/task_fetches_failed", read(&about.fetched.failed));
     put("containerizer/fetcher/task_fetches_succeeded", read(&about.fetched.succeeded));
     put("gc/path_removals_failed", read(&about.gone.failed));

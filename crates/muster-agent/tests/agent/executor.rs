@@ -477,12 +477,16 @@ async fn what_a_command_names_is_fetched(mut world: World) {
 async fn what_cannot_be_fetched_is_said(mut world: World) {
     let (stream, _) = world.join().await;
     let mut ear = Ear::new(stream);
-    let uris = vec![command_info::Uri { value: "https://host/run".into(), ..Default::default() }];
+    let uris = vec![command_info::Uri { value: "hdfs://host/run".into(), ..Default::default() }];
     let command = CommandInfo { uris, ..python("") };
     ear.run(in_executor(1, &executor_info(command), "run")).await;
     let update = ear.reaches(1, Failed).await;
     assert_eq!(update.status.reason, Some(Reason::ContainerLaunchFailed));
-    assert!(update.status.message.contains("https is not supported"), "{}", update.status.message);
+    assert!(
+        update.status.message.contains("hdfs://host/run': hdfs is not supported"),
+        "{}",
+        update.status.message
+    );
     ear.executor_ends().await;
 }
 
