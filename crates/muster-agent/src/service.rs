@@ -198,7 +198,7 @@ impl Agent {
             .collect();
         info!(cgroups = enforcer.can().layout.name(), can = can.join("; "), "limits that can be enforced");
         let mut about = About {
-            can: enforcer.can().clone(),
+            enforcer: enforcer.clone(),
             flags: flags(&config, &ground.info),
             info: ground.info.clone(),
             sealed: ground.sealed.clone(),

@@ -67,7 +67,12 @@ impl Group {
         self.parts.first().map(|part| part.dir.clone()).unwrap_or_default()
     }
 
-    fn part(&self, controller: Controller) -> Option<&Part> {
+    /// It has no directory at all.
+    pub(super) fn is_nowhere(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    pub(super) fn part(&self, controller: Controller) -> Option<&Part> {
         self.parts.iter().find(|part| part.has(controller))
     }
 
@@ -127,16 +132,17 @@ impl Group {
     /// Removes it, and what is below it. The kernel may still be busy with the last process for a moment.
     pub(crate) fn remove(&self) -> io::Result<()> {
         let begun = Instant::now();
-        for part in &self.parts {
-            loop {
-                match remove_tree(&part.dir) {
-                    Err(error) if begun.elapsed() >= PATIENCE => return Err(error),
-                    Err(_) => std::thread::sleep(PAUSE),
-                    Ok(()) => break,
-                }
-            }
+        self.parts.iter().try_for_each(|part| remove_patiently(&part.dir, begun))
+    }
+}
+
+fn remove_patiently(dir: &Path, begun: Instant) -> io::Result<()> {
+    loop {
+        match remove_tree(dir) {
+            Err(error) if begun.elapsed() >= PATIENCE => return Err(error),
+            Err(_) => std::thread::sleep(PAUSE),
+            Ok(()) => return Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -168,7 +174,7 @@ fn new(part: &Part) -> io::Result<()> {
                     part.dir.display()
                 )));
             }
-            remove_tree(&part.dir)?;
+            remove_patiently(&part.dir, Instant::now())?;
             fs::create_dir(&part.dir).map_err(named)?;
         }
         Err(error) => return Err(named(error)),

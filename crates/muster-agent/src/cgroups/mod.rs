@@ -20,12 +20,14 @@ mod group;
 mod own;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod v1;
 mod v2;
 
 pub(crate) use find::{Layout, Mounts};
 pub(crate) use group::{Group, Oom};
 pub(crate) use own::{Ability, Can, Cgroups};
+pub(crate) use usage::Usage;
 
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, path::PathBuf};

@@ -214,3 +214,95 @@ fn version_2_hands_controllers_down_and_says_which_it_could_not() {
     assert!(why.contains("+memory") && why.contains("cgroup.subtree_control"), "{why}");
     assert_eq!(groups.can().freezer, Ok(()), "part of every group");
 }
+
+#[test]
+fn what_is_used_is_read_of_version_1() {
+    let root = tempfile::tempdir().unwrap();
+    let memory = hierarchy(root.path(), "memory", V1_MEMORY);
+    let cpu = hierarchy(root.path(), "cpu,cpuacct", V1_CPU);
+    let pids = hierarchy(root.path(), "pids", &[("cgroup.procs", "17\n18\n"), ("pids.current", "5\n")]);
+    for (dir, name, text) in [
+        (&memory, "memory.usage_in_bytes", "9000\n"),
+        (
+            &memory,
+            "memory.stat",
+            "cache 1\nrss 2\ntotal_cache 100\ntotal_rss 200\ntotal_rss_huge 7\ntotal_swap 3\n",
+        ),
+        (&cpu, "cpuacct.usage_user", "1500000\n"),
+        (&cpu, "cpuacct.stat", "user 300\nsystem 200\n"),
+        (&cpu, "cpu.stat", "nr_periods 9\nnr_throttled 4\nthrottled_time 2000000\n"),
+        (&cpu, "cpu.cfs_quota_us", "25000\n"),
+    ] {
+        file(dir, name, text);
+    }
+    let group = Group::at(vec![
+        part(Version::V1, &memory, &[Controller::Memory]),
+        part(Version::V1, &cpu, &[Controller::Cpu, Controller::Cpuacct]),
+        part(Version::V1, &pids, &[Controller::Pids]),
+    ]);
+    let ticks = rustix::param::clock_ticks_per_second();
+    let expected = Usage {
+        user_us: Some(1_500),
+        system_us: Some(200 * 1_000_000 / ticks),
+        quota_milli: Some(250),
+        periods: Some(9),
+        throttled: Some(4),
+        throttled_us: Some(2_000),
+        memory: Some(9_000),
+        anonymous: Some(200),
+        cache: Some(100),
+        swap: Some(3),
+        processes: Some(2),
+        threads: Some(5),
+        ..Usage::default()
+    };
+    assert_eq!(group.usage(), expected);
+    file(&cpu, "cpu.cfs_quota_us", "-1\n");
+    file(&memory, "memory.limit_in_bytes", "33554432\n");
+    assert_eq!(group.usage(), Usage { quota_milli: None, memory_limit: Some(32 << 20), ..expected });
+    assert_eq!(Group::at(Vec::new()).usage(), Usage::default());
+}
+
+#[test]
+fn what_is_used_is_read_of_version_2() {
+    use Controller::*;
+    let root = tempfile::tempdir().unwrap();
+    let dir = hierarchy(root.path(), "unified", V2);
+    for (name, text) in [
+        ("cgroup.procs", "17\n"),
+        (
+            "cpu.stat",
+            "usage_usec 9\nuser_usec 5\nsystem_usec 4\nnr_periods 3\nnr_throttled 2\nthrottled_usec 1\n",
+        ),
+        ("cpu.max", "150000 100000\n"),
+        ("memory.current", "9000\n"),
+        ("memory.swap.current", "10\n"),
+        ("memory.stat", "anon 200\nfile 100\nfile_mapped 50\nunevictable 1\n"),
+        ("pids.current", "5\n"),
+    ] {
+        file(&dir, name, text);
+    }
+    let group = Group::at(vec![part(Version::V2, &dir, &[Cpu, Cpuacct, Memory, Pids, Freezer])]);
+    let expected = Usage {
+        user_us: Some(5),
+        system_us: Some(4),
+        quota_milli: Some(1_500),
+        periods: Some(3),
+        throttled: Some(2),
+        throttled_us: Some(1),
+        memory: Some(9_000),
+        memory_and_swap: Some(9_010),
+        memory_limit: None,
+        anonymous: Some(200),
+        cache: Some(100),
+        mapped: Some(50),
+        swap: Some(10),
+        unevictable: Some(1),
+        processes: Some(1),
+        threads: Some(5),
+    };
+    assert_eq!(group.usage(), expected);
+    file(&dir, "memory.max", "4096\n");
+    file(&dir, "cpu.max", "max 100000\n");
+    assert_eq!(group.usage(), Usage { quota_milli: None, memory_limit: Some(4_096), ..expected });
+}

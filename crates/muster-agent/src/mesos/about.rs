@@ -1,6 +1,6 @@
 //! What this agent says of itself: its address, its settings in Mesos' words.
 
-use crate::{AgentConfig, cgroups::Can, history::COMPLETED_OF_FRAMEWORK_MAX};
+use crate::{AgentConfig, history::COMPLETED_OF_FRAMEWORK_MAX, limits::Enforcer};
 use muster_http::machine::duration;
 use muster_model::{AgentInfo, Sealed};
 use std::{
@@ -24,8 +24,8 @@ pub(crate) struct About {
     pub(crate) recovery_secs: f64,
     /// Its settings by the names of Mesos' flags, where they mean the same. By name.
     pub(crate) flags: BTreeMap<&'static str, String>,
-    /// The limits that it can enforce.
-    pub(crate) can: Can,
+    /// The groups of its containers, and the limits that it can enforce.
+    pub(crate) enforcer: Arc<Enforcer>,
     /// The file that it logs to.
     pub(crate) log_file: Option<PathBuf>,
     /// All sandboxes: `<framework>/<task or executor>/<launch>` below it.

@@ -1,6 +1,9 @@
 //! What is shown as messages of the operator API.
 
-use super::seen::{Executor, Seen};
+use super::{
+    seen::{Executor, Seen},
+    statistics::{Machine, status},
+};
 use crate::history::TaskSeen;
 use mesos::agent::response::{
     GetAgent, GetContainers, GetExecutors, GetFrameworks, GetState, GetTasks, get_containers, get_executors,
@@ -133,29 +136,29 @@ pub(super) fn state(seen: &Seen) -> GetState {
 
 /// The containers that live, with what is measured of them.
 pub(super) fn containers(seen: &Seen, nested: bool) -> GetContainers {
-    let machine = super::statistics::Machine::now();
+    let machine = Machine::now(seen);
     let mut containers = Vec::new();
     for framework in seen.frameworks() {
         for it in &framework.executors {
             let mut show =
-                |container_id: mesos::ContainerId, process: Option<&Process>, holds: &Resources| {
+                |container_id: mesos::ContainerId, number, process: Option<&Process>, holds: &Resources| {
                     containers.push(get_containers::Container {
                         framework_id: Some(mesos::FrameworkId { value: framework.id.to_string() }),
                         executor_id: Some(it.info.executor_id.clone()),
                         executor_name: Some(it.info.name().to_owned()),
                         container_id: container_id.clone(),
-                        container_status: Some(super::statistics::status(container_id, process)),
-                        resource_statistics: process.and_then(|process| machine.of(process, holds)),
+                        container_status: Some(status(container_id, process)),
+                        resource_statistics: process.and_then(|process| machine.of(number, process, holds)),
                     });
                 };
             // What has no process, and never has, has no container.
             if it.process.is_some() || it.built_in {
                 let container_id = mesos::ContainerId { value: it.container_id(), ..Default::default() };
-                show(container_id, it.process, &it.resources());
+                show(container_id, it.number, it.process, &it.resources());
             }
             for task in it.launched().filter(|_| nested && it.built_in) {
                 let id = nested_container(it.number, task.intent.launch);
-                show(id, task.process.as_ref(), &task.intent.resources);
+                show(id, task.intent.launch, task.process.as_ref(), &task.intent.resources);
             }
         }
     }

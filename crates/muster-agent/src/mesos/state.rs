@@ -52,8 +52,9 @@ impl Serialize for State<'_> {
             map.serialize_entry("master_hostname", host)?;
         }
         // What Mesos' agents do not tell: which limits hold here, or why they do not.
-        let can = enforced(&about.can).map(|(name, ability)| (name, ability.err().unwrap_or("yes")));
-        map.serialize_entry("cgroups", about.can.layout.name())?;
+        let can =
+            enforced(about.enforcer.can()).map(|(name, ability)| (name, ability.err().unwrap_or("yes")));
+        map.serialize_entry("cgroups", about.enforcer.can().layout.name())?;
         map.serialize_entry("limits_enforced", &BTreeMap::from(can))?;
         if let Some(log) = &about.log_file {
             map.serialize_entry("external_log_file", &log.display().to_string())?;

@@ -22,6 +22,7 @@ cases!(
     memory_is_freed_for_nobody_else_by_a_child_that_is_killed,
     a_quota_of_processor_time_holds,
     a_limit_of_processes_holds,
+    what_a_group_used_is_shown,
     a_task_may_use_more_than_it_holds_where_its_limits_say_so,
     an_executor_grows_with_its_tasks,
     an_agent_that_is_killed_finds_its_task_under_the_same_limits,
@@ -164,6 +165,41 @@ fn stat(dir: &Path, key: &str) -> u64 {
     let text = fs::read_to_string(dir.join("cpu.stat")).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("{key} in {text}")).parse().unwrap()
+}
+
+async fn what_a_group_used_is_shown(mut world: World) {
+    if !may_run() {
+        return;
+    }
+    configure(&world, "cgroup-cpu-quota = true\n");
+    let (mut stream, _) = world.join().await;
+    let command = "head -c 3000000 /dev/zero > file; sleep 1000 & sleep 1000 & while true; do :; done";
+    stream.say(&task(1, 50, 48, command)).await;
+    assert_eq!(world.update(&mut stream, 1).await.status.state, TaskState::Running);
+    let used = |it: &serde_json::Value| {
+        let it = it[0]["statistics"].clone();
+        (it["cpus_nr_throttled"].as_u64() > Some(0) && it["processes"] == 3).then_some(it)
+    };
+    let it = world.until("/monitor/statistics", used).await;
+    for (name, value) in [
+        ("cpus_limit", 0.05),
+        ("cpus_soft_limit", 0.05),
+        ("mem_limit_bytes", f64::from(48 << 20)),
+        ("mem_soft_limit_bytes", f64::from(48 << 20)),
+        ("threads", 3.0),
+    ] {
+        assert_eq!(it[name].as_f64(), Some(value), "{name}: {it}");
+    }
+    let number = |name: &str| it[name].as_f64().unwrap_or_else(|| panic!("{name}: {it}"));
+    assert!(number("cpus_throttled_time_secs") > 0.0);
+    assert!(number("cpus_user_time_secs") + number("cpus_system_time_secs") > 0.0);
+    assert!(number("mem_cache_bytes") >= 3e6 && number("mem_rss_bytes") > 0.0, "{it}");
+    assert!(number("mem_total_bytes") >= number("mem_cache_bytes"));
+    // The same by the other ways.
+    let shown = world.get("/containers").await;
+    assert_eq!(shown[0]["statistics"]["processes"], 3);
+    let shown = world.answer(serde_json::json!({"type": "GET_CONTAINERS"})).await;
+    assert_eq!(shown["get_containers"]["containers"][0]["resource_statistics"]["cpus_limit"], 0.05);
 }
 
 async fn a_limit_of_processes_holds(mut world: World) {

@@ -22,7 +22,7 @@ cases!(
 const JSON: &str = "POST /slave%281%29/api/v1 HTTP/1.1\r\nContent-Type: application/json";
 
 impl World {
-    async fn get(&self, path: &str) -> Value {
+    pub(crate) async fn get(&self, path: &str) -> Value {
         let (code, body) = self.post(&format!("GET {path} HTTP/1.1"), "").await;
         assert_eq!(code, 200, "{path}: {body}");
         serde_json::from_str(&body).unwrap()
@@ -39,7 +39,7 @@ impl World {
     }
 
     /// Waits until something that is read holds.
-    async fn until<T>(&self, path: &str, holds: impl Fn(&Value) -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&self, path: &str, holds: impl Fn(&Value) -> Option<T>) -> T {
         loop {
             if let Some(it) = holds(&self.get(path).await) {
                 return it;

@@ -284,8 +284,11 @@ async fn start(stream: &mut AgentStream, n: u64, info: &TaskInfo) {
 /// Starts an agent as it was when it was recorded.
 async fn join(world: &mut World, cluster: &str, attributes: &str) -> AgentStream {
     let text = fs::read_to_string(world.config()).unwrap();
+    // That one had no control groups (`isolation` was posix/cpu and posix/mem).
     let text = text
         .replace("cpus:4;mem:1024", "cpus:8;mem:16384;disk:10000;ports:[31000-32000]")
+        .replace(&format!("cgroup-root = {:?}", world.groups), "cgroup-root = ''")
+        .replace("allow-unenforced-limits = false", "allow-unenforced-limits = true")
         .replace("'here'", "'127.0.0.1'");
     fs::write(world.config(), format!("{text}attributes = '{attributes}'\n")).unwrap();
     world.start();
