@@ -4,6 +4,7 @@
 //! machine's loopback address, where tasks of plain processes listen.
 
 use crate::{
+    anyone,
     command::{Unfit, program, variables},
     supervisor::{Found, Look},
 };
@@ -15,11 +16,17 @@ use muster_model::CheckResult;
 use muster_node::{Probe, Probed, Which};
 use muster_proto::{check::health_kind, mesos};
 use prost::Message;
+use rustls::pki_types::ServerName;
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
-use tokio::{net::TcpStream, sync::oneshot, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::oneshot,
+    time::timeout,
+};
 
 /// How much longer than its time a command's result is waited for: its supervisor ends it in time.
 const GRACE: Duration = Duration::from_secs(5);
@@ -30,7 +37,7 @@ pub(crate) enum How {
     /// By its supervisor.
     Command(Look),
     /// By a GET request.
-    Http { address: SocketAddr, path: String },
+    Http { address: SocketAddr, path: String, secure: bool },
     /// By a connection.
     Tcp { address: SocketAddr },
 }
@@ -50,8 +57,8 @@ pub(crate) fn how(probe: &Probe) -> Result<How, String> {
                 return command(probe, &check.command.ok_or_else(none)?);
             }
             if let Some(http) = check.http.filter(|_| check.tcp.is_none()) {
-                no_https(http.scheme.as_deref())?;
-                return Ok(http_at(http.protocol(), http.port, http.path.as_deref()));
+                let secure = http.scheme.as_deref() == Some("https");
+                return Ok(http_at(http.protocol(), http.port, http.path.as_deref(), secure));
             }
             let tcp = check.tcp.ok_or_else(none)?;
             Ok(How::Tcp { address: address(tcp.protocol(), tcp.port) })
@@ -62,7 +69,7 @@ pub(crate) fn how(probe: &Probe) -> Result<How, String> {
                 check_info::Type::Command => command(probe, &check.command.ok_or_else(none)?.command),
                 check_info::Type::Http => {
                     let http = check.http.ok_or_else(none)?;
-                    Ok(http_at(Protocol::IPv4, http.port, http.path.as_deref()))
+                    Ok(http_at(Protocol::IPv4, http.port, http.path.as_deref(), false))
                 }
                 check_info::Type::Tcp => {
                     let tcp = check.tcp.ok_or_else(none)?;
@@ -76,7 +83,6 @@ pub(crate) fn how(probe: &Probe) -> Result<How, String> {
 
 /// What of a task's checks this agent cannot do.
 pub(crate) fn refused(info: &TaskInfo) -> Option<String> {
-    let http = info.health_check.as_ref().and_then(|check| check.http.as_ref());
     let commands = [
         info.health_check.as_ref().and_then(|check| check.command.as_ref()),
         info.check.as_ref().and_then(|check| Some(&check.command.as_ref()?.command)),
@@ -86,17 +92,9 @@ pub(crate) fn refused(info: &TaskInfo) -> Option<String> {
         variables(it)?;
         Ok(())
     };
-    let wrong = commands.into_iter().flatten().find_map(|it| command(it).err()).map(|unfit| match unfit {
+    commands.into_iter().flatten().find_map(|it| command(it).err()).map(|unfit| match unfit {
         Unfit::Invalid(why) | Unfit::Here(why) => format!("The task's check cannot be run: {why}"),
-    });
-    no_https(http.and_then(|http| http.scheme.as_deref())).err().or(wrong)
-}
-
-fn no_https(scheme: Option<&str>) -> Result<(), String> {
-    match scheme {
-        Some("https") => Err("Health checks over https are not supported by this agent: use http".into()),
-        _ => Ok(()),
-    }
+    })
 }
 
 fn command(probe: &Probe, command: &CommandInfo) -> Result<How, String> {
@@ -109,8 +107,8 @@ fn command(probe: &Probe, command: &CommandInfo) -> Result<How, String> {
     Ok(How::Command(Look { number, program, arg0, args, env, timeout_ms }))
 }
 
-fn http_at(protocol: Protocol, port: u32, path: Option<&str>) -> How {
-    How::Http { address: address(protocol, port), path: path.unwrap_or("/").to_owned() }
+fn http_at(protocol: Protocol, port: u32, path: Option<&str>, secure: bool) -> How {
+    How::Http { address: address(protocol, port), path: path.unwrap_or("/").to_owned(), secure }
 }
 
 fn address(protocol: Protocol, port: u32) -> SocketAddr {
@@ -146,7 +144,7 @@ pub(crate) async fn reached(how: How, timeout_ms: u64) -> Probed {
             let connected = timeout(limit, TcpStream::connect(address)).await;
             Ok(CheckResult::Connected(connected.is_ok_and(|it| it.is_ok())))
         }
-        How::Http { address, path } => match timeout(limit, get(address, &path)).await {
+        How::Http { address, path, secure } => match timeout(limit, get(address, &path, secure)).await {
             Ok(Ok(status)) => Ok(CheckResult::Status(status)),
             Ok(Err(why)) => Err(why.into()),
             Err(_) => Err(late().into()),
@@ -155,8 +153,21 @@ pub(crate) async fn reached(how: How, timeout_ms: u64) -> Probed {
     }
 }
 
-async fn get(address: SocketAddr, path: &str) -> Result<u32, String> {
+async fn get(address: SocketAddr, path: &str, secure: bool) -> Result<u32, String> {
     let stream = TcpStream::connect(address).await.map_err(|error| format!("cannot connect: {error}"))?;
+    if !secure {
+        return answer(stream, address, path).await;
+    }
+    let name = ServerName::IpAddress(address.ip().into());
+    let secured = anyone::connector()?.connect(name, stream).await;
+    answer(secured.map_err(|error| format!("no TLS: {error}"))?, address, path).await
+}
+
+async fn answer(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    address: SocketAddr,
+    path: &str,
+) -> Result<u32, String> {
     let failed = |error: &dyn std::fmt::Display| format!("no answer: {error}");
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
@@ -178,10 +189,14 @@ async fn get(address: SocketAddr, path: &str) -> Result<u32, String> {
 mod tests {
     use super::*;
     use muster_model::{LaunchNumber, Sealed};
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
+    use std::sync::Arc;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
     };
+    use tokio_rustls::TlsAcceptor;
 
     fn probe(which: Which, info: &TaskInfo) -> Probe {
         let launch = LaunchNumber::default();
@@ -203,16 +218,39 @@ mod tests {
         assert!(how(&probe(Which::Check, &info)).is_err());
     }
 
-    #[test]
-    fn https_is_refused_in_words() {
-        let http = mesos::health_check::HttpCheckInfo {
-            port: 1,
-            scheme: Some("https".into()),
-            ..Default::default()
-        };
+    #[tokio::test]
+    async fn a_port_with_tls_is_reached_whatever_its_certificate() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = u32::from(listener.local_addr().unwrap().port());
+        let http =
+            mesos::health_check::HttpCheckInfo { port, scheme: Some("https".into()), ..Default::default() };
         let check = mesos::HealthCheck { http: Some(http), ..Default::default() };
         let info = TaskInfo { health_check: Some(check), ..Default::default() };
-        assert!(refused(&info).is_some_and(|why| why.contains("https")));
+        assert_eq!(refused(&info), None);
+        let how = || how(&probe(Which::Health, &info)).unwrap();
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(vec!["elsewhere.example".into()]).unwrap();
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let server = tokio::spawn(async move {
+            let mut secured = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+            let mut bytes = [0; 1024];
+            let n = secured.read(&mut bytes).await.unwrap();
+            secured.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+            // The next one speaks no TLS.
+            let (mut plain, _) = listener.accept().await.unwrap();
+            plain.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            String::from_utf8_lossy(&bytes[..n]).into_owned()
+        });
+        assert_eq!(reached(how(), 10_000).await, Ok(CheckResult::Status(200)));
+        assert!(reached(how(), 10_000).await.is_err_and(|why| why.contains("TLS")));
+        assert!(server.await.unwrap().starts_with("GET / HTTP/1.1\r\n"));
     }
 
     #[tokio::test]
@@ -232,7 +270,7 @@ mod tests {
             }
             (listener, heard)
         });
-        let http = || How::Http { address, path: "/well?x".into() };
+        let http = || How::Http { address, path: "/well?x".into(), secure: false };
         assert_eq!(reached(http(), 10_000).await, Ok(CheckResult::Status(204)));
         assert_eq!(reached(How::Tcp { address }, 10_000).await, Ok(CheckResult::Connected(true)));
         assert_eq!(reached(http(), 10_000).await, Ok(CheckResult::Status(503)));

@@ -33,6 +33,7 @@
 //! - No unbounded queue, and the loop never waits for one that waits for the loop.
 //! - No async runtime in a supervisor.
 
+mod anyone;
 mod cgroups;
 mod checks;
 mod command;

@@ -23,7 +23,7 @@ cases!(
     checks_go_on_after_a_restart,
     a_task_has_its_time_and_no_more,
     a_time_goes_on_while_the_agent_is_away,
-    https_checks_are_refused,
+    a_check_that_cannot_be_run_is_refused,
 );
 
 use TaskState::{Error, Failed, Killed, Running};
@@ -228,13 +228,12 @@ async fn a_time_goes_on_while_the_agent_is_away(mut world: World) {
     assert!(took > 1.5, "{took} s: not at once because the agent came back");
 }
 
-async fn https_checks_are_refused(mut world: World) {
+async fn a_check_that_cannot_be_run_is_refused(mut world: World) {
     let (mut stream, _) = world.join().await;
-    let http = health_check::HttpCheckInfo { port: 1, scheme: Some("https".into()), ..Default::default() };
-    let check = HealthCheck { http: Some(http), ..Default::default() };
+    let check = HealthCheck { command: Some(command("test\0")), ..Default::default() };
     let order: RunOrder = order(1, &TaskInfo { health_check: Some(check), ..shell("true") });
     stream.say(&AgentEvent::Run(Box::new(order))).await;
     let update = world.update(&mut stream, 1).await;
     assert_eq!((update.status.state, update.status.reason), (Error, Some(Reason::TaskInvalid)));
-    assert!(update.status.message.contains("https"), "{}", update.status.message);
+    assert!(update.status.message.contains("NUL"), "{}", update.status.message);
 }
