@@ -76,8 +76,6 @@ impl Work {
 pub(crate) struct Surroundings {
     /// Where sockets and exit files go.
     pub(crate) place: Place,
-    /// Arguments that make this executable a `hold`.
-    pub(crate) hold_args: Vec<String>,
     /// What they may use.
     pub(crate) enforcer: Arc<Enforcer>,
     /// Whether commands run as the user that they name.
@@ -131,7 +129,6 @@ pub(crate) fn spec(
         open_files: None,
         parts,
         limits,
-        hold_args: around.hold_args.clone(),
         place: around.place.clone(),
     };
     Ok((spec, command.uris))
@@ -337,7 +334,6 @@ mod tests {
         Surroundings {
             place: Place { runtime: "/r".into(), exits: "/e".into() },
             enforcer: Arc::new(Enforcer::new(no_groups(), &AgentConfig::default())),
-            hold_args: vec!["hold".into()],
             switch_user: true,
             endpoint: "0.0.0.0:5051".parse().unwrap(),
             executor_grace_ms: 5_000,

@@ -62,6 +62,12 @@ pub enum AgentError {
         .0.display()
     )]
     Leftovers(PathBuf),
+    /// The launch helper of a former agent, or a supervisor that it was asked for, does not end.
+    #[error(
+        "a former agent's launch helper holds {} and does not end; end that process, then start again",
+        .0.display()
+    )]
+    Launching(PathBuf),
     /// The address of the executor API is not to be had.
     #[error("cannot listen on {address}; choose another port, or another listen-ip")]
     Listen {

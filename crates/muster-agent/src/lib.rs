@@ -4,13 +4,14 @@
 //! On a port of its own it serves the executor API (`executors/`) to the executors that run tasks for their frameworks,
 //! and to operators and tools what Mesos' agents show (`mesos/`).
 //!
-//! Each task, and each executor, has a supervisor process of its own ([`supervise_main`]) that outlives the agent; see
-//! `supervisor/mod.rs` for how a command is held and let go.
+//! Each task, and each executor, has a supervisor process of its own that outlives the agent, forked by a small launch
+//! helper ([`helper_main`]); see `supervisor/mod.rs` for how a command is held and let go.
 //!
 //! # On disk
 //! ```text
 //! <work-dir>/lock                                     held while an agent runs
 //! <work-dir>/meta/agent.log                           the machine's records, a checksum each (disk/log.rs)
+//! <work-dir>/meta/launching                           held while a launch helper has something to do (supervisor/helper.rs)
 //! <work-dir>/meta/exits/<launch>-<pid>                how a task ended, from its supervisor
 //! <work-dir>/volumes/<number>/         persistent volumes, to which links lead from sandboxes
 //! <work-dir>/fetched/<digest>          what was fetched and is kept (fetch/cache.rs)
@@ -58,5 +59,5 @@ pub use config::AgentConfig;
 pub use doctor::{Finding, examine};
 pub use error::AgentError;
 pub use service::run;
-pub use supervisor::{hold_main, supervise_main};
+pub use supervisor::{LAUNCH_HELPER, helper_main};
 pub use supervisors::{Launcher, end_tasks};

@@ -2,7 +2,6 @@
 
 use crate::cli::{ConfigArg, host_port};
 use crate::signals::Stop;
-use anyhow::Context;
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use muster_agent::{AgentConfig, Launcher};
@@ -78,11 +77,8 @@ pub(crate) async fn run(args: AgentRunArgs) -> anyhow::Result<ExitCode> {
     config.allow_unenforced_limits |= args.allow_unenforced_limits;
     name_work_dir(&mut config);
     config.log_file = muster_http::files::own_log();
-    let exe = std::env::current_exe().context("cannot find this program's own file")?;
-    let launcher =
-        Launcher { exe, supervise_args: vec![crate::SUPERVISE.into()], hold_args: vec![crate::HOLD.into()] };
     let mut stop = Stop::listen()?;
-    muster_agent::run(config, launcher, async move { stop.asked().await }).await?;
+    muster_agent::run(config, Launcher::this_executable(), async move { stop.asked().await }).await?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -38,22 +38,10 @@ use std::{io::IsTerminal, process::ExitCode};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The hidden subcommands, which run before anything else does: in one thread, without a runtime.
-pub(crate) const SUPERVISE: &str = "supervise";
-pub(crate) const HOLD: &str = "hold";
-
 fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1);
-    match args.next() {
-        Some(verb) if verb == SUPERVISE => {
-            #[cfg(feature = "faults")]
-            if faults::set_points().is_err() {
-                return ExitCode::FAILURE; // its agent did not begin with such settings either
-            }
-            return muster_agent::supervise_main(args);
-        }
-        Some(verb) if verb == HOLD => return muster_agent::hold_main(args),
-        _ => {}
+    // Before anything else: it has one thread, no runtime, and hardly any memory.
+    if std::env::args_os().nth(1).is_some_and(|verb| verb == muster_agent::LAUNCH_HELPER) {
+        return muster_agent::helper_main(is_set);
     }
     let cli = Cli::parse();
     start_log(&cli.log, matches!(cli.command, Command::Master(_) | Command::Agent(_)));
@@ -74,6 +62,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether a supervisor has what its agent was told of faults.
+#[cfg(feature = "faults")]
+fn is_set() -> bool {
+    faults::set_points().is_ok() // its agent did not begin with such settings either
+}
+
+#[cfg(not(feature = "faults"))]
+fn is_set() -> bool {
+    true
 }
 
 async fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {

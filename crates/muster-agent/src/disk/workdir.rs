@@ -47,6 +47,11 @@ impl WorkDir {
         self.root.join("meta/agent.log")
     }
 
+    /// The lock of launch helpers.
+    pub(crate) fn launching(&self) -> PathBuf {
+        self.root.join("meta/launching")
+    }
+
     /// All sandboxes: `<framework>/<task>/<launch>` below it.
     pub(crate) fn sandboxes(&self) -> PathBuf {
         self.root.join("sandboxes")

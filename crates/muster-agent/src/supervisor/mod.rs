@@ -1,21 +1,29 @@
 //! The supervisor: one small process for each task, which owns the task's exit status and log files, and
 //! outlives the agent.
 //!
-//! The agent starts `supervise` with one end of a socket as its standard input and sends a [`Spec`]. The
-//! supervisor makes the sandbox and starts `hold`, which becomes a session of its own and waits for one byte
-//! before it becomes the task's command. The supervisor answers on that first socket and, so that an agent
-//! that comes later finds it, on one in the runtime directory. Only the first socket can release the command,
-//! and when it closes before that, the command never runs.
+//! The agent starts one launch helper ([`helper_main`]) and sends it one end of a new socket for each launch; the helper
+//! forks a supervisor, to which the agent sends a [`Spec`]. The supervisor makes the sandbox and forks the held child,
+//! which becomes a session of its own and waits for one byte before it becomes the task's command. The supervisor
+//! answers on that first socket and, so that an agent that comes later finds it, on one in the runtime directory. Only
+//! the first socket can release the command, and when it closes before that, the command never runs.
+//!
+//! `sys.rs` has all that is unsafe, `held.rs` what a way to run commands must do, `posix.rs` the one with plain
+//! processes.
 
-mod hold;
+mod client;
+mod held;
+mod helper;
+mod posix;
 mod probe;
 mod process;
+mod sandbox;
 mod spec;
 mod supervise;
+mod sys;
+mod task;
 mod wire;
 
-pub use hold::hold_main;
-pub use supervise::supervise_main;
+pub use helper::{LAUNCH_HELPER, helper_main};
 
 pub(crate) use process::{boot_id, end_marked, start_time};
 pub(crate) use spec::{Ending, Exit, MARK, Place, Spec, read_exit};

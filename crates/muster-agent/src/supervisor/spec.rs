@@ -16,7 +16,7 @@ pub(crate) const MARK: &str = "MUSTER_TASK_MARK";
 
 const EXIT_FORMAT: u8 = 1;
 
-/// All that a supervisor needs.
+/// All that a supervisor needs. It is said only to supervisors of the agent's own executable, and so may change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Spec {
     /// The launch.
@@ -38,8 +38,6 @@ pub(crate) struct Spec {
     /// Its control group, made by the supervisor with these limits; no directories, no group.
     pub(crate) parts: Vec<Part>,
     pub(crate) limits: Limits,
-    /// Arguments that make this executable a `hold`.
-    pub(crate) hold_args: Vec<String>,
     /// Where sockets and exit files go.
     pub(crate) place: Place,
 }

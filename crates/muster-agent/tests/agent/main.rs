@@ -1,5 +1,5 @@
 //! The agent against real processes: a child process runs the agent, a gRPC server in the test is its master.
-//! This executable is, by its first argument, also that agent, its supervisors and their held children.
+//! This executable is, by its first argument, also that agent and its launch helper.
 
 #![allow(clippy::unwrap_used)] // a test, which clippy cannot see without the harness
 
@@ -10,6 +10,7 @@ mod world;
 mod auth;
 mod checks;
 mod executor;
+mod helper;
 mod kill;
 mod launch;
 mod limits;
@@ -25,13 +26,13 @@ use std::{path::PathBuf, process::ExitCode};
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     match args.next().as_ref().and_then(|first| first.to_str()) {
-        Some("supervise") => muster_agent::supervise_main(args),
-        Some("hold") => muster_agent::hold_main(args),
+        Some(muster_agent::LAUNCH_HELPER) => muster_agent::helper_main(|| true),
         Some("agent") => agent(args.next().expect("a configuration").into()),
         _ => runner::main(&[
             launch::CASES,
             limits::CASES,
             kill::CASES,
+            helper::CASES,
             checks::CASES,
             pods::CASES,
             order::CASES,

@@ -246,6 +246,28 @@ impl World {
         }
     }
 
+    /// Waits until no process of this world's tasks and supervisors is left.
+    pub(crate) async fn no_processes(&self) {
+        while !self.processes().is_empty() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The agent's launch helper, once there is one.
+    pub(crate) async fn helper(&self) -> String {
+        let agent = self.agent.as_ref().expect("an agent").id().to_string();
+        loop {
+            let found = children(&agent).into_iter().find(|pid| {
+                let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                command.split(|byte| *byte == 0).nth(1) == Some(muster_agent::LAUNCH_HELPER.as_bytes())
+            });
+            match found {
+                Some(helper) => return helper,
+                None => sleep(Duration::from_millis(1)).await,
+            }
+        }
+    }
+
     /// Asks the agent over HTTP: this head, without its end, and this body. Returns the whole answer as bytes.
     pub(crate) async fn ask(&self, head: &str, body: &[u8]) -> Vec<u8> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
@@ -287,6 +309,18 @@ impl World {
             })
             .collect()
     }
+}
+
+/// The children of a process, started by whichever of its threads; also those that nobody reaped yet.
+pub(crate) fn children(pid: &str) -> Vec<String> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.map(|thread| fs::read_to_string(thread.path().join("children")).unwrap_or_default());
+    lists.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+pub(crate) fn signal(pid: &str, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
 }
 
 pub(crate) fn alive(pid: &str) -> bool {

@@ -1,0 +1,62 @@
+//! How a task's first process is made, let go, signalled, and taken away with all that it left. The supervisor's loop
+//! knows nothing else of it; each way to run a command is one [`Held`] in a file of its own.
+
+use super::{Spec, posix::Posix};
+use crate::cgroups::{Group, Oom};
+use rustix::process::{Pid, Signal};
+use std::{io, os::fd::BorrowedFd};
+
+/// What came of a release.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// Nothing yet.
+    None,
+    /// The command runs.
+    Runs,
+    /// It cannot be run; this says why. The held process ends by itself.
+    Failed(String),
+}
+
+/// A command that is held, and then a task that runs.
+///
+/// Whatever is started must not keep the supervisor's standard output: see the launch helper's lock (`helper.rs`). The
+/// supervisor has one thread and is the parent of what is left to it (a subreaper), so that an implementation may
+/// fork, and may have its process started by another program that ends.
+pub(super) trait Held {
+    /// The held process, which becomes the command: this process's child, reaped by the supervisor's loop when it
+    /// ended. It leads a session and a process group.
+    fn pid(&self) -> Pid;
+
+    /// The control group, where there is any, for what is run beside the task.
+    fn group(&self) -> Option<&Group>;
+
+    /// Lets the command go. Called once. One that cannot be let go has ended, and is seen by that.
+    fn release(&mut self);
+
+    /// Never lets it go: the held process ends by itself.
+    fn abandon(&mut self);
+
+    /// What can be read when there is news of the release; none when none is expected.
+    fn news_fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Takes the news in, without waiting for any.
+    fn news(&mut self) -> News;
+
+    /// Signals the command and its process group; one that ended is none.
+    fn signal(&self, signal: Signal);
+
+    /// Kills all processes of the task that there are.
+    fn kill(&self);
+
+    /// What the kernel killed of the task for want of memory.
+    fn oom(&self) -> Option<Oom>;
+
+    /// Ends all that the held process left, once that was reaped, and removes what was made for it. As long as anything
+    /// is left this does not return. Also what [`Held::oom`] had to say before.
+    fn destroy(&mut self) -> Option<Oom>;
+}
+
+/// Makes what is needed to run the command of a spec, and holds it. What was made is removed again if it cannot be.
+pub(super) fn create(spec: &Spec) -> io::Result<Box<dyn Held>> {
+    Ok(Box::new(Posix::create(spec)?))
+}

@@ -1,0 +1,221 @@
+//! What former agents left: supervisors that are found again, and those that nobody knows any more.
+
+use super::{Launcher, Shared, Supervisors, end, talk::Talk};
+use crate::{
+    AgentConfig, AgentError,
+    disk::WorkDir,
+    limits::Enforcer,
+    supervisor::{Frames, FromSupervisor, Place, ToSupervisor, end_marked, read_exit},
+};
+use muster_http::auth::Auth;
+use muster_model::LaunchNumber;
+use muster_node::{End, Process};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    net::UnixStream,
+    sync::mpsc,
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
+use tracing::{error, info, warn};
+
+/// How long a supervisor may take to answer on its socket when it is looked for.
+const ANSWER: Duration = Duration::from_secs(10);
+/// Between two looks whether the helper of an agent that is gone has ended: it takes a moment, and cannot tell.
+const PAUSE: Duration = Duration::from_millis(2);
+/// How long one attempt to end what a lost supervisor left may take.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Ends every task of an agent that does not run, as a cluster for a trial does when it is taken down. The next
+/// agent of the work directory reports them killed by a signal.
+pub async fn end_tasks(config: AgentConfig) -> Result<(), AgentError> {
+    config.check()?;
+    let (inputs, _) = mpsc::channel(1);
+    let for_dir = config.clone();
+    let dir = spawn_blocking(move || WorkDir::open(&for_dir)).await;
+    let dir =
+        dir.map_err(|error| AgentError::Stopped(format!("cannot open the work directory: {error}")))??;
+    // No command is started, so none is told of an address.
+    let nowhere = (config.listen_ip, config.port).into();
+    let launcher = Launcher::this_executable();
+    let nobody = Arc::new(Auth::open("mesos-agent"));
+    let (for_groups, key) = (config.clone(), dir.fingerprint.clone());
+    let enforcer = spawn_blocking(move || Enforcer::open(&for_groups, &key)).await;
+    let enforcer = enforcer
+        .map_err(|error| AgentError::Stopped(format!("cannot open the control groups: {error}")))??;
+    let enforcer = Arc::new(enforcer);
+    let supervisors = Supervisors::new(&dir, launcher, &config, enforcer.clone(), nowhere, nobody, inputs)?;
+    let _lock = supervisors.shared.lock_launching().await?;
+    supervisors.shared.end_all_but(&BTreeSet::new(), &BTreeMap::new()).await?;
+    enforcer.cgroups().remove();
+    let _ = tokio::fs::remove_dir(&dir.place.runtime).await; // empty now, unless a socket's owner is slow
+    Ok(())
+}
+
+impl Shared {
+    /// The lock of launch helpers, once those of former agents and all that they launch can be found.
+    pub(super) async fn lock_launching(&self) -> Result<File, AgentError> {
+        let prepare = |source| AgentError::Prepare { doing: "lock", path: self.launching.clone(), source };
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&self.launching);
+        let file = file.map_err(prepare)?;
+        let begun = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::Error(source)) => return Err(prepare(source)),
+                Err(TryLockError::WouldBlock) if begun.elapsed() >= PATIENCE => {
+                    return Err(AgentError::Launching(self.launching.clone()));
+                }
+                Err(TryLockError::WouldBlock) => sleep(PAUSE).await,
+            }
+        }
+    }
+
+    /// How a launch ended whose supervisor does not answer: what it left is ended first.
+    pub(super) async fn end_of(
+        &self,
+        launch: LaunchNumber,
+        pid: u32,
+        released: bool,
+        same_boot: bool,
+    ) -> End {
+        let path = self.place.exit_path(launch, pid);
+        if let Ok(Some(ending)) = spawn_blocking(move || read_exit(&path, launch)).await {
+            return end(launch, ending);
+        }
+        if same_boot {
+            let enforcer = self.around.enforcer.clone();
+            while !end_group(&enforcer, launch).await {
+                error!(%launch, "processes in the control group of a task whose supervisor is gone do not end");
+                sleep(PATIENCE).await;
+            }
+            let mark = self.place.mark(Some(launch));
+            loop {
+                let mark = mark.clone();
+                let ended = spawn_blocking(move || end_marked(|found| found == mark, PATIENCE)).await;
+                if ended.unwrap_or(false) {
+                    break;
+                }
+                error!(%launch, "processes of a task whose supervisor is gone do not end");
+                sleep(PATIENCE).await;
+            }
+        }
+        match released {
+            true => End::Unknown,
+            false => End::StartFailed("Failed to hold the command: its supervisor ended".into()),
+        }
+    }
+
+    pub(super) async fn connect(&self, name: &str) -> io::Result<Talk> {
+        let path = format!("/proc/self/fd/{}/{name}", self.directory.as_raw_fd());
+        Ok(Talk { stream: UnixStream::connect(path).await?, frames: Frames::default() })
+    }
+
+    /// The supervisor of a recorded process, if it lives: it answers with the launch number. Also whether its
+    /// command runs.
+    pub(super) async fn find(&self, launch: LaunchNumber, process: &Process) -> Option<(Talk, bool)> {
+        if process.boot_id != self.boot_id {
+            return None;
+        }
+        let mut talk = self.connect(&Place::socket_name(launch, process.pid)).await.ok()?;
+        match timeout(ANSWER, talk.hear()).await {
+            Ok(Ok(Some(FromSupervisor::Here { launch: answered, pid, start_time, running })))
+                if (answered, pid, start_time) == (launch, process.pid, process.start_time) =>
+            {
+                Some((talk, running))
+            }
+            _ => None,
+        }
+    }
+
+    /// Ends every supervisor and marked process of this runtime directory that is not one of these.
+    pub(super) async fn end_all_but(
+        &self,
+        alive: &BTreeSet<LaunchNumber>,
+        known: &BTreeMap<LaunchNumber, u32>,
+    ) -> Result<(), AgentError> {
+        let sockets: BTreeSet<String> = known
+            .iter()
+            .filter(|(launch, _)| alive.contains(launch))
+            .map(|(launch, pid)| Place::socket_name(*launch, *pid))
+            .collect();
+        for name in names(&self.place.runtime).await {
+            if sockets.contains(&name) {
+                continue;
+            }
+            if let Ok(mut talk) = self.connect(&name).await {
+                info!(socket = name, "ending a supervisor that no checkpoint names");
+                let _ = talk.say(&ToSupervisor::End).await;
+                let _ = timeout(PATIENCE, async { while let Ok(Some(_)) = talk.hear().await {} }).await;
+            }
+            let _ = tokio::fs::remove_file(self.place.runtime.join(name)).await; // it may have removed it itself
+        }
+        let enforcer = self.around.enforcer.clone();
+        let spared: BTreeSet<String> = alive.iter().map(ToString::to_string).collect();
+        let groups = spawn_blocking(move || end_groups_but(&enforcer, &spared));
+        groups.await.map_err(|error| AgentError::Stopped(format!("cannot end old tasks: {error}")))??;
+        let spared: BTreeSet<String> = alive.iter().map(|launch| self.place.mark(Some(*launch))).collect();
+        let ours = self.place.mark(None);
+        let wanted = move |mark: &str| mark.starts_with(&ours) && !spared.contains(mark);
+        if !spawn_blocking(move || end_marked(wanted, PATIENCE)).await.unwrap_or(false) {
+            return Err(AgentError::Leftovers(self.place.runtime.clone()));
+        }
+        Ok(())
+    }
+
+    /// Removes the exit files that no record asks for.
+    pub(super) async fn remove_exits_but(&self, known: &BTreeMap<LaunchNumber, u32>) {
+        let kept: BTreeSet<PathBuf> =
+            known.iter().map(|(launch, pid)| self.place.exit_path(*launch, *pid)).collect();
+        for name in names(&self.place.exits).await {
+            let path = self.place.exits.join(name);
+            if !kept.contains(&path) {
+                let _ = tokio::fs::remove_file(path).await; // tried again at the next start
+            }
+        }
+    }
+}
+
+async fn names(directory: &Path) -> Vec<String> {
+    let directory = directory.to_owned();
+    let names = spawn_blocking(move || {
+        let entries = fs::read_dir(directory).into_iter().flatten();
+        entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+    });
+    names.await.unwrap_or_default()
+}
+
+/// Ends what is in the group of a launch, if there is one. False: something of it does not end.
+pub(super) async fn end_group(enforcer: &Arc<Enforcer>, launch: LaunchNumber) -> bool {
+    let enforcer = enforcer.clone();
+    let ended = spawn_blocking(move || {
+        let group = enforcer.cgroups().group(&launch.to_string());
+        let is_over = group.end(PATIENCE);
+        let _ = group.remove(); // what stays is removed at the next start
+        is_over
+    });
+    ended.await.unwrap_or(false)
+}
+
+/// Ends all that is in groups of this agent that are none of these.
+fn end_groups_but(enforcer: &Enforcer, spared: &BTreeSet<String>) -> Result<(), AgentError> {
+    for name in enforcer.cgroups().names().difference(spared) {
+        info!(group = name, "ending what is left in a control group");
+        let group = enforcer.cgroups().group(name);
+        if !group.end(PATIENCE) {
+            return Err(AgentError::Leftovers(group.dir()));
+        }
+        if let Err(error) = group.remove() {
+            warn!(%error, "a control group stays");
+        }
+    }
+    Ok(())
+}
