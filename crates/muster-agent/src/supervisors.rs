@@ -32,7 +32,6 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
-    time::Duration,
 };
 use talk::Talk;
 use tokio::{
