@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("muster-proto", &["muster-model"]),
     ("muster-http", &["muster-model", "muster-proto"]),
     ("muster-image", &[]),
+    ("muster-container", &[]),
     ("muster-raft", &["muster-model", "muster-fault", "muster-registry", "muster-proto"]),
     (
         "muster-master",
@@ -31,7 +32,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "muster-agent",
-        &["muster-model", "muster-fault", "muster-node", "muster-proto", "muster-http", "muster-image"],
+        &[
+            "muster-model",
+            "muster-fault",
+            "muster-node",
+            "muster-proto",
+            "muster-http",
+            "muster-image",
+            "muster-container",
+        ],
     ),
     ("muster-sdk", &["muster-model", "muster-driver", "muster-proto"]),
     (

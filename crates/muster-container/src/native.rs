@@ -1,0 +1,157 @@
+//! The runtime of youki, as a library in this process.
+
+use crate::{ContainerError, Io, Place, Process, Runtime};
+use libcontainer::{
+    container::{Container, builder::ContainerBuilder},
+    error::LibcontainerError,
+    syscall::syscall::SyscallType,
+    workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError},
+};
+use nix::{errno::Errno, unistd::execve};
+use oci_spec::runtime::Spec;
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    error::Error,
+    ffi::CString,
+    fs::{self, OpenOptions},
+    io::Write,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
+
+/// libcontainer. It needs root, and nothing that is installed.
+#[derive(Debug, Clone, Copy)]
+pub struct Native;
+
+fn failed(doing: &'static str) -> impl FnOnce(LibcontainerError) -> ContainerError {
+    move |error| {
+        let mut why = error.to_string();
+        let mut source = error.source();
+        while let Some(next) = source {
+            // Some say again what they stand for.
+            let text = next.to_string();
+            if !why.contains(&text) {
+                why = format!("{why}: {text}");
+            }
+            source = next.source();
+        }
+        ContainerError::Runtime { runtime: "native".into(), doing, why }
+    }
+}
+
+impl Native {
+    fn builder(place: &Place, process: &Process, io: Io) -> Result<ContainerBuilder, LibcontainerError> {
+        let builder = ContainerBuilder::new(place.id.clone(), SyscallType::Linux).validate_id()?;
+        let builder = builder.with_root_path(&place.state)?.with_executor(Run::new(process));
+        Ok(builder.with_stdin(io.stdin).with_stdout(io.stdout).with_stderr(io.stderr))
+    }
+}
+
+impl Runtime for Native {
+    fn name(&self) -> String {
+        "native".into()
+    }
+
+    fn create(&self, place: &Place, _spec: &Spec, process: &Process, io: Io) -> Result<u32, ContainerError> {
+        let made = Self::builder(place, process, io)
+            .and_then(|builder| builder.as_init(&place.bundle).with_systemd(false).build());
+        let made = made.map_err(failed("create"))?;
+        let pid = made.pid().and_then(|pid| u32::try_from(pid.as_raw()).ok());
+        pid.ok_or_else(|| ContainerError::Bundle("the container has no process".into()))
+    }
+
+    fn start(&self, place: &Place) -> Result<(), ContainerError> {
+        Container::load(place.state.join(&place.id)).and_then(|mut it| it.start()).map_err(failed("start"))
+    }
+
+    fn exec(&self, place: &Place, process: &Process, io: Io) -> Result<u32, ContainerError> {
+        let path = place.bundle.join("process.json");
+        let bytes = serde_json::to_vec(&process.spec()?)
+            .map_err(|error| ContainerError::Bundle(error.to_string()))?;
+        let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path);
+        let written = file.and_then(|mut file| file.write_all(&bytes));
+        written.map_err(ContainerError::io("write", &path))?;
+        let pid = Self::builder(place, process, io)
+            .and_then(|builder| builder.as_tenant().with_detach(true).with_process(Some(&path)).build());
+        let _ = fs::remove_file(path); // it holds an environment
+        let pid = pid.map_err(failed("run a process in"))?;
+        u32::try_from(pid.as_raw()).map_err(|error| ContainerError::Bundle(error.to_string()))
+    }
+
+    fn delete(&self, place: &Place) -> Result<(), ContainerError> {
+        let state = place.state.join(&place.id);
+        if !state.exists() {
+            return Ok(()); // it was never made
+        }
+        Container::load(state).and_then(|mut it| it.delete(true)).map_err(failed("remove"))
+    }
+}
+
+/// Becomes the command, with the name that it is to have for itself.
+#[derive(Clone)]
+struct Run {
+    program: String,
+    path: String,
+    args: Vec<String>,
+    env: Vec<String>,
+}
+
+impl Run {
+    fn new(process: &Process) -> Self {
+        Self {
+            program: process.program.clone(),
+            path: process.env.get("PATH").cloned().unwrap_or_default(),
+            args: process.args.clone(),
+            env: process.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        }
+    }
+
+    /// Where the program may be, as a shell looks for it.
+    fn candidates(&self) -> Vec<String> {
+        if self.program.contains('/') {
+            return vec![self.program.clone()];
+        }
+        let dirs = self.path.split(':').map(|dir| if dir.is_empty() { "." } else { dir });
+        dirs.map(|dir| format!("{dir}/{}", self.program)).collect()
+    }
+
+    fn run(&self) -> Result<Infallible, String> {
+        let c = |text: &str| CString::new(text).map_err(|_| "a NUL character".to_owned());
+        let args: Vec<CString> = self.args.iter().map(|arg| c(arg)).collect::<Result<_, _>>()?;
+        let env: Vec<CString> = self.env.iter().map(|pair| c(pair)).collect::<Result<_, _>>()?;
+        let mut why = Errno::ENOENT;
+        for path in self.candidates() {
+            match execve(&c(&path)?, &args, &env) {
+                Ok(never) => return Ok(never),
+                Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+                Err(error) => why = error,
+            }
+        }
+        Err(format!("Failed to run {}: {why}", self.program))
+    }
+}
+
+impl Executor for Run {
+    fn exec(&self, _spec: &Spec) -> Result<(), ExecutorError> {
+        self.run().map(|never| match never {}).map_err(ExecutorError::Other)
+    }
+
+    fn validate(&self, _spec: &Spec) -> Result<(), ExecutorValidationError> {
+        let is_program = |path: &String| {
+            fs::metadata(Path::new(path))
+                .is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
+        };
+        match self.candidates().iter().any(is_program) {
+            true => Ok(()),
+            false => Err(ExecutorValidationError::ArgValidationError(format!(
+                "there is no program {:?} in the container (PATH={})",
+                self.program, self.path
+            ))),
+        }
+    }
+
+    fn setup_envs(&self, _envs: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
+        Ok(()) // it is handed over with the command
+    }
+}

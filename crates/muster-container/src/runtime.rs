@@ -1,0 +1,116 @@
+//! What runtimes differ in.
+
+use crate::{ContainerError, Native, Oci, Process};
+use oci_spec::runtime::Spec;
+use serde::{Deserialize, Serialize};
+use std::{
+    env,
+    fs::File,
+    io,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+/// Which runtime.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// The library in this process.
+    Native,
+    /// The program at this path.
+    Oci(PathBuf),
+}
+
+impl Kind {
+    /// The runtime.
+    pub fn runtime(&self) -> Box<dyn Runtime> {
+        match self {
+            Self::Native => Box::new(Native),
+            Self::Oci(path) => Box::new(Oci::new(path)),
+        }
+    }
+}
+
+/// One container of a runtime: where it keeps what, and its name there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The bundle: a directory of this container's alone, with `config.json`.
+    pub bundle: PathBuf,
+    /// What the runtime writes down, a directory in it.
+    pub state: PathBuf,
+    /// The container's name: letters, digits, `_`, `+`, `-` and `.`.
+    pub id: String,
+}
+
+impl Place {
+    /// A container with this directory.
+    pub fn new(bundle: &Path, id: &str) -> Self {
+        Self { bundle: bundle.to_owned(), state: bundle.join("state"), id: id.to_owned() }
+    }
+}
+
+/// What a process in a container reads from and writes to.
+#[derive(Debug)]
+pub struct Io {
+    /// Standard input.
+    pub stdin: OwnedFd,
+    /// Standard output.
+    pub stdout: OwnedFd,
+    /// Standard error.
+    pub stderr: OwnedFd,
+}
+
+impl Io {
+    /// From and to nothing.
+    ///
+    /// # Errors
+    /// `/dev/null` cannot be opened.
+    pub fn null() -> Result<Self, ContainerError> {
+        let open = |write: bool| -> io::Result<OwnedFd> {
+            Ok(File::options().read(!write).write(write).open("/dev/null")?.into())
+        };
+        let all = || Ok(Self { stdin: open(false)?, stdout: open(true)?, stderr: open(true)? });
+        all().map_err(ContainerError::io("open", "/dev/null"))
+    }
+}
+
+/// An OCI runtime. All are called from a process with one thread, which is a subreaper.
+pub trait Runtime {
+    /// Its name.
+    fn name(&self) -> String;
+
+    /// Makes the container of a bundle whose `config.json` is written. Its command is held. Returns its process, which
+    /// is a child of the calling one.
+    ///
+    /// # Errors
+    /// In the runtime's own words.
+    fn create(&self, place: &Place, spec: &Spec, process: &Process, io: Io) -> Result<u32, ContainerError>;
+
+    /// Lets the command go.
+    ///
+    /// # Errors
+    /// In the runtime's own words.
+    fn start(&self, place: &Place) -> Result<(), ContainerError>;
+
+    /// Runs another process in a container whose command runs. Returns it; it is a child of the calling process.
+    ///
+    /// # Errors
+    /// In the runtime's own words.
+    fn exec(&self, place: &Place, process: &Process, io: Io) -> Result<u32, ContainerError>;
+
+    /// Removes a container whose processes are over, with its control groups.
+    ///
+    /// # Errors
+    /// In the runtime's own words.
+    fn delete(&self, place: &Place) -> Result<(), ContainerError>;
+}
+
+/// The program of this name along this process's PATH, or at this path.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let is_program = |path: &PathBuf| {
+        path.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
+    };
+    if name.contains('/') {
+        return Some(PathBuf::from(name)).filter(is_program);
+    }
+    env::split_paths(&env::var_os("PATH")?).map(|dir| dir.join(name)).find(is_program)
+}
