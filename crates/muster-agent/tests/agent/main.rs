@@ -9,6 +9,7 @@ mod world;
 
 mod auth;
 mod checks;
+mod churn;
 mod executor;
 mod helper;
 mod kill;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
             pods::CASES,
             order::CASES,
             recovery::CASES,
+            churn::CASES,
             auth::CASES,
             executor::CASES,
             reads::CASES,

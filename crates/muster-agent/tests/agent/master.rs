@@ -102,6 +102,12 @@ impl AgentStream {
         self.frame(agent_leader_frame(self.fence, "m1", "127.0.0.1:1")).await;
     }
 
+    /// The same to an agent that may be gone by now: none then.
+    pub(crate) async fn try_leader(&mut self, term: u64) -> Option<()> {
+        self.fence = fence(term);
+        self.try_frame(agent_leader_frame(self.fence, "m1", "127.0.0.1:1")).await
+    }
+
     pub(crate) async fn redial(&mut self) {
         self.frame(agent_redial_frame(self.fence, "no leader")).await;
     }
@@ -110,8 +116,17 @@ impl AgentStream {
         self.frame(agent_down_frame(self.fence, self.session, event)).await;
     }
 
+    /// The same to an agent that may be gone by now: none then.
+    pub(crate) async fn try_say(&mut self, event: &AgentEvent) -> Option<()> {
+        self.try_frame(agent_down_frame(self.fence, self.session, event)).await
+    }
+
     pub(crate) async fn frame(&mut self, frame: v1::AgentDownFrame) {
-        self.down.send(Ok(frame)).await.expect("an open stream");
+        self.try_frame(frame).await.expect("an open stream");
+    }
+
+    async fn try_frame(&mut self, frame: v1::AgentDownFrame) -> Option<()> {
+        self.down.send(Ok(frame)).await.ok()
     }
 
     /// The next call, or none when the stream is closed.

@@ -253,6 +253,21 @@ impl World {
         }
     }
 
+    /// Waits until nothing is in a directory.
+    pub(crate) async fn none_in(&self, dir: &Path) {
+        while fs::read_dir(dir).unwrap().next().is_some() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until no directory is in a directory.
+    pub(crate) async fn no_directory_in(&self, dir: &Path) {
+        let has_any = || fs::read_dir(dir).unwrap().flatten().any(|it| it.path().is_dir());
+        while has_any() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// The agent's launch helper, once there is one.
     pub(crate) async fn helper(&self) -> String {
         let agent = self.agent.as_ref().expect("an agent").id().to_string();
