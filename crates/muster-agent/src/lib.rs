@@ -45,6 +45,7 @@ mod error;
 mod executors;
 mod fetch;
 mod history;
+mod launches;
 mod limits;
 mod link;
 mod mesos;

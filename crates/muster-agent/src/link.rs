@@ -1,9 +1,9 @@
 //! The stream to a master: dialled in random order, with pauses that grow and have chance in them.
 
-use crate::AgentConfig;
+use crate::{AgentConfig, launches::LaunchTimes};
 use futures::stream;
 use muster_fault::{Point, point_async};
-use muster_model::{AgentCall, Fence, Session};
+use muster_model::{AgentCall, AgentEvent, Fence, Session};
 use muster_node::{Down as Said, Input};
 use muster_proto::{
     AgentDown,
@@ -37,6 +37,7 @@ const GOOD: Duration = Duration::from_secs(3);
 pub(crate) struct Link {
     config: Arc<AgentConfig>,
     inputs: mpsc::Sender<Input>,
+    times: Arc<LaunchTimes>,
     stream: u64,
     calls: Option<mpsc::Sender<(Fence, Session, AgentCall)>>,
     dialling: Option<JoinHandle<()>>,
@@ -49,9 +50,13 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(config: Arc<AgentConfig>, inputs: mpsc::Sender<Input>) -> Self {
+    pub(crate) fn new(
+        config: Arc<AgentConfig>,
+        inputs: mpsc::Sender<Input>,
+        times: Arc<LaunchTimes>,
+    ) -> Self {
         let (since, last) = (Instant::now(), Arc::default());
-        Self { config, inputs, stream: 0, calls: None, dialling: None, tries: 0, since, last }
+        Self { config, inputs, times, stream: 0, calls: None, dialling: None, tries: 0, since, last }
     }
 
     /// Opens the next stream, and drops the present one.
@@ -65,6 +70,7 @@ impl Link {
         let dialler = Dialler {
             config: self.config.clone(),
             inputs: self.inputs.clone(),
+            times: self.times.clone(),
             stream: self.stream,
             last: self.last.clone(),
         };
@@ -100,6 +106,7 @@ impl Drop for Link {
 struct Dialler {
     config: Arc<AgentConfig>,
     inputs: mpsc::Sender<Input>,
+    times: Arc<LaunchTimes>,
     stream: u64,
     last: Arc<Mutex<Option<String>>>,
 }
@@ -182,6 +189,9 @@ impl Dialler {
                 Ok((fence, session, AgentDown::Event(event))) => (fence, session, Said::Event(event)),
                 Err(error) => return warn!(%error, "a frame cannot be read"),
             };
+            if let Said::Event(AgentEvent::Run(order)) = &down {
+                self.times.ordered(order.launch);
+            }
             if self.inputs.send(Input::Frame { stream: self.stream, fence, session, down }).await.is_err() {
                 return;
             }

@@ -8,6 +8,7 @@ use crate::{
     doctor::enforced,
     executors::{self, Executors},
     history::{History, Shown},
+    launches::LaunchTimes,
     limits::Enforcer,
     link::Link,
     mesos::{About, Reads, flags},
@@ -150,6 +151,7 @@ struct Agent {
     sandboxes: Sandboxes,
     shown: Shown,
     enforcer: Arc<Enforcer>,
+    times: Arc<LaunchTimes>,
     /// What goes on beside the loop, and ends with it.
     _beside: JoinSet<()>,
 }
@@ -197,6 +199,7 @@ impl Agent {
             .map(|(name, ability)| format!("{name}: {}", ability.err().unwrap_or("yes")))
             .collect();
         info!(cgroups = enforcer.can().layout.name(), can = can.join("; "), "limits that can be enforced");
+        let times = Arc::<LaunchTimes>::default();
         let mut about = About {
             enforcer: enforcer.clone(),
             flags: flags(&config, &ground.info),
@@ -210,6 +213,7 @@ impl Agent {
             volumes: ground.dir.volumes(),
             fetched: supervisors.fetched(),
             gone: ground.sandboxes.counts(),
+            launches: times.clone(),
         };
         let shown = Shown::new(History::of(&ground.saved));
         let node_config = NodeConfig {
@@ -239,7 +243,8 @@ impl Agent {
         let mut beside = JoinSet::new();
         beside.spawn(ground.sandboxes.clone().tend());
         Ok(Self {
-            link: Link::new(config, sender.clone()),
+            link: Link::new(config, sender.clone(), times.clone()),
+            times,
             dir: ground.dir,
             node,
             started: Instant::now(),
@@ -269,7 +274,9 @@ impl Agent {
             let mut ended = None;
             match &input {
                 Input::Started { launch, process } => self.supervisors.started(*launch, process),
+                Input::Released { launch } => self.times.runs(*launch),
                 Input::Ended { launch, end } => {
+                    self.times.ended(*launch);
                     self.supervisors.ended(*launch);
                     ended = Some((*launch, end.clone()));
                 }

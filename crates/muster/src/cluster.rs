@@ -27,6 +27,8 @@ pub(crate) struct Plan {
     pub(crate) agent_ports: Vec<u16>,
     /// What each agent has to give; empty: what is found.
     pub(crate) agent_resources: String,
+    /// More arguments of each agent.
+    pub(crate) agent_arguments: Vec<String>,
     /// Everything goes away with the cluster, so nothing is put outside of its directory.
     pub(crate) temporary: bool,
 }
@@ -91,6 +93,7 @@ impl Plan {
         if !self.agent_resources.is_empty() {
             arguments.extend(["--resources", &self.agent_resources]);
         }
+        arguments.extend(self.agent_arguments.iter().map(String::as_str));
         self.process(&name, port, &arguments)
     }
 

@@ -66,6 +66,7 @@ pub(crate) async fn run(args: LocalArgs, output: Output) -> anyhow::Result<ExitC
         master_ports,
         agent_ports,
         agent_resources: args.resources,
+        agent_arguments: Vec::new(),
         temporary: temporary.is_some(),
     };
     eprintln!("starting the cluster: masters {}, agents {}", args.masters, args.agents);

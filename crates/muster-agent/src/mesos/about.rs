@@ -1,6 +1,6 @@
 //! What this agent says of itself: its address, its settings in Mesos' words.
 
-use crate::{AgentConfig, history::COMPLETED_OF_FRAMEWORK_MAX, limits::Enforcer};
+use crate::{AgentConfig, history::COMPLETED_OF_FRAMEWORK_MAX, launches::LaunchTimes, limits::Enforcer};
 use muster_http::machine::duration;
 use muster_model::{AgentInfo, Sealed};
 use std::{
@@ -36,6 +36,8 @@ pub(crate) struct About {
     pub(crate) fetched: Arc<Fetched>,
     /// What became of sandboxes.
     pub(crate) gone: Arc<Gone>,
+    /// How long launches take.
+    pub(crate) launches: Arc<LaunchTimes>,
 }
 
 /// Commands whose files were fetched, or could not be; and what is kept of such files.

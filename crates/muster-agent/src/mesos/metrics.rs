@@ -38,6 +38,9 @@ const NONE: [&str; 10] = [
     "containerizer/mesos/container_destroy_errors", // what does not end is tried again until it does
 ];
 
+/// Of the times from an order to its command that runs, as Mesos names quantiles.
+const LAUNCH_TIMES: [(f64, &str); 4] = [(0.5, "p50"), (0.9, "p90"), (0.99, "p99"), (1.0, "max")];
+
 /// All numbers, by name.
 pub(super) fn all(seen: &Seen) -> BTreeMap<String, f64> {
     let (about, history) = (&*seen.about, &seen.history);
@@ -62,6 +65,12 @@ pub(super) fn all(seen: &Seen) -> BTreeMap<String, f64> {
     put("slave/valid_status_updates", counts.updates as f64);
     for (name, ability) in enforced(about.enforcer.can()) {
         put(&format!("muster/can_enforce/{name}"), if ability.is_ok() { 1.0 } else { 0.0 });
+    }
+    if let Some((count, times)) = about.launches.quantiles(LAUNCH_TIMES.map(|(quantile, _)| quantile)) {
+        put("muster/launch_ms/count", count as f64);
+        for ((_, name), time) in LAUNCH_TIMES.iter().zip(times) {
+            put(&format!("muster/launch_ms/{name}"), time.as_secs_f64() * 1e3);
+        }
     }
     for (state, name) in ENDED {
         put(&format!("slave/tasks_{name}"), counts.ended.get(&state).copied().unwrap_or(0) as f64);

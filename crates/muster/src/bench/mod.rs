@@ -1,5 +1,5 @@
 //! `muster bench`: real masters as processes of their own, with durable logs, and simulated agents and
-//! frameworks that speak the real protocol over real sockets.
+//! frameworks that speak the real protocol over real sockets; `spawn` has real agents, too, that run real processes.
 //!
 //! Every figure is a line `name value unit` (or JSON); the exit code is not 0 when a task was lost or started
 //! twice.
@@ -12,6 +12,7 @@ mod launch;
 mod ledger;
 mod masters;
 mod report;
+mod spawn;
 mod state;
 mod wire;
 
@@ -23,7 +24,7 @@ use muster_proto::json::Codec;
 use std::{process::ExitCode, sync::Arc};
 use tokio::task::JoinSet;
 
-/// Measure masters on this machine.
+/// Measure masters and agents on this machine.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
@@ -36,6 +37,8 @@ enum Which {
     Launch(launch::LaunchArgs),
     /// How long a killed leader is missed.
     Failover(failover::FailoverArgs),
+    /// Tasks that real agents start and finish per second, beside what the machine does without them.
+    Spawn(spawn::SpawnArgs),
     /// How long the state of a big cluster takes to read, and what launches feel of it.
     State(state::StateArgs),
 }
@@ -122,6 +125,7 @@ pub(crate) async fn run(args: BenchArgs, output: Output) -> anyhow::Result<ExitC
     let report = match args.which {
         Which::Launch(args) => launch::run(args).await?,
         Which::Failover(args) => failover::run(args).await?,
+        Which::Spawn(args) => spawn::run(args).await?,
         Which::State(args) => state::run(args).await?,
     };
     report.print(output);

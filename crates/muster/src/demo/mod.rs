@@ -54,6 +54,7 @@ pub(crate) async fn run(args: DemoArgs, output: Output) -> anyhow::Result<ExitCo
         master_ports: free_ports(3)?,
         agent_ports: free_ports(3)?,
         agent_resources: AGENT_RESOURCES.into(),
+        agent_arguments: Vec::new(),
         temporary: true,
     };
     let begin = Instant::now();

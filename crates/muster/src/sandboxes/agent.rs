@@ -12,7 +12,7 @@ use mesos::agent::{Call, Response as Answer, call};
 use muster_proto::{json::Codec, mesos};
 use muster_sdk::Credential;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 use tokio::time::timeout;
 
 const DIAL_TIME: Duration = Duration::from_secs(2);
@@ -89,6 +89,14 @@ impl Agent {
         let path = utf8_percent_encode(path, NON_ALPHANUMERIC);
         let request = Request::get(format!("http://{address}/files/download?path={path}"));
         Ok(self.send(address, request, Bytes::new()).await?.into_body())
+    }
+
+    /// All that it counts and measures, by name.
+    pub(crate) async fn metrics(&self, address: &str) -> Result<BTreeMap<String, f64>, Failed> {
+        let request = Request::get(format!("http://{address}/metrics/snapshot"));
+        let response = self.send(address, request, Bytes::new()).await?;
+        serde_json::from_slice(&whole(response).await?)
+            .map_err(|error| Failed::Away(format!("its answer is damaged: {error}")))
     }
 
     async fn call(&self, address: &str, call: &Call) -> Result<Answer, Failed> {

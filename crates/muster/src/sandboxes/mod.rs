@@ -1,6 +1,6 @@
 //! What tasks write, wherever they run: found by way of the masters, read from the agents' own API.
 
-mod agent;
+pub(crate) mod agent;
 pub(crate) mod files;
 pub(crate) mod logs;
 

@@ -1,0 +1,176 @@
+//! The framework whose tasks are real.
+
+use anyhow::{Context, bail};
+use muster_sdk::{
+    Filters, Framework, FrameworkId, Offer, Resources, Scheduler, SchedulerDriver, Task, TaskId, TaskState,
+    TaskUpdate,
+};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant as Until, timeout_at},
+};
+
+/// Tasks of one call.
+const LAUNCHES_MAX: usize = 1_000;
+
+enum Told {
+    Offers(Vec<Offer>),
+    Update(TaskUpdate),
+    Error(String),
+}
+
+/// Passes all on.
+struct Teller(mpsc::Sender<Told>);
+
+impl Teller {
+    fn tell(&self, told: Told) {
+        // Fails only when the measurement is over.
+        let _ = self.0.blocking_send(told);
+    }
+}
+
+impl Scheduler for Teller {
+    fn registered(&mut self, _: &SchedulerDriver, _: &FrameworkId, _: &str) {}
+    fn reregistered(&mut self, _: &SchedulerDriver, _: &str) {}
+    fn disconnected(&mut self, _: &SchedulerDriver) {}
+    fn resource_offers(&mut self, _: &SchedulerDriver, offers: Vec<Offer>) {
+        self.tell(Told::Offers(offers));
+    }
+    fn status_update(&mut self, _: &SchedulerDriver, update: TaskUpdate) {
+        self.tell(Told::Update(update));
+    }
+    fn error(&mut self, _: &SchedulerDriver, message: &str) {
+        self.tell(Told::Error(message.into()));
+    }
+}
+
+/// All tasks of the measurement.
+pub(super) struct Tasks {
+    driver: SchedulerDriver,
+    told: mpsc::Receiver<Told>,
+    command: Vec<String>,
+    need: Resources,
+    offers: Vec<Offer>,
+    launched: usize,
+    /// Those that are not over, and whether they were seen to run.
+    open: HashMap<TaskId, bool>,
+    ended: HashMap<TaskId, TaskState>,
+    lost: u64,
+    doubled: u64,
+}
+
+impl Tasks {
+    pub(super) fn start(masters: Vec<String>, command: &[String]) -> anyhow::Result<Self> {
+        let (tell, told) = mpsc::channel(1_024);
+        let framework = Framework::new("bench spawn").failover_timeout(Duration::from_secs(10));
+        let driver = SchedulerDriver::builder(masters).start(framework, Teller(tell))?;
+        Ok(Self {
+            driver,
+            told,
+            command: command.to_vec(),
+            need: Resources::of(10, 1),
+            offers: Vec::new(),
+            launched: 0,
+            open: HashMap::new(),
+            ended: HashMap::new(),
+            lost: 0,
+            doubled: 0,
+        })
+    }
+
+    /// Launches one, and returns how long it took until it was seen to run. Returns once it has ended.
+    pub(super) async fn launch_one(&mut self, patience: Duration) -> anyhow::Result<Duration> {
+        let until = Until::now() + patience;
+        while self.offers.is_empty() {
+            self.hear(until).await?;
+        }
+        let begun = Instant::now();
+        self.accept(1)?;
+        let mut seen = None;
+        while !self.open.is_empty() {
+            self.hear(until).await?;
+            if seen.is_none() && self.open.values().all(|runs| *runs) {
+                seen = Some(begun.elapsed());
+            }
+        }
+        seen.context("a task ended before it was seen to run")
+    }
+
+    /// Launches so many, on so many agents, and returns once all have ended.
+    pub(super) async fn launch(
+        &mut self,
+        count: usize,
+        agents: usize,
+        patience: Duration,
+    ) -> anyhow::Result<()> {
+        let until = Until::now() + patience;
+        let (mut left, share) = (count, count.div_ceil(agents));
+        while left > 0 || !self.open.is_empty() {
+            while left > 0 && !self.offers.is_empty() {
+                let some = left.min(share).min(LAUNCHES_MAX);
+                self.accept(some)?;
+                left -= some;
+            }
+            self.hear(until).await?;
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, count: usize) -> anyhow::Result<()> {
+        let offer = self.offers.pop().context("no offer")?;
+        let tasks: Vec<_> = (0..count)
+            .map(|_| {
+                self.launched += 1;
+                let id = format!("t{}", self.launched);
+                self.open.insert(TaskId::new(&id), false);
+                Task::program(&id, &self.command[0], &self.command).resources(&self.need)
+            })
+            .collect();
+        Ok(self.driver.accept([&offer], tasks, Filters::none())?)
+    }
+
+    async fn hear(&mut self, until: Until) -> anyhow::Result<()> {
+        let told = timeout_at(until, self.told.recv()).await;
+        match told.with_context(|| format!("{} tasks do not end", self.open.len()))? {
+            Some(Told::Offers(offers)) => self.offers.extend(offers),
+            Some(Told::Update(update)) => self.update(update),
+            Some(Told::Error(why)) => bail!("the masters ended the framework: {why}"),
+            None => bail!("the framework ended"),
+        }
+        Ok(())
+    }
+
+    fn update(&mut self, update: TaskUpdate) {
+        let state = update.status.state;
+        if state == TaskState::Running
+            && let Some(runs) = self.open.get_mut(&update.task_id)
+        {
+            *runs = true;
+        }
+        if !state.is_terminal() {
+            return;
+        }
+        self.open.remove(&update.task_id);
+        if state != TaskState::Finished {
+            if self.lost == 0 {
+                eprintln!("{} is {}: {}", update.task_id, state.name(), update.status.message);
+            }
+            self.lost += 1;
+        }
+        if self.ended.insert(update.task_id, state).is_some_and(|before| before != state) {
+            self.doubled += 1;
+        }
+    }
+
+    /// Ends the framework. How many tasks did not finish, and how many ended twice.
+    pub(super) async fn end(self) -> anyhow::Result<(u64, u64)> {
+        self.driver.stop(false);
+        drop(self.told);
+        self.driver.ended().await?;
+        Ok((self.lost, self.doubled))
+    }
+}
