@@ -103,6 +103,14 @@ pub(crate) enum Contained {
     Within(LaunchNumber),
 }
 
+impl Contained {
+    /// The launch that it goes by.
+    pub(crate) fn launch(self) -> LaunchNumber {
+        let (Self::Alone(launch) | Self::Within(launch)) = self;
+        launch
+    }
+}
+
 /// A run of an executor.
 #[derive(Debug, Clone)]
 pub(crate) struct RunSeen {

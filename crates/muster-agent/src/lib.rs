@@ -52,6 +52,7 @@ mod mesos;
 mod probe;
 mod sandbox;
 mod service;
+mod sessions;
 mod supervisor;
 mod supervisors;
 mod volumes;

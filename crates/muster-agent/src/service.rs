@@ -14,6 +14,7 @@ use crate::{
     mesos::{About, Reads, flags},
     probe,
     sandbox::{Policy, Sandboxes},
+    sessions::Sessions,
     supervisors::{Launcher, Order, Supervisors},
     volumes,
 };
@@ -238,7 +239,12 @@ impl Agent {
         let mut queue: VecDeque<Input> = supervisors.recover(processes.collect()).await?.into();
         queue.push_back(Input::Begin);
         about.recovery_secs = since.elapsed().as_secs_f64();
-        let reads = Reads::new(Arc::new(about), shown.clone(), executors.api(), auth);
+        let sessions = Sessions::new(&ground.dir.place).map_err(|source| AgentError::Prepare {
+            doing: "open the runtime directory",
+            path: ground.dir.place.runtime.clone(),
+            source,
+        })?;
+        let reads = Reads::new(Arc::new(about), shown.clone(), executors.api(), auth, sessions);
         executors.serve(listener, reads.routes());
         let mut beside = JoinSet::new();
         beside.spawn(ground.sandboxes.clone().tend());

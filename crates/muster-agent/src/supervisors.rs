@@ -319,9 +319,7 @@ impl Shared {
                     return Ok((talk, pid));
                 }
                 Ok(Some(FromSupervisor::Ended(ending))) => return Err(end(launch, ending)),
-                Ok(Some(FromSupervisor::Running | FromSupervisor::Found { .. })) => {
-                    io::ErrorKind::InvalidData.into()
-                }
+                Ok(Some(_)) => io::ErrorKind::InvalidData.into(),
                 Ok(None) => io::ErrorKind::UnexpectedEof.into(),
                 Err(error) => error,
             };
@@ -355,7 +353,7 @@ impl Shared {
                             let _ = look.send(found); // who asked may be gone
                         }
                     }
-                    Ok(Some(FromSupervisor::Here { .. })) => {}
+                    Ok(Some(_)) => {}
                     Ok(None) | Err(_) => return self.end_of(launch, pid, released, true).await,
                 },
                 Some((order, _given)) = orders.recv() => {

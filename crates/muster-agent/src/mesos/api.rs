@@ -1,9 +1,9 @@
 //! `POST /api/v1`: the operator API of an agent. The checks come in the order of Mesos' agents, which look at what is
 //! accepted before they read the body.
 
-use super::{Reads, containers, messages, metrics, seen::Seen, view::View};
+use super::{Reads, containers, messages, metrics, seen::Seen, sessions, view::View};
 use axum::body::Body;
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use mesos::agent::{Call, Response as Answer, call::Type, response};
@@ -19,17 +19,17 @@ use muster_http::{
 use muster_proto::{agent_api::validate, json::Codec, limits::FRAME_BYTES_MAX, media, mesos};
 use std::io::Write;
 
-type Refusal = Box<Response<Body>>;
+pub(super) type Refusal = Box<Response<Body>>;
 
-const RECORDIO: &str = "application/recordio";
-const MESSAGE_CONTENT_TYPE: &str = "Message-Content-Type";
+pub(super) const RECORDIO: &str = "application/recordio";
+pub(super) const MESSAGE_CONTENT_TYPE: &str = "Message-Content-Type";
 const MESSAGE_ACCEPT: &str = "Message-Accept";
 
 /// A codec, and whether messages come as records of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Form {
-    codec: Codec,
-    is_stream: bool,
+pub(super) struct Form {
+    pub(super) codec: Codec,
+    pub(super) is_stream: bool,
 }
 
 /// Answers a POST; a refusal is an answer like any other.
@@ -43,8 +43,12 @@ pub(super) async fn answer(on: &Reads, who: &Subject, request: Request<Body>) ->
 async fn try_answer(on: &Reads, who: &Subject, request: Request<Body>) -> Result<Response<Body>, Refusal> {
     let (head, body) = request.into_parts();
     let (spoken, wanted) = (spoken(&head.headers)?, wanted(&head.headers)?);
+    let mut rest = None;
     let body = match spoken.is_stream {
-        true => first_record(body).await?,
+        true => {
+            let first = rest.insert(RecordBody::new(body)).next().await?;
+            first.ok_or_else(ended)?
+        }
         false => request::body(&head.headers, body).await?,
     };
     let call: Call = spoken.codec.read(&body).map_err(|error| Box::new(bad(error.to_string())))?;
@@ -54,6 +58,21 @@ async fn try_answer(on: &Reads, who: &Subject, request: Request<Body>) -> Result
     let gzip = takes_gzip(&head.headers);
     if !may(on, who, kind, &call) {
         return Err(Box::new(forbidden()));
+    }
+    match (kind, rest) {
+        (Type::AttachContainerInput, Some(rest)) => {
+            let first = call.attach_container_input.unwrap_or_default();
+            return sessions::attach_input(on, who, first, rest, spoken.codec).await;
+        }
+        (Type::AttachContainerOutput, _) => {
+            let id = call.attach_container_output.unwrap_or_default().container_id;
+            return sessions::attach_output(on, who, &id, wanted);
+        }
+        (Type::LaunchNestedContainerSession, _) => {
+            let launch = call.launch_nested_container_session.unwrap_or_default();
+            return sessions::launch(on, who, launch, wanted).await;
+        }
+        _ => {}
     }
     let answer = to(on, who, kind, call).await?;
     let codec = wanted.codec;
@@ -65,7 +84,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
     headers.get_all(name).iter().map(|value| value.to_str().unwrap_or_default()).collect()
 }
 
-fn refuse<T>(status: StatusCode, why: impl Into<String>) -> Result<T, Refusal> {
+pub(super) fn refuse<T>(status: StatusCode, why: impl Into<String>) -> Result<T, Refusal> {
     Err(Box::new(plain(status, why)))
 }
 
@@ -151,33 +170,61 @@ fn check_streams(kind: Type, spoken: Form, wanted: Form) -> Result<(), Refusal> 
     }
 }
 
-/// The first record of a body that goes on.
-async fn first_record(mut body: Body) -> Result<bytes::Bytes, Refusal> {
-    let mut read = BytesMut::new();
-    loop {
-        if let Some(end) = read.iter().position(|byte| *byte == b'\n') {
-            let length = std::str::from_utf8(&read[..end]).ok().and_then(|text| text.parse::<usize>().ok());
+/// A body that goes on, as records.
+pub(super) struct RecordBody {
+    body: Body,
+    read: BytesMut,
+}
+
+impl RecordBody {
+    fn new(body: Body) -> Self {
+        Self { body, read: BytesMut::new() }
+    }
+
+    /// The next one; none at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<bytes::Bytes>, Refusal> {
+        loop {
+            let end = self.read.iter().take(DIGITS_MAX + 1).position(|byte| *byte == b'\n');
+            let length = end.map(|end| {
+                let text = std::str::from_utf8(&self.read[..end]).ok();
+                (end, text.and_then(|text| text.parse::<usize>().ok()))
+            });
             match length {
-                None => return refuse(StatusCode::BAD_REQUEST, "Failed to decode length of a record"),
-                Some(length) if length > FRAME_BYTES_MAX => break,
-                Some(length) if read.len() > end + length => {
-                    return Ok(read.split_off(end + 1).split_to(length).freeze());
+                Some((_, None)) => {
+                    return refuse(StatusCode::BAD_REQUEST, "Failed to decode length of a record");
                 }
-                Some(_) => {}
+                None if self.read.len() > DIGITS_MAX => {
+                    return refuse(StatusCode::BAD_REQUEST, "Failed to decode length of a record");
+                }
+                Some((_, Some(length))) if length > FRAME_BYTES_MAX => {
+                    let why = format!("A record has more than {FRAME_BYTES_MAX} bytes");
+                    return refuse(StatusCode::PAYLOAD_TOO_LARGE, why);
+                }
+                Some((end, Some(length))) if self.read.len() > end + length => {
+                    self.read.advance(end + 1);
+                    return Ok(Some(self.read.split_to(length).freeze()));
+                }
+                _ => {}
             }
-        }
-        if read.len() > FRAME_BYTES_MAX + 32 {
-            break;
-        }
-        match body.frame().await {
-            None => return refuse(StatusCode::BAD_REQUEST, "Received EOF while reading request body"),
-            Some(Ok(frame)) => read.extend_from_slice(frame.data_ref().unwrap_or(&bytes::Bytes::new())),
-            Some(Err(error)) => {
-                return refuse(StatusCode::BAD_REQUEST, format!("The body broke off: {error}"));
+            match self.body.frame().await {
+                None if self.read.is_empty() => return Ok(None),
+                None => return Err(ended()),
+                Some(Ok(frame)) => {
+                    self.read.extend_from_slice(frame.data_ref().unwrap_or(&bytes::Bytes::new()));
+                }
+                Some(Err(error)) => {
+                    return refuse(StatusCode::BAD_REQUEST, format!("The body broke off: {error}"));
+                }
             }
         }
     }
-    refuse(StatusCode::PAYLOAD_TOO_LARGE, format!("A record has more than {FRAME_BYTES_MAX} bytes"))
+}
+
+/// Digits of the longest length of a record.
+const DIGITS_MAX: usize = 20;
+
+fn ended() -> Refusal {
+    Box::new(plain(StatusCode::BAD_REQUEST, "Received EOF while reading request body"))
 }
 
 /// What makes an answer, on a thread that may block.

@@ -6,7 +6,11 @@ use super::{
     seen::Seen,
     view::{View, user_among},
 };
-use crate::history::{Contained, Wait};
+use crate::{
+    history::{Contained, Wait},
+    sessions::Session,
+    supervisor::Found,
+};
 use axum::body::Body;
 use http::{Response, StatusCode};
 use mesos::agent::{
@@ -15,7 +19,7 @@ use mesos::agent::{
     response::{self, WaitContainer, WaitNestedContainer},
 };
 use muster_http::answer::plain;
-use muster_http::auth::{Action, Subject, forbidden};
+use muster_http::auth::{Action, Claims, Subject, forbidden};
 use muster_node::Process;
 use muster_proto::{
     agent_api::{container, container_text},
@@ -35,6 +39,12 @@ pub(super) async fn answer(
         return Err(Box::new(muster_http::answer::not_yet(kind.as_str_name())));
     };
     let (text, seen) = (container_text(id), on.seen(View::all()));
+    if let (Some(parent), Some(session)) = (&id.parent, on.sessions.find(&text)) {
+        return match may(on, who, kind, id, &seen, number(&seen, parent)) {
+            true => of_session(on, kind, call, &text, &session).await,
+            false => Err(Box::new(forbidden())),
+        };
+    }
     let number = number(&seen, id);
     if !may(on, who, kind, id, &seen, number) {
         return Err(Box::new(forbidden()));
@@ -49,6 +59,61 @@ pub(super) async fn answer(
     }
 }
 
+/// What is asked of a session.
+async fn of_session(
+    on: &Reads,
+    kind: Type,
+    call: &Call,
+    text: &str,
+    session: &Session,
+) -> Result<Answer, Box<Response<Body>>> {
+    match kind {
+        Type::WaitContainer | Type::WaitNestedContainer => Ok(waited(
+            kind,
+            match session.wait().await {
+                Found::Exited(code) => code << 8,
+                Found::Signaled(signal) => signal,
+                Found::TimedOut | Found::Failed(_) => UNKNOWN,
+            },
+        )),
+        Type::KillContainer | Type::KillNestedContainer => {
+            Err(Box::new(match session.signal(signal(call)) {
+                true => plain(StatusCode::OK, ""),
+                false if session.ended().is_some() => gone(text),
+                false => {
+                    muster_http::answer::unavailable("The container does not take what it was given before")
+                }
+            }))
+        }
+        _ if session.ended().is_none() => {
+            Err(Box::new(not_removed(text, "Container has not terminated yet")))
+        }
+        _ => {
+            on.sessions.forget(text);
+            Err(Box::new(plain(StatusCode::OK, "")))
+        }
+    }
+}
+
+/// An executor may do all to containers within its own.
+pub(super) fn is_within_own(claims: &Claims, id: &mesos::ContainerId) -> bool {
+    let mut outermost = id;
+    while let Some(parent) = &outermost.parent {
+        outermost = parent;
+    }
+    id.parent.is_some() && outermost.value == claims.cid
+}
+
+/// The user of what runs in a container.
+pub(super) fn user_in(seen: &Seen, number: Contained) -> Option<String> {
+    user_among(seen, |_, executor| match number {
+        Contained::Alone(number) => executor.number == number,
+        Contained::Within(launch) => {
+            executor.tasks.iter().chain(&executor.done).any(|task| task.intent.launch == launch)
+        }
+    })
+}
+
 /// Whether somebody may do this to a container. An executor may to those within its own.
 fn may(
     on: &Reads,
@@ -59,11 +124,7 @@ fn may(
     number: Option<Contained>,
 ) -> bool {
     if let Some(claims) = &who.claims {
-        let mut outermost = id;
-        while let Some(parent) = &outermost.parent {
-            outermost = parent;
-        }
-        return id.parent.is_some() && outermost.value == claims.cid;
+        return is_within_own(claims, id);
     }
     let is_own = number.is_some() || id.parent.is_some();
     let action = match kind {
@@ -75,19 +136,11 @@ fn may(
         _ => Action::RemoveStandaloneContainer,
     };
     let approver = on.auth.approver(who, action);
-    approver.allows_what(|| {
-        user_among(seen, |_, executor| match number {
-            Some(Contained::Alone(number)) => executor.number == number,
-            Some(Contained::Within(launch)) => {
-                executor.tasks.iter().chain(&executor.done).any(|task| task.intent.launch == launch)
-            }
-            None => false,
-        })
-    })
+    approver.allows_what(|| number.and_then(|number| user_in(seen, number)))
 }
 
 /// The run or task in a container.
-fn number(seen: &Seen, id: &mesos::ContainerId) -> Option<Contained> {
+pub(super) fn number(seen: &Seen, id: &mesos::ContainerId) -> Option<Contained> {
     let history = &seen.history;
     if id.parent.is_some() {
         let mut within = history.tasks.iter().filter_map(|(launch, task)| Some((launch, task.executor?)));
@@ -113,9 +166,16 @@ async fn wait(
         }
         Some(Wait::Unknown) | None => return Err(unknown()),
     };
+    Ok(waited(kind, status))
+}
+
+/// A wait status that nobody knows.
+const UNKNOWN: i32 = -1;
+
+fn waited(kind: Type, status: i32) -> Answer {
     // What nobody knows is left out.
     let exit_status = (status >= 0).then_some(status);
-    Ok(match kind {
+    match kind {
         Type::WaitNestedContainer => Answer {
             r#type: Some(response::Type::WaitNestedContainer.into()),
             wait_nested_container: Some(WaitNestedContainer { exit_status, ..Default::default() }),
@@ -126,7 +186,7 @@ async fn wait(
             wait_container: Some(WaitContainer { exit_status, ..Default::default() }),
             ..Default::default()
         },
-    })
+    }
 }
 
 /// The signal that is asked for.
@@ -151,18 +211,21 @@ fn kill(text: &str, process: Option<&Process>, number: i32) -> Response<Body> {
     });
     match sent {
         true => plain(StatusCode::OK, ""),
-        false => {
-            let text = format!("Container '{text}' cannot be found (or is already killed)");
-            plain(StatusCode::NOT_FOUND, text)
-        }
+        false => gone(text),
     }
+}
+
+fn gone(text: &str) -> Response<Body> {
+    plain(StatusCode::NOT_FOUND, format!("Container '{text}' cannot be found (or is already killed)"))
+}
+
+fn not_removed(text: &str, why: &str) -> Response<Body> {
+    plain(StatusCode::INTERNAL_SERVER_ERROR, format!("Failed to remove container {text}: {why}"))
 }
 
 /// What is over is removed by itself; what is within a container that is gone went with it.
 fn remove(seen: &Seen, id: &mesos::ContainerId, text: &str, is_live: bool) -> Response<Body> {
-    let failed = |why: &str| {
-        plain(StatusCode::INTERNAL_SERVER_ERROR, format!("Failed to remove container {text}: {why}"))
-    };
+    let failed = |why| not_removed(text, why);
     match &id.parent {
         Some(parent) if number(seen, parent).and_then(|it| seen.history.lives(it)).is_none() => {
             plain(StatusCode::OK, "")

@@ -13,13 +13,14 @@ mod messages;
 mod metrics;
 mod sandboxes;
 mod seen;
+mod sessions;
 mod state;
 mod statistics;
 mod view;
 
 pub(crate) use about::{About, Fetched, Gone, flags};
 
-use crate::{executors::Api, history::Shown};
+use crate::{executors::Api, history::Shown, sessions::Sessions};
 use axum::{Router, body::Body, extract::State};
 use http::{Method, Request, Response, StatusCode, request::Parts};
 use muster_http::{
@@ -49,6 +50,7 @@ pub(crate) struct Reads {
     api: Api,
     /// Who asks, and what it may.
     auth: Arc<Auth>,
+    sessions: Sessions,
 }
 
 /// What a path stands for.
@@ -109,9 +111,15 @@ fn endpoint_of(path: &str) -> Option<Endpoint> {
 }
 
 impl Reads {
-    pub(crate) fn new(about: Arc<About>, shown: Shown, api: Api, auth: Arc<Auth>) -> Self {
+    pub(crate) fn new(
+        about: Arc<About>,
+        shown: Shown,
+        api: Api,
+        auth: Arc<Auth>,
+        sessions: Sessions,
+    ) -> Self {
         let files = Files::new(sandboxes::Exposed::of(&about, shown.clone()));
-        Self { about, shown, files, writers: Writers::default(), api, auth }
+        Self { about, shown, files, writers: Writers::default(), api, auth, sessions }
     }
 
     pub(crate) fn routes(self) -> Router {

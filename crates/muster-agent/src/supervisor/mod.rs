@@ -17,6 +17,7 @@ mod posix;
 mod probe;
 mod process;
 mod sandbox;
+mod session;
 mod spec;
 mod supervise;
 mod sys;
@@ -27,4 +28,4 @@ pub use helper::{LAUNCH_HELPER, helper_main};
 
 pub(crate) use process::{boot_id, end_marked, start_time};
 pub(crate) use spec::{Ending, Exit, MARK, Place, Spec, read_exit};
-pub(crate) use wire::{Found, Frames, FromSupervisor, Look, ToSupervisor, encode};
+pub(crate) use wire::{Found, Frames, FromSupervisor, Look, SessionSpec, ToSupervisor, encode};

@@ -17,6 +17,11 @@ fn stat_field(pid: u32, field: usize) -> Option<String> {
     rest.split_whitespace().nth(field.checked_sub(3)?).map(str::to_owned)
 }
 
+/// A process as its number.
+pub(crate) fn number(pid: Pid) -> u32 {
+    pid.as_raw_nonzero().get().unsigned_abs()
+}
+
 /// The identity of this boot.
 pub(crate) fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
@@ -70,6 +75,14 @@ fn mark(pid: u32) -> Option<String> {
         let mark = std::str::from_utf8(variable).ok()?.strip_prefix(MARK)?.strip_prefix('=')?;
         Some(mark.to_owned())
     })
+}
+
+/// Kills all processes of the session that this one leads, itself too. It must not be reaped yet, so that its number is
+/// its own.
+pub(crate) fn kill_session(leader: Pid) {
+    let session = leader.as_raw_nonzero().get().to_string();
+    let is_in = |pid: u32| stat_field(pid, 6).as_ref() == Some(&session);
+    pids().into_iter().filter(|pid| is_in(*pid)).for_each(|pid| kill_if(pid, is_in));
 }
 
 /// Kills a process if it still is what it was: asked again when its descriptor is held.

@@ -5,7 +5,8 @@ use super::{
     client::Client,
     held::{Held, News},
     probe::Probes,
-    process::{children, start_time},
+    process::{children, number, start_time},
+    session::Sessions,
 };
 use crate::cgroups::Oom;
 use rustix::{
@@ -43,6 +44,7 @@ pub(super) struct Task {
     /// Connections so far.
     clients: u64,
     probes: Probes,
+    sessions: Sessions,
 }
 
 impl Task {
@@ -63,6 +65,7 @@ impl Task {
                 listener,
                 clients: 0,
                 probes: Probes::default(),
+                sessions: Sessions::default(),
             }),
             Err(error) => {
                 held.abandon();
@@ -131,6 +134,7 @@ impl Task {
                     let _ = asked.say(&FromSupervisor::Found { number, found }); // one that is gone is seen by a poll
                 }
             }
+            self.sessions.settle();
             self.reap()?;
             if self.held.oom().is_some() {
                 self.held.kill(); // one that lost a process is no whole one: version 2 of control groups does so itself
@@ -148,6 +152,7 @@ impl Task {
         fds.extend(clients.iter().map(|client| PollFd::new(&client.stream, PollFlags::IN)));
         let known = fds.len();
         fds.extend(self.probes.fds());
+        fds.extend(self.sessions.fds());
         let patience = self.probes.patience().map_or(REAP, |it| it.min(REAP));
         // Rounded up, or the last moment before a deadline would be spent awake.
         let patience = Timespec::try_from(patience + Duration::from_millis(1)).ok();
@@ -188,6 +193,13 @@ impl Task {
                     if let Some(found) = found {
                         let _ = client.say(&FromSupervisor::Found { number: look.number, found });
                     }
+                }
+                Ok(Some(ToSupervisor::Session(session))) if !client.is_first() => {
+                    let client = clients.remove(i); // from now on it is for that alone
+                    return match self.running {
+                        true => self.sessions.start(&self.spec, self.held.group(), client, &session),
+                        false => Sessions::refuse(client, "the task does not run"),
+                    };
                 }
                 Ok(Some(message)) => self.obey(&message, client.is_first()),
                 Ok(None) => break,
@@ -248,7 +260,7 @@ impl Task {
     /// taken until its group is signalled for the last time.
     fn reap(&self) -> io::Result<()> {
         for pid in children() {
-            if pid == number(self.pid) || self.probes.has(pid) {
+            if pid == number(self.pid) || self.probes.has(pid) || self.sessions.has(pid) {
                 continue;
             }
             if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
@@ -272,6 +284,7 @@ impl Task {
             }
         };
         end_children()?;
+        self.sessions.end();
         let oom = self.held.destroy();
         Ok(match (self.failure.take(), oom) {
             _ if !self.released => Ending::NotReleased,
@@ -280,10 +293,6 @@ impl Task {
             (None, None) => ending(status),
         })
     }
-}
-
-fn number(pid: Pid) -> u32 {
-    pid.as_raw_nonzero().get().unsigned_abs()
 }
 
 struct Ready {

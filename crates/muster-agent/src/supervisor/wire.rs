@@ -25,6 +25,35 @@ pub(crate) enum ToSupervisor {
     End,
     /// Run a command beside the task once it runs, and say what came of it.
     Look(Box<Look>),
+    /// Run a command beside the task, with its streams over this connection: from now on it is for that alone, and the
+    /// command ends with it.
+    Session(Box<SessionSpec>),
+    /// To a session: for its standard input, which ends with none.
+    Input(Vec<u8>),
+    /// To a session with a terminal: its size.
+    Resize {
+        /// Lines.
+        rows: u16,
+        /// Characters of a line.
+        columns: u16,
+    },
+    /// To a session: for its process group, by number.
+    Signal(i32),
+}
+
+/// A command to look into a task with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SessionSpec {
+    /// The program, found on its own PATH.
+    pub(crate) program: String,
+    /// What the program is told its own name is.
+    pub(crate) arg0: String,
+    /// The arguments after that.
+    pub(crate) args: Vec<String>,
+    /// Variables beside the task's own, which they replace.
+    pub(crate) env: Vec<(String, String)>,
+    /// The lines and the characters of a line of its terminal, at first; none: it has pipes.
+    pub(crate) tty: Option<(u16, u16)>,
 }
 
 /// A command to look with whether a task is well.
@@ -82,6 +111,17 @@ pub(crate) enum FromSupervisor {
         /// What.
         found: Found,
     },
+    /// The session's command runs.
+    SessionRuns,
+    /// What the session wrote.
+    Output {
+        /// To standard error; else to standard output or its terminal.
+        is_error: bool,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// The session is over, and nothing more comes of it.
+    SessionEnded(Found),
 }
 
 /// One frame.
@@ -177,6 +217,36 @@ mod tests {
         }
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         expect_test::expect_file!["golden/wire-3.hex"].assert_eq(&hex);
+    }
+
+    #[test]
+    fn golden_bytes_of_sessions() {
+        let session = SessionSpec {
+            program: "p".into(),
+            arg0: "a".into(),
+            args: vec!["b".into()],
+            env: vec![("N".into(), "v".into())],
+            tty: Some((24, 80)),
+        };
+        let mut bytes = Vec::new();
+        for message in [
+            ToSupervisor::Session(Box::new(SessionSpec { tty: None, ..session.clone() })),
+            ToSupervisor::Session(Box::new(session)),
+            ToSupervisor::Input(b"in".into()),
+            ToSupervisor::Resize { rows: 25, columns: 300 },
+            ToSupervisor::Signal(2),
+        ] {
+            bytes.extend(encode(&message).unwrap());
+        }
+        for message in [
+            FromSupervisor::SessionRuns,
+            FromSupervisor::Output { is_error: true, bytes: b"out".into() },
+            FromSupervisor::SessionEnded(Found::Exited(3)),
+        ] {
+            bytes.extend(encode(&message).unwrap());
+        }
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        expect_test::expect_file!["golden/wire-4.hex"].assert_eq(&hex);
     }
 
     #[test]

@@ -18,12 +18,12 @@ cases!(
 );
 
 const EXECUTOR: &str = "POST /api/v1/executor HTTP/1.1\r\nContent-Type: application/json";
-const OPERATOR: &str = "POST /api/v1 HTTP/1.1\r\nContent-Type: application/json";
+pub(crate) const OPERATOR: &str = "POST /api/v1 HTTP/1.1\r\nContent-Type: application/json";
 /// `ops:secret-1` and `eve:secret-3` in base64.
-const OPS: &str = "Basic b3BzOnNlY3JldC0x";
-const EVE: &str = "Basic ZXZlOnNlY3JldC0z";
+pub(crate) const OPS: &str = "Basic b3BzOnNlY3JldC0x";
+pub(crate) const EVE: &str = "Basic ZXZlOnNlY3JldC0z";
 
-fn shows(head: &str, shown: &str) -> String {
+pub(crate) fn shows(head: &str, shown: &str) -> String {
     format!("{head}\r\nAuthorization: {shown}")
 }
 
@@ -35,7 +35,7 @@ impl World {
     }
 
     /// Closes realms, with rules.
-    fn guard(&self, closed: &[&str], acls: &Value) {
+    pub(crate) fn guard(&self, closed: &[&str], acls: &Value) {
         let credentials = json!({"credentials": [
             {"principal": "ops", "secret": "secret-1"}, {"principal": "eve", "secret": "secret-3"}]});
         let credentials = self.file("credentials.json", &credentials.to_string());

@@ -33,7 +33,7 @@ cases!(
 );
 
 /// Whether the test can be done here. Where all must be done it fails if it cannot.
-fn may_run() -> bool {
+pub(crate) fn may_run() -> bool {
     if rustix::process::geteuid().is_root() {
         return true;
     }
@@ -53,7 +53,7 @@ fn task(n: u64, cpus_milli: u64, mem_mb: u64, command: &str) -> AgentEvent {
 }
 
 /// Where the group of a launch is in the hierarchy of a controller.
-fn group(world: &World, controller: &str, n: u64) -> PathBuf {
+pub(crate) fn group_of(world: &World, controller: &str, n: u64) -> PathBuf {
     let named = |dir: &PathBuf| {
         let mount = dir.parent().and_then(Path::file_name).unwrap_or_default();
         mount.to_string_lossy().split(',').any(|name| name == controller)
@@ -143,8 +143,8 @@ async fn a_quota_of_processor_time_holds(mut world: World) {
     let (mut stream, _) = world.join().await;
     stream.say(&task(1, 50, 32, "while true; do :; done")).await;
     assert_eq!(world.update(&mut stream, 1).await.status.state, TaskState::Running);
-    let cpu = group(&world, "cpu", 1);
-    let used_us = || match fs::read_to_string(group(&world, "cpuacct", 1).join("cpuacct.usage")) {
+    let cpu = group_of(&world, "cpu", 1);
+    let used_us = || match fs::read_to_string(group_of(&world, "cpuacct", 1).join("cpuacct.usage")) {
         Ok(nanos) => nanos.trim().parse::<u64>().unwrap() / 1_000,
         Err(_) => stat(&cpu, "usage_usec"),
     };
@@ -212,7 +212,7 @@ async fn a_limit_of_processes_holds(mut world: World) {
                  echo full > full; read never < wait";
     stream.say(&task(1, 100, 64, forks)).await;
     world.line(&world.sandbox(1).join("full")).await;
-    let pids = group(&world, "pids", 1);
+    let pids = group_of(&world, "pids", 1);
     let current: u64 = read(&pids, ["pids.current", "pids.current"]).parse().unwrap();
     assert!((2..=12).contains(&current), "{current}");
     assert_eq!(read(&pids, ["pids.max", "pids.max"]), "12");
@@ -236,8 +236,8 @@ async fn a_task_may_use_more_than_it_holds_where_its_limits_say_so(mut world: Wo
     let resources = Resources::of(250, 64);
     stream.say(&AgentEvent::Run(Box::new(RunOrder { resources, ..order(1, &info) }))).await;
     assert_eq!(world.update(&mut stream, 1).await.status.state, TaskState::Running);
-    assert_eq!(read(&group(&world, "memory", 1), MEMORY), (512 << 20).to_string());
-    let cpu = group(&world, "cpu", 1);
+    assert_eq!(read(&group_of(&world, "memory", 1), MEMORY), (512 << 20).to_string());
+    let cpu = group_of(&world, "cpu", 1);
     assert!(["150000", "150000 100000"].contains(&&*read(&cpu, ["cpu.cfs_quota_us", "cpu.max"])));
     assert!(["256", "10"].contains(&&*read(&cpu, ["cpu.shares", "cpu.weight"])));
     fs::write(world.sandbox(1).join("go"), "").unwrap();
@@ -256,8 +256,8 @@ async fn an_executor_grows_with_its_tasks(mut world: World) {
     stream.say(&AgentEvent::Run(Box::new(executor(1)))).await;
     let memory = |world: &World| {
         let dirs = world.group_dirs();
-        let is_there = !dirs.is_empty() && group(world, "memory", 1).is_dir();
-        is_there.then(|| read(&group(world, "memory", 1), MEMORY))
+        let is_there = !dirs.is_empty() && group_of(world, "memory", 1).is_dir();
+        is_there.then(|| read(&group_of(world, "memory", 1), MEMORY))
     };
     let until = async |world: &World, mb: u64| {
         while memory(world) != Some((mb << 20).to_string()) {
@@ -294,11 +294,11 @@ async fn an_agent_that_is_killed_finds_its_task_under_the_same_limits(mut world:
     world.kill_agent();
     let (mut stream, hello) = world.join().await;
     assert_eq!(hello.tasks.iter().filter(|task| task.alive).count(), 1);
-    assert_eq!(read(&group(&world, "memory", 1), MEMORY), (48 << 20).to_string());
+    assert_eq!(read(&group_of(&world, "memory", 1), MEMORY), (48 << 20).to_string());
     // It is ended by its limit also while no agent is there, and the next one tells.
     world.kill_agent();
     fs::write(world.sandbox(1).join("go"), "").unwrap();
-    while group(&world, "memory", 1).is_dir() {
+    while group_of(&world, "memory", 1).is_dir() {
         sleep(Duration::from_millis(5)).await;
     }
     drop(stream);
@@ -331,7 +331,7 @@ async fn orphans_of_the_own_groups_end_and_no_others(mut world: World) {
     stream.say(&task(1, 100, 32, "echo up > up; sleep 1000")).await;
     world.line(&world.sandbox(1).join("up")).await;
     world.kill_agent();
-    let own = group(&world, "memory", 1);
+    let own = group_of(&world, "memory", 1);
     let (key, root) = (own.parent().unwrap(), own.parent().unwrap().parent().unwrap());
     let put = |dir: PathBuf| {
         fs::create_dir_all(&dir).unwrap();

@@ -20,6 +20,7 @@ mod pods;
 mod reads;
 mod recovery;
 mod replay;
+mod sessions;
 
 use muster_agent::{AgentConfig, Launcher};
 use std::{path::PathBuf, process::ExitCode};
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
             executor::CASES,
             reads::CASES,
             replay::CASES,
+            sessions::CASES,
         ]),
     }
 }

@@ -30,7 +30,7 @@ use TaskState::{Failed, Finished, Killed, Killing, Running, Starting};
 const WAITS: &str = "echo $$ > up; while [ ! -e go ]; do sleep 0.01; done";
 
 /// One of the tasks that were launched together as the `n`th.
-fn in_pod(n: u64, place: u32, size: u32, what: &str) -> RunOrder {
+pub(crate) fn in_pod(n: u64, place: u32, size: u32, what: &str) -> RunOrder {
     let executor = mesos::ExecutorInfo {
         r#type: Some(mesos::executor_info::Type::Default.into()),
         executor_id: mesos::ExecutorId { value: "pod".into() },
@@ -64,17 +64,17 @@ fn sandbox(world: &World, run: u64, task: u64) -> PathBuf {
 }
 
 /// A stream, and what came on it and was not asked for yet.
-struct Ear {
+pub(crate) struct Ear {
     stream: AgentStream,
     early: VecDeque<AgentCall>,
 }
 
 impl Ear {
-    fn new(stream: AgentStream) -> Self {
+    pub(crate) fn new(stream: AgentStream) -> Self {
         Self { stream, early: VecDeque::new() }
     }
 
-    async fn run(&mut self, order: RunOrder) {
+    pub(crate) async fn run(&mut self, order: RunOrder) {
         self.stream.say(&AgentEvent::Run(Box::new(order))).await;
     }
 
@@ -121,7 +121,7 @@ impl Ear {
         }
     }
 
-    async fn states(&mut self, n: u64, place: u32, until: TaskState) -> Vec<TaskState> {
+    pub(crate) async fn states(&mut self, n: u64, place: u32, until: TaskState) -> Vec<TaskState> {
         self.told(n, place, until).await.iter().map(|update| update.status.state).collect()
     }
 

@@ -28,7 +28,7 @@ impl World {
         serde_json::from_str(&body).unwrap()
     }
 
-    async fn call(&self, call: Value) -> (u16, String) {
+    pub(crate) async fn call(&self, call: Value) -> (u16, String) {
         self.post(JSON, &call.to_string()).await
     }
 
@@ -368,7 +368,7 @@ async fn what_is_not_there_is_said_so(mut world: World) {
     for (call, code) in [
         (json!({"type": "LAUNCH_NESTED_CONTAINER", "launch_nested_container": {"container_id": id}}), 501),
         (json!({"type": "LAUNCH_CONTAINER", "launch_container": {"container_id": {"value": "x"}}}), 501),
-        (json!({"type": "ATTACH_CONTAINER_OUTPUT", "attach_container_output": {"container_id": id}}), 501),
+        (json!({"type": "ATTACH_CONTAINER_OUTPUT", "attach_container_output": {"container_id": id}}), 404),
         (json!({"type": "PRUNE_IMAGES"}), 501),
         (
             json!({"type": "SET_LOGGING_LEVEL", "set_logging_level": {"level": 1, "duration": {"nanoseconds": 1}}}),

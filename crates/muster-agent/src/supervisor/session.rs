@@ -1,0 +1,456 @@
+//! Commands that are run beside a task for who looks into it, their streams over a connection of their own.
+//!
+//! # Laws
+//! - A session ends with its connection, with its task and with this process, and all that it started with it, but for
+//!   what made a session of its own: that ends with the task.
+//! - Nothing is waited for: what is not taken is kept up to a limit, and beyond it nothing more is read.
+
+use super::{
+    Found, FromSupervisor, SessionSpec, Spec, ToSupervisor,
+    client::Client,
+    encode,
+    process::{kill_session, number},
+    sys,
+};
+use crate::cgroups::Group;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{Gid, OFlags, Uid, fchown, fcntl_getfl, fcntl_setfl},
+    io::Errno,
+    pipe::{PipeFlags, pipe_with},
+    process::{
+        Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, getppid, ioctl_tiocsctty,
+        kill_process_group, pidfd_open, set_parent_process_death_signal, setsid, waitid, waitpid,
+    },
+    pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt},
+    termios::{Winsize, tcsetwinsize},
+    thread::{set_thread_gid, set_thread_groups, set_thread_uid},
+};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    fs::File,
+    io::{self, Read, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::Command,
+};
+
+/// Sessions of one task at once.
+const SESSIONS_MAX: usize = 16;
+/// Bytes of input that may wait for a command to read them.
+const GIVEN_BYTES_MAX: usize = 64 << 10;
+/// Bytes that may wait for the agent to read them.
+const SAID_BYTES_MAX: usize = 256 << 10;
+/// What is read of a stream at a time.
+const PIECE_BYTES: usize = 16 << 10;
+/// What ends the input of a terminal, as if it were typed.
+const END_OF_INPUT: u8 = 4;
+
+/// All sessions of a task.
+#[derive(Default)]
+pub(super) struct Sessions {
+    running: Vec<Session>,
+}
+
+struct Session {
+    /// None: it is gone, and the session goes.
+    client: Option<Client>,
+    pid: Pid,
+    pidfd: OwnedFd,
+    /// Standard input, or the terminal; none once it is closed.
+    input: Option<File>,
+    is_tty: bool,
+    /// For its input.
+    given: VecDeque<u8>,
+    /// The input ends after what is given.
+    is_last: bool,
+    outputs: Vec<(From, File)>,
+    /// Why the command could not be run.
+    failure: Vec<u8>,
+    /// Frames for the agent.
+    said: VecDeque<u8>,
+    /// How its process ended.
+    found: Option<Found>,
+    /// That was said.
+    is_told: bool,
+}
+
+/// Where something comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    Stdout,
+    Stderr,
+    /// Why the command could not be run; closed when it could.
+    Report,
+}
+
+impl Sessions {
+    /// Runs a command whose streams go over this connection.
+    pub(super) fn start(
+        &mut self,
+        spec: &Spec,
+        group: Option<&Group>,
+        mut client: Client,
+        what: &SessionSpec,
+    ) {
+        let started = match self.running.len() {
+            0..SESSIONS_MAX => spawn(spec, group, what),
+            _ => Err(io::Error::other("too many sessions of the task are open")),
+        };
+        match started {
+            Ok(session) => self.running.push(Session { client: Some(client), ..session }),
+            Err(error) => {
+                let why = format!("Failed to run {}: {error}", what.program);
+                let _ = client.say(&FromSupervisor::SessionEnded(Found::Failed(why))); // who asked may be gone
+            }
+        }
+    }
+
+    /// A connection that wants no session.
+    pub(super) fn refuse(mut client: Client, why: &str) {
+        let _ = client.say(&FromSupervisor::SessionEnded(Found::Failed(why.into()))); // who asked may be gone
+    }
+
+    pub(super) fn has(&self, pid: u32) -> bool {
+        self.running.iter().any(|session| number(session.pid) == pid)
+    }
+
+    /// What to wait for.
+    pub(super) fn fds(&self) -> impl Iterator<Item = PollFd<'_>> {
+        self.running.iter().flat_map(Session::fds)
+    }
+
+    /// Does all that can be done without waiting.
+    pub(super) fn settle(&mut self) {
+        self.running.iter_mut().for_each(Session::settle);
+        self.running.retain(|session| !session.is_over());
+    }
+
+    /// Says what there is to say of those that ended with the task, of which no process is left.
+    pub(super) fn end(&mut self) {
+        for mut session in self.running.drain(..) {
+            session.found.get_or_insert(Found::Signaled(Signal::KILL.as_raw()));
+            session.read();
+            session.flush(); // what is not taken now is lost
+        }
+    }
+}
+
+impl Session {
+    fn fds(&self) -> Vec<PollFd<'_>> {
+        let mut fds = Vec::new();
+        if self.found.is_none() {
+            fds.push(PollFd::new(&self.pidfd, PollFlags::IN));
+        }
+        let Some(client) = &self.client else { return fds };
+        // Where nothing is read or written, that the other side is gone is seen all the same.
+        let mut wanted = PollFlags::empty();
+        wanted.set(PollFlags::IN, self.takes_input());
+        wanted.set(PollFlags::OUT, !self.said.is_empty());
+        fds.push(PollFd::new(&client.stream, wanted));
+        if let Some(input) = self.input.as_ref().filter(|_| !self.given.is_empty()) {
+            fds.push(PollFd::new(input, PollFlags::OUT));
+        }
+        if self.takes_output() {
+            fds.extend(self.outputs.iter().map(|(_, output)| PollFd::new(output, PollFlags::IN)));
+        }
+        fds
+    }
+
+    fn takes_input(&self) -> bool {
+        self.given.len() < GIVEN_BYTES_MAX
+    }
+
+    fn takes_output(&self) -> bool {
+        self.said.len() < SAID_BYTES_MAX
+    }
+
+    fn is_over(&self) -> bool {
+        self.found.is_some() && (self.client.is_none() || self.is_told && self.said.is_empty())
+    }
+
+    fn settle(&mut self) {
+        if !self.hear() {
+            self.leave();
+        }
+        self.give();
+        self.bury();
+        self.read();
+        if !self.flush() {
+            self.leave();
+        }
+    }
+
+    /// Nobody wants it any more.
+    fn leave(&mut self) {
+        if self.client.take().is_some() && self.found.is_none() {
+            kill_session(self.pid);
+        }
+        (self.input, self.outputs) = (None, Vec::new());
+        self.given.clear();
+        self.said.clear();
+    }
+
+    /// Takes in what the agent says. False: it is gone.
+    fn hear(&mut self) -> bool {
+        let takes = self.takes_input();
+        let Some(client) = &mut self.client else { return true };
+        if !takes {
+            let mut fds = [PollFd::new(&client.stream, PollFlags::empty())];
+            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            return !matches!(poll(&mut fds, Some(&now)), Ok(1..));
+        }
+        let is_open = client.fill();
+        loop {
+            match client.frames.next() {
+                Ok(Some(ToSupervisor::Input(bytes))) if bytes.is_empty() => self.is_last = true,
+                Ok(Some(ToSupervisor::Input(bytes))) if !self.is_last => self.given.extend(bytes),
+                Ok(Some(ToSupervisor::Resize { rows, columns })) => {
+                    if let Some(terminal) = self.input.as_ref().filter(|_| self.is_tty) {
+                        let _ = tcsetwinsize(terminal, size((rows, columns))); // it may be closed
+                    }
+                }
+                Ok(Some(ToSupervisor::Signal(signal))) => {
+                    if let Some(signal) = Signal::from_named_raw(signal)
+                        && self.found.is_none()
+                    {
+                        let _ = kill_process_group(self.pid, signal); // it may have ended meanwhile
+                    }
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => return is_open,
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Hands input on.
+    fn give(&mut self) {
+        while let Some(input) = &mut self.input {
+            if self.given.is_empty() {
+                match (self.is_last, self.is_tty) {
+                    (true, false) => self.input = None,
+                    (true, true) => {
+                        self.is_last = false;
+                        self.given.push_back(END_OF_INPUT);
+                        continue;
+                    }
+                    (false, _) => {}
+                }
+                return;
+            }
+            let (first, _) = self.given.as_slices();
+            match input.write(first) {
+                Ok(n) => drop(self.given.drain(..n)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => self.input = None, // nobody reads it any more
+            }
+        }
+        self.given.clear();
+    }
+
+    /// Sees whether its process ended, and ends what it left.
+    fn bury(&mut self) {
+        if self.found.is_some() {
+            return;
+        }
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        match waitid(WaitId::Pid(self.pid), options) {
+            Ok(None) | Err(Errno::INTR) => return,
+            Ok(Some(_)) => {}
+            Err(error) => {
+                self.found = Some(Found::Failed(error.to_string()));
+                return;
+            }
+        }
+        // Not reaped yet, so the number is its own.
+        kill_session(self.pid);
+        self.found = match waitpid(Some(self.pid), WaitOptions::NOHANG) {
+            Ok(Some((_, status))) => Some(match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => Found::Exited(code),
+                (None, Some(signal)) => Found::Signaled(signal),
+                (None, None) => Found::Exited(status.as_raw()),
+            }),
+            Ok(None) | Err(Errno::INTR) => None, // the next time
+            Err(error) => Some(Found::Failed(error.to_string())),
+        };
+    }
+
+    /// Reads what was written, as far as there is room. What its process wrote is there once it ended.
+    fn read(&mut self) {
+        let mut bytes = vec![0; PIECE_BYTES];
+        let mut at = 0;
+        while at < self.outputs.len() {
+            if !self.takes_output() {
+                return;
+            }
+            let (from, output) = &mut self.outputs[at];
+            let from = *from;
+            match output.read(&mut bytes) {
+                Ok(n) if n > 0 => match from {
+                    From::Report => self.failure.extend_from_slice(&bytes[..n]),
+                    From::Stdout | From::Stderr => {
+                        let is_error = from == From::Stderr;
+                        self.say(&FromSupervisor::Output { is_error, bytes: bytes[..n].to_vec() });
+                    }
+                },
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => at += 1,
+                // Its end; a terminal's is an error, as nobody has it open any more.
+                Ok(_) | Err(_) => {
+                    self.outputs.remove(at);
+                    if from == From::Report && self.failure.is_empty() {
+                        self.say(&FromSupervisor::SessionRuns);
+                    }
+                }
+            }
+        }
+        if let Some(found) = self.found.clone().filter(|_| !self.is_told) {
+            self.is_told = true;
+            let found = match self.failure.is_empty() {
+                true => found,
+                false => Found::Failed(String::from_utf8_lossy(&self.failure).into_owned()),
+            };
+            (self.input, self.outputs) = (None, Vec::new());
+            self.say(&FromSupervisor::SessionEnded(found));
+        }
+    }
+
+    fn say(&mut self, message: &FromSupervisor) {
+        if self.client.is_some() {
+            self.said.extend(encode(message).unwrap_or_default()); // far below what a frame may have
+        }
+    }
+
+    /// Sends what was said, as far as it is taken. False: the agent is gone.
+    fn flush(&mut self) -> bool {
+        let Some(client) = &mut self.client else { return true };
+        while !self.said.is_empty() {
+            let (first, _) = self.said.as_slices();
+            match client.stream.write(first) {
+                Ok(n) => drop(self.said.drain(..n)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+            }
+        }
+        true
+    }
+}
+
+fn size((rows, columns): (u16, u16)) -> Winsize {
+    Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
+}
+
+/// The command's ends of its streams.
+struct Theirs {
+    input: OwnedFd,
+    output: OwnedFd,
+    error: OwnedFd,
+    report: OwnedFd,
+}
+
+fn spawn(spec: &Spec, group: Option<&Group>, what: &SessionSpec) -> io::Result<Session> {
+    let pipe = || pipe_with(PipeFlags::CLOEXEC);
+    let (report, their_report) = pipe()?;
+    let mut outputs = vec![(From::Report, report)];
+    let (input, theirs) = match what.tty {
+        None => {
+            let ((their_input, input), (stdout, output), (stderr, error)) = (pipe()?, pipe()?, pipe()?);
+            outputs.extend([(From::Stdout, stdout), (From::Stderr, stderr)]);
+            (input, Theirs { input: their_input, output, error, report: their_report })
+        }
+        Some(tty) => {
+            let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+            grantpt(&terminal)?;
+            unlockpt(&terminal)?;
+            tcsetwinsize(&terminal, size(tty))?;
+            let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+            let end = ioctl_tiocgptpeer(&terminal, flags)?;
+            if let Some((uid, gid)) = spec.user {
+                fchown(&end, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+            }
+            outputs.push((From::Stdout, terminal.try_clone()?));
+            let (output, error) = (end.try_clone()?, end.try_clone()?);
+            (terminal, Theirs { input: end, output, error, report: their_report })
+        }
+    };
+    for fd in outputs.iter().map(|(_, fd)| fd).chain([&input]) {
+        fcntl_setfl(fd, fcntl_getfl(fd)? | OFlags::NONBLOCK)?;
+    }
+    let mut command = Command::new(&what.program);
+    command.arg0(&what.arg0).args(&what.args);
+    command.env_clear().envs(spec.env.iter().chain(&what.env).map(|(name, value)| (name, value)));
+    let parent = getpid();
+    let pid = match sys::fork()? {
+        sys::Forked::Child => {
+            // Nothing may return from here: all above is the supervisor's.
+            let _ = catch_unwind(AssertUnwindSafe(|| {
+                run(spec, group, command, parent, what.tty.is_some(), theirs)
+            }));
+            sys::exit_now(127)
+        }
+        sys::Forked::Parent(pid) => pid,
+    };
+    Ok(Session {
+        client: None,
+        pid,
+        pidfd: pidfd_open(pid, PidfdFlags::empty())?, // not reaped: else with all that the task leaves
+        input: Some(File::from(input)),
+        is_tty: what.tty.is_some(),
+        given: VecDeque::new(),
+        is_last: false,
+        outputs: outputs.into_iter().map(|(from, fd)| (from, File::from(fd))).collect(),
+        failure: Vec::new(),
+        said: VecDeque::new(),
+        found: None,
+        is_told: false,
+    })
+}
+
+/// The child: it becomes the command, or says why it cannot.
+fn run(
+    spec: &Spec,
+    group: Option<&Group>,
+    mut command: Command,
+    parent: Pid,
+    is_tty: bool,
+    theirs: Theirs,
+) -> io::Result<Infallible> {
+    let mut report = File::from(theirs.report);
+    let become_it = || -> io::Result<()> {
+        setsid()?;
+        if is_tty {
+            ioctl_tiocsctty(&theirs.input)?;
+        }
+        rustix::stdio::dup2_stdin(theirs.input.as_fd())?;
+        rustix::stdio::dup2_stdout(theirs.output.as_fd())?;
+        rustix::stdio::dup2_stderr(theirs.error.as_fd())?;
+        // Before it is anything: what it becomes is in there from its first instruction on.
+        group.map_or(Ok(()), |group| group.join(number(getpid())))?;
+        if let Some((uid, gid)) = spec.user {
+            // There is one thread, so it is the whole process that changes.
+            set_thread_groups(&[])?;
+            set_thread_gid(Gid::from_raw(gid))?;
+            set_thread_uid(Uid::from_raw(uid))?;
+        }
+        std::env::set_current_dir(&spec.sandbox)?;
+        // Only now: it is forgotten when the user changes.
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        match getppid() == Some(parent) {
+            true => Ok(()),
+            false => Err(io::Error::other("its supervisor is gone")), // before it was asked to tell
+        }
+    };
+    let error = match become_it() {
+        Ok(()) => command.exec(),
+        Err(error) => error,
+    };
+    let program = command.get_program().to_string_lossy().into_owned();
+    report.write_all(format!("Failed to run {program}: {error}").as_bytes())?;
+    Err(error)
+}
