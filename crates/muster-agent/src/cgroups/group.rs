@@ -57,6 +57,16 @@ impl Group {
         self.parts.iter().try_for_each(|part| files::write(&part.dir, "cgroup.procs", &pid.to_string()))
     }
 
+    /// Takes this process in, which must have one thread. In version 1 that costs nothing, while for another process the
+    /// kernel first stops all forks and ends of the machine, and may wait 10 ms for that.
+    pub(crate) fn enter(&self) -> io::Result<()> {
+        let file = |part: &Part| match part.version {
+            Version::V1 => "tasks",
+            Version::V2 => "cgroup.procs",
+        };
+        self.parts.iter().try_for_each(|part| files::write(&part.dir, file(part), "0"))
+    }
+
     /// The processes in it and below it.
     pub(crate) fn processes(&self) -> BTreeSet<u32> {
         self.parts.iter().flat_map(|part| files::processes(&part.dir)).collect()
@@ -127,6 +137,15 @@ impl Group {
             std::thread::sleep(PAUSE);
         }
         true
+    }
+
+    /// Removes it if nothing is in it, neither a process nor a group: the kernel refuses else, and false is returned.
+    pub(crate) fn remove_empty(&self) -> bool {
+        let is_gone = |part: &Part| match fs::remove_dir(&part.dir) {
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+            Ok(()) => true,
+        };
+        self.parts.iter().all(is_gone)
     }
 
     /// Removes it, and what is below it. The kernel may still be busy with the last process for a moment.

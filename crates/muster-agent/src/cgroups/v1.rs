@@ -81,12 +81,12 @@ fn set_memory(dir: &Path, bytes: u64) -> io::Result<()> {
 
 /// Whether the kernel killed for the group's own limit.
 pub(super) fn oom(dir: &Path) -> Option<Oom> {
-    let killed = files::keyed(dir, "memory.oom_control", "oom_kill")?;
+    files::keyed(dir, "memory.oom_control", "oom_kill").filter(|killed| *killed > 0)?;
     let limit_bytes = files::number(dir, "memory.limit_in_bytes")?;
     let peak_bytes = files::number(dir, "memory.max_usage_in_bytes").unwrap_or_default();
     // `memory.failcnt` would say so, but newer kernels do not count there.
     let was_full = peak_bytes.saturating_add(NEARLY_BYTES) >= limit_bytes;
-    (killed > 0 && was_full).then_some(Oom { limit_bytes, peak_bytes })
+    was_full.then_some(Oom { limit_bytes, peak_bytes })
 }
 
 pub(super) fn freeze(dir: &Path, is_frozen: bool) -> io::Result<()> {

@@ -58,7 +58,7 @@ impl Posix {
     }
 }
 
-/// Forks the held child, and puts it in its group.
+/// Forks the held child.
 fn fork(spec: &Spec, group: Option<Group>) -> io::Result<Posix> {
     let (stdout, stderr) = sandbox::open(spec)?;
     let (ours, theirs) = UnixStream::pair()?;
@@ -70,7 +70,9 @@ fn fork(spec: &Spec, group: Option<Group>) -> io::Result<Posix> {
         sys::Forked::Child => {
             drop(ours); // or it would never see the other end close
             // Nothing may return from here: all above is the supervisor's.
-            let _ = catch_unwind(AssertUnwindSafe(|| hold(spec, command, parent, [stdout, stderr], theirs)));
+            let _ = catch_unwind(AssertUnwindSafe(|| {
+                hold(spec, group.as_ref(), command, parent, [stdout, stderr], theirs)
+            }));
             // The status is looked at only before the release, where it means nothing.
             sys::exit_now(127)
         }
@@ -78,8 +80,6 @@ fn fork(spec: &Spec, group: Option<Group>) -> io::Result<Posix> {
     };
     drop((command, stdout, stderr, theirs));
     wait_ready(&ours)?;
-    // Before it is anything: what it becomes is in there from its first instruction on.
-    group.as_ref().map_or(Ok(()), |group| group.join(pid.as_raw_nonzero().get().unsigned_abs()))?;
     ours.set_nonblocking(true)?;
     Ok(Posix { pid, group, hold: Some(ours), failure: Vec::new() })
 }
@@ -87,12 +87,13 @@ fn fork(spec: &Spec, group: Option<Group>) -> io::Result<Posix> {
 /// The held child.
 fn hold(
     spec: &Spec,
+    group: Option<&Group>,
     mut command: Command,
     parent: Pid,
     outputs: [File; 2],
     mut socket: UnixStream,
 ) -> io::Result<Infallible> {
-    if let Err(error) = become_held(spec, parent, outputs) {
+    if let Err(error) = become_held(spec, group, parent, outputs) {
         return fail(&mut socket, sandbox::doing(spec, "start a process in")(error));
     }
     socket.write_all(&[READY])?;
@@ -113,12 +114,14 @@ fn fail(socket: &mut UnixStream, error: io::Error) -> io::Result<Infallible> {
     Err(error)
 }
 
-/// A session of its own, the task's output, limits, user and directory, and an end with the supervisor.
-fn become_held(spec: &Spec, parent: Pid, outputs: [File; 2]) -> io::Result<()> {
+/// A session of its own, the task's output, group, limits, user and directory, and an end with the supervisor.
+fn become_held(spec: &Spec, group: Option<&Group>, parent: Pid, outputs: [File; 2]) -> io::Result<()> {
     let [stdout, stderr] = outputs;
     rustix::stdio::dup2_stdout(stdout)?; // with which its copy of the helper's lock is gone
     rustix::stdio::dup2_stderr(stderr)?;
     setsid()?;
+    // Before it is anything: what it becomes is in there from its first instruction on. And as the agent's user.
+    group.map_or(Ok(()), Group::enter)?;
     if let Some(current) = spec.open_files {
         let maximum = getrlimit(Resource::Nofile).maximum;
         setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum })?;
@@ -216,8 +219,12 @@ impl Held for Posix {
 
     fn destroy(&mut self) -> Option<Oom> {
         let group = self.group.as_ref()?;
-        while !group.end(PATIENCE) {} // it has not ended as long as something is in there
         let oom = group.oom();
+        if group.remove_empty() {
+            return oom;
+        }
+        while !group.end(PATIENCE) {} // it has not ended as long as something is in there
+        let oom = oom.or_else(|| group.oom());
         let _ = group.remove(); // what stays is removed at the agent's next start
         oom
     }

@@ -12,7 +12,10 @@ use crate::cgroups::Oom;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, kill_process, pidfd_open, wait, waitpid},
+    process::{
+        Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, kill_process, pidfd_open,
+        wait, waitid, waitpid,
+    },
 };
 use std::{
     fs, io,
@@ -259,6 +262,10 @@ impl Task {
     /// Reaps children of the task that were left to this process. Never the task's own: its number stays
     /// taken until its group is signalled for the last time.
     fn reap(&self) -> io::Result<()> {
+        let looks = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        if matches!(waitid(WaitId::All, looks), Ok(None) | Err(Errno::CHILD)) {
+            return Ok(()); // the usual
+        }
         for pid in children() {
             if pid == number(self.pid) || self.probes.has(pid) || self.sessions.has(pid) {
                 continue;
@@ -317,15 +324,16 @@ fn ending(status: WaitStatus) -> Ending {
 /// Kills children until there are none: those of a killed child become ours, since this is their reaper.
 fn end_children() -> io::Result<()> {
     loop {
-        for pid in children() {
-            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-                let _ = kill_process(pid, Signal::KILL); // ours and not reaped: the number is its own
-            }
-        }
         match wait(WaitOptions::NOHANG) {
             Err(Errno::CHILD) => return Ok(()),
-            // Killed, but not gone yet.
-            Ok(None) => std::thread::sleep(Duration::from_millis(2)),
+            Ok(None) => {
+                for pid in children() {
+                    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+                        let _ = kill_process(pid, Signal::KILL); // ours and not reaped: the number is its own
+                    }
+                }
+                std::thread::sleep(Duration::from_millis(1)); // killed, but not gone yet
+            }
             Ok(Some(_)) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

@@ -1,6 +1,6 @@
 //! The framework whose tasks are real.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use muster_sdk::{
     Filters, Framework, FrameworkId, Offer, Resources, Scheduler, SchedulerDriver, Task, TaskId, TaskState,
     TaskUpdate,
@@ -89,7 +89,7 @@ impl Tasks {
             self.hear(until).await?;
         }
         let begun = Instant::now();
-        self.accept(1)?;
+        ensure!(self.accept(1)? == 1, "an offer has no room for a task");
         let mut seen = None;
         while !self.open.is_empty() {
             self.hear(until).await?;
@@ -111,26 +111,32 @@ impl Tasks {
         let (mut left, share) = (count, count.div_ceil(agents));
         while left > 0 || !self.open.is_empty() {
             while left > 0 && !self.offers.is_empty() {
-                let some = left.min(share).min(LAUNCHES_MAX);
-                self.accept(some)?;
-                left -= some;
+                left -= self.accept(left.min(share).min(LAUNCHES_MAX))?;
             }
             self.hear(until).await?;
         }
         Ok(())
     }
 
-    fn accept(&mut self, count: usize) -> anyhow::Result<()> {
-        let offer = self.offers.pop().context("no offer")?;
-        let tasks: Vec<_> = (0..count)
-            .map(|_| {
-                self.launched += 1;
-                let id = format!("t{}", self.launched);
-                self.open.insert(TaskId::new(&id), false);
-                Task::program(&id, &self.command[0], &self.command).resources(&self.need)
-            })
-            .collect();
-        Ok(self.driver.accept([&offer], tasks, Filters::none())?)
+    /// Launches up to so many with all that is offered of one agent: what ended tasks had comes as offers of its own.
+    /// Returns how many.
+    fn accept(&mut self, count: usize) -> anyhow::Result<usize> {
+        let agent_id = self.offers.last().context("no offer")?.agent_id.clone();
+        let (used, others) = self.offers.drain(..).partition(|it: &Offer| it.agent_id == agent_id);
+        self.offers = others;
+        let mut left = Resources::none();
+        used.iter().for_each(|offer| left.add(&offer.resources));
+        let mut tasks = Vec::new();
+        while tasks.len() < count && left.contains(&self.need) {
+            left.subtract(&self.need);
+            self.launched += 1;
+            let id = format!("t{}", self.launched);
+            self.open.insert(TaskId::new(&id), false);
+            tasks.push(Task::program(&id, &self.command[0], &self.command).resources(&self.need));
+        }
+        let launched = tasks.len();
+        self.driver.accept(&used, tasks, Filters::none())?;
+        Ok(launched)
     }
 
     async fn hear(&mut self, until: Until) -> anyhow::Result<()> {
