@@ -1,17 +1,21 @@
 //! The laws under random interleavings: whatever is delivered twice, delayed, killed, cut off or crashed, each
 //! launch is released at most once, nothing is said that a crash could take back, and each launch that a leader
-//! ordered comes to a terminal status that is repeated until it is confirmed.
+//! ordered comes to a terminal status that is repeated until it is confirmed. Of a group in the built-in executor none
+//! is let go before all are held, one that does not end well ends the others, and the executor ends with the last. A
+//! task is looked at only while it runs, one probe of each of its checks at a time.
 
-use crate::world::{config, key, process};
+use crate::world::{config, executor, key, process};
 use muster_model::{
-    AgentCall, AgentEvent, AgentId, Fence, Hello, Index, LaunchNumber, Resources, Sealed, Session, Term,
+    AgentCall, AgentEvent, AgentId, CheckKind, CheckResult, CheckTerms, ExecutorOrder, Fence, HealthTerms,
+    Hello, Index, LaunchNumber, Resources, Sealed, Session, TaskGroup, TaskState, TaskTerms, Term,
     event::RunOrder,
 };
-use muster_node::{Down, Effect, End, Input, Node, Record, Saved, Signal};
+use muster_node::{Down, Effect, End, Input, Node, Probe, Record, Saved, Signal};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-const LAUNCHES: u64 = 3;
+/// The last two are a group.
+const LAUNCHES: u64 = 5;
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -25,8 +29,10 @@ enum Op {
     Work(u64),
     /// The next report of a launch's supervisor arrives.
     Report(u64),
-    /// A released command ends by itself.
-    End(u64),
+    /// A released command ends by itself, well or not.
+    End(u64, bool),
+    /// The first probe of a launch comes to its end, and finds it well or not.
+    Probed(u64, bool),
     /// The agent dies; of the checkpoints that wait, this many are on the disk all the same.
     Crash(usize),
     /// The stream breaks; the next leader is of this much a later term.
@@ -45,7 +51,8 @@ fn op() -> impl Strategy<Value = Op> {
         8 => (1..4usize).prop_map(Op::Sync),
         8 => n().prop_map(Op::Work),
         8 => n().prop_map(Op::Report),
-        3 => n().prop_map(Op::End),
+        3 => (n(), any::<bool>()).prop_map(|(n, well)| Op::End(n, well)),
+        4 => (n(), any::<bool>()).prop_map(|(n, well)| Op::Probed(n, well)),
         2 => (0..4usize).prop_map(Op::Crash),
         2 => (0..2u64).prop_map(Op::Reconnect),
         2 => (0..20_000u64).prop_map(Op::Wait),
@@ -53,7 +60,34 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 fn launch(n: u64) -> LaunchNumber {
-    LaunchNumber { incarnation: 1, index: Index(n), n: 0 }
+    let (index, n) = if n < LAUNCHES { (n, 0) } else { (n - 1, 1) };
+    LaunchNumber { incarnation: 1, index: Index(index), n }
+}
+
+fn group(n: u64) -> Option<TaskGroup> {
+    (n >= LAUNCHES - 1).then(|| TaskGroup { first: launch(LAUNCHES - 1), size: 2 })
+}
+
+/// Whoever is launched together with one, itself too.
+fn together(launch: LaunchNumber) -> Vec<LaunchNumber> {
+    let all = group(LAUNCHES).filter(|group| group.launches().any(|it| it == launch));
+    all.map_or(vec![launch], |group| group.launches().collect())
+}
+
+/// The third has both kinds of checks and not much time, the last a health check.
+fn terms(n: u64) -> TaskTerms {
+    let check = CheckTerms { kind: CheckKind::Command, delay_ms: 50, interval_ms: 100, timeout_ms: 1_000 };
+    let health = HealthTerms { check, grace_ms: 0, failures_max: 2 };
+    match n {
+        3 => TaskTerms {
+            completion_ms: Some(15_000),
+            health: Some(health),
+            check: Some(check),
+            ..TaskTerms::default()
+        },
+        LAUNCHES => TaskTerms { health: Some(health), tells_killing: true, ..TaskTerms::default() },
+        _ => TaskTerms::default(),
+    }
 }
 
 /// A supervisor and its command, as the operating system has them.
@@ -86,6 +120,8 @@ struct Known {
     /// The last update taken, in order.
     seq: u32,
     terminal: bool,
+    /// What it came to.
+    state: Option<TaskState>,
     confirmed: u32,
 }
 
@@ -100,6 +136,10 @@ struct Sim {
     /// A kill was delivered before the release was asked for: it must never come.
     doomed: BTreeSet<LaunchNumber>,
     registry: BTreeMap<LaunchNumber, Known>,
+    /// Those that run.
+    probes: Vec<Probe>,
+    /// Runs of the built-in executor that were said to have ended.
+    ended: BTreeSet<LaunchNumber>,
     fence: Fence,
     session: Session,
     stream: u64,
@@ -119,6 +159,8 @@ impl Sim {
             releases: BTreeMap::new(),
             doomed: BTreeSet::new(),
             registry: BTreeMap::new(),
+            probes: Vec::new(),
+            ended: BTreeSet::new(),
             fence: Fence { incarnation: 1, term: Term(1) },
             session: Session(0),
             stream: 0,
@@ -141,8 +183,13 @@ impl Sim {
     fn perform(&mut self, effect: Effect) {
         let mut ask = |launch, asked| self.supervisors.entry(launch).or_default().asked.push_back(asked);
         match effect {
-            // No task here has a check, is in a built-in executor or uses a volume.
-            Effect::Probe(_) | Effect::RemoveExit { .. } => panic!("nothing asks for it"),
+            Effect::Probe(probe) => {
+                assert!(self.supervisors[&probe.launch].released, "{} does not run", probe.launch);
+                let is_same = |it: &Probe| (it.launch, it.which) == (probe.launch, probe.which);
+                assert!(!self.probes.iter().any(is_same), "{probe:?} runs already");
+                self.probes.push(*probe);
+                assert!(self.probes.len() <= config().probes_max, "{:?}", self.probes);
+            }
             Effect::Mount { .. } | Effect::KeepVolumes { .. } => {} // no task here uses one
             Effect::Checkpoint { ticket, records } => self.waiting.push_back((ticket, records)),
             Effect::Send { stream, session, call } => {
@@ -167,20 +214,22 @@ impl Sim {
                 self.supervisors.entry(start.launch).or_default().asked.push_back(Asked::Hold);
             }
             Effect::Release { launch } => {
-                let known = &self.synced.tasks[&launch];
-                assert!(known.process.is_some(), "{launch} is released before its process is on the disk");
+                for launch in together(launch) {
+                    let known = &self.synced.tasks[&launch];
+                    assert!(known.process.is_some(), "before the process of {launch} is on the disk");
+                }
                 ask(launch, Asked::Release);
                 self.supervisors.entry(launch).or_default().release_asked = true;
             }
             Effect::Abandon { launch } => ask(launch, Asked::Abandon),
             Effect::Signal { launch, signal: Signal::Kill } => ask(launch, Asked::Kill),
-            Effect::Signal { .. } | Effect::Remove { .. } => {}
+            Effect::Signal { .. } | Effect::Remove { .. } | Effect::RemoveExit { .. } => {}
+            Effect::Resize { .. } => {}
             Effect::StartExecutor(_)
-            | Effect::Resize { .. }
             | Effect::Answer { .. }
             | Effect::Tell { .. }
             | Effect::HangUp { .. } => {
-                unreachable!("no executor was ordered")
+                unreachable!("no executor with a process was ordered")
             }
             Effect::Stop(why) => panic!("stopped: {why}"),
         }
@@ -217,7 +266,17 @@ impl Sim {
             AgentCall::Ended(launch) => {
                 assert!(self.registry[&launch].terminal, "{launch} ended without a word")
             }
-            AgentCall::Executors { executors, .. } => assert!(executors.is_empty()),
+            AgentCall::Executors { executors, .. } => {
+                for known in executors.iter().filter(|known| known.ended.is_some()) {
+                    let is_over = |launch| {
+                        let Some(one) = self.supervisors.get(&launch) else { return true };
+                        !one.released || one.end.is_some()
+                    };
+                    let all = group(LAUNCHES).into_iter().flat_map(TaskGroup::launches);
+                    assert!(all.map(is_over).all(|it| it), "the executor ends before its tasks");
+                    self.ended.insert(known.number);
+                }
+            }
             AgentCall::Pong(_) | AgentCall::Hello(..) | AgentCall::Message { .. } => {}
         }
     }
@@ -233,6 +292,7 @@ impl Sim {
             assert!(!known.terminal, "{update:?} after the end");
             known.seq = update.seq;
             known.terminal = update.status.state.is_terminal();
+            known.state = Some(update.status.state);
         }
     }
 
@@ -273,10 +333,16 @@ impl Sim {
         }
     }
 
+    /// Tasks of a group are launched together, though they are ordered one by one.
+    fn launched(&mut self, n: u64) -> &mut Known {
+        for launch in together(launch(n)) {
+            self.registry.entry(launch).or_default().ordered = true;
+        }
+        self.registry.entry(launch(n)).or_default()
+    }
+
     fn order(&mut self, n: u64, killed: bool) {
-        let known = self.registry.entry(launch(n)).or_default();
-        known.ordered = true;
-        known.kill |= killed;
+        self.launched(n).kill |= killed;
         if killed {
             self.doom(n);
         }
@@ -289,25 +355,23 @@ impl Sim {
             killed,
             sealed: Sealed::default(),
             framework: Sealed::new([u8::from(killed)]),
-            executor: None,
-            group: None,
+            executor: group(n).map(|_| Box::new(ExecutorOrder { built_in: true, ..executor("pod") })),
+            group: group(n),
             volumes: Vec::new(),
             starting: n.is_multiple_of(2),
-            terms: Default::default(),
+            terms: terms(n),
         })));
     }
 
     fn kill(&mut self, n: u64) {
-        let known = self.registry.entry(launch(n)).or_default();
-        known.ordered = true;
-        known.kill = true;
+        self.launched(n).kill = true;
         self.doom(n);
         self.event(AgentEvent::Kill { launch: launch(n), task: key(launch(n)), grace_ms: None });
     }
 
     fn doom(&mut self, n: u64) {
         if !self.supervisors.get(&launch(n)).is_some_and(|supervisor| supervisor.release_asked) {
-            self.doomed.insert(launch(n));
+            self.doomed.extend(together(launch(n)));
         }
     }
 
@@ -351,10 +415,17 @@ impl Sim {
         }
     }
 
-    fn finish(&mut self, n: u64) {
+    fn finish(&mut self, n: u64, well: bool) {
         if let Some(supervisor) = self.supervisors.get_mut(&launch(n)).filter(|one| one.released) {
-            supervisor.finish(launch(n), End::Exited(0));
+            supervisor.finish(launch(n), End::Exited(i32::from(!well)));
         }
+    }
+
+    fn probed(&mut self, n: u64, well: bool) {
+        let Some(at) = self.probes.iter().position(|probe| probe.launch == launch(n)) else { return };
+        let Probe { launch, which, number, .. } = self.probes.remove(at);
+        let result = Ok(CheckResult::Exit(i32::from(!well)));
+        self.step(Input::Probed { launch, which, number, result });
     }
 
     fn confirm(&mut self, n: u64) {
@@ -369,6 +440,7 @@ impl Sim {
             records.iter().for_each(|record| self.synced.apply(record));
         }
         self.node = Node::recover(config(), self.synced.clone());
+        self.probes.clear(); // they ended with it
         let mut facts = Vec::new();
         for (launch, supervisor) in &mut self.supervisors {
             supervisor.asked.clear();
@@ -402,7 +474,8 @@ impl Sim {
             Op::Sync(most) => self.sync(most),
             Op::Work(n) => self.work(n),
             Op::Report(n) => self.report(n),
-            Op::End(n) => self.finish(n),
+            Op::End(n, well) => self.finish(n, well),
+            Op::Probed(n, well) => self.probed(n, well),
             Op::Crash(kept) => self.crash(kept),
             Op::Reconnect(later) => {
                 self.fence.term.0 += later;
@@ -421,12 +494,20 @@ impl Sim {
     /// All works from here: everything comes to its end.
     fn heal(&mut self) {
         self.obey(&Op::Reconnect(0));
-        for _ in 0..50 {
+        for _ in 0..80 {
             self.sync(usize::MAX);
             for n in 1..=LAUNCHES {
                 self.work(n);
                 self.report(n);
-                self.finish(n);
+                self.probed(n, true);
+                // One whose group has to end is ended.
+                let failed = |it: &LaunchNumber| {
+                    let state = self.registry.get(it).filter(|known| known.terminal).and_then(|it| it.state);
+                    state.is_some_and(|state| state != TaskState::Finished)
+                };
+                if !together(launch(n)).iter().any(failed) {
+                    self.finish(n, true);
+                }
             }
             self.obey(&Op::Wait(100));
         }
@@ -436,8 +517,16 @@ impl Sim {
         for n in 1..=LAUNCHES {
             self.confirm(n);
         }
+        let left: Vec<LaunchNumber> = self.node.saved().executors.runs.keys().copied().collect();
+        for number in left {
+            assert!(self.ended.contains(&number), "the end of {number} was not said");
+            self.event(AgentEvent::ConfirmExecutor(number));
+        }
         self.sync(usize::MAX);
         assert!(self.node.saved().tasks.is_empty(), "kept: {:?}", self.node.saved().tasks);
+        assert!(self.node.saved().executors.is_empty(), "kept: {:?}", self.node.saved().executors);
+        assert!(self.node.saved().watched.is_empty(), "kept: {:?}", self.node.saved().watched);
+        assert!(self.node.saved().groups.is_empty(), "kept: {:?}", self.node.saved().groups);
         assert_eq!(self.node.saved(), &self.synced, "the machine is the fold of its records");
     }
 }
