@@ -2,6 +2,7 @@
 
 use crate::{
     checks,
+    containers::{Asked, value},
     limits::Enforcer,
     supervisor::{MARK, Place, Spec},
 };
@@ -9,7 +10,7 @@ use muster_http::auth::{Auth, Claims};
 use muster_model::{ExecutorName, LaunchNumber, VolumeMount};
 use muster_node::{Start, StartExecutor};
 use muster_proto::executor_api::container_id;
-use muster_proto::mesos::{CommandInfo, ExecutorInfo, TaskInfo, command_info, environment};
+use muster_proto::mesos::{CommandInfo, ContainerInfo, ExecutorInfo, Secret, TaskInfo, environment};
 use prost::Message;
 use std::{
     collections::BTreeMap,
@@ -88,20 +89,27 @@ pub(crate) struct Surroundings {
     pub(crate) auth: Arc<Auth>,
 }
 
-/// What a supervisor needs to run a command, and what is to be fetched before.
-pub(crate) fn spec(
-    work: &Work,
-    sandbox: PathBuf,
-    around: &Surroundings,
-) -> Result<(Spec, Vec<command_info::Uri>), Unfit> {
-    let (command, default_user, env, (parts, limits)) = match work {
+/// What is to be done before a supervisor holds a command.
+#[derive(Debug)]
+pub(crate) struct Described {
+    /// What the supervisor is told; what makes it a container is not in there yet.
+    pub(crate) spec: Spec,
+    pub(crate) command: CommandInfo,
+    /// The container that it asks for.
+    pub(crate) asked: Option<Asked>,
+}
+
+/// What a supervisor needs to run a command.
+pub(crate) fn spec(work: &Work, sandbox: PathBuf, around: &Surroundings) -> Result<Described, Unfit> {
+    let (command, asked, default_user, env, (parts, limits)) = match work {
         Work::Task(start) => {
             let info = TaskInfo::decode(&*start.sealed)
                 .map_err(|error| Unfit::Invalid(format!("The TaskInfo cannot be read: {error}")))?;
             let limited = around.enforcer.of(start.launch, &start.resources, &info.limits)?;
+            let asked = asked(info.container.as_ref())?;
             let command = task_command(info, start.within.is_some())?;
             let env = task_environment(start, &command, &sandbox, around)?;
-            (command, &start.user, env, limited)
+            (command, asked, &start.user, env, limited)
         }
         Work::Executor(start) => {
             let info = ExecutorInfo::decode(&*start.intent.sealed)
@@ -110,13 +118,23 @@ pub(crate) fn spec(
             let env = executor_environment(start, &info, &sandbox, around)?;
             // A task of it has no limits of its own: it shares this group.
             let limited = around.enforcer.of(start.intent.number, &start.resources, &[])?;
-            (executor_command(info)?, &start.intent.user, env, limited)
+            let asked = asked(info.container.as_ref())?;
+            let command = info.command;
+            let command = command.ok_or_else(|| Unfit::Invalid("The executor has no command".into()))?;
+            (command, asked, &start.intent.user, env, limited)
         }
     };
-    let (program, arg0, args) = program(&command)?;
+    let has_image = asked.as_ref().is_some_and(|asked| asked.image.is_some());
+    let (program, arg0, args) = match has_image {
+        // The image has a say in it.
+        true => Default::default(),
+        false => program(&command)?,
+    };
     let mut env: BTreeMap<String, String> = env;
     env.insert(MARK.into(), around.place.mark(Some(work.number())));
-    let named = command.user.as_deref().filter(|user| !user.is_empty()).unwrap_or(default_user);
+    // A user that a task with an image names is one of the image.
+    let own = command.user.as_deref().filter(|user| !user.is_empty() && !has_image);
+    let named = own.unwrap_or(default_user);
     let user = if around.switch_user { user(named)? } else { None };
     let spec = Spec {
         launch: work.number(),
@@ -130,23 +148,28 @@ pub(crate) fn spec(
         parts,
         limits,
         place: around.place.clone(),
+        container: None,
     };
-    Ok((spec, command.uris))
+    Ok(Described { spec, command, asked })
+}
+
+/// The container that a description asks for, if it takes one to do what it asks for.
+fn asked(info: Option<&ContainerInfo>) -> Result<Option<Asked>, Unfit> {
+    let asked = info.map(Asked::read).transpose().map_err(Unfit::Invalid)?;
+    Ok(asked.filter(Asked::is_more_than_a_process))
 }
 
 fn task_command(info: TaskInfo, is_within: bool) -> Result<CommandInfo, Unfit> {
     if info.executor.is_some() && !is_within {
         return Err(Unfit::Invalid("The task names an executor, and its order none".into()));
     }
-    if info.container.is_some() {
-        return Err(Unfit::Invalid(
-            "This agent runs plain processes only; the task asks for a container".into(),
-        ));
-    }
     if let Some(why) = checks::refused(&info) {
         return Err(Unfit::Invalid(why));
     }
-    info.command.ok_or_else(|| Unfit::Invalid("The task has no command".into()))
+    // An image may say all that there is to say.
+    let has_container = info.container.is_some();
+    let command = info.command.or_else(|| has_container.then(CommandInfo::default));
+    command.ok_or_else(|| Unfit::Invalid("The task has no command".into()))
 }
 
 /// An executor is of the framework that launched its tasks.
@@ -158,15 +181,6 @@ fn check_framework(start: &StartExecutor, info: &ExecutorInfo) -> Result<(), Unf
         ))),
         _ => Ok(()),
     }
-}
-
-fn executor_command(info: ExecutorInfo) -> Result<CommandInfo, Unfit> {
-    if info.container.is_some() {
-        return Err(Unfit::Invalid(
-            "This agent runs plain processes only; the executor asks for a container".into(),
-        ));
-    }
-    info.command.ok_or_else(|| Unfit::Invalid("The executor has no command".into()))
 }
 
 /// What is run for a command: the program, its name for itself and the arguments after that.
@@ -279,17 +293,23 @@ fn duration(ms: u64) -> String {
 pub(crate) fn variables(command: &CommandInfo) -> Result<Vec<(String, String)>, Unfit> {
     let variables = command.environment.iter().flat_map(|environment| &environment.variables);
     let each = variables.map(|variable| {
-        if variable.r#type() == environment::variable::Type::Secret {
-            let message = format!("This agent has no secrets; the variable {} is one", variable.name);
-            return Err(Unfit::Invalid(message));
-        }
-        let value = variable.value.clone().unwrap_or_default();
+        let value = match (variable.r#type(), &variable.secret) {
+            (environment::variable::Type::Secret, Some(secret)) => secret_text(&variable.name, secret)?,
+            _ => variable.value.clone().unwrap_or_default(),
+        };
         if variable.name.is_empty() || variable.name.contains(['=', '\0']) || value.contains('\0') {
             return Err(Unfit::Invalid(format!("The variable {:?} cannot be set", variable.name)));
         }
         Ok((variable.name.clone(), value))
     });
     each.collect()
+}
+
+/// The value of a secret, which is in the environment of the command and nowhere else.
+fn secret_text(name: &str, secret: &Secret) -> Result<String, Unfit> {
+    let wrong = |why: &str| Unfit::Invalid(format!("The variable {name:?} cannot be set: its secret {why}"));
+    let bytes = value(secret).map_err(|why| wrong(&why))?;
+    String::from_utf8(bytes).map_err(|_| wrong("is no text"))
 }
 
 /// User and group of a name, if it is not the agent's own user. Only root can be another.
@@ -352,7 +372,7 @@ mod tests {
             volumes: Vec::new(),
             within: None,
         };
-        spec(&Work::Task(Box::new(start)), "/s".into(), &around()).map(|(spec, _)| spec)
+        spec(&Work::Task(Box::new(start)), "/s".into(), &around()).map(|described| described.spec)
     }
 
     fn check_executor(info: &ExecutorInfo, grace_ms: Option<u64>) -> Result<Spec, Unfit> {
@@ -374,7 +394,7 @@ mod tests {
             resources: Default::default(),
             volumes: Vec::new(),
         };
-        spec(&Work::Executor(Box::new(start)), "/s".into(), &around()).map(|(spec, _)| spec)
+        spec(&Work::Executor(Box::new(start)), "/s".into(), &around()).map(|described| described.spec)
     }
 
     fn task(command: mesos::CommandInfo) -> TaskInfo {

@@ -1,6 +1,9 @@
 //! The agent's configuration: plain values, checked once at the start.
 
-use crate::AgentError;
+use crate::{
+    AgentError,
+    containers::{Containerizer, ImageSection},
+};
 use muster_http::auth::{Realm, Settings};
 use muster_model::{Attribute, AttributeValue, MachineId, Resources};
 use serde::{Deserialize, Serialize};
@@ -66,6 +69,12 @@ pub struct AgentConfig {
     pub pids_max: u64,
     /// Whether tasks run here whose limits cannot be enforced.
     pub allow_unenforced_limits: bool,
+    /// What runs tasks; of those that make containers the first that works here does.
+    pub containerizers: Vec<Containerizer>,
+    /// The OCI runtime, a path or a name on the PATH; empty = runc or crun.
+    pub oci_runtime: String,
+    /// Below which paths of this machine tasks may be given volumes.
+    pub host_path_volumes: Vec<PathBuf>,
     /// Tasks held at once.
     pub tasks_max: usize,
     /// Supervisors that may be starting at once.
@@ -88,6 +97,8 @@ pub struct AgentConfig {
     pub dial_ms: u64,
     /// Longest pause before dialling again, in ms.
     pub dial_ms_max: u64,
+    /// Where images come from, and how much of them is kept.
+    pub images: ImageSection,
     /// Who may ask what over HTTP.
     pub auth: AuthSection,
 }
@@ -156,6 +167,9 @@ impl Default for AgentConfig {
             cgroup_cpu_quota: false,
             pids_max: 0,
             allow_unenforced_limits: false,
+            containerizers: vec![Containerizer::Posix, Containerizer::Native, Containerizer::Oci],
+            oci_runtime: String::new(),
+            host_path_volumes: vec!["/".into()],
             tasks_max: 10_000,
             starts_max: 16,
             probes_max: 64,
@@ -167,6 +181,7 @@ impl Default for AgentConfig {
             repeat_ms_max: 600_000,
             dial_ms: 50,
             dial_ms_max: 2_000,
+            images: ImageSection::default(),
             auth: AuthSection::default(),
         }
     }
@@ -220,6 +235,18 @@ impl AgentConfig {
         if !self.ip.is_empty() && self.ip.parse::<std::net::IpAddr>().is_err() {
             return wrong(format!("ip: {:?} is no address, for example 10.0.0.5", self.ip));
         }
+        for (i, name) in self.containerizers.iter().enumerate() {
+            if self.containerizers[..i].contains(name) {
+                return wrong(format!("containerizers: {:?} occurs twice", name.name()));
+            }
+        }
+        if !self.containerizers.contains(&Containerizer::Posix) {
+            return wrong("containerizers: posix is missing, which runs what asks for no container".into());
+        }
+        if let Some(path) = self.host_path_volumes.iter().find(|path| !path.is_absolute()) {
+            return wrong(format!("host-path-volumes: {path:?} must be an absolute path"));
+        }
+        self.images.check()?;
         Resources::parse(&self.resources).or_else(|why| wrong(format!("resources: {why}")))?;
         parse_attributes(&self.attributes).or_else(|why| wrong(format!("attributes: {why}")))?;
         if !self.machine_id.is_empty() {

@@ -1,6 +1,12 @@
 //! What this machine lets an agent do, and how to mend what it does not.
 
-use crate::{AgentConfig, AgentError, cgroups::Can, limits::Enforcer};
+use crate::{
+    AgentConfig, AgentError,
+    cgroups::Can,
+    containers::{Containerizer, kinds},
+    limits::Enforcer,
+};
+use muster_container::Kind;
 use serde::Serialize;
 use std::{fs, path::Path};
 
@@ -71,10 +77,17 @@ pub fn examine(config: &AgentConfig) -> Result<Vec<Finding>, AgentError> {
     let overlay =
         if has_overlay { Ok("the kernel has it".into()) } else { Err("not in /proc/filesystems".into()) };
     all.push(finding("overlayfs", overlay, false, "modprobe overlay"));
-    let runtimes = ["runc", "crun"].into_iter().filter_map(program).collect::<Vec<_>>().join(", ");
-    let runtime =
-        if runtimes.is_empty() { Err("neither runc nor crun is on the PATH".into()) } else { Ok(runtimes) };
-    all.push(finding("OCI runtime", runtime, false, "install runc"));
+    for (containerizer, found) in kinds(config) {
+        let (name, fix) = match containerizer {
+            Containerizer::Oci => ("containerizer oci", "install runc, and run the agent as root"),
+            _ => ("containerizer native", "run the agent as root"),
+        };
+        let found = found.map(|kind| match kind {
+            Kind::Native => "built in".to_owned(),
+            Kind::Oci(path) => path.display().to_string(),
+        });
+        all.push(finding(name, found, false, fix));
+    }
     Ok(all)
 }
 
@@ -99,13 +112,6 @@ fn user_namespaces() -> Result<String, String> {
         Some(0) => Err("user.max_user_namespaces is 0".into()),
         _ => Ok("the kernel has them".into()),
     }
-}
-
-/// Where a program is on the PATH.
-fn program(name: &str) -> Option<String> {
-    let path = std::env::var_os("PATH")?;
-    let found = std::env::split_paths(&path).map(|dir| dir.join(name)).find(|path| path.is_file())?;
-    Some(found.display().to_string())
 }
 
 /// What can be enforced, by name, with the reason where it cannot.

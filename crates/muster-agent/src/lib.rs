@@ -39,6 +39,7 @@ mod cgroups;
 mod checks;
 mod command;
 mod config;
+mod containers;
 mod disk;
 mod doctor;
 mod error;
@@ -58,6 +59,7 @@ mod supervisors;
 mod volumes;
 
 pub use config::AgentConfig;
+pub use containers::{Containerizer, ImageSection};
 pub use doctor::{Finding, examine};
 pub use error::AgentError;
 pub use service::run;

@@ -4,6 +4,7 @@ use crate::{
     AgentConfig, AgentError,
     checks::{self, How},
     command::Work,
+    containers::Containers,
     disk::{Durable, Log, Opened, WorkDir, Writer},
     doctor::enforced,
     executors::{self, Executors},
@@ -97,6 +98,7 @@ struct Ground {
     sealed: Sealed,
     sandboxes: Sandboxes,
     enforcer: Enforcer,
+    containers: Containers,
 }
 
 /// Does what may block apart from the loop.
@@ -129,7 +131,8 @@ fn prepare(config: &AgentConfig, dir: WorkDir) -> Result<Ground, AgentError> {
     };
     let sandboxes = Sandboxes::find(&dir.sandboxes(), policy, |path| live.contains(path));
     let enforcer = Enforcer::open(config, &dir.fingerprint)?;
-    Ok(Ground { dir, log, saved, info, sealed, sandboxes, enforcer })
+    let containers = Containers::open(config, &dir)?;
+    Ok(Ground { dir, log, saved, info, sealed, sandboxes, enforcer, containers })
 }
 
 /// The name of an executor in the place of a task's.
@@ -153,6 +156,7 @@ struct Agent {
     shown: Shown,
     enforcer: Arc<Enforcer>,
     times: Arc<LaunchTimes>,
+    containers: Arc<Containers>,
     /// What goes on beside the loop, and ends with it.
     _beside: JoinSet<()>,
 }
@@ -172,12 +176,14 @@ impl Agent {
         let (sender, inputs) = mpsc::channel(INPUTS_WAITING_MAX);
         let auth = Arc::new(auth);
         let enforcer = Arc::new(ground.enforcer);
+        let containers = Arc::new(ground.containers);
         let (for_auth, for_inputs) = (auth.clone(), sender.clone());
         let mut supervisors = Supervisors::new(
             &ground.dir,
             launcher,
             &config,
             enforcer.clone(),
+            containers.clone(),
             endpoint,
             for_auth,
             for_inputs,
@@ -200,9 +206,16 @@ impl Agent {
             .map(|(name, ability)| format!("{name}: {}", ability.err().unwrap_or("yes")))
             .collect();
         info!(cgroups = enforcer.can().layout.name(), can = can.join("; "), "limits that can be enforced");
+        let made: Vec<String> = containers
+            .abilities()
+            .into_iter()
+            .map(|(name, found)| format!("{name}: {}", found.unwrap_or_else(|why| why)))
+            .collect();
+        info!(can = made.join("; "), "containers that can be made");
         let times = Arc::<LaunchTimes>::default();
         let mut about = About {
             enforcer: enforcer.clone(),
+            containers: containers.abilities(),
             flags: flags(&config, &ground.info),
             info: ground.info.clone(),
             sealed: ground.sealed.clone(),
@@ -263,6 +276,7 @@ impl Agent {
             sandboxes: ground.sandboxes,
             shown,
             enforcer,
+            containers,
             _beside: beside,
         })
     }
@@ -455,6 +469,7 @@ impl Agent {
         drop((self.link, self.supervisors, self.executors));
         self.writer.end().await;
         self.enforcer.cgroups().remove();
+        self.containers.remove_groups();
         // Refused while a socket is in it, which is when it is needed.
         let _ = tokio::fs::remove_dir(&self.dir.place.runtime).await;
     }

@@ -10,7 +10,8 @@ pub use leftovers::end_tasks;
 
 use crate::{
     AgentConfig, AgentError,
-    command::{Surroundings, Unfit, Work, spec},
+    command::{Described, Surroundings, Unfit, Work, spec},
+    containers::{self, Containers},
     disk::WorkDir,
     fetch::{Fetcher, make},
     limits::{self, Enforcer},
@@ -80,6 +81,7 @@ struct Shared {
     launching: PathBuf,
     around: Surroundings,
     fetcher: Fetcher,
+    containers: Arc<Containers>,
     /// The limit of open files that tasks shall have: the agent raised its own.
     open_files: Option<u64>,
     /// The runtime directory: a socket's whole path may be longer than an address can be.
@@ -95,6 +97,7 @@ impl Supervisors {
         launcher: Launcher,
         config: &AgentConfig,
         enforcer: Arc<Enforcer>,
+        containers: Arc<Containers>,
         endpoint: SocketAddr,
         auth: Arc<Auth>,
         inputs: mpsc::Sender<Input>,
@@ -117,6 +120,7 @@ impl Supervisors {
                 auth,
             },
             place,
+            containers,
             volumes: dir.volumes(),
             helper: Helper::new(launcher),
             launching: dir.launching(),
@@ -145,6 +149,7 @@ impl Supervisors {
         let shared = self.shared.clone();
         self.talks.spawn(async move {
             let end = shared.launch(work, sandbox, waiting).await;
+            shared.clear(launch).await;
             shared.tell(Input::Ended { launch, end }).await;
         });
     }
@@ -213,6 +218,7 @@ impl Supervisors {
                     let shared = self.shared.clone();
                     self.talks.spawn(async move {
                         let end = shared.serve(launch, process.pid, stream, waiting, running).await;
+                        shared.clear(launch).await;
                         shared.tell(Input::Ended { launch, end }).await;
                     });
                 }
@@ -235,6 +241,12 @@ impl Shared {
         let _ = self.inputs.send(input).await;
     }
 
+    /// Removes what was made for a container that is over.
+    async fn clear(&self, launch: LaunchNumber) {
+        let containers = self.containers.clone();
+        let _ = spawn_blocking(move || containers.clear(launch)).await; // what stays is removed at the next start
+    }
+
     async fn launch(&self, work: Work, sandbox: PathBuf, mut orders: mpsc::Receiver<Given>) -> End {
         let launch = work.number();
         let within = work.executor_sandbox(&sandbox);
@@ -243,7 +255,7 @@ impl Shared {
         };
         let (around, mounts) = (self.around.clone(), work.volumes().to_vec());
         let described = spawn_blocking(move || spec(&work, sandbox, &around)).await;
-        let (mut spec, uris) = match described {
+        let Described { mut spec, command, asked } = match described {
             Ok(Ok(described)) => described,
             Ok(Err(Unfit::Invalid(why))) => return End::Invalid(why.into()),
             Ok(Err(Unfit::Here(why))) => return End::StartFailed(why.into()),
@@ -252,6 +264,7 @@ impl Shared {
         if !mounts.is_empty() {
             // Before anything else is in the sandbox.
             let (root, sandbox, user) = (self.volumes.clone(), spec.sandbox.clone(), spec.user);
+            let (mounts, within) = (mounts.clone(), within.clone());
             let mounted = spawn_blocking(move || {
                 make(&sandbox, user).map_err(|error| format!("Failed to make the sandbox: {error}"))?;
                 // Within an executor that has no process, what is its own is seen in its own sandbox.
@@ -269,13 +282,32 @@ impl Shared {
             }
         }
         tokio::select! {
-            fetched = self.fetcher.fetch(&uris, &spec.sandbox, spec.user) => {
+            fetched = self.fetcher.fetch(&command.uris, &spec.sandbox, spec.user) => {
                 if let Err(why) = fetched {
                     return End::StartFailed(why.into());
                 }
             }
             // Before there is anything to release it can only be abandoned.
             _ = orders.recv() => return End::NotReleased,
+        }
+        if let Some(asked) = asked {
+            let around = containers::Around {
+                has_path: command.environment.iter().flat_map(|it| &it.variables).any(|it| it.name == "PATH"),
+                command: &command,
+                volumes: &mounts,
+                volumes_dir: &self.volumes,
+                parent: within.as_deref(),
+                switch_user: self.around.switch_user,
+            };
+            tokio::select! {
+                prepared = self.containers.prepare(&asked, around, &mut spec) => match prepared {
+                    Ok(()) => {}
+                    Err(Unfit::Invalid(why)) => return End::Invalid(why.into()),
+                    Err(Unfit::Here(why)) => return End::StartFailed(why.into()),
+                },
+                // Before there is anything to release it can only be abandoned.
+                _ = orders.recv() => return End::NotReleased,
+            }
         }
         let permit = tokio::select! {
             biased;

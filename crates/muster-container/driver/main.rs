@@ -50,7 +50,7 @@ fn drive(plan: &Path) -> Result<(), Failure> {
     let pause = ["pause".to_owned()];
     let Plan { kind, dir, id, bundle, init, output } = &plan;
     let made = Made { kind, dir, id, bundle, pause: &pause, init: *init };
-    let mut container = Container::create(&made, io(output)?)?;
+    let container = Container::create(&made, io(output)?)?;
     say(&format!("created {} {}", container.pid(), container.pause_pid().unwrap_or(0)))?;
     for line in io::stdin().lock().lines() {
         let line = line?;

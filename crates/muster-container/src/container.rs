@@ -27,7 +27,8 @@ pub struct Made<'a> {
     /// Arguments that make this executable [`pause_main`](crate::pause_main); used where the bundle has pids of its own
     /// and `init` is asked for.
     pub pause: &'a [String],
-    /// Whether process 1 is [`pause_main`](crate::pause_main), rather than the command itself.
+    /// Whether process 1 is [`pause_main`](crate::pause_main), rather than the command itself; which then, with a runtime
+    /// that is a program, does not end with who created it.
     pub init: bool,
 }
 
@@ -112,9 +113,9 @@ impl Container {
     }
 
     /// Ends all of it, without waiting.
-    pub fn kill(&mut self) {
+    pub fn kill(&self) {
         let _ = self.signal(Signal::KILL); // it may have ended by itself
-        if let Some(pause) = &mut self.pause {
+        if let Some(pause) = &self.pause {
             pause.kill();
         }
     }

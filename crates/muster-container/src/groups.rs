@@ -18,6 +18,18 @@ pub fn remove_groups(path: &Path) -> Vec<PathBuf> {
     groups.filter(|group| group.is_dir() && !remove(group)).collect()
 }
 
+/// Removes the group of this path from every hierarchy where nothing is in it: neither processes nor other groups.
+pub fn remove_empty_groups(path: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let Ok(path) = path.strip_prefix("/") else { return };
+    if path.as_os_str().is_empty() {
+        return;
+    }
+    for mount in hierarchies(&mounts) {
+        let _ = fs::remove_dir(mount.join(path)); // refused where something is
+    }
+}
+
 fn hierarchies(mountinfo: &str) -> Vec<PathBuf> {
     let mount = |line: &str| {
         let (mount, system) = line.split_once(" - ")?;

@@ -29,7 +29,7 @@ mod runtime;
 pub use bundle::{Base, Bind, Bundle, DEFAULT_CAPABILITIES, Ids, Limits, Pids, Process, Rlimit};
 pub use container::{Container, Made};
 pub use error::ContainerError;
-pub use groups::remove_groups;
+pub use groups::{remove_empty_groups, remove_groups};
 pub use mounts::{bind_root, own_mounts};
 pub use native::Native;
 pub use oci::Oci;

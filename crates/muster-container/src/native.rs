@@ -9,6 +9,7 @@ use libcontainer::{
 };
 use nix::{errno::Errno, unistd::execve};
 use oci_spec::runtime::Spec;
+use rustix::process::{Signal, set_parent_process_death_signal};
 use std::{
     collections::HashMap,
     convert::Infallible,
@@ -142,6 +143,10 @@ impl Executor for Run {
             fs::metadata(Path::new(path))
                 .is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
         };
+        // It holds copies of all that its supervisor has, until it becomes the command: so nothing that it waits for would
+        // tell it that the supervisor is gone. If that was before this, what is said to it next fails.
+        set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(|error| ExecutorValidationError::ArgValidationError(error.to_string()))?;
         match self.candidates().iter().any(is_program) {
             true => Ok(()),
             false => Err(ExecutorValidationError::ArgValidationError(format!(

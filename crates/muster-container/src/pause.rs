@@ -11,7 +11,10 @@ use nix::{
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
-    process::{DumpableBehavior, WaitOptions, chdir, chroot, set_dumpable_behavior, setsid, wait},
+    process::{
+        DumpableBehavior, Pid, PidfdFlags, Signal as ProcessSignal, WaitOptions, chdir, chroot, pidfd_open,
+        pidfd_send_signal, set_dumpable_behavior, setsid, wait,
+    },
 };
 use std::{
     ffi::{OsStr, OsString},
@@ -21,7 +24,7 @@ use std::{
         unix::net::UnixStream,
     },
     path::{Path, PathBuf},
-    process::{Child, Command, ExitCode, Stdio},
+    process::{Command, ExitCode, Stdio},
     thread,
     time::Duration,
 };
@@ -32,9 +35,10 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// A pid namespace, kept by a process 1 that ends with this value, and all of it with that.
 #[derive(Debug)]
 pub struct Pause {
-    child: Child,
+    pid: u32,
+    pidfd: OwnedFd,
     /// Its end is what the process waits for.
-    socket: Option<UnixStream>,
+    socket: UnixStream,
 }
 
 impl Pause {
@@ -58,16 +62,23 @@ impl Pause {
             scope.spawn(make).join().unwrap_or_else(|_| Err(io::Error::other("its thread panicked")))
         });
         let child = spawned.map_err(ContainerError::io("start process 1 of a namespace from", exe))?;
-        let mut made = Self { child, socket: Some(ours) };
-        made.wait_ready().map_err(failed)?;
-        Ok(made)
+        let number = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let pid = number.ok_or_else(|| failed(io::Error::other("no pid")))?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| failed(error.into()))?;
+        let made = Self { pid: child.id(), pidfd, socket: ours };
+        match made.wait_ready() {
+            Ok(()) => Ok(made),
+            Err(error) => {
+                made.end();
+                Err(failed(error))
+            }
+        }
     }
 
-    fn wait_ready(&mut self) -> io::Result<()> {
-        let Some(socket) = &self.socket else { return Ok(()) };
-        socket.set_read_timeout(Some(READY_TIMEOUT))?;
+    fn wait_ready(&self) -> io::Result<()> {
+        self.socket.set_read_timeout(Some(READY_TIMEOUT))?;
         let mut text = [0; 512];
-        let n = (&*socket).read(&mut text)?;
+        let n = (&self.socket).read(&mut text)?;
         match text[..n].split_first() {
             Some((&READY, _)) => Ok(()),
             None => Err(io::Error::other("process 1 of it ended")),
@@ -77,21 +88,21 @@ impl Pause {
 
     /// Its process.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
     }
 
     /// The namespace.
     pub fn namespace(&self) -> PathBuf {
-        format!("/proc/{}/ns/pid", self.child.id()).into()
+        format!("/proc/{}/ns/pid", self.pid).into()
     }
 
     /// Ends all that is in the namespace. Its process 1 is not over before those of the namespace whose parent is this
     /// process are reaped: so all children are that end meanwhile, and nobody is told how.
-    pub fn end(mut self) {
+    pub fn end(self) {
         self.kill();
         loop {
             match wait(WaitOptions::empty()) {
-                Ok(Some((pid, _))) if pid.as_raw_nonzero().get().unsigned_abs() == self.child.id() => return,
+                Ok(Some((pid, _))) if pid.as_raw_nonzero().get().unsigned_abs() == self.pid => return,
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(_) => return, // there are no children
             }
@@ -99,9 +110,8 @@ impl Pause {
     }
 
     /// Ends all that is in the namespace, without waiting.
-    pub fn kill(&mut self) {
-        let _ = self.child.kill(); // it may have ended by itself
-        self.socket = None;
+    pub fn kill(&self) {
+        let _ = pidfd_send_signal(&self.pidfd, ProcessSignal::KILL); // it may have ended by itself
     }
 }
 

@@ -14,6 +14,7 @@
 pub mod agent;
 pub mod agent_api;
 pub mod check;
+pub mod container;
 mod error;
 pub mod executor_api;
 pub mod framework;

@@ -71,6 +71,14 @@ fn typed(
         (Some(command), None) => runnable(command, info.container.is_some()).within("command")?,
         (_, Some(_)) => {}
     }
+    if let Some(container) = &info.container {
+        crate::container::check(container).within("container")?;
+        // A group's tasks may; a task alone has nobody to share with.
+        if place == Place::Alone && container.linux_info.as_ref().is_some_and(|it| !it.share_cgroups()) {
+            let why = "is false, which only tasks of a group may say";
+            return Err(WireError::new("container.linux_info.share_cgroups", why));
+        }
+    }
     let executor = info.executor.as_ref().map(|executor| executor_spec(executor, bytes)).transpose();
     if place == Place::Alone && info.executor.as_ref().is_some_and(is_built_in) {
         let why = "DEFAULT is for task groups: use LAUNCH_GROUP, or CUSTOM with a command";
@@ -140,6 +148,9 @@ pub(crate) fn executor_spec(
     if !is_built_in(executor) {
         let command = executor.command.as_ref();
         runnable(required("command", command)?, executor.container.is_some()).within("command")?;
+    }
+    if let Some(container) = &executor.container {
+        crate::container::check(container).within("container")?;
     }
     Ok(ExecutorSpec {
         executor_id: id!(ExecutorId, "executor_id", executor.executor_id.value)?,

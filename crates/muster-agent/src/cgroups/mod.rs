@@ -107,6 +107,16 @@ impl Limits {
     /// Less memory than this no process starts with: a smaller limit counts as this one, as in Mesos.
     const MEMORY_BYTES_MIN: u64 = 32 << 20;
 
+    /// What the bundle of a container says of them.
+    pub(crate) fn of_a_bundle(&self) -> muster_container::Limits {
+        muster_container::Limits {
+            cpu_shares: self.cpu_milli.map(v1::shares),
+            cpu_quota_us: self.cpu_quota_milli.map(v1::quota_us),
+            memory_bytes: self.memory(),
+            pids: self.pids,
+        }
+    }
+
     fn memory(&self) -> Option<u64> {
         self.memory_bytes.map(|bytes| bytes.max(Self::MEMORY_BYTES_MIN))
     }

@@ -67,6 +67,16 @@ impl WorkDir {
         self.root.join("fetched")
     }
 
+    /// The store of images.
+    pub(crate) fn images(&self) -> PathBuf {
+        self.root.join("images")
+    }
+
+    /// What belongs to containers: `<launch>` below it.
+    pub(crate) fn containers(&self) -> PathBuf {
+        self.root.join("containers")
+    }
+
     /// A launch's sandbox. Ids are file names, as they were checked where they came in.
     pub(crate) fn sandbox(&self, task: &TaskKey, launch: LaunchNumber) -> PathBuf {
         let mut path = self.sandboxes();

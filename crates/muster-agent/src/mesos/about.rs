@@ -24,6 +24,8 @@ pub(crate) struct About {
     pub(crate) recovery_secs: f64,
     /// Its settings by the names of Mesos' flags, where they mean the same. By name.
     pub(crate) flags: BTreeMap<&'static str, String>,
+    /// What it makes containers with, or why it does not.
+    pub(crate) containers: Vec<(&'static str, Result<String, String>)>,
     /// The groups of its containers, and the limits that it can enforce.
     pub(crate) enforcer: Arc<Enforcer>,
     /// The file that it logs to.

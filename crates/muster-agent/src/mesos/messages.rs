@@ -52,7 +52,7 @@ pub(super) fn statuses(seen: &Seen, task: &TaskSeen) -> Vec<mesos::TaskStatus> {
 /// A task.
 fn task(seen: &Seen, of: &Executor<'_>, task: &TaskSeen) -> mesos::Task {
     let intent = &*task.intent;
-    let info = mesos::TaskInfo::decode(&*intent.sealed).unwrap_or_default();
+    let info = muster_proto::container::shown_task(&intent.sealed);
     let last = task.statuses.last();
     let role = seen.role(&info, &intent.task.framework_id);
     mesos::Task {

@@ -63,6 +63,9 @@ pub(super) fn all(seen: &Seen) -> BTreeMap<String, f64> {
     put("slave/uptime_secs", about.since.elapsed().as_secs_f64());
     put("slave/valid_framework_messages", counts.messages as f64);
     put("slave/valid_status_updates", counts.updates as f64);
+    for (name, found) in &about.containers {
+        put(&format!("muster/can_contain/{name}"), if found.is_ok() { 1.0 } else { 0.0 });
+    }
     for (name, ability) in enforced(about.enforcer.can()) {
         put(&format!("muster/can_enforce/{name}"), if ability.is_ok() { 1.0 } else { 0.0 });
     }

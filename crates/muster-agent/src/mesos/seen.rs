@@ -135,7 +135,7 @@ impl Seen {
     #[allow(deprecated)] // tools look for the source
     fn command<'a>(&self, task: &'a TaskSeen, is_over: bool) -> Executor<'a> {
         let intent = &*task.intent;
-        let info = mesos::TaskInfo::decode(&*intent.sealed).unwrap_or_default();
+        let info = muster_proto::container::shown_task(&intent.sealed);
         let id = intent.task.task_id.to_string();
         let name = format!("Command Executor (Task: {id}) {}", command_text(info.command.as_ref()));
         let role = self.role(&info, &intent.task.framework_id);
@@ -162,7 +162,7 @@ impl Seen {
 
     fn custom<'a>(&self, run: &'a RunSeen, tasks: Vec<&'a TaskSeen>) -> Executor<'a> {
         let ExecutorName { framework_id, executor_id } = &run.intent.name;
-        let info = mesos::ExecutorInfo::decode(&*run.intent.sealed).unwrap_or_default();
+        let info = muster_proto::container::shown_executor(&run.intent.sealed);
         let role = self.role_of(&info.resources, framework_id);
         Executor {
             number: run.intent.number,

@@ -52,6 +52,11 @@ impl Serialize for State<'_> {
             map.serialize_entry("master_hostname", host)?;
         }
         // What Mesos' agents do not tell: which limits hold here, or why they do not.
+        let containers = about.containers.iter().map(|(name, found)| match found {
+            Ok(found) => (*name, found.clone()),
+            Err(why) => (*name, format!("no: {why}")),
+        });
+        map.serialize_entry("containerizers", &containers.collect::<BTreeMap<_, _>>())?;
         let can =
             enforced(about.enforcer.can()).map(|(name, ability)| (name, ability.err().unwrap_or("yes")));
         map.serialize_entry("cgroups", about.enforcer.can().layout.name())?;
@@ -148,7 +153,7 @@ struct OfExecutor<'a> {
 impl Serialize for OfExecutor<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let intent = &*self.task.intent;
-        let info = mesos::TaskInfo::decode(&*intent.sealed).unwrap_or_default();
+        let info = muster_proto::container::shown_task(&intent.sealed);
         let shown = Task {
             id: intent.task.task_id.as_str(),
             name: &info.name,
@@ -172,7 +177,7 @@ impl Serialize for Queued<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(seen, task) = *self;
         let intent = &*task.intent;
-        let info = mesos::TaskInfo::decode(&*intent.sealed).unwrap_or_default();
+        let info = muster_proto::container::shown_task(&intent.sealed);
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("id", intent.task.task_id.as_str())?;
         map.serialize_entry("name", &info.name)?;

@@ -1,7 +1,7 @@
 //! How a task's first process is made, let go, signalled, and taken away with all that it left. The supervisor's loop
 //! knows nothing else of it; each way to run a command is one [`Held`] in a file of its own.
 
-use super::{Spec, posix::Posix};
+use super::{Look, Spec, contained::InContainer, posix::Posix};
 use crate::cgroups::{Group, Oom};
 use rustix::process::{Pid, Signal};
 use std::{io, os::fd::BorrowedFd};
@@ -51,6 +51,12 @@ pub(super) trait Held {
     /// What the kernel killed of the task for want of memory.
     fn oom(&self) -> Option<Oom>;
 
+    /// Runs a program beside the command, where the command is, as a child of this process; none: any process of this
+    /// machine in the task's group and sandbox is where the command is.
+    fn beside(&self, _look: &Look) -> Option<io::Result<u32>> {
+        None
+    }
+
     /// Ends all that the held process left, once that was reaped, and removes what was made for it. As long as anything
     /// is left this does not return. Also what [`Held::oom`] had to say before.
     fn destroy(&mut self) -> Option<Oom>;
@@ -58,5 +64,8 @@ pub(super) trait Held {
 
 /// Makes what is needed to run the command of a spec, and holds it. What was made is removed again if it cannot be.
 pub(super) fn create(spec: &Spec) -> io::Result<Box<dyn Held>> {
-    Ok(Box::new(Posix::create(spec)?))
+    match &spec.container {
+        Some(contained) => Ok(Box::new(InContainer::create(spec, contained)?)),
+        None => Ok(Box::new(Posix::create(spec)?)),
+    }
 }

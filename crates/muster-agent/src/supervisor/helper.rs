@@ -30,10 +30,16 @@ use std::{
 /// nothing else.
 pub const LAUNCH_HELPER: &str = "launch-helper";
 
+/// The argument after that which makes it process 1 of a container instead.
+pub(super) const PAUSE: &str = "pause";
+
 /// The main function of the hidden `launch-helper` subcommand, with a socket to the agent as standard input and the lock as
 /// standard output. It must be called from a process with one thread, in which little has happened: all that it holds, each supervisor holds too.
 /// `begin` is called in each supervisor, before anything else; false ends it.
 pub fn helper_main(begin: impl FnOnce() -> bool) -> ExitCode {
+    if std::env::args_os().nth(2).is_some_and(|argument| argument == PAUSE) {
+        return muster_container::pause_main(std::env::args_os());
+    }
     let control = match serve() {
         Ok(Some(control)) => control,
         Ok(None) => return ExitCode::SUCCESS,

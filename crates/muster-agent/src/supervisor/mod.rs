@@ -8,9 +8,10 @@
 //! the first socket can release the command, and when it closes before that, the command never runs.
 //!
 //! `sys.rs` has all that is unsafe, `held.rs` what a way to run commands must do, `posix.rs` the one with plain
-//! processes.
+//! processes, `contained.rs` the one with containers.
 
 mod client;
+mod contained;
 mod held;
 mod helper;
 mod posix;
@@ -26,6 +27,7 @@ mod wire;
 
 pub use helper::{LAUNCH_HELPER, helper_main};
 
+pub(crate) use contained::{Contained, SecretFile, Staged};
 pub(crate) use process::{boot_id, end_marked, start_time};
 pub(crate) use spec::{Ending, Exit, MARK, Place, Spec, read_exit};
 pub(crate) use wire::{Found, Frames, FromSupervisor, Look, SessionSpec, ToSupervisor, encode};

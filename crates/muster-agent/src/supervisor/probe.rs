@@ -1,6 +1,6 @@
 //! Commands that look whether a task is well: run beside it, as its user, in its sandbox and with its environment.
 
-use super::{Spec, wire::Found, wire::Look};
+use super::{Spec, held::Held, wire::Found, wire::Look};
 use crate::cgroups::Group;
 use rustix::{
     event::{PollFd, PollFlags},
@@ -35,35 +35,19 @@ pub(super) struct Probes {
 
 impl Probes {
     /// Starts one; what it found where it could not be started.
-    pub(super) fn start(
-        &mut self,
-        spec: &Spec,
-        group: Option<&Group>,
-        look: &Look,
-        client: u64,
-    ) -> Option<Found> {
+    pub(super) fn start(&mut self, spec: &Spec, held: &dyn Held, look: &Look, client: u64) -> Option<Found> {
         if self.running.len() >= PROBES_MAX {
             return Some(Found::Failed("too many checks of the task run at once".into()));
         }
-        match self.spawn(spec, group, look, client) {
+        match self.spawn(spec, held, look, client) {
             Ok(()) => None,
             Err(error) => Some(Found::Failed(format!("Failed to run {}: {error}", look.program))),
         }
     }
 
-    fn spawn(&mut self, spec: &Spec, group: Option<&Group>, look: &Look, client: u64) -> io::Result<()> {
-        let mut command = Command::new(&look.program);
-        command.arg0(&look.arg0).args(&look.args).current_dir(&spec.sandbox);
-        command.env_clear().envs(spec.env.iter().chain(&look.env).map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        if let Some((uid, gid)) = spec.user {
-            command.uid(uid).gid(gid);
-        }
-        let child = command.spawn()?;
-        if let Some(group) = group {
-            let _ = group.join(child.id()); // it may have ended already
-        }
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    fn spawn(&mut self, spec: &Spec, held: &dyn Held, look: &Look, client: u64) -> io::Result<()> {
+        let child = held.beside(look).unwrap_or_else(|| plain(spec, held.group(), look))?;
+        let pid = i32::try_from(child).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("no pid"))?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?; // not reaped: else with all that the task leaves
         let deadline = Instant::now() + Duration::from_millis(look.timeout_ms);
@@ -127,6 +111,22 @@ impl Probes {
         });
         found
     }
+}
+
+/// A plain process, in the task's group and sandbox.
+fn plain(spec: &Spec, group: Option<&Group>, look: &Look) -> io::Result<u32> {
+    let mut command = Command::new(&look.program);
+    command.arg0(&look.arg0).args(&look.args).current_dir(&spec.sandbox);
+    command.env_clear().envs(spec.env.iter().chain(&look.env).map(|(name, value)| (name, value)));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    if let Some((uid, gid)) = spec.user {
+        command.uid(uid).gid(gid);
+    }
+    let child = command.spawn()?;
+    if let Some(group) = group {
+        let _ = group.join(child.id()); // it may have ended already
+    }
+    Ok(child.id())
 }
 
 impl Probe {

@@ -1,5 +1,6 @@
 //! What a supervisor is told to run, and what it leaves behind.
 
+use super::Contained;
 use crate::cgroups::{Limits, Part};
 use muster_fault::{Point, point};
 use muster_model::LaunchNumber;
@@ -40,6 +41,8 @@ pub(crate) struct Spec {
     pub(crate) limits: Limits,
     /// Where sockets and exit files go.
     pub(crate) place: Place,
+    /// What makes it a container; none: a plain process.
+    pub(crate) container: Option<Box<Contained>>,
 }
 
 /// Where an agent and its supervisors meet.

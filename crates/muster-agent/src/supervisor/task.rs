@@ -190,7 +190,7 @@ impl Task {
             match client.frames.next() {
                 Ok(Some(ToSupervisor::Look(look))) => {
                     let found = match self.running {
-                        true => self.probes.start(&self.spec, self.held.group(), &look, client.number),
+                        true => self.probes.start(&self.spec, &*self.held, &look, client.number),
                         false => Some(Found::Failed("the task does not run".into())),
                     };
                     if let Some(found) = found {

@@ -3,6 +3,7 @@
 use super::{Launcher, Shared, Supervisors, end, talk::Talk};
 use crate::{
     AgentConfig, AgentError,
+    containers::Containers,
     disk::WorkDir,
     limits::Enforcer,
     supervisor::{Frames, FromSupervisor, Place, ToSupervisor, end_marked, read_exit},
@@ -52,10 +53,21 @@ pub async fn end_tasks(config: AgentConfig) -> Result<(), AgentError> {
     let enforcer = enforcer
         .map_err(|error| AgentError::Stopped(format!("cannot open the control groups: {error}")))??;
     let enforcer = Arc::new(enforcer);
-    let supervisors = Supervisors::new(&dir, launcher, &config, enforcer.clone(), nowhere, nobody, inputs)?;
+    let containers = Arc::new(Containers::open(&config, &dir)?);
+    let supervisors = Supervisors::new(
+        &dir,
+        launcher,
+        &config,
+        enforcer.clone(),
+        containers.clone(),
+        nowhere,
+        nobody,
+        inputs,
+    )?;
     let _lock = supervisors.shared.lock_launching().await?;
     supervisors.shared.end_all_but(&BTreeSet::new(), &BTreeMap::new()).await?;
     enforcer.cgroups().remove();
+    containers.remove_groups();
     let _ = tokio::fs::remove_dir(&dir.place.runtime).await; // empty now, unless a socket's owner is slow
     Ok(())
 }
@@ -168,6 +180,8 @@ impl Shared {
         if !spawn_blocking(move || end_marked(wanted, PATIENCE)).await.unwrap_or(false) {
             return Err(AgentError::Leftovers(self.place.runtime.clone()));
         }
+        let (containers, alive) = (self.containers.clone(), alive.clone());
+        let _ = spawn_blocking(move || containers.clear_all_but(&alive)).await; // tried again at the next start
         Ok(())
     }
 

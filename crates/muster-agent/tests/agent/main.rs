@@ -10,6 +10,7 @@ mod world;
 mod auth;
 mod checks;
 mod churn;
+mod containers;
 mod executor;
 mod helper;
 mod kill;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
             kill::CASES,
             helper::CASES,
             checks::CASES,
+            containers::CASES,
             pods::CASES,
             order::CASES,
             recovery::CASES,

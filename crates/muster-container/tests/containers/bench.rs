@@ -219,10 +219,11 @@ impl Bench {
         command.arg(path).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn().unwrap();
         let (input, output) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
-        let mut run = Run { child, input, output, pid: 0 };
+        let mut run = Run { child, input, output, pid: 0, pause: 0 };
         let created = run.hear();
         let Some(pids) = created.strip_prefix("created ") else { return Err(created) };
-        run.pid = pids.split(' ').next().unwrap().parse().unwrap();
+        let (pid, pause) = pids.split_once(' ').unwrap();
+        (run.pid, run.pause) = (pid.parse().unwrap(), pause.parse().unwrap());
         Ok(run)
     }
 
@@ -302,6 +303,8 @@ pub(crate) struct Run {
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
     pub(crate) pid: u32,
+    /// 0 if there is none.
+    pub(crate) pause: u32,
 }
 
 impl Run {

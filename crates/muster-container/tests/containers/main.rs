@@ -336,6 +336,22 @@ fn nothing_outlives_who_made_it() {
     });
 }
 
+#[test]
+fn what_is_held_does_not_outlive_who_made_it() {
+    each(|kind| {
+        for init in [true, !kind.is_native()] {
+            let bench = Bench::new(kind).init(init);
+            let mut run = bench.create(&bench.command(&["true"]));
+            let is_gone = |pid: u32| {
+                // One that nobody has to reap any more is as good as gone.
+                fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
+            };
+            run.die();
+            eventually("all of it ends", || [run.pid, run.pause].into_iter().all(is_gone));
+        }
+    });
+}
+
 /// What a suite like this is worth depends on what it ran with.
 #[test]
 fn the_runtimes_of_this_machine_are_told() {

@@ -153,7 +153,7 @@ impl Inner {
             why: format!(
                 "is not below a directory that this agent takes images from ({})",
                 match self.settings.roots.is_empty() {
-                    true => "there is none; image-roots names them".to_owned(),
+                    true => "there is none; images.roots names them".to_owned(),
                     false => format!("image-roots: {:?}", self.settings.roots),
                 }
             ),

@@ -48,9 +48,9 @@ fn every_form_of_an_image_is_the_same_image() {
         (format!("docker-archive:{at}/saved.tar:other:1"), "the archive has team/app:1.0"),
         (format!("oci:{at}/none:1"), "No such file"),
         ("team/app:1".into(), "of a registry"),
-        ("oci:/etc:1".into(), "image-roots"),
-        ("dir:/".into(), "image-roots"),
-        (format!("dir:{at}/.."), "image-roots"),
+        ("oci:/etc:1".into(), "images.roots"),
+        ("dir:/".into(), "images.roots"),
+        (format!("dir:{at}/.."), "images.roots"),
     ] {
         let why = pull(&store, &name).unwrap_err().told();
         assert!(why.contains(part), "{name}: {why}");

@@ -172,7 +172,7 @@ pub(super) fn executor(it: &Executor<'_>) -> get_executors::Executor {
 
 /// An executor's whole description.
 pub(super) fn executor_info(it: &Executor<'_>) -> mesos::ExecutorInfo {
-    let info = mesos::ExecutorInfo::decode(&*it.spec.sealed).unwrap_or_default();
+    let info = muster_proto::container::shown_executor(&it.spec.sealed);
     mesos::ExecutorInfo {
         framework_id: Some(mesos::FrameworkId { value: it.framework_id.to_string() }),
         executor_id: mesos::ExecutorId { value: it.id().to_string() },
@@ -260,7 +260,7 @@ fn network(ip: IpAddr) -> mesos::NetworkInfo {
 
 /// A task.
 pub(super) fn task(task: &Task, statuses: Vec<mesos::TaskStatus>) -> mesos::Task {
-    let info = mesos::TaskInfo::decode(&*task.sealed).unwrap_or_default();
+    let info = muster_proto::container::shown_task(&task.sealed);
     let mut resources = wire_resources(&task.resources);
     resources.iter_mut().for_each(|it| it.allocation_info = Some(allocation(&task.role)));
     let head = task.updates.first();

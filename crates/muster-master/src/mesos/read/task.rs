@@ -3,9 +3,7 @@
 use super::super::records::statuses;
 use super::seen::Sorted;
 use super::{List, Query, show};
-use muster_proto::mesos;
 use muster_registry::{Registry, Task};
-use prost::Message;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 /// A task, and the registry that it is in.
@@ -14,7 +12,7 @@ pub(super) struct Shown<'a>(pub(super) &'a Task, pub(super) &'a Registry);
 impl Serialize for Shown<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let task = self.0;
-        let info = mesos::TaskInfo::decode(&*task.sealed).unwrap_or_default();
+        let info = muster_proto::container::shown_task(&task.sealed);
         let shown = show::task::Task {
             id: task.key.task_id.as_str(),
             name: &task.name,
