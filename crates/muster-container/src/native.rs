@@ -44,7 +44,8 @@ fn failed(doing: &'static str) -> impl FnOnce(LibcontainerError) -> ContainerErr
 impl Native {
     fn builder(place: &Place, process: &Process, io: Io) -> Result<ContainerBuilder, LibcontainerError> {
         let builder = ContainerBuilder::new(place.id.clone(), SyscallType::Linux).validate_id()?;
-        let builder = builder.with_root_path(&place.state)?.with_executor(Run::new(process));
+        let run = Run { terminal: io.terminal, ..Run::new(process) };
+        let builder = builder.with_root_path(&place.state)?.with_executor(run);
         Ok(builder.with_stdin(io.stdin).with_stdout(io.stdout).with_stderr(io.stderr))
     }
 }
@@ -96,6 +97,7 @@ struct Run {
     path: String,
     args: Vec<String>,
     env: Vec<String>,
+    terminal: bool,
 }
 
 impl Run {
@@ -105,6 +107,7 @@ impl Run {
             path: process.env.get("PATH").cloned().unwrap_or_default(),
             args: process.args.clone(),
             env: process.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+            terminal: false,
         }
     }
 
@@ -135,6 +138,11 @@ impl Run {
 
 impl Executor for Run {
     fn exec(&self, _spec: &Spec) -> Result<(), ExecutorError> {
+        if self.terminal {
+            // It leads a session by now.
+            let own = rustix::process::ioctl_tiocsctty(rustix::stdio::stdin());
+            own.map_err(|error| ExecutorError::Other(format!("Failed to have the terminal: {error}")))?;
+        }
         self.run().map(|never| match never {}).map_err(ExecutorError::Other)
     }
 

@@ -109,6 +109,14 @@ impl Runtime for Oci {
     }
 
     fn exec(&self, place: &Place, process: &Process, io: Io) -> Result<u32, ContainerError> {
+        if io.terminal {
+            // It makes a terminal itself, and hands that over.
+            return Err(ContainerError::Runtime {
+                runtime: self.name(),
+                doing: "run a process in",
+                why: "it takes no terminal; use pipes (no `-t`), or the native containerizer".into(),
+            });
+        }
         let (path, pid) = (place.bundle.join("process.json"), place.bundle.join("exec.pid"));
         let bytes = serde_json::to_vec(&process.spec()?)
             .map_err(|error| ContainerError::Bundle(error.to_string()))?;

@@ -57,6 +57,8 @@ pub struct Io {
     pub stdout: OwnedFd,
     /// Standard error.
     pub stderr: OwnedFd,
+    /// Standard input is a terminal, which becomes the process's own.
+    pub terminal: bool,
 }
 
 impl Io {
@@ -68,7 +70,8 @@ impl Io {
         let open = |write: bool| -> io::Result<OwnedFd> {
             Ok(File::options().read(!write).write(write).open("/dev/null")?.into())
         };
-        let all = || Ok(Self { stdin: open(false)?, stdout: open(true)?, stderr: open(true)? });
+        let all =
+            || Ok(Self { stdin: open(false)?, stdout: open(true)?, stderr: open(true)?, terminal: false });
         all().map_err(ContainerError::io("open", "/dev/null"))
     }
 }

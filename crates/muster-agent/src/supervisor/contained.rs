@@ -3,8 +3,8 @@
 //! All that is mounted for it is mounted in a mount namespace of the supervisor's own, and ends with it.
 
 use super::{
-    LAUNCH_HELPER, Look, Spec,
-    held::{Held, News},
+    LAUNCH_HELPER, Spec,
+    held::{Beside, Held, News},
     helper::PAUSE,
     sandbox,
 };
@@ -104,6 +104,19 @@ impl InContainer {
     }
 }
 
+impl InContainer {
+    /// Runs a program in it, as a child of this process that leads a session.
+    pub(super) fn run(&self, what: &Beside<'_>, io: Io) -> io::Result<Pid> {
+        let gone = || io::Error::other("the container is gone");
+        let mut process = self.process.clone();
+        process.program = what.program.into();
+        process.args = std::iter::once(what.arg0.to_owned()).chain(what.args.iter().cloned()).collect();
+        process.env.extend(what.env.iter().cloned());
+        let made = self.container.as_ref().ok_or_else(gone)?.exec(&process, io);
+        made.map_err(io::Error::other).and_then(pid)
+    }
+}
+
 fn make(spec: &Spec, contained: &Contained, group: Option<Group>) -> io::Result<InContainer> {
     own_mounts().map_err(said)?;
     let mut bundle = contained.bundle.clone();
@@ -136,7 +149,7 @@ fn make(spec: &Spec, contained: &Contained, group: Option<Group>) -> io::Result<
     }
     open_files(&spec, &mut bundle.process);
     let stdin = OpenOptions::new().read(true).open("/dev/null")?.into();
-    let io = Io { stdin, stdout: stdout.into(), stderr: stderr.into() };
+    let io = Io { stdin, stdout: stdout.into(), stderr: stderr.into(), terminal: false };
     let pause = [LAUNCH_HELPER.to_owned(), PAUSE.to_owned()];
     let id = format!("muster-{}", spec.launch);
     let made = Made {
@@ -148,8 +161,7 @@ fn make(spec: &Spec, contained: &Contained, group: Option<Group>) -> io::Result<
         init: true,
     };
     let container = Container::create(&made, io).map_err(said)?;
-    let pid = i32::try_from(container.pid()).ok().and_then(Pid::from_raw);
-    let pid = pid.ok_or_else(|| io::Error::other("no pid"))?;
+    let pid = pid(container.pid())?;
     if let Some(group) = &group {
         group.join(container.pid())?; // where the runtime has it already, nothing changes
     }
@@ -165,6 +177,11 @@ fn make(spec: &Spec, contained: &Contained, group: Option<Group>) -> io::Result<
         failure: None,
         is_told: false,
     })
+}
+
+fn pid(number: u32) -> io::Result<Pid> {
+    let pid = i32::try_from(number).ok().and_then(Pid::from_raw);
+    pid.ok_or_else(|| io::Error::other("no pid"))
 }
 
 fn said(error: ContainerError) -> io::Error {
@@ -310,14 +327,8 @@ impl Held for InContainer {
         self.group.as_ref()?.oom()
     }
 
-    fn beside(&self, look: &Look) -> Option<io::Result<u32>> {
-        let container = self.container.as_ref()?;
-        let mut process = self.process.clone();
-        process.program = look.program.clone();
-        process.args = std::iter::once(look.arg0.clone()).chain(look.args.iter().cloned()).collect();
-        process.env.extend(look.env.iter().cloned());
-        let run = Io::null().and_then(|io| container.exec(&process, io));
-        Some(run.map_err(io::Error::other))
+    fn container(&self) -> Option<&InContainer> {
+        Some(self)
     }
 
     fn destroy(&mut self) -> Option<Oom> {

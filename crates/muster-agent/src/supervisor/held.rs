@@ -1,7 +1,7 @@
 //! How a task's first process is made, let go, signalled, and taken away with all that it left. The supervisor's loop
 //! knows nothing else of it; each way to run a command is one [`Held`] in a file of its own.
 
-use super::{Look, Spec, contained::InContainer, posix::Posix};
+use super::{Spec, contained::InContainer, posix::Posix};
 use crate::cgroups::{Group, Oom};
 use rustix::process::{Pid, Signal};
 use std::{io, os::fd::BorrowedFd};
@@ -15,6 +15,17 @@ pub(super) enum News {
     Runs,
     /// It cannot be run; this says why. The held process ends by itself.
     Failed(String),
+}
+
+/// What is run beside a task.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Beside<'a> {
+    pub(super) program: &'a str,
+    pub(super) arg0: &'a str,
+    /// The arguments after that.
+    pub(super) args: &'a [String],
+    /// Variables beside the task's own, which they replace.
+    pub(super) env: &'a [(String, String)],
 }
 
 /// A command that is held, and then a task that runs.
@@ -51,9 +62,8 @@ pub(super) trait Held {
     /// What the kernel killed of the task for want of memory.
     fn oom(&self) -> Option<Oom>;
 
-    /// Runs a program beside the command, where the command is, as a child of this process; none: any process of this
-    /// machine in the task's group and sandbox is where the command is.
-    fn beside(&self, _look: &Look) -> Option<io::Result<u32>> {
+    /// Where the command is; none: where any process of this machine in the task's group and sandbox is.
+    fn container(&self) -> Option<&InContainer> {
         None
     }
 

@@ -1,7 +1,12 @@
 //! Commands that look whether a task is well: run beside it, as its user, in its sandbox and with its environment.
 
-use super::{Spec, held::Held, wire::Found, wire::Look};
+use super::{
+    Spec,
+    held::{Beside, Held},
+    wire::{Found, Look},
+};
 use crate::cgroups::Group;
+use muster_container::Io;
 use rustix::{
     event::{PollFd, PollFlags},
     process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, waitpid},
@@ -46,9 +51,14 @@ impl Probes {
     }
 
     fn spawn(&mut self, spec: &Spec, held: &dyn Held, look: &Look, client: u64) -> io::Result<()> {
-        let child = held.beside(look).unwrap_or_else(|| plain(spec, held.group(), look))?;
-        let pid = i32::try_from(child).ok().and_then(Pid::from_raw);
-        let pid = pid.ok_or_else(|| io::Error::other("no pid"))?;
+        let Look { program, arg0, args, env, .. } = look;
+        let pid = match held.container() {
+            Some(container) => {
+                let io = Io::null().map_err(io::Error::other)?;
+                container.run(&Beside { program, arg0, args, env }, io)?
+            }
+            None => plain(spec, held.group(), look)?,
+        };
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?; // not reaped: else with all that the task leaves
         let deadline = Instant::now() + Duration::from_millis(look.timeout_ms);
         let number = look.number;
@@ -114,7 +124,7 @@ impl Probes {
 }
 
 /// A plain process, in the task's group and sandbox.
-fn plain(spec: &Spec, group: Option<&Group>, look: &Look) -> io::Result<u32> {
+fn plain(spec: &Spec, group: Option<&Group>, look: &Look) -> io::Result<Pid> {
     let mut command = Command::new(&look.program);
     command.arg0(&look.arg0).args(&look.args).current_dir(&spec.sandbox);
     command.env_clear().envs(spec.env.iter().chain(&look.env).map(|(name, value)| (name, value)));
@@ -126,7 +136,7 @@ fn plain(spec: &Spec, group: Option<&Group>, look: &Look) -> io::Result<u32> {
     if let Some(group) = group {
         let _ = group.join(child.id()); // it may have ended already
     }
-    Ok(child.id())
+    Ok(Pid::from_child(&child))
 }
 
 impl Probe {

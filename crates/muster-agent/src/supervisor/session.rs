@@ -9,10 +9,12 @@ use super::{
     Found, FromSupervisor, SessionSpec, Spec, ToSupervisor,
     client::Client,
     encode,
+    held::{Beside, Held},
     process::{kill_session, number},
     sys,
 };
 use crate::cgroups::Group;
+use muster_container::Io;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{Gid, OFlags, Uid, fchown, fcntl_getfl, fcntl_setfl},
@@ -90,15 +92,9 @@ enum From {
 
 impl Sessions {
     /// Runs a command whose streams go over this connection.
-    pub(super) fn start(
-        &mut self,
-        spec: &Spec,
-        group: Option<&Group>,
-        mut client: Client,
-        what: &SessionSpec,
-    ) {
+    pub(super) fn start(&mut self, spec: &Spec, held: &dyn Held, mut client: Client, what: &SessionSpec) {
         let started = match self.running.len() {
-            0..SESSIONS_MAX => spawn(spec, group, what),
+            0..SESSIONS_MAX => spawn(spec, held, what),
             _ => Err(io::Error::other("too many sessions of the task are open")),
         };
         match started {
@@ -354,7 +350,7 @@ struct Theirs {
     report: OwnedFd,
 }
 
-fn spawn(spec: &Spec, group: Option<&Group>, what: &SessionSpec) -> io::Result<Session> {
+fn spawn(spec: &Spec, held: &dyn Held, what: &SessionSpec) -> io::Result<Session> {
     let pipe = || pipe_with(PipeFlags::CLOEXEC);
     let (report, their_report) = pipe()?;
     let mut outputs = vec![(From::Report, report)];
@@ -382,19 +378,14 @@ fn spawn(spec: &Spec, group: Option<&Group>, what: &SessionSpec) -> io::Result<S
     for fd in outputs.iter().map(|(_, fd)| fd).chain([&input]) {
         fcntl_setfl(fd, fcntl_getfl(fd)? | OFlags::NONBLOCK)?;
     }
-    let mut command = Command::new(&what.program);
-    command.arg0(&what.arg0).args(&what.args);
-    command.env_clear().envs(spec.env.iter().chain(&what.env).map(|(name, value)| (name, value)));
-    let parent = getpid();
-    let pid = match sys::fork()? {
-        sys::Forked::Child => {
-            // Nothing may return from here: all above is the supervisor's.
-            let _ = catch_unwind(AssertUnwindSafe(|| {
-                run(spec, group, command, parent, what.tty.is_some(), theirs)
-            }));
-            sys::exit_now(127)
+    let SessionSpec { program, arg0, args, env, tty } = what;
+    let pid = match held.container() {
+        Some(container) => {
+            let Theirs { input: stdin, output: stdout, error: stderr, report: _ } = theirs;
+            let io = Io { stdin, stdout, stderr, terminal: tty.is_some() };
+            container.run(&Beside { program, arg0, args, env }, io)?
         }
-        sys::Forked::Parent(pid) => pid,
+        None => fork(spec, held.group(), what, theirs)?,
     };
     Ok(Session {
         client: None,
@@ -410,6 +401,24 @@ fn spawn(spec: &Spec, group: Option<&Group>, what: &SessionSpec) -> io::Result<S
         found: None,
         is_told: false,
     })
+}
+
+/// Forks a process that becomes the command, in the task's group and sandbox.
+fn fork(spec: &Spec, group: Option<&Group>, what: &SessionSpec, theirs: Theirs) -> io::Result<Pid> {
+    let mut command = Command::new(&what.program);
+    command.arg0(&what.arg0).args(&what.args);
+    command.env_clear().envs(spec.env.iter().chain(&what.env).map(|(name, value)| (name, value)));
+    let parent = getpid();
+    match sys::fork()? {
+        sys::Forked::Child => {
+            // Nothing may return from here: all above is the supervisor's.
+            let _ = catch_unwind(AssertUnwindSafe(|| {
+                run(spec, group, command, parent, what.tty.is_some(), theirs)
+            }));
+            sys::exit_now(127)
+        }
+        sys::Forked::Parent(pid) => Ok(pid),
+    }
 }
 
 /// The child: it becomes the command, or says why it cannot.

@@ -200,7 +200,7 @@ impl Task {
                 Ok(Some(ToSupervisor::Session(session))) if !client.is_first() => {
                     let client = clients.remove(i); // from now on it is for that alone
                     return match self.running {
-                        true => self.sessions.start(&self.spec, self.held.group(), client, &session),
+                        true => self.sessions.start(&self.spec, &*self.held, client, &session),
                         false => Sessions::refuse(client, "the task does not run"),
                     };
                 }
