@@ -45,6 +45,10 @@ pub(crate) enum Command {
     Ps(TaskListArgs),
     /// Show what tasks write.
     Logs(crate::sandboxes::logs::LogsArgs),
+    /// Run a command beside a task that runs, in its container; the exit code is the command's.
+    Exec(crate::sandboxes::exec::ExecArgs),
+    /// Join a session of `muster exec`: see what it writes from now on.
+    Attach(crate::sandboxes::exec::AttachArgs),
     /// Look into the sandboxes of tasks.
     #[command(subcommand)]
     Files(crate::sandboxes::files::FilesVerb),

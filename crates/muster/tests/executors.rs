@@ -1,11 +1,12 @@
-//! A custom executor of the Mesos v1 API, from its scheduler through a master and an agent, each a process of its own.
+//! A custom executor of the Mesos v1 API, from its scheduler through a master and an agent, each a process of its own; and
+//! looking into a task that runs.
 
 #![allow(clippy::unwrap_used)]
 
 use muster_testkit::{Plan, TestCluster};
 use serde_json::Value;
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     net::TcpListener,
     path::Path,
     process::{Child, Command, Stdio},
@@ -135,4 +136,127 @@ async fn pods_and_how_they_are_outlive_leaders_and_agents() {
     half(&cluster, "pods.py", "pods-1", "launch").await;
     both_die(&cluster).await;
     half(&cluster, "pods.py", "pods-1", "end").await;
+}
+
+impl Local {
+    fn muster(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
+        command.args(args).env("MUSTER_MASTER", &self.master).env_remove("MUSTER_LOG");
+        command
+    }
+}
+
+/// A task that runs until its launcher is told to end.
+struct Task(Child);
+
+impl Task {
+    fn start(local: &Local) -> Self {
+        let run = ["run", "--", "sleep", "1000"];
+        let task = Self(local.muster(&run).stdout(Stdio::null()).spawn().unwrap());
+        let is_running = || {
+            let listed = local.muster(&["ps", "-o", "json"]).output().unwrap();
+            String::from_utf8_lossy(&listed.stdout).contains("TASK_RUNNING")
+        };
+        while !is_running() {
+            std::thread::yield_now();
+        }
+        task
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        let _ = rustix::process::kill_process(
+            rustix::process::Pid::from_child(&self.0),
+            rustix::process::Signal::TERM,
+        );
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_command_is_run_beside_a_task_and_its_exit_code_is_ours() {
+    let local = Local::start();
+    let _task = Task::start(&local);
+    let script = "echo $MESOS_TASK_ID; cat; echo problem >&2; exit 7";
+    let exec = |flags: &[&str], script: &str| {
+        local.muster(&[&["exec"], flags, &["task-1", "--", "sh", "-c", script]].concat())
+    };
+    let mut child = exec(&["-i"], script)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"from here\n").unwrap();
+    let done = child.wait_with_output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert_eq!((done.status.code(), &*out, &*err), (Some(7), "task-1\nfrom here\n", "problem\n"));
+    // Without --interactive there is nothing to read.
+    let done = exec(&[], "cat; kill -9 $$").stdin(Stdio::null()).output().unwrap();
+    assert_eq!(done.status.code(), Some(128 + 9), "{}", String::from_utf8_lossy(&done.stderr));
+    for (command, part) in [
+        (exec(&["-t"], "true"), "no terminal"),
+        (local.muster(&["exec", "nobody", "--", "true"]), "no task \"nobody\""),
+        (local.muster(&["exec", "task-1", "--", "/no/such"]), "Failed to run /no/such"),
+        (local.muster(&["attach", "task-1", "none"]), "no session \"none\""),
+    ] {
+        let mut command = command;
+        let done = command.stdin(Stdio::null()).output().unwrap();
+        let why = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(!done.status.success() && why.contains(part), "{why}");
+    }
+
+    // A session that two see: the one who joins ends its input for itself alone.
+    let script = "echo ready; read line; echo got $line; read line; echo got $line";
+    let piped = |command: &mut Command| command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut one = piped(&mut exec(&["-i", "--session", "shared"], script));
+    let mut heard = BufReader::new(one.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(heard.next().as_deref(), Some("ready"));
+    let mut other = piped(&mut local.muster(&["attach", "-i", "task-1", "shared"]));
+    other.stdin.take().unwrap().write_all(b"a line\n").unwrap();
+    assert_eq!(heard.next().as_deref(), Some("got a line"));
+    one.stdin.take().unwrap().write_all(b"another\n").unwrap();
+    assert_eq!(heard.next().as_deref(), Some("got another"));
+    assert_eq!(one.wait().unwrap().code(), Some(0));
+    let other = other.wait_with_output().unwrap();
+    let seen = String::from_utf8_lossy(&other.stdout);
+    assert!(other.status.success() && seen.ends_with("got another\n"), "{seen}");
+}
+
+#[test]
+fn a_command_has_the_terminal_of_who_runs_it() {
+    use rustix::{
+        pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt},
+        termios::{Winsize, tcsetwinsize},
+    };
+    let local = Local::start();
+    let _task = Task::start(&local);
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let terminal = openpt(flags).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    tcsetwinsize(&terminal, Winsize { ws_row: 33, ws_col: 77, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+    let end = std::fs::File::from(ioctl_tiocgptpeer(&terminal, flags).unwrap());
+    let script = "trap 'exit 5' INT; stty size; echo $TERM; while true; do sleep 0.01; done";
+    let mut command = local.muster(&["exec", "-it", "task-1", "--", "sh", "-c", script]);
+    let mut child = command
+        .env("TERM", "vt100")
+        .stdin(end.try_clone().unwrap())
+        .stdout(end.try_clone().unwrap())
+        .stderr(end)
+        .spawn()
+        .unwrap();
+    drop(command);
+    let mut terminal = std::fs::File::from(terminal);
+    let mut seen = String::new();
+    while !seen.contains("vt100\r\n") {
+        let mut bytes = [0; 256];
+        let n = terminal.read(&mut bytes).unwrap();
+        seen.push_str(&String::from_utf8_lossy(&bytes[..n]));
+    }
+    assert!(seen.contains("33 77\r\n"), "{seen}");
+    // Typed, it is the command's to take and not that of who runs it.
+    terminal.write_all(&[3]).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(5));
 }

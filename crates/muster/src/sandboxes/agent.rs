@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
@@ -12,9 +12,11 @@ use mesos::agent::{Call, Response as Answer, call};
 use muster_proto::{json::Codec, mesos};
 use muster_sdk::Credential;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use std::{collections::BTreeMap, time::Duration};
-use tokio::time::timeout;
+use std::{collections::BTreeMap, convert::Infallible, time::Duration};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
+const RECORDIO: &str = "application/recordio";
 const DIAL_TIME: Duration = Duration::from_secs(2);
 /// How long an agent may take to begin its answer.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
@@ -44,9 +46,7 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) fn new(credential: Option<Credential>) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(DIAL_TIME));
-        Self { credential, requests: Client::builder(TokioExecutor::new()).build(connector) }
+        Self { credential, requests: Client::builder(TokioExecutor::new()).build(connector()) }
     }
 
     /// What is in a directory.
@@ -99,9 +99,64 @@ impl Agent {
             .map_err(|error| Failed::Away(format!("its answer is damaged: {error}")))
     }
 
+    /// The containers that live, with those within others.
+    pub(crate) async fn containers(
+        &self,
+        address: &str,
+    ) -> Result<Vec<mesos::agent::response::get_containers::Container>, Failed> {
+        let get_containers = Some(call::GetContainers { show_nested: Some(true), ..Default::default() });
+        let call = Call { get_containers, ..of(call::Type::GetContainers) };
+        Ok(self.call(address, &call).await?.get_containers.unwrap_or_default().containers)
+    }
+
+    /// The wait status of a container that is over, or is soon.
+    pub(crate) async fn wait(&self, address: &str, id: &mesos::ContainerId) -> Result<i32, Failed> {
+        let wait_container = Some(call::WaitContainer { container_id: id.clone() });
+        let call = Call { wait_container, ..of(call::Type::WaitContainer) };
+        let status = self.call(address, &call).await?.wait_container.unwrap_or_default().exit_status;
+        status.ok_or_else(|| Failed::Refused("its status is not known".into()))
+    }
+
+    /// What a call answers with, record by record.
+    pub(crate) async fn stream(&self, address: &str, call: &Call) -> Result<Incoming, Failed> {
+        let kind = Codec::Protobuf.media_type();
+        let request = self
+            .posted(address)
+            .header(header::CONTENT_TYPE, kind)
+            .header(header::ACCEPT, RECORDIO)
+            .header("Message-Accept", kind);
+        Ok(self.send(address, request, Codec::Protobuf.write(call)).await?.into_body())
+    }
+
+    /// Sends records until there are no more, or the agent wants none.
+    pub(crate) async fn give(&self, address: &str, records: mpsc::Receiver<Bytes>) -> Result<(), Failed> {
+        let frames = ReceiverStream::new(records).map(|record| Ok::<_, Infallible>(Frame::data(record)));
+        let mut request = self
+            .posted(address)
+            .header(header::CONTENT_TYPE, RECORDIO)
+            .header("Message-Content-Type", Codec::Protobuf.media_type());
+        if let Some(credential) = &self.credential {
+            request = request.header(header::AUTHORIZATION, credential.header());
+        }
+        let request = request
+            .body(StreamBody::new(frames).boxed())
+            .map_err(|error| Failed::Refused(format!("{address:?} cannot be asked: {error}")))?;
+        let client = Client::builder(TokioExecutor::new()).build(connector());
+        let answered = client.request(request).await.map_err(|error| Failed::Away(cause(&error)))?;
+        match answered.status() {
+            StatusCode::OK => Ok(()),
+            status => Err(Failed::Refused(format!("it takes no input: {status}"))),
+        }
+    }
+
+    fn posted(&self, address: &str) -> http::request::Builder {
+        Request::post(format!("http://{address}/api/v1"))
+    }
+
     async fn call(&self, address: &str, call: &Call) -> Result<Answer, Failed> {
         let codec = Codec::Protobuf;
-        let request = Request::post(format!("http://{address}/api/v1"))
+        let request = self
+            .posted(address)
             .header(header::CONTENT_TYPE, codec.media_type())
             .header(header::ACCEPT, codec.media_type());
         let response = self.send(address, request, codec.write(call)).await?;
@@ -141,6 +196,12 @@ impl Agent {
             }
         }
     }
+}
+
+fn connector() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.set_connect_timeout(Some(DIAL_TIME));
+    connector
 }
 
 async fn whole(response: Response<Incoming>) -> Result<Bytes, Failed> {
