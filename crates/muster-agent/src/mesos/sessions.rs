@@ -181,7 +181,12 @@ pub(super) async fn attach_input(
         }
     };
     let session = find(on, who, &id, Action::AttachContainerInput)?;
-    while let Some(next) = rest.next().await? {
+    loop {
+        let next = tokio::select! {
+            next = rest.next() => next?,
+            _ = session.wait() => None,
+        };
+        let Some(next) = next else { break };
         let call: Call = codec.read(&next).map_err(|error| Box::new(bad(error.to_string())))?;
         let Some(io) = call.attach_container_input.and_then(|it| it.process_io) else {
             let why = "Expecting 'attach_container_input.process_io' to be present";

@@ -247,6 +247,10 @@ async fn a_terminal_is_one_and_has_a_size(mut world: World) {
     typed.give("\u{3}").await;
     out.until(None).await;
     assert_eq!(world.wait_status(&name).await, 7 << 8);
+    // With it both calls that give to it are over, though they would give more.
+    for input in [input, typed] {
+        assert_eq!(input.response.await.unwrap(), (200, String::new()));
+    }
 }
 
 async fn a_session_ends_with_its_connection_and_all_it_started_with_it(mut world: World) {
