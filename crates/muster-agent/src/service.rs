@@ -16,7 +16,7 @@ use crate::{
     probe,
     sandbox::{Policy, Sandboxes},
     sessions::Sessions,
-    supervisors::{Launcher, Order, Supervisors},
+    supervisors::{Launcher, Means, Order, Supervisors},
     volumes,
 };
 use muster_fault::{Point, point_async};
@@ -177,17 +177,10 @@ impl Agent {
         let auth = Arc::new(auth);
         let enforcer = Arc::new(ground.enforcer);
         let containers = Arc::new(ground.containers);
+        let means = Means { enforcer: enforcer.clone(), containers: containers.clone() };
         let (for_auth, for_inputs) = (auth.clone(), sender.clone());
-        let mut supervisors = Supervisors::new(
-            &ground.dir,
-            launcher,
-            &config,
-            enforcer.clone(),
-            containers.clone(),
-            endpoint,
-            for_auth,
-            for_inputs,
-        )?;
+        let mut supervisors =
+            Supervisors::new(&ground.dir, launcher, &config, means, endpoint, for_auth, for_inputs)?;
         let agent_info = bytes::Bytes::copy_from_slice(&ground.sealed);
         let mut executors = Executors::new(agent_info, sender.clone());
         let writer = Writer::start(ground.log)

@@ -72,6 +72,13 @@ pub(crate) struct Supervisors {
     talks: JoinSet<()>,
 }
 
+/// What commands are limited with, and what makes containers of them.
+#[derive(Debug, Clone)]
+pub(crate) struct Means {
+    pub(crate) enforcer: Arc<Enforcer>,
+    pub(crate) containers: Arc<Containers>,
+}
+
 struct Shared {
     place: Place,
     /// Where persistent volumes are.
@@ -96,8 +103,7 @@ impl Supervisors {
         dir: &WorkDir,
         launcher: Launcher,
         config: &AgentConfig,
-        enforcer: Arc<Enforcer>,
-        containers: Arc<Containers>,
+        means: Means,
         endpoint: SocketAddr,
         auth: Arc<Auth>,
         inputs: mpsc::Sender<Input>,
@@ -113,14 +119,14 @@ impl Supervisors {
         let shared = Shared {
             around: Surroundings {
                 place: place.clone(),
-                enforcer,
+                enforcer: means.enforcer,
                 switch_user: config.switch_user,
                 endpoint,
                 executor_grace_ms: config.executor_grace_ms,
                 auth,
             },
             place,
-            containers,
+            containers: means.containers,
             volumes: dir.volumes(),
             helper: Helper::new(launcher),
             launching: dir.launching(),

@@ -5,7 +5,7 @@
 //! - No archive and no image writes outside of the directory that it is unpacked into, or more than the limits allow.
 //!
 //! # Nevers
-//! - No registry is read: images come from this machine's disk.
+//! - No credentials are shown to a registry: images come from this machine's disk, and from registries that are open.
 //! - No namespace is made and no process started; mounts are values that others may perform.
 
 mod below;

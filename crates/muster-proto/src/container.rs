@@ -43,7 +43,7 @@ fn check_volume(volume: &mesos::Volume) -> Result<(), WireError> {
     match is_there {
         true => Ok(()),
         false => {
-            Err(WireError::new(&format!("source.{field}"), "is missing; source.type says that it is there"))
+            Err(WireError::new(format!("source.{field}"), "is missing; source.type says that it is there"))
         }
     }
 }

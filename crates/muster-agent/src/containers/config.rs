@@ -36,6 +36,8 @@ pub struct ImageSection {
     pub roots: Vec<PathBuf>,
     /// The registry of images that name none, `HOST[:PORT]`.
     pub default_registry: String,
+    /// Registries that are spoken to without TLS, `HOST[:PORT]`, beside those of this machine.
+    pub insecure_registries: Vec<String>,
     /// Bytes of one layer once it is decompressed, in MB.
     pub unpacked_mb_max: u64,
     /// Bytes of one layer as it comes, in MB.
@@ -52,6 +54,7 @@ impl Default for ImageSection {
         Self {
             roots: Vec::new(),
             default_registry: Settings::default().default_registry,
+            insecure_registries: Vec::new(),
             unpacked_mb_max: limits.unpacked_bytes_max >> 20,
             blob_mb_max: limits.blob_bytes_max >> 20,
             keep_ms: u64::try_from(KEEP.as_millis()).unwrap_or(u64::MAX),
@@ -70,6 +73,7 @@ impl ImageSection {
             },
             default_registry: self.default_registry.clone(),
             roots: self.roots.clone(),
+            insecure_registries: self.insecure_registries.clone(),
         }
     }
 

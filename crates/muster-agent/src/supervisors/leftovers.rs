@@ -1,6 +1,6 @@
 //! What former agents left: supervisors that are found again, and those that nobody knows any more.
 
-use super::{Launcher, Shared, Supervisors, end, talk::Talk};
+use super::{Launcher, Means, Shared, Supervisors, end, talk::Talk};
 use crate::{
     AgentConfig, AgentError,
     containers::Containers,
@@ -54,16 +54,8 @@ pub async fn end_tasks(config: AgentConfig) -> Result<(), AgentError> {
         .map_err(|error| AgentError::Stopped(format!("cannot open the control groups: {error}")))??;
     let enforcer = Arc::new(enforcer);
     let containers = Arc::new(Containers::open(&config, &dir)?);
-    let supervisors = Supervisors::new(
-        &dir,
-        launcher,
-        &config,
-        enforcer.clone(),
-        containers.clone(),
-        nowhere,
-        nobody,
-        inputs,
-    )?;
+    let means = Means { enforcer: enforcer.clone(), containers: containers.clone() };
+    let supervisors = Supervisors::new(&dir, launcher, &config, means, nowhere, nobody, inputs)?;
     let _lock = supervisors.shared.lock_launching().await?;
     supervisors.shared.end_all_but(&BTreeSet::new(), &BTreeMap::new()).await?;
     enforcer.cgroups().remove();

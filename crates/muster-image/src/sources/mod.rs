@@ -2,6 +2,9 @@
 
 mod docker;
 mod layout;
+mod registry;
+
+pub(crate) use registry::image as of_registry;
 
 use crate::{
     Digest, Image, ImageError, Owner, Rules, Source, Store, Tree,

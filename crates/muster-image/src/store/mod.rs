@@ -49,11 +49,18 @@ pub struct Settings {
     pub default_registry: String,
     /// Directories below which images of this machine may be named; none: no image of this machine is used.
     pub roots: Vec<PathBuf>,
+    /// Registries that are spoken to without TLS, `HOST[:PORT]`, beside those of this machine.
+    pub insecure_registries: Vec<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { limits: Limits::default(), default_registry: "registry-1.docker.io".into(), roots: Vec::new() }
+        Self {
+            limits: Limits::default(),
+            default_registry: "registry-1.docker.io".into(),
+            roots: Vec::new(),
+            insecure_registries: Vec::new(),
+        }
     }
 }
 
@@ -111,8 +118,7 @@ impl Store {
     /// Gets an image: all its layers are in the store when this returns, and stay as long as the [`Image`] is held.
     ///
     /// # Errors
-    /// The name is none, or there is no such image, or it is damaged or refused. Registries are not read: an image of one
-    /// is refused in words.
+    /// The name is none, or there is no such image, or it is damaged or refused.
     pub async fn pull(&self, name: &str) -> Result<Image, ImageError> {
         let source = Source::parse(name, &self.0.settings.default_registry)?;
         match (&source, self.0.permitted(name, &source)?) {
@@ -121,12 +127,13 @@ impl Store {
                 let store = self.clone();
                 blocking(move || sources::local(&store, &source, &path)).await
             }
-            (_, None) => Err(ImageError::Name {
-                name: name.into(),
-                why: "is of a registry, and this agent reads none; name dir:, oci:, oci-archive: or docker-archive: \
-                      and a path"
-                    .into(),
-            }),
+            (_, None) => match source {
+                Source::Registry(remote) => {
+                    let store = self.clone();
+                    blocking(move || sources::of_registry(&store, &remote)).await
+                }
+                _ => Err(ImageError::malformed("the image", "it is of no place")),
+            },
         }
     }
 
@@ -154,7 +161,7 @@ impl Inner {
                 "is not below a directory that this agent takes images from ({})",
                 match self.settings.roots.is_empty() {
                     true => "there is none; images.roots names them".to_owned(),
-                    false => format!("image-roots: {:?}", self.settings.roots),
+                    false => format!("images.roots: {:?}", self.settings.roots),
                 }
             ),
         };

@@ -5,6 +5,7 @@
 
 mod layout;
 mod model;
+mod registry;
 mod rootfs;
 mod store;
 
