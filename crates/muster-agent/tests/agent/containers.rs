@@ -3,6 +3,7 @@
 
 use crate::{
     runner::cases,
+    sessions::{id, session, with_tty},
     world::{World, launch, order, shell, variable},
 };
 use muster_model::{AgentEvent, Reason, Resources, StatusUpdate, TaskState, event::RunOrder};
@@ -25,6 +26,7 @@ cases!(
     a_container_without_an_image_has_the_machines_files,
     a_container_without_memory_left_is_told_so,
     a_check_runs_in_the_container,
+    a_session_is_in_the_container,
     what_cannot_be_contained_is_told,
     what_an_agent_and_a_supervisor_leave_is_removed,
 );
@@ -359,6 +361,56 @@ async fn what_an_agent_and_a_supervisor_leave_is_removed(_of_its_own: World) {
         let (mut stream, _) = world.join().await;
         let last = last(&mut world, &mut stream, 5).await;
         assert!(last.status.state.is_terminal(), "{:?}", last.status.state);
+        nothing_is_left(&world).await;
+    }
+}
+
+async fn a_session_is_in_the_container(_of_its_own: World) {
+    for runtime in runtimes() {
+        let (mut world, images) = world(runtime).await;
+        let (mut stream, _) = world.join().await;
+        stream.say(&in_container(1, "export OF=shell; exec sleep 1000", busybox(&images))).await;
+        assert_eq!(world.update(&mut stream, 1).await.status.state, TaskState::Running);
+        let script = "pwd; echo $MESOS_TASK_ID; ls /; cat; echo wrong >&2; exit 5";
+        let mut out = world.look(&session(&id("s1", 1), script)).await;
+        let input = world.input(&id("s1", 1)).await;
+        input.give("given\n").await;
+        input.give("").await;
+        let (said, errors) = out.until(None).await;
+        assert!(said.starts_with("/mnt/mesos/sandbox\nt1\nbin\n") && said.ends_with("given\n"), "{said}");
+        assert!(!said.contains("usr"), "{said}");
+        assert_eq!(errors, "wrong\n");
+        assert_eq!(world.wait_status(&id("s1", 1)).await, 5 << 8);
+        // A terminal takes the runtime that is built in.
+        let script = "trap 'exit 7' INT; test -t 0 && stty size; while true; do sleep 0.01; done";
+        let call = with_tty(session(&id("s2", 1), script), 40, 100);
+        match runtime {
+            "native" => {
+                let mut out = world.look(&call).await;
+                assert_eq!(out.until(Some("\n")).await.0, "40 100\r\n");
+                let typed = world.input(&id("s2", 1)).await;
+                typed.give("\u{3}").await;
+                out.until(None).await;
+                assert_eq!(world.wait_status(&id("s2", 1)).await, 7 << 8);
+            }
+            _ => {
+                let (code, why) = world.stream(&call).await.err().unwrap();
+                assert!(code >= 400 && why.contains("terminal"), "{code} {why}");
+            }
+        }
+        // What it began ends with its connection, and the task goes on.
+        let script = "sleep 1000 & echo begun; sleep 1000";
+        let mut out = world.look(&session(&id("s3", 1), script)).await;
+        out.until(Some("begun")).await;
+        drop(out);
+        let is_one = || async {
+            let ps = "ps -o args | grep -c '^sleep 1000'";
+            world.look(&session(&id("s4", 1), ps)).await.until(None).await.0.trim() == "1"
+        };
+        while !is_one().await {}
+        stream.say(&AgentEvent::Kill { launch: launch(1), task: crate::world::key(1), grace_ms: None }).await;
+        let (states, _) = world.outcome(&mut stream, 1).await;
+        assert_eq!(states.last(), Some(&TaskState::Killed));
         nothing_is_left(&world).await;
     }
 }

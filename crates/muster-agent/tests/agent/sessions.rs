@@ -42,23 +42,23 @@ cases!(
 const BEGINS: &str = "while [ ! -e go ]; do sleep 0.01; done";
 
 /// A nested container's id, in that of a launch.
-fn id(name: &str, n: u64) -> Value {
+pub(crate) fn id(name: &str, n: u64) -> Value {
     json!({"value": name, "parent": {"value": container_id(launch(n))}})
 }
 
-fn session(id: &Value, script: &str) -> Value {
+pub(crate) fn session(id: &Value, script: &str) -> Value {
     json!({"type": "LAUNCH_NESTED_CONTAINER_SESSION",
         "launch_nested_container_session": {"container_id": id, "command": {"value": script}}})
 }
 
-fn with_tty(mut call: Value, rows: u32, columns: u32) -> Value {
+pub(crate) fn with_tty(mut call: Value, rows: u32, columns: u32) -> Value {
     call["launch_nested_container_session"]["container"] =
         json!({"type": "MESOS", "tty_info": {"window_size": {"rows": rows, "columns": columns}}});
     call
 }
 
 /// What comes of a session.
-struct Stream {
+pub(crate) struct Stream {
     body: Incoming,
     records: Records,
 }
@@ -80,7 +80,7 @@ impl Stream {
     }
 
     /// All that comes until the text has come to its standard output, or all.
-    async fn until(&mut self, text: Option<&str>) -> (String, String) {
+    pub(crate) async fn until(&mut self, text: Option<&str>) -> (String, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         while text.is_none_or(|text| !String::from_utf8_lossy(&out).contains(text)) {
             let Some(data) = self.next().await else {
@@ -99,7 +99,7 @@ impl Stream {
 }
 
 /// The input of a session.
-struct Input {
+pub(crate) struct Input {
     sender: mpsc::Sender<Bytes>,
     response: tokio::task::JoinHandle<(u16, String)>,
 }
@@ -110,7 +110,7 @@ impl Input {
         self.sender.send(record(call.to_string().as_bytes())).await.unwrap();
     }
 
-    async fn give(&self, text: &str) {
+    pub(crate) async fn give(&self, text: &str) {
         let data = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
         let io = json!({"type": "DATA", "data": {"type": "STDIN", "data": data}});
         self.say(json!({"type": "PROCESS_IO", "process_io": io})).await;
@@ -134,7 +134,7 @@ impl World {
         sender.send_request(request.body(body).unwrap()).await.unwrap()
     }
 
-    async fn stream(&self, call: &Value) -> Result<Stream, (u16, String)> {
+    pub(crate) async fn stream(&self, call: &Value) -> Result<Stream, (u16, String)> {
         let accept = [
             ("Content-Type", "application/json"),
             ("Accept", "application/recordio"),
@@ -151,11 +151,11 @@ impl World {
         Err((code, String::from_utf8(words.to_vec()).unwrap()))
     }
 
-    async fn look(&self, call: &Value) -> Stream {
+    pub(crate) async fn look(&self, call: &Value) -> Stream {
         self.stream(call).await.map_err(|why| panic!("{why:?}")).unwrap()
     }
 
-    async fn input(&self, id: &Value) -> Input {
+    pub(crate) async fn input(&self, id: &Value) -> Input {
         let (sender, receiver) = mpsc::channel::<Bytes>(8);
         let frames = tokio_stream::StreamExt::map(ReceiverStream::new(receiver), |it| {
             Ok::<_, Infallible>(Frame::data(it))
@@ -181,7 +181,7 @@ impl World {
         input
     }
 
-    async fn wait_status(&self, id: &Value) -> Value {
+    pub(crate) async fn wait_status(&self, id: &Value) -> Value {
         let wait = json!({"type": "WAIT_CONTAINER", "wait_container": {"container_id": id}});
         self.answer(wait).await["wait_container"]["exit_status"].clone()
     }
