@@ -12,7 +12,7 @@
 //! <work-dir>/lock                                     held while an agent runs
 //! <work-dir>/meta/agent.log                           the machine's records, a checksum each (disk/log.rs)
 //! <work-dir>/meta/launching                           held while a launch helper has something to do (supervisor/helper.rs)
-//! <work-dir>/meta/exits/<launch>-<pid>                how a task ended, from its supervisor
+//! <work-dir>/meta/exits/<launch>-<pid>                how a task ended, from its supervisor, where no agent kept it
 //! <work-dir>/volumes/<number>/         persistent volumes, to which links lead from sandboxes
 //! <work-dir>/fetched/<digest>          what was fetched and is kept (fetch/cache.rs)
 //! <work-dir>/sandboxes/<framework>/<task>/<launch>/   working directory, stdout, stderr; an executor's likewise,

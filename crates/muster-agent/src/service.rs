@@ -286,11 +286,11 @@ impl Agent {
             self.complete(&mut input);
             let mut ended = None;
             match &input {
+                Input::Synced { ticket } => self.supervisors.synced(*ticket),
                 Input::Started { launch, process } => self.supervisors.started(*launch, process),
                 Input::Released { launch } => self.times.runs(*launch),
                 Input::Ended { launch, end } => {
                     self.times.ended(*launch);
-                    self.supervisors.ended(*launch);
                     ended = Some((*launch, end.clone()));
                 }
                 Input::Frame { down: Down::Leader { address, .. }, .. } => {
@@ -300,6 +300,13 @@ impl Agent {
                 _ => {}
             }
             self.node.step(self.now_ms(), input, &mut effects);
+            if let Some((launch, _)) = &ended {
+                let ticket = effects.iter().find_map(|effect| match effect {
+                    Effect::Checkpoint { ticket, .. } => Some(*ticket),
+                    _ => None,
+                });
+                self.supervisors.ended(*launch, ticket);
+            }
             for effect in effects.drain(..) {
                 if let Some(stopped) = self.perform(effect).await {
                     return Some(stopped);

@@ -26,7 +26,7 @@ use muster_model::{LaunchNumber, Resources};
 use muster_node::{End, Input, Process, Signal};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     convert::Infallible,
     fs::{self, File},
     io,
@@ -52,6 +52,8 @@ pub(crate) enum Order {
     Release,
     Abandon,
     Signal(Signal),
+    /// The ending that was told is durable.
+    Kept,
     /// Look at the task, and say what was found; dropped when the supervisor is gone.
     Look(Box<Look>, oneshot::Sender<Found>),
 }
@@ -66,6 +68,8 @@ pub(crate) struct Supervisors {
     /// Goes with each order, and ends when none is on its way.
     giving: mpsc::Sender<Infallible>,
     given: mpsc::Receiver<Infallible>,
+    /// Launches that ended, by the checkpoint that says so, until that is durable.
+    keeping: VecDeque<(u64, LaunchNumber)>,
     /// The held process of each launch, for its exit file's name.
     pids: BTreeMap<LaunchNumber, u32>,
     /// One for each supervisor; they end with this value, and what was not released by then never is.
@@ -137,9 +141,9 @@ impl Supervisors {
             starts: Semaphore::new(config.starts_max),
             inputs,
         };
-        let (orders, pids, talks) = Default::default();
+        let (orders, pids, talks, keeping) = Default::default();
         let (giving, given) = mpsc::channel(1);
-        Ok(Self { shared: Arc::new(shared), orders, giving, given, pids, talks })
+        Ok(Self { shared: Arc::new(shared), orders, giving, given, keeping, pids, talks })
     }
 
     /// What was fetched for commands.
@@ -154,9 +158,14 @@ impl Supervisors {
         self.orders.insert(launch, orders);
         let shared = self.shared.clone();
         self.talks.spawn(async move {
-            let end = shared.launch(work, sandbox, waiting).await;
-            shared.clear(launch).await;
-            shared.tell(Input::Ended { launch, end }).await;
+            let mut waiting = waiting;
+            match shared.launch(work, sandbox, &mut waiting).await {
+                Ok((talk, pid)) => shared.follow(launch, pid, talk, waiting, false).await,
+                Err(end) => {
+                    shared.clear(launch).await;
+                    shared.tell(Input::Ended { launch, end }).await;
+                }
+            }
         });
     }
 
@@ -186,10 +195,21 @@ impl Supervisors {
         self.pids.insert(launch, process.pid);
     }
 
-    /// A supervisor's task is over.
-    pub(crate) fn ended(&mut self, launch: LaunchNumber) {
-        self.orders.remove(&launch);
+    /// A supervisor's task is over, which this checkpoint says; none, and its supervisor has to write it down.
+    pub(crate) fn ended(&mut self, launch: LaunchNumber, ticket: Option<u64>) {
+        match ticket {
+            Some(ticket) => self.keeping.push_back((ticket, launch)),
+            None => drop(self.orders.remove(&launch)),
+        }
         while self.talks.try_join_next().is_some() {}
+    }
+
+    /// Checkpoints up to this one are durable.
+    pub(crate) fn synced(&mut self, ticket: u64) {
+        while let Some((_, launch)) = self.keeping.pop_front_if(|(of, _)| *of <= ticket) {
+            self.order(launch, Order::Kept);
+            self.orders.remove(&launch);
+        }
     }
 
     /// The exit file has served its purpose.
@@ -223,9 +243,7 @@ impl Supervisors {
                     }
                     let shared = self.shared.clone();
                     self.talks.spawn(async move {
-                        let end = shared.serve(launch, process.pid, stream, waiting, running).await;
-                        shared.clear(launch).await;
-                        shared.tell(Input::Ended { launch, end }).await;
+                        shared.follow(launch, process.pid, stream, waiting, running).await;
                     });
                 }
                 None => {
@@ -253,8 +271,13 @@ impl Shared {
         let _ = spawn_blocking(move || containers.clear(launch)).await; // what stays is removed at the next start
     }
 
-    async fn launch(&self, work: Work, sandbox: PathBuf, mut orders: mpsc::Receiver<Given>) -> End {
-        let launch = work.number();
+    /// What is done for a command until it is held.
+    async fn launch(
+        &self,
+        work: Work,
+        sandbox: PathBuf,
+        orders: &mut mpsc::Receiver<Given>,
+    ) -> Result<(Talk, u32), End> {
         let within = work.executor_sandbox(&sandbox);
         let failed = |error: &dyn std::fmt::Display| {
             End::StartFailed(format!("Failed to start the task's supervisor: {error}").into())
@@ -263,9 +286,9 @@ impl Shared {
         let described = spawn_blocking(move || spec(&work, sandbox, &around)).await;
         let Described { mut spec, command, asked } = match described {
             Ok(Ok(described)) => described,
-            Ok(Err(Unfit::Invalid(why))) => return End::Invalid(why.into()),
-            Ok(Err(Unfit::Here(why))) => return End::StartFailed(why.into()),
-            Err(error) => return failed(&error),
+            Ok(Err(Unfit::Invalid(why))) => return Err(End::Invalid(why.into())),
+            Ok(Err(Unfit::Here(why))) => return Err(End::StartFailed(why.into())),
+            Err(error) => return Err(failed(&error)),
         };
         if !mounts.is_empty() {
             // Before anything else is in the sandbox.
@@ -283,18 +306,18 @@ impl Shared {
             });
             match mounted.await {
                 Ok(Ok(())) => {}
-                Ok(Err(why)) => return End::StartFailed(why.into()),
-                Err(error) => return failed(&error),
+                Ok(Err(why)) => return Err(End::StartFailed(why.into())),
+                Err(error) => return Err(failed(&error)),
             }
         }
         tokio::select! {
             fetched = self.fetcher.fetch(&command.uris, &spec.sandbox, spec.user) => {
                 if let Err(why) = fetched {
-                    return End::StartFailed(why.into());
+                    return Err(End::StartFailed(why.into()));
                 }
             }
             // Before there is anything to release it can only be abandoned.
-            _ = orders.recv() => return End::NotReleased,
+            _ = orders.recv() => return Err(End::NotReleased),
         }
         if let Some(asked) = asked {
             let around = containers::Around {
@@ -308,29 +331,26 @@ impl Shared {
             tokio::select! {
                 prepared = self.containers.prepare(&asked, around, &mut spec) => match prepared {
                     Ok(()) => {}
-                    Err(Unfit::Invalid(why)) => return End::Invalid(why.into()),
-                    Err(Unfit::Here(why)) => return End::StartFailed(why.into()),
+                    Err(Unfit::Invalid(why)) => return Err(End::Invalid(why.into())),
+                    Err(Unfit::Here(why)) => return Err(End::StartFailed(why.into())),
                 },
                 // Before there is anything to release it can only be abandoned.
-                _ = orders.recv() => return End::NotReleased,
+                _ = orders.recv() => return Err(End::NotReleased),
             }
         }
         let permit = tokio::select! {
             biased;
             // Before there is anything to release it can only be abandoned.
-            _ = orders.recv() => return End::NotReleased,
+            _ = orders.recv() => return Err(End::NotReleased),
             permit = self.starts.acquire() => match permit {
                 Ok(permit) => permit,
-                Err(_) => return End::NotReleased, // never closed
+                Err(_) => return Err(End::NotReleased), // never closed
             },
         };
         spec.open_files = self.open_files;
-        let held = self.hold(spec, &mut orders).await;
+        let held = self.hold(spec, orders).await;
         drop(permit);
-        match held {
-            Ok((talk, pid)) => self.serve(launch, pid, talk, orders, false).await,
-            Err(end) => end,
-        }
+        held
     }
 
     /// Has the command held by a supervisor. One that is gone before it said so has not let the command go, nor can
@@ -370,13 +390,32 @@ impl Shared {
         }
     }
 
-    /// Carries orders and news until the task has ended.
-    async fn serve(
+    /// Carries orders and news until the task has ended, and then the word that its ending is kept.
+    async fn follow(
         &self,
         launch: LaunchNumber,
         pid: u32,
         mut talk: Talk,
         mut orders: mpsc::Receiver<Given>,
+        released: bool,
+    ) {
+        let end = self.serve(launch, pid, &mut talk, &mut orders, released).await;
+        self.clear(launch).await;
+        self.tell(Input::Ended { launch, end }).await;
+        while let Some((order, _given)) = orders.recv().await {
+            if matches!(order, Order::Kept) {
+                let _ = talk.say(&ToSupervisor::Kept).await; // one that is gone has written it down
+            }
+        }
+    }
+
+    /// Carries orders and news until the task has ended.
+    async fn serve(
+        &self,
+        launch: LaunchNumber,
+        pid: u32,
+        talk: &mut Talk,
+        orders: &mut mpsc::Receiver<Given>,
         mut released: bool,
     ) -> End {
         // Two at most that wait to be answered, and such as are not waited for any more.
@@ -403,6 +442,7 @@ impl Shared {
                             ToSupervisor::Look(look)
                         }
                         Order::Release => ToSupervisor::Release,
+                        Order::Kept => ToSupervisor::Kept,
                         Order::Abandon => ToSupervisor::Abandon,
                         Order::Signal(Signal::Term) => ToSupervisor::Term,
                         Order::Signal(Signal::Kill) => ToSupervisor::Kill,

@@ -23,11 +23,13 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::{fs::DirBuilderExt, net::UnixListener},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How often children that were left to this process are reaped while the task runs.
 const REAP: Duration = Duration::from_secs(5);
+/// How long an agent may take to keep an ending that it was told.
+const KEEPING: Duration = Duration::from_secs(10);
 /// Connections at once; an agent needs one.
 const CLIENTS_MAX: usize = 8;
 
@@ -106,12 +108,17 @@ impl Task {
     pub(super) fn run(mut self, control: Client) -> io::Result<()> {
         let mut clients = vec![control];
         let ending = self.supervise(&mut clients)?;
-        let exit = self.spec.place.exit_path(self.spec.launch, number(self.pid));
-        let written = Exit { launch: self.spec.launch, ending: ending.clone() }.write(&exit);
-        // An agent that listens keeps the ending itself, so it is told even when the file could not be written.
         for client in &mut clients {
-            let _ = client.say(&FromSupervisor::Ended(ending.clone())); // one that is gone reads the file
+            let _ = client.say(&FromSupervisor::Ended(ending.clone())); // one that is gone is seen by a poll
         }
+        // Durable it is in either way before this process ends. An agent syncs the endings of many tasks at once.
+        let written = match is_kept(clients) {
+            true => Ok(()),
+            false => {
+                let exit = self.spec.place.exit_path(self.spec.launch, number(self.pid));
+                Exit { launch: self.spec.launch, ending }.write(&exit)
+            }
+        };
         let _ = fs::remove_file(Place::socket_name(self.spec.launch, number(self.pid))); // swept at the next start
         written
     }
@@ -300,6 +307,41 @@ impl Task {
             (None, None) => ending(status),
         })
     }
+}
+
+/// Whether an agent says that it keeps the ending, before all are gone or time is up.
+fn is_kept(mut clients: Vec<Client>) -> bool {
+    let until = Instant::now() + KEEPING;
+    while !clients.is_empty() {
+        let Some(left) = until.checked_duration_since(Instant::now()) else { return false };
+        let mut fds: Vec<_> = clients.iter().map(|it| PollFd::new(&it.stream, PollFlags::IN)).collect();
+        let left = Timespec::try_from(left + Duration::from_millis(1)).ok();
+        match poll(&mut fds, left.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return false,
+        }
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let mut kept = false;
+        let mut ready = ready.into_iter();
+        clients.retain_mut(|client| {
+            if !ready.next().unwrap_or(false) {
+                return true;
+            }
+            let open = client.fill();
+            loop {
+                match client.frames.next() {
+                    Ok(Some(ToSupervisor::Kept)) => kept = true,
+                    Ok(Some(_)) => {} // too late for anything else
+                    Ok(None) => return open,
+                    Err(_) => return false,
+                }
+            }
+        });
+        if kept {
+            return true;
+        }
+    }
+    false
 }
 
 struct Ready {

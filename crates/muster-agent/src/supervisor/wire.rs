@@ -39,6 +39,8 @@ pub(crate) enum ToSupervisor {
     },
     /// To a session: for its process group, by number.
     Signal(i32),
+    /// The ending that was told is durable at the agent, so that it need not be written down.
+    Kept,
 }
 
 /// A command to look into a task with.
@@ -102,7 +104,8 @@ pub(crate) enum FromSupervisor {
     },
     /// The command runs.
     Running,
-    /// The task ended, no process of it is left, and the exit file says so.
+    /// The task ended, and no process of it is left. The exit file says so, too, unless the agent says that it keeps
+    /// this.
     Ended(Ending),
     /// What a look at the task found.
     Found {
@@ -247,6 +250,13 @@ mod tests {
         }
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         expect_test::expect_file!["golden/wire-4.hex"].assert_eq(&hex);
+    }
+
+    #[test]
+    fn golden_bytes_of_keeping() {
+        let bytes = encode(&ToSupervisor::Kept).unwrap();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        expect_test::expect_file!["golden/wire-5.hex"].assert_eq(&hex);
     }
 
     #[test]

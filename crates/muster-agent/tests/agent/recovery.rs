@@ -11,6 +11,7 @@ use std::{fs, os::unix::fs::MetadataExt};
 
 cases!(
     running_and_ended_tasks_are_found_again,
+    an_ending_is_written_down_where_no_agent_keeps_it,
     a_torn_checkpoint_tail_is_ignored,
     damaged_checkpoints_end_all_tasks_and_make_a_new_agent,
     a_wiped_work_directory_ends_all_tasks,
@@ -48,6 +49,28 @@ async fn running_and_ended_tasks_are_found_again(mut world: World) {
     let (states, message) = world.outcome(&mut stream, 2).await;
     assert_eq!((states.last(), message.as_str()), (Some(&Failed), "Command exited with status 6"));
     assert_eq!((world.stdout(1), world.stdout(2)), ("done\n".into(), "done\n".into()));
+}
+
+/// An agent that listens has it in its log before the supervisor ends; else there is a file.
+async fn an_ending_is_written_down_where_no_agent_keeps_it(mut world: World) {
+    let (mut stream, _) = world.join().await;
+    let files = |world: &World| fs::read_dir(world.work_dir().join("meta/exits")).unwrap().count();
+    world.run(&mut stream, 1, "exit 3").await;
+    while !world.unconfirmed(&mut stream, 1).await.status.state.is_terminal() {}
+    world.no_processes().await;
+    assert_eq!(files(&world), 0, "kept by the agent, though it is not confirmed yet");
+    world.run(&mut stream, 2, "echo $$ > up; while [ ! -e go ]; do sleep 0.01; done; exit 4").await;
+    assert_eq!(world.update(&mut stream, 2).await.status.state, Running);
+    world.line(&world.sandbox(2).join("up")).await;
+    world.kill_agent();
+    fs::write(world.sandbox(2).join("go"), "").unwrap();
+    world.no_processes().await;
+    assert_eq!(files(&world), 1, "nobody was there to keep it");
+    let (mut stream, _) = world.join().await;
+    for (n, status) in [(1, 3), (2, 4)] {
+        let (states, message) = world.outcome(&mut stream, n).await;
+        assert_eq!((states.last(), message), (Some(&Failed), format!("Command exited with status {status}")));
+    }
 }
 
 async fn a_torn_checkpoint_tail_is_ignored(mut world: World) {
