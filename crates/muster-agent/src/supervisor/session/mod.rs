@@ -5,40 +5,27 @@
 //!   what made a session of its own: that ends with the task.
 //! - Nothing is waited for: what is not taken is kept up to a limit, and beyond it nothing more is read.
 
+mod start;
+
 use super::{
     Found, FromSupervisor, SessionSpec, Spec, ToSupervisor,
     client::Client,
     encode,
-    held::{Beside, Held},
+    held::Held,
     process::{kill_session, number},
-    sys,
 };
-use crate::cgroups::Group;
-use muster_container::Io;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::{Gid, OFlags, Uid, fchown, fcntl_getfl, fcntl_setfl},
     io::Errno,
-    pipe::{PipeFlags, pipe_with},
-    process::{
-        Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, getppid, ioctl_tiocsctty,
-        kill_process_group, pidfd_open, set_parent_process_death_signal, setsid, waitid, waitpid,
-    },
-    pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt},
+    process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, waitid, waitpid},
     termios::{Winsize, tcsetwinsize},
-    thread::{set_thread_gid, set_thread_groups, set_thread_uid},
 };
+use start::spawn;
 use std::{
     collections::VecDeque,
-    convert::Infallible,
     fs::File,
     io::{self, Read, Write},
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::process::CommandExt,
-    },
-    panic::{AssertUnwindSafe, catch_unwind},
-    process::Command,
+    os::fd::OwnedFd,
 };
 
 /// Sessions of one task at once.
@@ -340,126 +327,4 @@ impl Session {
 
 fn size((rows, columns): (u16, u16)) -> Winsize {
     Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
-}
-
-/// The command's ends of its streams.
-struct Theirs {
-    input: OwnedFd,
-    output: OwnedFd,
-    error: OwnedFd,
-    report: OwnedFd,
-}
-
-fn spawn(spec: &Spec, held: &dyn Held, what: &SessionSpec) -> io::Result<Session> {
-    let pipe = || pipe_with(PipeFlags::CLOEXEC);
-    let (report, their_report) = pipe()?;
-    let mut outputs = vec![(From::Report, report)];
-    let (input, theirs) = match what.tty {
-        None => {
-            let ((their_input, input), (stdout, output), (stderr, error)) = (pipe()?, pipe()?, pipe()?);
-            outputs.extend([(From::Stdout, stdout), (From::Stderr, stderr)]);
-            (input, Theirs { input: their_input, output, error, report: their_report })
-        }
-        Some(tty) => {
-            let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
-            grantpt(&terminal)?;
-            unlockpt(&terminal)?;
-            tcsetwinsize(&terminal, size(tty))?;
-            let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-            let end = ioctl_tiocgptpeer(&terminal, flags)?;
-            if let Some((uid, gid)) = spec.user {
-                fchown(&end, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-            }
-            outputs.push((From::Stdout, terminal.try_clone()?));
-            let (output, error) = (end.try_clone()?, end.try_clone()?);
-            (terminal, Theirs { input: end, output, error, report: their_report })
-        }
-    };
-    for fd in outputs.iter().map(|(_, fd)| fd).chain([&input]) {
-        fcntl_setfl(fd, fcntl_getfl(fd)? | OFlags::NONBLOCK)?;
-    }
-    let SessionSpec { program, arg0, args, env, tty } = what;
-    let pid = match held.container() {
-        Some(container) => {
-            let Theirs { input: stdin, output: stdout, error: stderr, report: _ } = theirs;
-            let io = Io { stdin, stdout, stderr, terminal: tty.is_some() };
-            container.run(&Beside { program, arg0, args, env }, io)?
-        }
-        None => fork(spec, held.group(), what, theirs)?,
-    };
-    Ok(Session {
-        client: None,
-        pid,
-        pidfd: pidfd_open(pid, PidfdFlags::empty())?, // not reaped: else with all that the task leaves
-        input: Some(File::from(input)),
-        is_tty: what.tty.is_some(),
-        given: VecDeque::new(),
-        is_last: false,
-        outputs: outputs.into_iter().map(|(from, fd)| (from, File::from(fd))).collect(),
-        failure: Vec::new(),
-        said: VecDeque::new(),
-        found: None,
-        is_told: false,
-    })
-}
-
-/// Forks a process that becomes the command, in the task's group and sandbox.
-fn fork(spec: &Spec, group: Option<&Group>, what: &SessionSpec, theirs: Theirs) -> io::Result<Pid> {
-    let mut command = Command::new(&what.program);
-    command.arg0(&what.arg0).args(&what.args);
-    command.env_clear().envs(spec.env.iter().chain(&what.env).map(|(name, value)| (name, value)));
-    let parent = getpid();
-    match sys::fork()? {
-        sys::Forked::Child => {
-            // Nothing may return from here: all above is the supervisor's.
-            let _ = catch_unwind(AssertUnwindSafe(|| {
-                run(spec, group, command, parent, what.tty.is_some(), theirs)
-            }));
-            sys::exit_now(127)
-        }
-        sys::Forked::Parent(pid) => Ok(pid),
-    }
-}
-
-/// The child: it becomes the command, or says why it cannot.
-fn run(
-    spec: &Spec,
-    group: Option<&Group>,
-    mut command: Command,
-    parent: Pid,
-    is_tty: bool,
-    theirs: Theirs,
-) -> io::Result<Infallible> {
-    let mut report = File::from(theirs.report);
-    let become_it = || -> io::Result<()> {
-        setsid()?;
-        if is_tty {
-            ioctl_tiocsctty(&theirs.input)?;
-        }
-        rustix::stdio::dup2_stdin(theirs.input.as_fd())?;
-        rustix::stdio::dup2_stdout(theirs.output.as_fd())?;
-        rustix::stdio::dup2_stderr(theirs.error.as_fd())?;
-        // Before it is anything: what it becomes is in there from its first instruction on.
-        group.map_or(Ok(()), |group| group.join(number(getpid())))?;
-        if let Some((uid, gid)) = spec.user {
-            // There is one thread, so it is the whole process that changes.
-            set_thread_groups(&[])?;
-            set_thread_gid(Gid::from_raw(gid))?;
-            set_thread_uid(Uid::from_raw(uid))?;
-        }
-        std::env::set_current_dir(&spec.sandbox)?;
-        // Only now: it is forgotten when the user changes.
-        set_parent_process_death_signal(Some(Signal::KILL))?;
-        match getppid() == Some(parent) {
-            true => Ok(()),
-            false => Err(io::Error::other("its supervisor is gone")), // before it was asked to tell
-        }
-    };
-    let error = match become_it() {
-        Ok(()) => command.exec(),
-        Err(error) => error,
-    };
-    let program = command.get_program().to_string_lossy().into_owned();
-    report.write_all(format!("Failed to run {program}: {error}").as_bytes())?;
-    Err(error)
 }
