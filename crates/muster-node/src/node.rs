@@ -65,6 +65,8 @@ pub(crate) enum After {
     Refused(LaunchNumber),
     /// Let the held command go.
     Release(LaunchNumber),
+    /// Ask a task to end.
+    Term(LaunchNumber),
     /// Send an update.
     Update(LaunchNumber, u32, TaskState),
     /// Nothing of the launch is needed any more but its sandbox.
@@ -281,6 +283,7 @@ impl Node {
                 After::Intent(launch) => self.start(now_ms, launch, Phase::Intending, effects),
                 After::Refused(_) => {}
                 After::Release(launch) => self.release(launch, effects),
+                After::Term(launch) => self.term(launch, effects),
                 After::RemoveExit(launch) => effects.push(Effect::RemoveExit { launch }),
                 After::Update(launch, seq, state) => self.update_durable(now_ms, launch, seq, state, effects),
                 After::Remove(launch, task) => effects.push(Effect::Remove { launch, task }),

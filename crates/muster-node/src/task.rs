@@ -76,6 +76,8 @@ pub(crate) struct Run {
     pub(crate) said_seq: u32,
     /// When its whole group is killed.
     kill_at: Option<u64>,
+    /// That it shall end is on its way to the disk: it is not signalled yet.
+    unkept: bool,
     /// When it has run for as long as it may.
     complete_by: Option<u64>,
     /// When its updates are said again.
@@ -96,6 +98,7 @@ impl Run {
             accept_due: false,
             said_seq: 0,
             kill_at: None,
+            unkept: false,
             complete_by: None,
             repeat_at: None,
             repeat_ms: 0,
@@ -115,7 +118,7 @@ impl Run {
     }
 
     fn timer(&self) -> Option<u64> {
-        [self.kill_at, self.complete_by, self.repeat_at].into_iter().flatten().min()
+        [self.kill_at.filter(|_| !self.unkept), self.complete_by, self.repeat_at].into_iter().flatten().min()
     }
 }
 
@@ -328,16 +331,32 @@ impl Node {
         self.with_timer(launch, |run| run.complete_by = Some(at));
     }
 
-    /// TERM now, KILL after the grace; a former deadline is only ever brought forward.
+    /// TERM, and KILL after the grace, but neither before that it is wanted is durable, or an agent that comes after a
+    /// crash would find a task that ended by itself. A former deadline is only ever brought forward.
     fn terminate(&mut self, now_ms: u64, launch: LaunchNumber, grace_ms: u64, effects: &mut Vec<Effect>) {
         let at = now_ms.saturating_add(grace_ms);
+        let (mut is_new, unkept) = (false, !self.is_all_durable());
         self.checks.end(launch);
         self.with_timer(launch, |run| {
             run.complete_by = None;
-            if run.kill_at.is_none() {
+            is_new = run.kill_at.is_none();
+            run.unkept |= is_new && unkept;
+            run.kill_at = Some(run.kill_at.map_or(at, |former| former.min(at)));
+        });
+        match is_new {
+            true if unkept => self.after_all(After::Term(launch)),
+            true => self.term(launch, effects),
+            false => {}
+        }
+    }
+
+    /// Asks a task that runs to end.
+    pub(crate) fn term(&mut self, launch: LaunchNumber, effects: &mut Vec<Effect>) {
+        self.with_timer(launch, |run| {
+            run.unkept = false;
+            if matches!(run.phase, Phase::Live { .. }) {
                 effects.push(Effect::Signal { launch, signal: Signal::Term });
             }
-            run.kill_at = Some(run.kill_at.map_or(at, |former| former.min(at)));
         });
     }
 
@@ -549,7 +568,7 @@ impl Node {
                 run.complete_by = None;
                 is_over = true;
             }
-            if run.kill_at.is_some_and(|at| at <= now_ms) {
+            if run.kill_at.is_some_and(|at| at <= now_ms) && !run.unkept {
                 // Asked again each second until the supervisor reports the end.
                 run.kill_at = Some(now_ms + 1_000);
                 effects.push(Effect::Signal { launch, signal: Signal::Kill });

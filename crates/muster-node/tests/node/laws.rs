@@ -222,8 +222,14 @@ impl Sim {
                 self.supervisors.entry(launch).or_default().release_asked = true;
             }
             Effect::Abandon { launch } => ask(launch, Asked::Abandon),
-            Effect::Signal { launch, signal: Signal::Kill } => ask(launch, Asked::Kill),
-            Effect::Signal { .. } | Effect::Remove { .. } | Effect::RemoveExit { .. } => {}
+            Effect::Signal { launch, signal } => {
+                let known = self.synced.tasks.get(&launch).and_then(|task| task.kill_grace_ms);
+                assert!(known.is_some(), "{launch} is signalled, and a crash would forget why");
+                if signal == Signal::Kill {
+                    ask(launch, Asked::Kill);
+                }
+            }
+            Effect::Remove { .. } | Effect::RemoveExit { .. } => {}
             Effect::Resize { .. } => {}
             Effect::StartExecutor(_)
             | Effect::Answer { .. }
