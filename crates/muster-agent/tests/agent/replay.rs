@@ -48,6 +48,9 @@ const REPLAYED: &[Replayed] = &[
             // Sandboxes are kept by their number, not by their age.
             ".slave/executor_directory_max_allowed_age_secs",
             // Which limits hold here, Mesos' agents do not tell.
+            ".muster/can_contain/images",
+            ".muster/can_contain/native",
+            ".muster/can_contain/oci",
             ".muster/can_enforce/cpu",
             ".muster/can_enforce/cpu_quota",
             ".muster/can_enforce/freezer",
@@ -69,6 +72,7 @@ const REPLAYED: &[Replayed] = &[
             ".flags",
             ".external_log_file", // it logs to one
             ".cgroups",           // which limits hold here
+            ".containerizers",
             ".limits_enforced",
             ".capabilities", // what this agent can do
             // No addresses of containers: they are the agent's.
