@@ -365,10 +365,22 @@ impl Shared {
         loop {
             let stream = self.helper.launch().await.map_err(failed)?;
             let mut talk = Talk { stream, frames: Frames::default() };
-            let heard = tokio::select! {
-                heard = talk.begin(&frame) => heard,
-                _ = orders.recv() => return Err(End::NotReleased), // abandoned: closing the socket does it
+            let (heard, is_abandoned) = {
+                let mut begun = std::pin::pin!(talk.begin(&frame));
+                tokio::select! {
+                    heard = &mut begun => (heard, false),
+                    // Before there is anything to release it can only be abandoned. What it began ends first.
+                    _ = orders.recv() => (begun.await, true),
+                }
             };
+            if is_abandoned {
+                if let Ok(Some(FromSupervisor::Here { .. })) = heard {
+                    talk.abandon().await;
+                } else if is_grouped {
+                    end_group(&self.around.enforcer, launch).await;
+                }
+                return Err(End::NotReleased);
+            }
             tried += 1;
             let lost = match heard {
                 Ok(Some(FromSupervisor::Here { pid, start_time, .. })) => {

@@ -34,6 +34,19 @@ impl Talk {
         self.hear().await
     }
 
+    /// Has a command that is held, and that nobody knows of, ended and forgotten.
+    pub(super) async fn abandon(&mut self) {
+        let told = self.say(&ToSupervisor::Abandon).await;
+        while told.is_ok()
+            && let Ok(Some(message)) = self.hear().await
+        {
+            if matches!(message, FromSupervisor::Ended(_)) {
+                let _ = self.say(&ToSupervisor::Kept).await; // one that is gone has written it down
+                return;
+            }
+        }
+    }
+
     pub(super) async fn say(&mut self, message: &ToSupervisor) -> io::Result<()> {
         self.stream.write_all(&encode(message)?).await
     }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, bail, ensure};
 use muster_sdk::{
-    Filters, Framework, FrameworkId, Offer, Resources, Scheduler, SchedulerDriver, Task, TaskId, TaskState,
+    Filters, Framework, FrameworkId, Offer, OfferId, Resources, Scheduler, SchedulerDriver, Task, TaskId, TaskState,
     TaskUpdate,
 };
 use std::{
@@ -19,6 +19,7 @@ const LAUNCHES_MAX: usize = 1_000;
 
 enum Told {
     Offers(Vec<Offer>),
+    Rescinded(OfferId),
     Update(TaskUpdate),
     Error(String),
 }
@@ -39,6 +40,9 @@ impl Scheduler for Teller {
     fn disconnected(&mut self, _: &SchedulerDriver) {}
     fn resource_offers(&mut self, _: &SchedulerDriver, offers: Vec<Offer>) {
         self.tell(Told::Offers(offers));
+    }
+    fn offer_rescinded(&mut self, _: &SchedulerDriver, offer_id: OfferId) {
+        self.tell(Told::Rescinded(offer_id));
     }
     fn status_update(&mut self, _: &SchedulerDriver, update: TaskUpdate) {
         self.tell(Told::Update(update));
@@ -109,6 +113,10 @@ impl Tasks {
     ) -> anyhow::Result<()> {
         let until = Until::now() + patience;
         let (mut left, share) = (count, count.div_ceil(agents));
+        // Offers that it had for long may be void by now.
+        while let Ok(told) = self.told.try_recv() {
+            self.take(told)?;
+        }
         while left > 0 || !self.open.is_empty() {
             while left > 0 && !self.offers.is_empty() {
                 left -= self.accept(left.min(share).min(LAUNCHES_MAX))?;
@@ -141,11 +149,16 @@ impl Tasks {
 
     async fn hear(&mut self, until: Until) -> anyhow::Result<()> {
         let told = timeout_at(until, self.told.recv()).await;
-        match told.with_context(|| format!("{} tasks do not end", self.open.len()))? {
-            Some(Told::Offers(offers)) => self.offers.extend(offers),
-            Some(Told::Update(update)) => self.update(update),
-            Some(Told::Error(why)) => bail!("the masters ended the framework: {why}"),
-            None => bail!("the framework ended"),
+        let told = told.with_context(|| format!("{} tasks do not end", self.open.len()))?;
+        self.take(told.context("the framework ended")?)
+    }
+
+    fn take(&mut self, told: Told) -> anyhow::Result<()> {
+        match told {
+            Told::Offers(offers) => self.offers.extend(offers),
+            Told::Rescinded(offer_id) => self.offers.retain(|offer| offer.id != offer_id),
+            Told::Update(update) => self.update(update),
+            Told::Error(why) => bail!("the masters ended the framework: {why}"),
         }
         Ok(())
     }
