@@ -2,8 +2,8 @@
 
 use anyhow::{Context, bail, ensure};
 use muster_sdk::{
-    Filters, Framework, FrameworkId, Offer, OfferId, Resources, Scheduler, SchedulerDriver, Task, TaskId, TaskState,
-    TaskUpdate,
+    Filters, Framework, FrameworkId, Offer, OfferId, Resources, Scheduler, SchedulerDriver, Task, TaskId,
+    TaskState, TaskUpdate,
 };
 use std::{
     collections::HashMap,
