@@ -254,6 +254,7 @@ impl Agent {
         executors.serve(listener, reads.routes());
         let mut beside = JoinSet::new();
         beside.spawn(ground.sandboxes.clone().tend());
+        beside.spawn(containers.clone().tend());
         Ok(Self {
             link: Link::new(config, sender.clone(), times.clone()),
             times,

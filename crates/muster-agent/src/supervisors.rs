@@ -19,6 +19,7 @@ use crate::{
     supervisor::{Ending, Found, Frames, FromSupervisor, Look, Place, Spec, ToSupervisor, boot_id, encode},
     volumes,
 };
+use futures::FutureExt;
 use helper::Helper;
 use leftovers::{PATIENCE, end_group};
 use muster_http::auth::Auth;
@@ -33,6 +34,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 use talk::Talk;
 use tokio::{
@@ -42,6 +44,8 @@ use tokio::{
 };
 use tracing::warn;
 
+/// How long a supervisor may take to hold a command: a runtime has a container to make.
+const HOLDING: Duration = Duration::from_secs(120);
 /// How many supervisors are asked for one launch.
 const HOLDS_MAX: usize = 32;
 /// Orders that may wait for a supervisor; more are dropped, and the machine repeats its signals.
@@ -162,8 +166,8 @@ impl Supervisors {
             match shared.launch(work, sandbox, &mut waiting).await {
                 Ok((talk, pid)) => shared.follow(launch, pid, talk, waiting, false).await,
                 Err(end) => {
-                    shared.clear(launch).await;
                     shared.tell(Input::Ended { launch, end }).await;
+                    shared.clear(launch).await;
                 }
             }
         });
@@ -207,8 +211,10 @@ impl Supervisors {
     /// Checkpoints up to this one are durable.
     pub(crate) fn synced(&mut self, ticket: u64) {
         while let Some((_, launch)) = self.keeping.pop_front_if(|(of, _)| *of <= ticket) {
-            self.order(launch, Order::Kept);
-            self.orders.remove(&launch);
+            if let Some(orders) = self.orders.remove(&launch) {
+                // One that was never held, or whose supervisor is gone, has nobody to hear it.
+                let _ = orders.try_send((Order::Kept, self.giving.clone()));
+            }
         }
     }
 
@@ -366,7 +372,10 @@ impl Shared {
             let stream = self.helper.launch().await.map_err(failed)?;
             let mut talk = Talk { stream, frames: Frames::default() };
             let (heard, is_abandoned) = {
-                let mut begun = std::pin::pin!(talk.begin(&frame));
+                // One that hangs (a runtime, a file system) must not keep others from their turn.
+                let begun = timeout(HOLDING, talk.begin(&frame));
+                let begun = begun.map(|heard| heard.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())));
+                let mut begun = std::pin::pin!(begun);
                 tokio::select! {
                     heard = &mut begun => (heard, false),
                     // Before there is anything to release it can only be abandoned. What it began ends first.
@@ -391,6 +400,11 @@ impl Shared {
                 Ok(Some(FromSupervisor::Ended(ending))) => return Err(end(launch, ending)),
                 Ok(Some(_)) => io::ErrorKind::InvalidData.into(),
                 Ok(None) => io::ErrorKind::UnexpectedEof.into(),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    let why =
+                        format!("Failed to hold the command: it took longer than {} s", HOLDING.as_secs());
+                    return Err(End::StartFailed(why.into()));
+                }
                 Err(error) => error,
             };
             // What it began is ended with it, by the kernel; its group may still be there.
@@ -412,13 +426,15 @@ impl Shared {
         released: bool,
     ) {
         let end = self.serve(launch, pid, &mut talk, &mut orders, released).await;
-        self.clear(launch).await;
         self.tell(Input::Ended { launch, end }).await;
-        while let Some((order, _given)) = orders.recv().await {
-            if matches!(order, Order::Kept) {
-                let _ = talk.say(&ToSupervisor::Kept).await; // one that is gone has written it down
+        let kept = async {
+            while let Some((order, _given)) = orders.recv().await {
+                if matches!(order, Order::Kept) {
+                    let _ = talk.say(&ToSupervisor::Kept).await; // one that is gone has written it down
+                }
             }
-        }
+        };
+        tokio::join!(kept, self.clear(launch));
     }
 
     /// Carries orders and news until the task has ended.

@@ -162,9 +162,13 @@ impl Bundle {
             mounts.push(one.options(options).build()?);
         }
         let root = RootBuilder::default().path(&self.root).readonly(self.read_only).build()?;
+        let mut process = self.process.build()?;
+        // Where the machine's own programs are seen beside files of the task's choice, none of them may make it another
+        // user: a password file of its own, and it would be root.
+        process.set_no_new_privileges(Some(self.base == Base::Host && self.process.ids.uid != 0));
         let spec = SpecBuilder::default()
             .version("1.0.2")
-            .process(self.process.build()?)
+            .process(process)
             .root(root)
             .mounts(mounts)
             .linux(self.linux()?);

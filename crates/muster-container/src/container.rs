@@ -48,6 +48,7 @@ impl Container {
     /// It cannot be made; nothing of it is left but its directory.
     pub fn create(made: &Made<'_>, io: Io) -> Result<Self, ContainerError> {
         let place = Place::new(made.dir, made.id);
+        let _ = fs::remove_dir_all(&place.state); // of an attempt before, whose supervisor is gone
         for dir in [made.dir, &place.state, &made.dir.join("empty")] {
             let new = DirBuilder::new().recursive(true).mode(0o700).create(dir);
             new.map_err(ContainerError::io("create", dir))?;

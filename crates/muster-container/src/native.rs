@@ -1,6 +1,6 @@
 //! The runtime of youki, as a library in this process.
 
-use crate::{ContainerError, Io, Place, Process, Runtime};
+use crate::{ContainerError, Io, Place, Process, Runtime, sys};
 use libcontainer::{
     container::{Container, builder::ContainerBuilder},
     error::LibcontainerError,
@@ -124,6 +124,7 @@ impl Run {
         let c = |text: &str| CString::new(text).map_err(|_| "a NUL character".to_owned());
         let args: Vec<CString> = self.args.iter().map(|arg| c(arg)).collect::<Result<_, _>>()?;
         let env: Vec<CString> = self.env.iter().map(|pair| c(pair)).collect::<Result<_, _>>()?;
+        sys::default_sigpipe().map_err(|error| error.to_string())?;
         let mut why = Errno::ENOENT;
         for path in self.candidates() {
             match execve(&c(&path)?, &args, &env) {

@@ -220,6 +220,8 @@ impl Node {
 
     pub(crate) fn stop(&mut self, reason: String, effects: &mut Vec<Effect>) {
         self.stopped = true;
+        // Nothing becomes durable any more, and what shall end is not to run on until an agent is back.
+        self.term_unkept(effects);
         effects.push(Effect::Stop(reason));
     }
 

@@ -360,6 +360,14 @@ impl Node {
         });
     }
 
+    /// Asks all tasks to end that wait for that.
+    pub(crate) fn term_unkept(&mut self, effects: &mut Vec<Effect>) {
+        let waiting = self.runs.iter().filter(|(_, run)| run.unkept);
+        for launch in waiting.map(|(launch, _)| *launch).collect::<Vec<_>>() {
+            self.term(launch, effects);
+        }
+    }
+
     pub(crate) fn killed_during_launch(&mut self, now_ms: u64, launch: LaunchNumber) {
         let reason = Some(Reason::TaskKilledDuringLaunch);
         let message = "Task was killed before its command was started";

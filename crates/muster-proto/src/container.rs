@@ -84,9 +84,19 @@ fn of_command(command: &mut CommandInfo) {
 fn of_container(container: &mut ContainerInfo) {
     let own = container.mesos.iter_mut().filter_map(|mesos| mesos.image.as_mut());
     let images = container.volumes.iter_mut().filter_map(|volume| volume.image.as_mut()).chain(own);
-    images.filter_map(|image| image.docker.as_mut()?.config.as_mut()).for_each(hide);
-    let sources = container.volumes.iter_mut().filter_map(|volume| volume.source.as_mut());
-    sources.filter_map(|source| source.secret.as_mut()).for_each(hide);
+    for docker in images.filter_map(|image| image.docker.as_mut()) {
+        docker.config.iter_mut().for_each(hide);
+        #[expect(deprecated, reason = "Mesos takes it no more, and a task may have it all the same")]
+        docker.credential.iter_mut().for_each(|credential| credential.secret = None);
+    }
+    for source in container.volumes.iter_mut().filter_map(|volume| volume.source.as_mut()) {
+        source.secret.iter_mut().for_each(hide);
+        let csi = source.csi_volume.iter_mut().filter_map(|csi| csi.static_provisioning.as_mut());
+        for csi in csi {
+            csi.node_stage_secrets.iter_mut().filter_map(|it| it.value.as_mut()).for_each(hide);
+            csi.node_publish_secrets.iter_mut().filter_map(|it| it.value.as_mut()).for_each(hide);
+        }
+    }
 }
 
 fn hide(secret: &mut Secret) {
@@ -146,6 +156,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(deprecated, reason = "a field that Mesos takes no more")]
     fn secrets_are_nowhere_in_what_is_shown() {
         let secret = || Secret {
             r#type: Some(secret::Type::Value.into()),
@@ -159,7 +170,12 @@ mod tests {
             ..Default::default()
         };
         let container = || {
-            let docker = mesos::image::Docker { config: Some(secret()), ..Default::default() };
+            let credential = mesos::Credential { principal: "who".into(), secret: Some("hidden".into()) };
+            let docker = mesos::image::Docker {
+                config: Some(secret()),
+                credential: Some(credential),
+                ..Default::default()
+            };
             let image = mesos::Image { docker: Some(docker), ..Default::default() };
             let mut container = with(of_secret(Some(secret())));
             container.volumes.push(Volume { image: Some(image.clone()), ..volume() });

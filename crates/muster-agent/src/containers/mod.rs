@@ -26,10 +26,14 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
+use tokio::{sync::RwLock, task::spawn_blocking, time::sleep};
 use tracing::warn;
 
+/// How often unused layers are looked for.
+const COLLECT: Duration = Duration::from_secs(600);
 /// Where the sandbox of a container with an image is seen in it.
 const SANDBOX: &str = "/mnt/mesos/sandbox";
 
@@ -46,6 +50,8 @@ pub(crate) struct Containers {
     /// The control group that those of containers are in, below each hierarchy.
     groups: PathBuf,
     keep: Keep,
+    /// Read while a container is being made: its layers are named by nothing yet.
+    making: RwLock<()>,
 }
 
 impl Containers {
@@ -82,6 +88,7 @@ impl Containers {
             host_paths: config.host_path_volumes.clone(),
             groups: Path::new("/").join(root).join(&dir.fingerprint),
             keep: config.images.keep(),
+            making: RwLock::default(),
         })
     }
 
@@ -138,13 +145,25 @@ impl Containers {
     /// Removes what is left of all containers but these, and the layers that nothing has used for long.
     pub(crate) fn clear_all_but(&self, alive: &BTreeSet<LaunchNumber>) {
         let alive: BTreeSet<PathBuf> = alive.iter().map(|launch| self.place(*launch)).collect();
-        let mut used = BTreeSet::new();
-        for place in entries(&self.dir) {
-            match alive.contains(&place) {
-                true => used.extend(rootfs(&place).into_iter().flat_map(|rootfs| rootfs.layers)),
-                false => self.clear_place(&place),
-            }
+        let dead = entries(&self.dir).into_iter().filter(|place| !alive.contains(place));
+        dead.for_each(|place| self.clear_place(&place));
+        self.collect();
+    }
+
+    /// Looks after the store of images for as long as the agent lives.
+    pub(crate) async fn tend(self: Arc<Self>) {
+        loop {
+            sleep(COLLECT).await;
+            let containers = self.clone();
+            let _ = spawn_blocking(move || containers.collect()).await; // tried again the next time
         }
+    }
+
+    /// Removes layers that nothing has used for long, unless a container is being made.
+    fn collect(&self) {
+        let Ok(_none_is_made) = self.making.try_write() else { return };
+        let roots = entries(&self.dir).into_iter().flat_map(|place| rootfs(&place));
+        let used: BTreeSet<_> = roots.flat_map(|rootfs| rootfs.layers).collect();
         if let Ok(store) = &self.store
             && let Err(error) = store.collect(&used, self.keep, SystemTime::now())
         {

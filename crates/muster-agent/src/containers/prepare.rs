@@ -57,6 +57,7 @@ impl Containers {
         spec: &mut Spec,
     ) -> Result<(), Unfit> {
         let kind = self.kind()?.clone();
+        let _making = self.making.read().await;
         let place = self.place(spec.launch);
         self.clear(spec.launch); // of an attempt before
         new_dir(&place)?;
@@ -159,7 +160,11 @@ impl Containers {
         let target = sandbox.join(&wanted.target);
         let staged = place.join("staged").join(number.to_string());
         let source = match &wanted.source {
-            From::Host(path) => self.host_path(path).map_err(failed)?,
+            From::Host(path) => {
+                let (root, path) = self.host_path(path).map_err(failed)?;
+                parts.staged.push(Staged { root, path, make: false, target: staged.clone() });
+                staged
+            }
             From::Image(name) => {
                 let image = self.pull(name).await?;
                 self.rootfs(&image, &place.join(format!("volume-{number}")), parts).await?
@@ -170,14 +175,14 @@ impl Containers {
             }
             From::Sandbox(path) => {
                 let root = spec.sandbox.clone();
-                parts.staged.push(Staged { root, path: path.clone(), target: staged.clone() });
+                parts.staged.push(Staged { root, path: path.clone(), make: true, target: staged.clone() });
                 staged
             }
             From::Parent(path) => {
                 let root = around.parent.map(Path::to_owned).ok_or_else(|| {
                     failed("its sandbox has no parent: the task is within no executor".into())
                 })?;
-                parts.staged.push(Staged { root, path: path.clone(), target: staged.clone() });
+                parts.staged.push(Staged { root, path: path.clone(), make: true, target: staged.clone() });
                 staged
             }
         };
@@ -185,19 +190,21 @@ impl Containers {
         Ok(())
     }
 
-    /// A path of the machine, if tasks may see it.
-    fn host_path(&self, path: &Path) -> Result<PathBuf, String> {
+    /// A path of the machine, if tasks may see it: the directory that allows it, and what is below that. Neither has a
+    /// link in it; what becomes one meanwhile is refused when it is made visible.
+    fn host_path(&self, path: &Path) -> Result<(PathBuf, PathBuf), String> {
         let refused =
             || format!("{} is not below what host-path-volumes of this agent names", path.display());
         if !self.host_paths.iter().any(|allowed| path.starts_with(allowed)) {
             return Err(refused());
         }
         let real = fs::canonicalize(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let allowed = self.host_paths.iter().filter_map(|allowed| fs::canonicalize(allowed).ok());
-        match allowed.into_iter().any(|allowed| real.starts_with(allowed)) {
-            true => Ok(real),
-            false => Err(refused()),
-        }
+        let mut allowed = self.host_paths.iter().filter_map(|allowed| fs::canonicalize(allowed).ok());
+        let found = allowed.find_map(|root| {
+            let below = real.strip_prefix(&root).ok()?.to_owned();
+            Some((root, below))
+        });
+        found.ok_or_else(refused)
     }
 }
 

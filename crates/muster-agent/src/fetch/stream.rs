@@ -6,7 +6,7 @@ use http_body_util::BodyExt;
 use hyper::{Response, body::Incoming, header};
 use muster_image::{Digest, Hasher};
 use rustix::{
-    fs::{Gid, Mode, OFlags, Uid, open},
+    fs::{CWD, Gid, Mode, OFlags, ResolveFlags, Uid, openat2},
     thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid},
 };
 use std::{
@@ -95,7 +95,9 @@ const GIVEN_UP: &str = "it was given up";
 pub(super) fn open_as(path: &Path, user: User) -> Result<File, String> {
     // A pipe would keep us waiting.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let open = || open(path, flags, Mode::empty()).map_err(io::Error::from);
+    // What this process has open is not that user's, though the kernel lets each thread through to it.
+    let none = ResolveFlags::NO_MAGICLINKS;
+    let open = || openat2(CWD, path, flags, Mode::empty(), none).map_err(io::Error::from);
     let opened = match user {
         None => open(),
         Some((uid, gid)) => thread::scope(|scope| {

@@ -97,7 +97,9 @@ pub(super) fn elsewhere(from: &Uri, location: &str) -> Result<Uri, String> {
     let scheme = from.scheme_str().unwrap_or("http");
     let authority = from.authority().map(|it| it.as_str()).unwrap_or_default();
     // Who asks is not told to where it is sent, unless that is the same place.
-    let whole = if location.contains("://") {
+    let is_scheme =
+        |it: &str| !it.is_empty() && it.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    let whole = if location.split_once("://").is_some_and(|(before, _)| is_scheme(before)) {
         location.to_owned()
     } else if location.starts_with("//") {
         format!("{scheme}:{location}")
@@ -177,6 +179,8 @@ mod tests {
             ("/x?y", "https://host:1/x?y"),
             ("?y", "https://host:1/a/b?y"),
             ("x/y", "https://host:1/a/x/y"),
+            ("/get?url=http://other/x", "https://host:1/get?url=http://other/x"),
+            ("get?url=http://other/x", "https://host:1/a/get?url=http://other/x"),
         ] {
             assert_eq!(elsewhere(&from, location).unwrap().to_string(), expected, "{location}");
         }

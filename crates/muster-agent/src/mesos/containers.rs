@@ -26,6 +26,7 @@ use muster_proto::{
     executor_api::{container_id, nested_container},
     mesos,
 };
+use prost::Message;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// Answers a call that names a container; none if it is no such call.
@@ -112,6 +113,19 @@ pub(super) fn user_in(seen: &Seen, number: Contained) -> Option<String> {
             executor.tasks.iter().chain(&executor.done).any(|task| task.intent.launch == launch)
         }
     })
+}
+
+/// The user that a session in a container runs as: a task of a pod may have one of its own.
+pub(super) fn session_user(seen: &Seen, number: Contained) -> Option<String> {
+    let Contained::Within(launch) = number else { return user_in(seen, number) };
+    let own = seen.frameworks().into_iter().find_map(|framework| {
+        let executors = framework.executors.iter().chain(&framework.completed);
+        let mut tasks = executors.flat_map(|executor| executor.tasks.iter().chain(&executor.done));
+        let task = tasks.find(|task| task.intent.launch == launch)?;
+        let info = mesos::TaskInfo::decode(&*task.intent.sealed).ok()?;
+        info.command.and_then(|command| command.user).filter(|user| !user.is_empty())
+    });
+    own.or_else(|| user_in(seen, number))
 }
 
 /// Whether somebody may do this to a container. An executor may to those within its own.

@@ -3,7 +3,7 @@
 use super::{
     Reads,
     api::{Form, RecordBody, Refusal, refuse},
-    containers::{is_within_own, number, user_in},
+    containers::{is_within_own, number, session_user, user_in},
     view::View,
 };
 use crate::{
@@ -54,15 +54,15 @@ pub(super) async fn launch(
     let seen = on.seen(View::all());
     let number = number(&seen, parent);
     let of_parent = number.and_then(|number| user_in(&seen, number));
+    let runs_as = number.and_then(|number| session_user(&seen, number));
     let command = call.command.clone().unwrap_or_default();
     let named = command.user.as_deref().filter(|user| !user.is_empty());
     let may = match &who.claims {
         Some(claims) => is_within_own(claims, id),
         None => {
             let may = |action, user: Option<&str>| on.auth.approver(who, action).allows(user);
-            let own = of_parent.as_deref();
-            may(Action::LaunchNestedContainerSessionUnderParentWithUser, own)
-                && may(Action::LaunchNestedContainerSessionAsUser, named.or(own))
+            may(Action::LaunchNestedContainerSessionUnderParentWithUser, of_parent.as_deref())
+                && may(Action::LaunchNestedContainerSessionAsUser, named.or(runs_as.as_deref()))
         }
     };
     if !may {
@@ -76,7 +76,7 @@ pub(super) async fn launch(
         let why = "its parent has no process as yet, or never has one: name the container of a task";
         return Err(failed(why.into()));
     };
-    if named.is_some() && named != of_parent.as_deref() {
+    if named.is_some() && named != runs_as.as_deref() {
         return Err(failed("a session runs as the user of its parent: leave command.user out".into()));
     }
     let what = spec(&call).map_err(failed)?;

@@ -44,7 +44,7 @@ pub(crate) struct Contained {
     pub(crate) bundle: Bundle,
     /// What is mounted for it first.
     pub(crate) mounts: Vec<muster_image::Mount>,
-    /// Parts of sandboxes that it sees.
+    /// Parts of sandboxes, and of the machine, that it sees.
     pub(crate) staged: Vec<Staged>,
     /// Files that are nowhere but in memory.
     pub(crate) secrets: Vec<SecretFile>,
@@ -52,12 +52,14 @@ pub(crate) struct Contained {
     pub(crate) user: Option<String>,
 }
 
-/// Something below a sandbox, made visible where nobody else can change what it is.
+/// Something below a sandbox or a directory of the machine, made visible where nobody else can change what it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Staged {
     pub(crate) root: PathBuf,
-    /// Below the root; a directory is made if there is nothing.
+    /// Below the root.
     pub(crate) path: PathBuf,
+    /// Whether a directory is made if there is nothing.
+    pub(crate) make: bool,
     /// Where it is seen.
     pub(crate) target: PathBuf,
 }
@@ -160,13 +162,19 @@ fn make(spec: &Spec, contained: &Contained, group: Option<Group>) -> io::Result<
         pause: &pause,
         init: true,
     };
-    let container = Container::create(&made, io).map_err(said)?;
-    let pid = pid(container.pid())?;
-    if let Some(group) = &group {
-        group.join(container.pid())?; // where the runtime has it already, nothing changes
-    }
     let news = UnixStream::pair()?;
     news.0.set_nonblocking(true)?;
+    let container = Container::create(&made, io).map_err(said)?;
+    // Where the runtime has it there already, nothing changes.
+    let joined = group.as_ref().map_or(Ok(()), |group| group.join(container.pid()));
+    let pid = match joined.and_then(|()| pid(container.pid())) {
+        Ok(pid) => pid,
+        Err(error) => {
+            container.kill();
+            let _ = container.delete(); // what it leaves is removed by the agent
+            return Err(error);
+        }
+    };
     Ok(InContainer {
         pid,
         container: Some(container),
@@ -227,7 +235,8 @@ fn stage(staged: &Staged, user: Option<(u32, u32)>) -> io::Result<()> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let mut at: OwnedFd = rustix::fs::open(&staged.root, flags | OFlags::DIRECTORY, none)?;
     for part in &staged.path {
-        if mkdirat(&at, part, Mode::from_raw_mode(0o755)).is_ok()
+        if staged.make
+            && mkdirat(&at, part, Mode::from_raw_mode(0o755)).is_ok()
             && let Some((uid, gid)) = user
         {
             let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
@@ -237,11 +246,10 @@ fn stage(staged: &Staged, user: Option<(u32, u32)>) -> io::Result<()> {
     }
     match FileType::from_raw_mode(rustix::fs::fstat(&at)?.st_mode) {
         FileType::Directory => new_dir(&staged.target)?,
-        FileType::RegularFile => {
+        _ => {
             staged.target.parent().map_or(Ok(()), new_dir)?;
             fs::write(&staged.target, b"")?;
         }
-        _ => return Err(io::Error::other("it is neither a directory nor a file")),
     }
     Ok(mount_bind_recursive(format!("/proc/self/fd/{}", at.as_raw_fd()), &staged.target)?)
 }

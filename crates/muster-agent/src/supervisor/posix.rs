@@ -122,10 +122,7 @@ fn become_held(spec: &Spec, group: Option<&Group>, parent: Pid, outputs: [File; 
     setsid()?;
     // Before it is anything: what it becomes is in there from its first instruction on. And as the agent's user.
     group.map_or(Ok(()), Group::enter)?;
-    if let Some(current) = spec.open_files {
-        let maximum = getrlimit(Resource::Nofile).maximum;
-        setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum })?;
-    }
+    limit_open_files(spec)?;
     if let Some((uid, gid)) = spec.user {
         // There is one thread, so it is the whole process that changes.
         set_thread_groups(&[])?;
@@ -139,6 +136,15 @@ fn become_held(spec: &Spec, group: Option<&Group>, parent: Pid, outputs: [File; 
         true => Ok(()),
         false => Err(io::Error::other("its supervisor is gone")), // before it was asked to tell
     }
+}
+
+/// What processes of the task may open, unless they ask for more.
+pub(super) fn limit_open_files(spec: &Spec) -> io::Result<()> {
+    if let Some(current) = spec.open_files {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum })?;
+    }
+    Ok(())
 }
 
 fn wait_ready(hold: &UnixStream) -> io::Result<()> {

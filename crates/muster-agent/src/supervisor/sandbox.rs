@@ -1,26 +1,55 @@
 //! A task's directory, and the files that its output goes to.
 
 use super::Spec;
+use rustix::{
+    fs::{
+        AtFlags, FileType, Gid, Mode, OFlags, Uid, fchown, fcntl_setfl, fstat, open as open_path, openat,
+        statat, unlinkat,
+    },
+    io::Errno,
+};
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io,
-    os::unix::fs::{DirBuilderExt, chown},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt, chown},
+    },
 };
 
 /// Makes the sandbox and opens standard output and standard error in it.
 pub(super) fn open(spec: &Spec) -> io::Result<(File, File)> {
     make(spec).map_err(doing(spec, "make the sandbox"))?;
-    let log = |name: &str| -> io::Result<File> {
-        let path = spec.sandbox.join(name);
-        let file = OpenOptions::new().create(true).append(true).open(&path)?;
-        if let Some((uid, gid)) = spec.user {
-            chown(&path, Some(uid), Some(gid))?;
-        }
-        Ok(file)
-    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = open_path(&spec.sandbox, flags, Mode::empty()).map_err(|it| doing(spec, "open")(it.into()))?;
+    let log = |name| log(&dir, name, spec.user);
     let stdout = log("stdout").map_err(doing(spec, "open stdout in"))?;
     let stderr = log("stderr").map_err(doing(spec, "open stderr in"))?;
     Ok((stdout, stderr))
+}
+
+/// Opens an output file of a task. What bears its name by then was put there by the task's user (fetched in an archive, say)
+/// and is not trusted: no link is followed, and what is no file goes.
+fn log(dir: &OwnedFd, name: &str, user: Option<(u32, u32)>) -> io::Result<File> {
+    // A pipe would keep us waiting for who reads it.
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let is_other = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(about) => FileType::from_raw_mode(about.st_mode) != FileType::RegularFile,
+        Err(Errno::NOENT) => false,
+        Err(error) => return Err(error.into()),
+    };
+    if is_other {
+        unlinkat(dir, name, AtFlags::empty())?;
+    }
+    let file = openat(dir, name, flags | OFlags::CLOEXEC, Mode::from_raw_mode(0o644))?;
+    if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
+        return Err(io::Error::other("it is no file"));
+    }
+    fcntl_setfl(&file, OFlags::APPEND)?;
+    if let Some((uid, gid)) = user {
+        fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    }
+    Ok(file.into())
 }
 
 /// Says of an error what could not be done with the sandbox.
@@ -40,5 +69,32 @@ fn make(spec: &Spec) -> io::Result<()> {
     match spec.user {
         Some((uid, gid)) => chown(&spec.sandbox, Some(uid), Some(gid)),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{FileType, mknodat};
+    use std::io::Write;
+
+    #[test]
+    fn what_bears_the_name_of_an_output_is_not_trusted() {
+        let dir = tempfile::tempdir().unwrap();
+        let sandbox = dir.path().join("sandbox");
+        fs::create_dir(&sandbox).unwrap();
+        let elsewhere = dir.path().join("elsewhere");
+        fs::write(&elsewhere, "as it was").unwrap();
+        let fd: OwnedFd = File::open(&sandbox).unwrap().into();
+        std::os::unix::fs::symlink(&elsewhere, sandbox.join("stdout")).unwrap();
+        log(&fd, "stdout", None).unwrap().write_all(b"one").unwrap();
+        log(&fd, "stdout", None).unwrap().write_all(b" two").unwrap();
+        assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "as it was");
+        assert_eq!(fs::read_to_string(sandbox.join("stdout")).unwrap(), "one two", "a file is added to");
+        mknodat(&fd, "stderr", FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        log(&fd, "stderr", None).unwrap().write_all(b"three").unwrap();
+        assert_eq!(fs::read_to_string(sandbox.join("stderr")).unwrap(), "three");
+        fs::create_dir(sandbox.join("dir")).unwrap();
+        assert!(log(&fd, "dir", None).is_err());
     }
 }

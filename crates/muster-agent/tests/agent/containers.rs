@@ -27,6 +27,7 @@ cases!(
     a_container_without_memory_left_is_told_so,
     a_check_runs_in_the_container,
     a_session_is_in_the_container,
+    the_machines_programs_make_nobody_root,
     what_cannot_be_contained_is_told,
     what_an_agent_and_a_supervisor_leave_is_removed,
 );
@@ -413,4 +414,29 @@ async fn a_session_is_in_the_container(_of_its_own: World) {
         assert_eq!(states.last(), Some(&TaskState::Killed));
         nothing_is_left(&world).await;
     }
+}
+
+/// With files of its own choice in the place of the machine's, a task's user must not become another by the machine's
+/// programs; and signals are as programs expect them.
+async fn the_machines_programs_make_nobody_root(_of_its_own: World) {
+    for runtime in runtimes() {
+        let (mut world, _) = world(runtime).await;
+        let (mut stream, _) = world.join().await;
+        let container = ContainerInfo { hostname: Some("inside".into()), ..mesos_container() };
+        let text = "grep -E '^(NoNewPrivs|SigIgn)' /proc/self/status; yes | head -n 1; exit 3";
+        let mut info = shell(text);
+        info.command.as_mut().unwrap().user = Some("nobody".into());
+        stream.say(&run(5, TaskInfo { container: Some(container), ..info })).await;
+        let (_, message) = world.outcome(&mut stream, 5).await;
+        assert!(message.contains("status 3"), "{runtime}: {message}");
+        let said = world.stdout(5);
+        assert!(said.contains("NoNewPrivs:\t1\n") && said.ends_with("y\n"), "{runtime}: {said}");
+        let ignored = said.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();
+        let sigpipe = 1 << (rustix::process::Signal::PIPE.as_raw() - 1);
+        assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & sigpipe, 0, "{runtime}: {said}");
+    }
+}
+
+fn mesos_container() -> ContainerInfo {
+    ContainerInfo { r#type: container_info::Type::Mesos.into(), ..Default::default() }
 }

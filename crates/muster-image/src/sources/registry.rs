@@ -10,9 +10,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use std::{
     error::Error,
-    io::Read,
+    io::{self, Read},
     net::IpAddr,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 use ureq::{
@@ -41,12 +41,12 @@ const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, application/vn
 /// What is written as it is in a query.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The image of a name.
-pub(crate) fn image(store: &Store, remote: &Remote) -> Result<Image, ImageError> {
+/// The image of a name, read for as long as somebody waits for it.
+pub(crate) fn image(store: &Store, remote: &Remote, wanted: Weak<()>) -> Result<Image, ImageError> {
     let inner = store.inner();
     let limits = &inner.settings.limits;
     let is_plain = is_plain(&remote.host, &inner.settings.insecure_registries);
-    let mut registry = Registry::new(remote, is_plain);
+    let mut registry = Registry::new(remote, is_plain, wanted);
     let mut named = remote.which.to_string();
     let mut expected = match &remote.which {
         Which::Digest(digest) => Some(digest.clone()),
@@ -90,7 +90,8 @@ fn assemble(
     for (diff_id, layer) in read.rootfs.diff_ids.iter().zip(layers) {
         let open = || {
             let answer = registry.get(&format!("blobs/{}", layer.digest), None)?;
-            Ok(answer.into_body().into_with_config().limit(u64::MAX).reader())
+            let body = answer.into_body().into_with_config().limit(u64::MAX).reader();
+            Ok(Watched { body, wanted: registry.wanted.clone() })
         };
         held.push(inner.add_layer(diff_id, Some(&layer.digest), open)?);
     }
@@ -111,6 +112,23 @@ struct Registry {
     base: String,
     repository: String,
     token: Option<String>,
+    /// Somebody waits for the image.
+    wanted: Weak<()>,
+}
+
+/// Bytes that end when nobody waits for them any more.
+struct Watched<R> {
+    body: R,
+    wanted: Weak<()>,
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.wanted.strong_count() {
+            0 => Err(io::Error::other("it was given up")),
+            _ => self.body.read(buffer),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -122,7 +140,7 @@ struct Token {
 }
 
 impl Registry {
-    fn new(remote: &Remote, is_plain: bool) -> Self {
+    fn new(remote: &Remote, is_plain: bool, wanted: Weak<()>) -> Self {
         let scheme = if is_plain { "http" } else { "https" };
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -143,6 +161,7 @@ impl Registry {
             base: format!("{scheme}://{}/v2/{}", remote.host, remote.repository),
             repository: remote.repository.clone(),
             token: None,
+            wanted,
         }
     }
 
@@ -154,6 +173,7 @@ impl Registry {
     fn document(&mut self, path: &str, accept: Option<&str>, most: u64) -> Result<Vec<u8>, ImageError> {
         let url = self.url(path);
         let body = self.get(path, accept)?.into_body().into_with_config().limit(u64::MAX).reader();
+        let body = Watched { body, wanted: self.wanted.clone() };
         let (mut body, _) = Metered::new(body, "the document has", most, "document_bytes_max");
         let mut bytes = Vec::new();
         body.read_to_end(&mut bytes).map_err(|error| ImageError::read(&url, error))?;

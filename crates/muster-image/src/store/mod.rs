@@ -39,6 +39,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
+use tokio::sync::Semaphore;
 
 /// What a store does with what it is asked for.
 #[derive(Debug, Clone)]
@@ -68,6 +69,9 @@ impl Default for Settings {
 #[derive(Debug, Clone)]
 pub struct Store(Arc<Inner>);
 
+/// How many images are read from registries at once.
+const PULLS_MAX: usize = 16;
+
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) dir: PathBuf,
@@ -76,6 +80,8 @@ pub(crate) struct Inner {
     /// Layers that are in somebody's hand.
     leases: Mutex<BTreeMap<Digest, Weak<Lease>>>,
     counter: AtomicU64,
+    /// Turns of those that read from registries; each takes a thread, for as long as the server takes.
+    pulls: Arc<Semaphore>,
     _lock: File,
 }
 
@@ -111,6 +117,7 @@ impl Store {
             flights: Flights::default(),
             leases: Mutex::default(),
             counter: AtomicU64::new(0),
+            pulls: Arc::new(Semaphore::new(PULLS_MAX)),
             _lock: lock,
         })))
     }
@@ -130,7 +137,15 @@ impl Store {
             (_, None) => match source {
                 Source::Registry(remote) => {
                     let store = self.clone();
-                    blocking(move || sources::of_registry(&store, &remote)).await
+                    // Given up with this future, so that who waits for nothing keeps no thread and no turn.
+                    let wanted = Arc::new(());
+                    let mark = Arc::downgrade(&wanted);
+                    let turn = self.0.pulls.clone().acquire_owned().await;
+                    blocking(move || {
+                        let _turn = turn; // to the end, also of one that is given up
+                        sources::of_registry(&store, &remote, mark)
+                    })
+                    .await
                 }
                 _ => Err(ImageError::malformed("the image", "it is of no place")),
             },

@@ -170,7 +170,7 @@ impl Seat {
         let containers = finder.agents.containers(&address).await;
         let containers = containers.with_context(|| format!("the agent at {address} does not answer"))?;
         let parent =
-            container(task, containers).with_context(|| format!("task {task:?} has no container"))?;
+            container(task, containers).with_context(|| format!("task {} has no container", task.name()))?;
         let id = ContainerId { value: name, parent: Some(Box::new(parent)) };
         Ok(Self { finder, address, id })
     }
@@ -187,7 +187,7 @@ impl Seat {
             _ => None,
         };
         let mut stop = Stop::listen()?;
-        let input = given.map(|given| {
+        let mut input = given.map(|given| {
             let (sender, receiver) = mpsc::channel(WAITING_MAX);
             tokio::spawn(say(self.id.clone(), given, terminal.is_some(), sender));
             let (agents, address) = (self.finder.agents.clone(), self.address.clone());
@@ -195,8 +195,20 @@ impl Seat {
         });
         let mut records = Records::default();
         loop {
+            let refused = async {
+                match &mut input {
+                    Some(input) => input.await,
+                    None => std::future::pending().await,
+                }
+            };
             let frame = tokio::select! {
                 frame = output.frame() => frame,
+                // It takes input to the end of the session, and answers then.
+                answered = refused => {
+                    input = None;
+                    answered?.context("what is typed does not reach the session")?;
+                    continue;
+                }
                 () = stop.asked() => {
                     // With the connection the command ends.
                     signals::set_exit_code(130);

@@ -283,6 +283,8 @@ impl Session {
                     }
                 },
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Until it runs nothing of it is told.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && from == From::Report => break,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => at += 1,
                 // Its end; a terminal's is an error, as nobody has it open any more.
                 Ok(_) | Err(_) => {

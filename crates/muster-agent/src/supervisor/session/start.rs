@@ -4,6 +4,7 @@ use super::{
     super::{
         SessionSpec, Spec,
         held::{Beside, Held},
+        posix::limit_open_files,
         process::number,
         sys,
     },
@@ -134,6 +135,7 @@ fn run(
         rustix::stdio::dup2_stderr(theirs.error.as_fd())?;
         // Before it is anything: what it becomes is in there from its first instruction on.
         group.map_or(Ok(()), |group| group.join(number(getpid())))?;
+        limit_open_files(spec)?;
         if let Some((uid, gid)) = spec.user {
             // There is one thread, so it is the whole process that changes.
             set_thread_groups(&[])?;
