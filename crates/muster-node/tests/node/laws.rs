@@ -278,8 +278,8 @@ impl Sim {
                         let Some(one) = self.supervisors.get(&launch) else { return true };
                         !one.released || one.end.is_some()
                     };
-                    let all = group(LAUNCHES).into_iter().flat_map(TaskGroup::launches);
-                    assert!(all.map(is_over).all(|it| it), "the executor ends before its tasks");
+                    let mut all = group(LAUNCHES).into_iter().flat_map(TaskGroup::launches);
+                    assert!(all.all(is_over), "the executor ends before its tasks");
                     self.ended.insert(known.number);
                 }
             }
