@@ -11,10 +11,11 @@ use muster_model::{ExecutorName, LaunchNumber, VolumeMount};
 use muster_node::{Start, StartExecutor};
 use muster_proto::executor_api::container_id;
 use muster_proto::mesos::{CommandInfo, ContainerInfo, ExecutorInfo, Secret, TaskInfo, environment};
+use nix::unistd::{User, getgrouplist};
 use prost::Message;
 use std::{
     collections::BTreeMap,
-    fs,
+    ffi::CString,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
@@ -135,7 +136,7 @@ pub(crate) fn spec(work: &Work, sandbox: PathBuf, around: &Surroundings) -> Resu
     // A user that a task with an image names is one of the image.
     let own = command.user.as_deref().filter(|user| !user.is_empty() && !has_image);
     let named = own.unwrap_or(default_user);
-    let user = if around.switch_user { user(named)? } else { None };
+    let account = if around.switch_user { account(named)? } else { None };
     let spec = Spec {
         launch: work.number(),
         program,
@@ -143,7 +144,8 @@ pub(crate) fn spec(work: &Work, sandbox: PathBuf, around: &Surroundings) -> Resu
         args,
         env: env.into_iter().collect(),
         sandbox,
-        user,
+        user: account.as_ref().map(|account| account.ids),
+        groups: account.map(|account| account.groups).unwrap_or_default(),
         open_files: None,
         parts,
         limits,
@@ -312,26 +314,31 @@ fn secret_text(name: &str, secret: &Secret) -> Result<String, Unfit> {
     String::from_utf8(bytes).map_err(|_| wrong("is no text"))
 }
 
-/// User and group of a name, if it is not the agent's own user. Only root can be another.
-fn user(name: &str) -> Result<Option<(u32, u32)>, Unfit> {
-    let own = rustix::process::geteuid();
-    if name.is_empty() || !own.is_root() {
-        return Ok(None);
-    }
-    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    match find_user(&users, name) {
-        Some((0, _)) => Ok(None),
-        Some(found) => Ok(Some(found)),
-        None => Err(Unfit::Here(format!("Failed to run as user {name:?}: this machine has no such user"))),
-    }
+/// Who a user of this machine is.
+#[derive(Debug, PartialEq, Eq)]
+struct Account {
+    /// The user, and its first group.
+    ids: (u32, u32),
+    /// All groups that it is in.
+    groups: Vec<u32>,
 }
 
-fn find_user(users: &str, name: &str) -> Option<(u32, u32)> {
-    users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(name)).then_some(())?;
-        Some((fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?))
-    })
+/// The account of a name, wherever this machine has its accounts from, if it is not the agent's own. Only root can be
+/// another.
+fn account(name: &str) -> Result<Option<Account>, Unfit> {
+    if name.is_empty() || !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    let failed = |why: &dyn std::fmt::Display| Unfit::Here(format!("Failed to run as user {name:?}: {why}"));
+    let text = CString::new(name).map_err(|_| failed(&"the name has a NUL character"))?;
+    let found = User::from_name(name).map_err(|error| failed(&error))?;
+    let found = found.ok_or_else(|| failed(&"this machine has no such user"))?;
+    if found.uid.is_root() {
+        return Ok(None);
+    }
+    let groups = getgrouplist(&text, found.gid).map_err(|error| failed(&error))?;
+    let groups = groups.into_iter().map(|gid| gid.as_raw()).collect();
+    Ok(Some(Account { ids: (found.uid.as_raw(), found.gid.as_raw()), groups }))
 }
 
 #[cfg(test)]
@@ -497,9 +504,16 @@ mod tests {
     }
 
     #[test]
-    fn users_are_found_by_name() {
-        let users = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/:/bin/false\n";
-        assert_eq!(find_user(users, "web"), Some((33, 34)));
-        assert_eq!(find_user(users, "we"), None);
+    fn users_are_found_by_name_with_their_groups() {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: only root can be somebody else");
+            return;
+        }
+        let nobody = account("nobody").unwrap().unwrap();
+        assert!(nobody.ids.0 != 0 && nobody.groups.contains(&nobody.ids.1), "{nobody:?}");
+        assert_eq!(account("root").unwrap(), None);
+        assert_eq!(account("").unwrap(), None);
+        let missing = account("no-such-user").unwrap_err();
+        assert!(matches!(&missing, Unfit::Here(why) if why.contains("no-such-user")), "{missing:?}");
     }
 }

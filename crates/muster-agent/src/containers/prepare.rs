@@ -228,7 +228,8 @@ fn process(
     let mut env: BTreeMap<String, String> = spec.env.iter().cloned().collect();
     env.insert("MESOS_SANDBOX".into(), sandbox.display().to_string());
     let cwd = sandbox.display().to_string();
-    let ids = spec.user.map_or_else(Ids::default, |(uid, gid)| Ids { uid, gid, groups: Vec::new() });
+    let groups = || spec.groups.clone();
+    let ids = spec.user.map_or_else(Ids::default, |(uid, gid)| Ids { uid, gid, groups: groups() });
     let all = DEFAULT_CAPABILITIES.map(str::to_owned).to_vec();
     let capabilities = asked.capabilities.clone().unwrap_or(all);
     let rlimits = asked.rlimits.clone();

@@ -114,18 +114,28 @@ fn fail(socket: &mut UnixStream, error: io::Error) -> io::Result<Infallible> {
     Err(error)
 }
 
-/// A session of its own, the task's output, group, limits, user and directory, and an end with the supervisor.
+/// A session of its own with the task's output, and the rest of what the task is.
 fn become_held(spec: &Spec, group: Option<&Group>, parent: Pid, outputs: [File; 2]) -> io::Result<()> {
     let [stdout, stderr] = outputs;
     rustix::stdio::dup2_stdout(stdout)?; // with which its copy of the helper's lock is gone
     rustix::stdio::dup2_stderr(stderr)?;
     setsid()?;
+    enter(spec, group, parent)
+}
+
+/// Makes this process, a child of `parent`, one of the task's: its group, limits, user and directory, and an end with the
+/// supervisor.
+pub(super) fn enter(spec: &Spec, group: Option<&Group>, parent: Pid) -> io::Result<()> {
     // Before it is anything: what it becomes is in there from its first instruction on. And as the agent's user.
     group.map_or(Ok(()), Group::enter)?;
-    limit_open_files(spec)?;
+    if let Some(current) = spec.open_files {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum })?;
+    }
     if let Some((uid, gid)) = spec.user {
         // There is one thread, so it is the whole process that changes.
-        set_thread_groups(&[])?;
+        let groups: Vec<Gid> = spec.groups.iter().copied().map(Gid::from_raw).collect();
+        set_thread_groups(&groups)?;
         set_thread_gid(Gid::from_raw(gid))?;
         set_thread_uid(Uid::from_raw(uid))?;
     }
@@ -136,15 +146,6 @@ fn become_held(spec: &Spec, group: Option<&Group>, parent: Pid, outputs: [File; 
         true => Ok(()),
         false => Err(io::Error::other("its supervisor is gone")), // before it was asked to tell
     }
-}
-
-/// What processes of the task may open, unless they ask for more.
-pub(super) fn limit_open_files(spec: &Spec) -> io::Result<()> {
-    if let Some(current) = spec.open_files {
-        let maximum = getrlimit(Resource::Nofile).maximum;
-        setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum })?;
-    }
-    Ok(())
 }
 
 fn wait_ready(hold: &UnixStream) -> io::Result<()> {

@@ -34,6 +34,8 @@ pub(crate) struct Spec {
     pub(crate) sandbox: PathBuf,
     /// User and group to run as, if not the agent's.
     pub(crate) user: Option<(u32, u32)>,
+    /// All groups of that user.
+    pub(crate) groups: Vec<u32>,
     /// The soft limit of open files, if not the agent's.
     pub(crate) open_files: Option<u64>,
     /// Its control group, made by the supervisor with these limits; no directories, no group.

@@ -4,8 +4,7 @@ use super::{
     super::{
         SessionSpec, Spec,
         held::{Beside, Held},
-        posix::limit_open_files,
-        process::number,
+        posix::enter,
         sys,
     },
     From, Session, size,
@@ -15,13 +14,9 @@ use muster_container::Io;
 use rustix::{
     fs::{Gid, OFlags, Uid, fchown, fcntl_getfl, fcntl_setfl},
     pipe::{PipeFlags, pipe_with},
-    process::{
-        Pid, PidfdFlags, Signal, getpid, getppid, ioctl_tiocsctty, pidfd_open,
-        set_parent_process_death_signal, setsid,
-    },
+    process::{Pid, PidfdFlags, getpid, ioctl_tiocsctty, pidfd_open, setsid},
     pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt},
     termios::tcsetwinsize,
-    thread::{set_thread_gid, set_thread_groups, set_thread_uid},
 };
 use std::{
     collections::VecDeque,
@@ -133,22 +128,7 @@ fn run(
         rustix::stdio::dup2_stdin(theirs.input.as_fd())?;
         rustix::stdio::dup2_stdout(theirs.output.as_fd())?;
         rustix::stdio::dup2_stderr(theirs.error.as_fd())?;
-        // Before it is anything: what it becomes is in there from its first instruction on.
-        group.map_or(Ok(()), |group| group.join(number(getpid())))?;
-        limit_open_files(spec)?;
-        if let Some((uid, gid)) = spec.user {
-            // There is one thread, so it is the whole process that changes.
-            set_thread_groups(&[])?;
-            set_thread_gid(Gid::from_raw(gid))?;
-            set_thread_uid(Uid::from_raw(uid))?;
-        }
-        std::env::set_current_dir(&spec.sandbox)?;
-        // Only now: it is forgotten when the user changes.
-        set_parent_process_death_signal(Some(Signal::KILL))?;
-        match getppid() == Some(parent) {
-            true => Ok(()),
-            false => Err(io::Error::other("its supervisor is gone")), // before it was asked to tell
-        }
+        enter(spec, group, parent)
     };
     let error = match become_it() {
         Ok(()) => command.exec(),
