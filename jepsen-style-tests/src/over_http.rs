@@ -98,12 +98,12 @@ type Answered = (Asked, Option<StatusCode>, String);
 
 #[derive(Debug, Clone)]
 enum Asked {
-    Accept,
+    /// Of these offers.
+    Accept(Vec<mesos::OfferId>),
+    Decline(Box<call::Decline>),
     Kill(String),
     Acknowledge(Box<call::Acknowledge>),
     Reconcile,
-    /// What nobody waits for.
-    Aside,
 }
 
 /// All that was launched has ended, and all that was asked is answered.
@@ -245,6 +245,11 @@ impl OverHttp {
         let elsewhere = rng.random_ratio(1, ELSEWHERE_ONE_IN);
         let at = rng.random_range(0..self.masters.len());
         let to = if elsewhere { self.masters[at].clone() } else { stream.address.clone() };
+        self.send(known, stream, to, asked, call);
+    }
+
+    /// Sends a call to this master; the answer comes by itself.
+    fn send(&self, known: &Known, stream: &mut Stream, to: String, asked: Asked, call: Call) {
         let framework_id = Some(mesos::FrameworkId { value: known.framework_id.clone() });
         let call = Call { framework_id, ..call };
         let request = request(&to, stream.codec, Some(&stream.stream_id), &call);
@@ -280,14 +285,18 @@ impl OverHttp {
             Asked::Acknowledge(it) if stream.is_subscribed => self.acknowledge(known, stream, it),
             // What it came to is told by updates. If nobody said that it was carried out, who did not answer at all may
             // have kept it.
-            Asked::Accept => {
+            // No master has it any more by then; an offer that it did not use is not to be held for nothing.
+            Asked::Accept(offer_ids) => {
                 known.accepting = known.accepting.saturating_sub(1);
                 if !done {
                     known.ask_after(if status.is_some() { Duration::ZERO } else { KEPT });
+                    self.decline(known, stream, Box::new(call::Decline { offer_ids, filters: None }));
                 }
             }
+            // To be said again, unless a new stream made its offers void.
+            Asked::Decline(it) if !done && stream.is_subscribed => self.decline(known, stream, it),
             Asked::Reconcile if !done => known.ask_after(PAUSE),
-            Asked::Acknowledge(_) | Asked::Reconcile | Asked::Aside => {}
+            Asked::Acknowledge(_) | Asked::Decline(_) | Asked::Reconcile => {}
         }
     }
 
@@ -339,8 +348,8 @@ impl OverHttp {
         let offer_ids = vec![offer.id];
         if task_infos.is_empty() {
             let decline = call::Decline { offer_ids, filters };
-            let call = Call { decline: Some(decline), ..of(call::Type::Decline) };
-            self.call(known, stream, Asked::Aside, call);
+            let call = Call { decline: Some(decline.clone()), ..of(call::Type::Decline) };
+            self.call(known, stream, Asked::Decline(Box::new(decline)), call);
             return Ok(());
         }
         known.rested = Instant::now() + REST;
@@ -349,9 +358,10 @@ impl OverHttp {
             launch: Some(mesos::offer::operation::Launch { task_infos }),
             ..Default::default()
         };
-        let accept = call::Accept { offer_ids, operations: vec![launch], filters };
+        let accept = call::Accept { offer_ids: offer_ids.clone(), operations: vec![launch], filters };
         known.accepting += 1;
-        self.call(known, stream, Asked::Accept, Call { accept: Some(accept), ..of(call::Type::Accept) });
+        let call = Call { accept: Some(accept), ..of(call::Type::Accept) };
+        self.call(known, stream, Asked::Accept(offer_ids), call);
         Ok(())
     }
 
@@ -378,6 +388,12 @@ impl OverHttp {
             self.acknowledge(known, stream, Box::new(call::Acknowledge { agent_id, task_id, uuid }));
         }
         Ok(())
+    }
+
+    /// Declines once more, where its stream comes from: nobody else is to wait for an offer that is not used.
+    fn decline(&self, known: &Known, stream: &mut Stream, it: Box<call::Decline>) {
+        let call = Call { decline: Some((*it).clone()), ..of(call::Type::Decline) };
+        self.send(known, stream, stream.address.clone(), Asked::Decline(it), call);
     }
 
     fn acknowledge(&self, known: &mut Known, stream: &mut Stream, it: Box<call::Acknowledge>) {
