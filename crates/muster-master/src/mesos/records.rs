@@ -211,7 +211,10 @@ pub(super) fn statuses(task: &Task, registry: &Registry) -> Vec<mesos::TaskStatu
         if let Some(told) = told.filter(|_| task.state != TaskState::Unreachable) {
             (status.healthy, status.check_status, status.labels) =
                 (told.healthy, told.check_status, told.labels);
-            status.container_status = told.container_status.or(status.container_status);
+            // Its addresses may be of its executor's own making; which container it is, is known here as long as it lives.
+            if let (Some(container), Some(told)) = (&mut status.container_status, told.container_status) {
+                container.network_infos = told.network_infos;
+            }
         }
         statuses.push(status);
     }
