@@ -25,7 +25,6 @@ mod native;
 mod oci;
 mod pause;
 mod runtime;
-mod sys;
 
 pub use bundle::{Base, Bind, Bundle, DEFAULT_CAPABILITIES, Ids, Limits, Pids, Process, Rlimit};
 pub use container::{Container, Made};

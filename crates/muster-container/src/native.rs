@@ -1,24 +1,21 @@
 //! The runtime of youki, as a library in this process.
 
-use crate::{ContainerError, Io, Place, Process, Runtime, sys};
+use crate::{ContainerError, Io, Place, Process, Runtime};
 use libcontainer::{
     container::{Container, builder::ContainerBuilder},
     error::LibcontainerError,
     syscall::syscall::SyscallType,
     workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError},
 };
-use nix::{errno::Errno, unistd::execve};
 use oci_spec::runtime::Spec;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use std::{
-    collections::HashMap,
-    convert::Infallible,
+    collections::{BTreeMap, HashMap},
     error::Error,
-    ffi::CString,
-    fs::{self, OpenOptions},
-    io::Write,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    fs, io,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::Path,
+    process::Command,
 };
 
 /// libcontainer. It needs root, and nothing that is installed.
@@ -68,12 +65,7 @@ impl Runtime for Native {
     }
 
     fn exec(&self, place: &Place, process: &Process, io: Io) -> Result<u32, ContainerError> {
-        let path = place.bundle.join("process.json");
-        let bytes = serde_json::to_vec(&process.spec()?)
-            .map_err(|error| ContainerError::Bundle(error.to_string()))?;
-        let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path);
-        let written = file.and_then(|mut file| file.write_all(&bytes));
-        written.map_err(ContainerError::io("write", &path))?;
+        let path = place.write_process(process)?;
         let pid = Self::builder(place, process, io)
             .and_then(|builder| builder.as_tenant().with_detach(true).with_process(Some(&path)).build());
         let _ = fs::remove_file(path); // it holds an environment
@@ -96,7 +88,7 @@ struct Run {
     program: String,
     path: String,
     args: Vec<String>,
-    env: Vec<String>,
+    env: BTreeMap<String, String>,
     terminal: bool,
 }
 
@@ -106,7 +98,7 @@ impl Run {
             program: process.program.clone(),
             path: process.env.get("PATH").cloned().unwrap_or_default(),
             args: process.args.clone(),
-            env: process.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+            env: process.env.clone(),
             terminal: false,
         }
     }
@@ -120,20 +112,14 @@ impl Run {
         dirs.map(|dir| format!("{dir}/{}", self.program)).collect()
     }
 
-    fn run(&self) -> Result<Infallible, String> {
-        let c = |text: &str| CString::new(text).map_err(|_| "a NUL character".to_owned());
-        let args: Vec<CString> = self.args.iter().map(|arg| c(arg)).collect::<Result<_, _>>()?;
-        let env: Vec<CString> = self.env.iter().map(|pair| c(pair)).collect::<Result<_, _>>()?;
-        sys::default_sigpipe().map_err(|error| error.to_string())?;
-        let mut why = Errno::ENOENT;
-        for path in self.candidates() {
-            match execve(&c(&path)?, &args, &env) {
-                Ok(never) => return Ok(never),
-                Err(Errno::ENOENT | Errno::ENOTDIR) => {}
-                Err(error) => why = error,
-            }
+    /// Becomes the program, found as a shell does, with signals as programs expect them. Returns only why it cannot.
+    fn run(&self) -> io::Error {
+        let mut command = Command::new(&self.program);
+        command.args(self.args.iter().skip(1)).env_clear().envs(&self.env);
+        if let Some(arg0) = self.args.first() {
+            command.arg0(arg0);
         }
-        Err(format!("Failed to run {}: {why}", self.program))
+        command.exec()
     }
 }
 
@@ -144,7 +130,8 @@ impl Executor for Run {
             let own = rustix::process::ioctl_tiocsctty(rustix::stdio::stdin());
             own.map_err(|error| ExecutorError::Other(format!("Failed to have the terminal: {error}")))?;
         }
-        self.run().map(|never| match never {}).map_err(ExecutorError::Other)
+        let why = self.run();
+        Err(ExecutorError::Other(format!("Failed to run {}: {why}", self.program)))
     }
 
     fn validate(&self, _spec: &Spec) -> Result<(), ExecutorValidationError> {

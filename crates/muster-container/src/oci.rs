@@ -4,9 +4,7 @@ use crate::{ContainerError, Io, Place, Process, Runtime};
 use oci_spec::runtime::Spec;
 use serde::Deserialize;
 use std::{
-    fs::{self, OpenOptions},
-    io::Write,
-    os::unix::fs::OpenOptionsExt,
+    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -117,12 +115,7 @@ impl Runtime for Oci {
                 why: "it takes no terminal; use pipes (no `-t`), or the native containerizer".into(),
             });
         }
-        let (path, pid) = (place.bundle.join("process.json"), place.bundle.join("exec.pid"));
-        let bytes = serde_json::to_vec(&process.spec()?)
-            .map_err(|error| ContainerError::Bundle(error.to_string()))?;
-        let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path);
-        let written = file.and_then(|mut file| file.write_all(&bytes));
-        written.map_err(ContainerError::io("write", &path))?;
+        let (path, pid) = (place.write_process(process)?, place.bundle.join("exec.pid"));
         let args =
             ["exec", "--detach", "--process", text(&path)?, "--pid-file", text(&pid)?, place.id.as_str()];
         let done = self.run(place, "run a process in", &args, Some(io));

@@ -5,9 +5,12 @@ use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 use std::{
     env,
-    fs::File,
-    io,
-    os::{fd::OwnedFd, unix::fs::PermissionsExt},
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{OpenOptionsExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -45,6 +48,17 @@ impl Place {
     /// A container with this directory.
     pub fn new(bundle: &Path, id: &str) -> Self {
         Self { bundle: bundle.to_owned(), state: bundle.join("state"), id: id.to_owned() }
+    }
+
+    /// Writes down a process that is to be run in it; the file holds its environment, and goes when it runs.
+    pub(crate) fn write_process(&self, process: &Process) -> Result<PathBuf, ContainerError> {
+        let path = self.bundle.join("process.json");
+        let bytes = serde_json::to_vec(&process.spec()?)
+            .map_err(|error| ContainerError::Bundle(error.to_string()))?;
+        let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path);
+        let written = file.and_then(|mut file| file.write_all(&bytes));
+        written.map_err(ContainerError::io("write", &path))?;
+        Ok(path)
     }
 }
 
