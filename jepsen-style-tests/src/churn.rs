@@ -33,8 +33,10 @@ pub(crate) struct Churning {
     launched: u64,
     /// Those that have not ended.
     tasks: BTreeMap<String, Open>,
-    /// Offers that were used, or that a former leader made. Nothing must come of them any more.
+    /// Offers that were used. Nothing must come of them any more.
     spent: VecDeque<Offer>,
+    /// The last that was declined: no log knows of it, so that only its term keeps a later leader from taking it.
+    declined: Option<Offer>,
     questions: Questions,
     /// The last that ended: they are asked about, too.
     ended: VecDeque<String>,
@@ -65,6 +67,7 @@ impl Churning {
             launched: 0,
             tasks: BTreeMap::new(),
             spent: VecDeque::new(),
+            declined: None,
             questions: Questions::default(),
             ended: VecDeque::new(),
         }
@@ -75,9 +78,12 @@ impl Churning {
         self.tasks.iter().filter(|(_, open)| !open.undecided).map(|(task, _)| task.clone()).collect()
     }
 
-    /// Launches a task on an offer that must not be taken.
-    fn try_spent(&mut self, driver: &SchedulerDriver) {
-        let Some(offer) = self.spent.pop_front().filter(|_| self.may_launch()) else { return };
+    /// Launches a task on an offer that must not be taken, however many are open: nothing is to come of it.
+    fn try_void(&mut self, driver: &SchedulerDriver, offer: Option<Offer>) {
+        if self.desk.load.is_stopping() || self.launched >= self.churn.tasks_max {
+            return;
+        }
+        let Some(offer) = offer else { return };
         if let Some(task) = self.task_for(&offer, &mut offer.resources.clone()) {
             self.desk.asked(driver.accept([&offer], [task], Filters::refuse(Duration::ZERO)));
         }
@@ -145,7 +151,9 @@ impl Work for Churning {
 
     /// Offers of the former leader are tried once more.
     fn reregistered(&mut self, driver: &SchedulerDriver) {
-        self.try_spent(driver);
+        for offer in [self.spent.pop_front(), self.declined.take()] {
+            self.try_void(driver, offer);
+        }
     }
 
     fn offers(&mut self, driver: &SchedulerDriver, offers: &[Offer]) {
@@ -153,7 +161,8 @@ impl Work for Churning {
         for offer in offers {
             let mut left = offer.resources.clone();
             let mut tasks = Vec::new();
-            while self.may_launch() {
+            // The first of each leader is declined, so that there is one for the next.
+            while self.declined.is_some() && self.may_launch() {
                 match self.task_for(offer, &mut left) {
                     Some(task) => tasks.push(task),
                     None => break,
@@ -162,6 +171,7 @@ impl Work for Churning {
             let refuse = self.rng.random_range(0..=self.churn.refuse_ms_max);
             let filters = Filters::refuse(Duration::from_millis(refuse));
             if tasks.is_empty() {
+                self.declined = Some(offer.clone());
                 // A declined offer comes back by itself when it times out.
                 let _ = driver.decline([offer], Filters::refuse(Duration::from_millis(50 + refuse)));
                 continue;
@@ -170,7 +180,8 @@ impl Work for Churning {
             self.desk.asked(driver.accept([offer], tasks, filters));
             self.keep_spent(offer);
             if self.rng.random_ratio(1, SPENT_ONE_IN) {
-                self.try_spent(driver);
+                let spent = self.spent.pop_front();
+                self.try_void(driver, spent);
             }
         }
         let to_kill = self.tasks.iter().filter(|(_, open)| open.kill && !open.kill_asked);
