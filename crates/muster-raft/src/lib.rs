@@ -32,6 +32,7 @@ mod golden;
 mod leadership;
 mod machine;
 mod member;
+mod pace;
 mod peer;
 mod proposer;
 mod raft;

@@ -2,7 +2,8 @@
 //!
 //! With nothing in flight an entry goes out with whatever waits. While entries are in flight another follows only when
 //! it is worth its round: a round of few commands costs as much of every replica as one of many. So what arrives at
-//! low load waits for at most one round, and at high load several full entries are on their way.
+//! low load waits for at most one round, and at high load several full entries are on their way. In between, rounds of
+//! few commands get a break (`pace.rs`).
 //!
 //! What was decided under one leadership is written under no other: each write names the leader it is for.
 
@@ -11,6 +12,7 @@ use crate::{
     config::RaftConfig,
     error::Full,
     machine::Shared,
+    pace::Pace,
     raft::Core,
     store::lock,
     types::{Proposal, TypeConfig},
@@ -27,7 +29,10 @@ use std::{
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
 
 /// How long to wait before entries that a leader without a lease refused are written again.
 const RETRY: Duration = Duration::from_millis(10);
@@ -74,6 +79,7 @@ pub(crate) fn start(
         held: None,
         closed: false,
         in_flight: VecDeque::new(),
+        pace: Pace::new(Instant::now()),
         next_ticket: 1,
         entry_commands: config.max_entry_commands.max(1),
         entry_bytes: config.max_entry_bytes,
@@ -105,6 +111,7 @@ struct Task {
     held: Option<Command>,
     closed: bool,
     in_flight: VecDeque<(Proposal, Answer)>,
+    pace: Pace,
     next_ticket: u64,
     entry_commands: usize,
     entry_bytes: usize,
@@ -145,7 +152,9 @@ impl Task {
             }
             let in_flight = self.in_flight.len();
             let is_worth_a_round = self.next.len() >= (self.pipelined_commands * in_flight).max(1);
-            if in_flight < self.entries && (is_worth_a_round || self.is_full() || self.closed) {
+            let may_go = in_flight < self.entries && (is_worth_a_round || self.is_full() || self.closed);
+            let rest = self.pace.rest(Instant::now()).filter(|_| may_go && self.is_small());
+            if may_go && rest.is_none() {
                 return Ok(());
             }
             let has_room = !self.is_full() && !self.closed;
@@ -156,8 +165,14 @@ impl Task {
                     None => self.closed = true,
                 },
                 answer = answered(&mut self.in_flight), if in_flight > 0 => self.settled(answer).await?,
+                () = sleep_until(rest.unwrap_or_else(Instant::now)), if rest.is_some() => {}
             }
         }
+    }
+
+    /// Whether it is better to wait for more. The first of a term goes at once: until then nobody leads.
+    fn is_small(&self) -> bool {
+        self.next.len() < self.pipelined_commands && !self.begins && !self.closed && !self.is_full()
     }
 
     fn is_full(&self) -> bool {
@@ -206,6 +221,7 @@ impl Task {
         let write = self.core.write(proposal.clone()).responder(responder).with_leader(leader);
         write.await.map_err(|_| Over("consensus stopped"))?;
         self.in_flight.push_back((proposal, answer));
+        self.pace.begins(Instant::now());
         Ok(())
     }
 
@@ -213,6 +229,7 @@ impl Task {
         match answer {
             Answered::Applied => {
                 self.in_flight.pop_front();
+                self.pace.ends(Instant::now());
                 Ok(())
             }
             Answered::Gone => Err(Over("leadership was lost")),
@@ -235,6 +252,7 @@ impl Task {
         if self.shared.reigning() != Some(self.term) {
             return Err(Over("leadership was lost"));
         }
+        self.pace.forget();
         tokio::time::sleep(RETRY).await;
         for proposal in refused {
             self.send(proposal).await?;

@@ -14,7 +14,7 @@ use muster_registry::{Command, Outcome, Record, Registry, Subscribe};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufRead, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command as Process, Stdio},
     sync::{Arc, Mutex},
     thread,
@@ -73,7 +73,10 @@ fn replica_process() {
     runtime.block_on(async {
         let raft = match Raft::open(config).await {
             Ok(raft) => raft,
-            Err(error) => return println!("REFUSED {error}"),
+            Err(error) => {
+                let source = std::error::Error::source(&error).map(ToString::to_string);
+                return println!("REFUSED {error}: {}", source.unwrap_or_default());
+            }
         };
         let listener = tokio::net::TcpListener::bind(&address).await.unwrap();
         let failed = raft.clone();
@@ -137,6 +140,8 @@ struct Said {
     states: BTreeMap<(u64, usize), u64>,
     acks: usize,
     leader: usize,
+    /// Replicas whose power is off: one that was just opening its store reads nothing, and says so.
+    dark: BTreeSet<usize>,
     wrong: Vec<String>,
     last: Vec<String>,
 }
@@ -154,6 +159,7 @@ impl Said {
                 self.states.insert((term.parse().unwrap(), lane.parse().unwrap()), count.parse().unwrap());
             }
             ["LEADING", _] => self.leader = replica,
+            ["REFUSED", ..] if self.dark.contains(&replica) && line.contains("Input/output error") => {}
             ["WRONG" | "REFUSED", ..] => self.wrong.push(format!("m{}: {line}", replica + 1)),
             _ => {}
         }
@@ -193,6 +199,13 @@ struct Bench {
 fn command(program: &str, arguments: &[&str]) -> bool {
     let output = Process::new(program).args(arguments).output();
     output.is_ok_and(|output| output.status.success())
+}
+
+/// Whether a loop device shows this file.
+fn attached(image: &Path) -> bool {
+    let devices = std::fs::read_dir("/sys/block").unwrap().map_while(Result::ok);
+    let shown = |device: std::fs::DirEntry| std::fs::read_to_string(device.path().join("loop/backing_file"));
+    devices.filter_map(|device| shown(device).ok()).any(|shown| Path::new(shown.trim_end()) == image)
 }
 
 impl Bench {
@@ -254,6 +267,7 @@ impl Bench {
 
     /// Cuts the power of some replicas, and starts them again.
     fn cut(&mut self, victims: &[usize]) {
+        self.said.lock().unwrap().dark = victims.iter().copied().collect();
         for n in victims {
             let ioctl = "import fcntl,os,struct,sys\n\
                 fcntl.ioctl(os.open(sys.argv[1],os.O_RDONLY),0x8004587D,struct.pack('I',2))";
@@ -265,6 +279,7 @@ impl Bench {
             self.unmount(*n);
             self.mount(*n);
         }
+        self.said.lock().unwrap().dark.clear();
         victims.iter().for_each(|n| self.start(*n));
     }
 
@@ -285,6 +300,12 @@ impl Bench {
             thread::sleep(Duration::from_millis(10));
         }
         self.mounted.remove(&n);
+        // Whoever copies the mounts of this machine for a moment, as a container that starts does, keeps the dead file
+        // system alive, and another mount of the image would be of that.
+        while attached(&self.image(n)) {
+            assert!(begun.elapsed() < PATIENCE, "the image stays attached");
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Waits for so many more acknowledgements; false when the cluster does not get there.
