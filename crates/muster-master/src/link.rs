@@ -14,7 +14,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -42,6 +42,10 @@ const PING: Duration = Duration::from_millis(250);
 /// come from clients that have found another way since: their hello would be taken for their newest. So this and
 /// [`PING`] are less than [`SILENCE`] together, after which clients go elsewhere.
 const LATE: Duration = Duration::from_millis(1_500);
+/// A call that is handed on beside a link is late once so many pings more have come over the link.
+const PINGS_LATE: u64 = 12;
+/// Names a link to the leader that it leads to.
+const LINK: &str = "muster-link";
 /// A link without a completed round trip for this long tells its clients to dial another master.
 pub(crate) const SILENCE: Duration = Duration::from_secs(2);
 /// How long to wait between attempts to link to a leader that does not serve yet.
@@ -93,10 +97,78 @@ impl LinkSink {
     }
 }
 
+/// The links to this master that live. A call that a follower hands on beside its link names it: what the network held
+/// back while the link died is not carried out when it comes at last, long after somebody else was asked.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Links(Arc<std::sync::Mutex<HashMap<u128, Beat>>>);
+
+/// The last ping of a link.
+#[derive(Debug)]
+struct Beat {
+    pings: u64,
+    heard: Instant,
+}
+
+/// A link's place among those that live, until it is dropped.
+struct Listed {
+    links: Links,
+    token: u128,
+}
+
+impl Links {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u128, Beat>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn list(&self, token: u128) -> Listed {
+        self.lock().insert(token, Beat { pings: 0, heard: Instant::now() });
+        Listed { links: self.clone(), token }
+    }
+
+    /// Whether what its sender calls this ([`Beside`]) is a link that lives, and was said of it lately.
+    pub(crate) fn is_timely(&self, beside: &str) -> bool {
+        let Some((token, pings)) = read_beside(beside) else { return false };
+        self.lock().get(&token).is_some_and(|beat| {
+            beat.heard.elapsed() <= LATE && beat.pings.saturating_sub(pings) <= PINGS_LATE
+        })
+    }
+}
+
+impl Listed {
+    fn beats(&self, pings: u64) {
+        self.links.lock().insert(self.token, Beat { pings, heard: Instant::now() });
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.links.lock().remove(&self.token);
+    }
+}
+
+/// What a follower calls its link: a number that it drew, and how many pings it has sent by now.
+#[derive(Debug)]
+pub(crate) struct Beside {
+    token: u128,
+    pings: AtomicU64,
+}
+
+impl std::fmt::Display for Beside {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:x}-{}", self.token, self.pings.load(Ordering::Relaxed))
+    }
+}
+
+fn read_beside(text: &str) -> Option<(u128, u64)> {
+    let (token, pings) = text.split_once('-')?;
+    Some((u128::from_str_radix(token, 16).ok()?, pings.parse().ok()?))
+}
+
 /// Takes links in, on the master that leads.
 #[derive(Debug, Clone)]
 pub(crate) struct LinkDoor {
     pub(crate) routes: Routes,
+    pub(crate) links: Links,
     pub(crate) stop: CancellationToken,
 }
 
@@ -114,6 +186,9 @@ impl v1::link_service_server::LinkService for LinkDoor {
         let Route::Local(local) = self.routes.route.borrow().clone() else {
             return Err(Status::failed_precondition("this master does not lead"));
         };
+        let token = request.metadata().get(LINK).and_then(|token| token.to_str().ok());
+        let token = token.and_then(|token| u128::from_str_radix(token, 16).ok());
+        let token = token.ok_or_else(|| Status::invalid_argument("the link does not name itself"))?;
         let (queue, events) = mpsc::channel(LINK_QUEUE);
         let (down, frames) = mpsc::channel(LINK_QUEUE);
         let cut = self.stop.child_token();
@@ -124,8 +199,17 @@ impl v1::link_service_server::LinkService for LinkDoor {
         let clients: Clients = Arc::default();
         tokio::spawn(link_down_task(fence, events, down.clone(), clients.clone()));
         let routes = self.routes.route.clone();
-        let up =
-            link_up_task(request.into_inner(), fence, local.inputs.clone(), queue, down, clients, routes);
+        let listed = self.links.list(token);
+        let up = link_up_task(
+            request.into_inner(),
+            listed,
+            fence,
+            local.inputs.clone(),
+            queue,
+            down,
+            clients,
+            routes,
+        );
         let guard = cut.clone().drop_guard();
         tokio::spawn(async move {
             tokio::select! {
@@ -196,8 +280,10 @@ async fn link_down_task(
 }
 
 /// Decodes what comes up and hands it to the leader's loop.
+#[allow(clippy::too_many_arguments)]
 async fn link_up_task(
     mut incoming: Streaming<v1::LinkUps>,
+    listed: Listed,
     fence: Fence,
     inputs: mpsc::Sender<ToLeader>,
     queue: mpsc::Sender<LinkEvent>,
@@ -226,6 +312,7 @@ async fn link_up_task(
         let Some(item) = item else { break };
         let passed = match item {
             link_up::Item::Ping(n) => {
+                listed.beats(n);
                 let items = vec![down_item(0, link_down::Item::Pong(n))];
                 down.send(Ok(v1::LinkDowns { items })).await.is_ok()
             }
@@ -267,6 +354,7 @@ async fn link_up_task(
             break;
         }
     }
+    drop(listed);
     let left: Vec<_> = clients
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -343,7 +431,11 @@ async fn once(
     let mut client = LinkServiceClient::new(channel)
         .max_decoding_message_size(2 * muster_proto::limits::FRAME_BYTES_MAX)
         .max_encoding_message_size(2 * muster_proto::limits::FRAME_BYTES_MAX);
-    let answer = timeout(SILENCE, client.link(ReceiverStream::new(frames)))
+    let beside = Arc::new(Beside { token: uuid::Uuid::new_v4().as_u128(), pings: AtomicU64::new(0) });
+    let mut request = Request::new(ReceiverStream::new(frames));
+    let token = format!("{:x}", beside.token).parse();
+    request.metadata_mut().insert(LINK, token.map_err(|_| Status::internal("a number is no metadata"))?);
+    let answer = timeout(SILENCE, client.link(request))
         .await
         .map_err(|_| Status::deadline_exceeded("no answer within 2 s"))??;
     let mut down = answer.into_inner();
@@ -365,6 +457,7 @@ async fn once(
         fence,
         leader: leader.clone(),
         up: items_in,
+        beside: beside.clone(),
     })));
     let mut clients: HashMap<u64, Sink> = HashMap::new();
     let mut ping = interval(PING);
@@ -415,6 +508,7 @@ async fn once(
                     return Err(Status::deadline_exceeded("the leader did not answer for 2 s"));
                 }
                 pings += 1;
+                beside.pings.store(pings, Ordering::Relaxed);
                 let ping = v1::LinkUp { client: 0, item: Some(link_up::Item::Ping(pings)) };
                 let _ = up.try_send(v1::LinkUps { items: vec![ping] }); // a full stream is silence, and is counted as such
             }
@@ -458,6 +552,33 @@ fn pass_down(clients: &mut HashMap<u64, Sink>, client: u64, bytes: bytes::Bytes)
 mod tests {
     use super::*;
     use muster_model::Term;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_said_beside_a_link_is_late_when_the_link_is() {
+        let links = Links::default();
+        let beside = Beside { token: u128::MAX - 1, pings: AtomicU64::new(0) };
+        assert!(!links.is_timely(&beside.to_string()), "there is no such link");
+        let listed = links.list(beside.token);
+        let said = beside.to_string();
+        assert!(links.is_timely(&said));
+        for ping in 1..=PINGS_LATE {
+            listed.beats(ping);
+            beside.pings.store(ping, Ordering::Relaxed);
+            assert!(links.is_timely(&said));
+        }
+        listed.beats(PINGS_LATE + 1);
+        assert!(!links.is_timely(&said), "said long ago, over a way of its own");
+        assert!(links.is_timely(&beside.to_string()));
+        tokio::time::advance(LATE * 2).await;
+        assert!(!links.is_timely(&beside.to_string()), "nothing was heard of the link");
+        listed.beats(PINGS_LATE + 2);
+        assert!(links.is_timely(&beside.to_string()));
+        drop(listed);
+        assert!(!links.is_timely(&beside.to_string()), "it is over");
+        for other in ["", "1", "-", "x-1", "1-x", "1-1-1"] {
+            assert!(!links.is_timely(other), "{other:?}");
+        }
+    }
 
     #[test]
     fn a_link_remembers_the_newest_leader() {

@@ -48,6 +48,8 @@ pub(crate) struct RemoteRoute {
     pub(crate) fence: Fence,
     pub(crate) leader: v1::Leader,
     pub(crate) up: mpsc::Sender<LinkItem>,
+    /// Names the link in what goes to the leader beside it.
+    pub(crate) beside: Arc<crate::link::Beside>,
 }
 
 impl Route {

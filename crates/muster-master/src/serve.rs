@@ -6,7 +6,7 @@ use crate::{
     config::FollowerStreams,
     door::Door,
     lead::lead,
-    link::{Heard, LinkDoor, SILENCE, follow},
+    link::{Heard, LinkDoor, Links, SILENCE, follow},
     mesos::{About, Feed, Forwarder, Mesos, Rates, Tap},
     operator::Operator,
     route::{LocalRoute, Route, Routes, UP_QUEUE},
@@ -64,7 +64,8 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
     health.set_not_serving::<SchedulerServiceServer<Door>>().await;
     tokio::spawn(report_health(health, routes.route.clone()));
     let door = Door { routes: routes.clone(), auth: auth.clone(), raft: raft.clone(), stop: stop.clone() };
-    let link = LinkDoor { routes: routes.clone(), stop: stop.clone() };
+    let links = Links::default();
+    let link = LinkDoor { routes: routes.clone(), links: links.clone(), stop: stop.clone() };
     let operator = Operator { raft: raft.clone(), routes: routes.clone(), auth: auth.clone() };
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(muster_proto::DESCRIPTORS)
@@ -78,6 +79,7 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
         auth,
         sessions: Default::default(),
         forwarder: Forwarder::new(),
+        links,
         carries_streams: config.api.follower_streams == FollowerStreams::Forward,
         rates: Arc::new(Rates::new(&config.api.calls_per_second)),
         about: Arc::new(About::of(&config)),
@@ -189,6 +191,8 @@ async fn follow_leadership(
 ) {
     let mut leadership = raft.leadership();
     let heard = Heard::new();
+    // When clients were told to go elsewhere. The silence goes on then: links end by it.
+    let mut told: Option<tokio::time::Instant> = None;
     loop {
         let now = leadership.borrow_and_update().clone();
         let changed = async {
@@ -224,12 +228,13 @@ async fn follow_leadership(
                 if matches!(*publish.borrow(), Route::Local(_)) {
                     heard.now();
                 }
-                if heard.silence() < SILENCE {
+                let since_told = told.map_or(SILENCE, |told| told.elapsed());
+                if heard.silence().min(since_told) < SILENCE {
                     continue;
                 }
                 tracing::warn!("no way to a leader for 2 s: clients are told to dial another master");
                 redial.send_modify(|count| *count += 1);
-                heard.now();
+                told = Some(tokio::time::Instant::now());
             }
         };
         tokio::select! {

@@ -326,13 +326,24 @@ impl Bench {
         (0..3).filter(|n| self.mount_point(*n).join("data").join("damaged-1").exists()).collect()
     }
 
+    /// Who was taken for damaged, with the reason, which is in the mark of what took its place.
+    fn taken(&self) -> Vec<String> {
+        let why = |n: &usize| {
+            let mark = std::fs::read(self.mount_point(*n).join("data").join("mark")).unwrap_or_default();
+            let words = mark.split(|byte| !(b' '..=b'~').contains(byte)).filter(|words| words.len() > 8);
+            let words: Vec<_> = words.map(String::from_utf8_lossy).collect();
+            format!("m{}: {}", n + 1, words.join(" / "))
+        };
+        self.damaged().iter().map(why).collect()
+    }
+
     /// Runs some cuts; says what was wrong, if anything.
     fn run(&mut self, cuts: usize, mut chance: u64, all_only: bool) -> Vec<String> {
         for cut in 0..cuts {
             if !self.progress(40) {
                 let said = self.said.lock().unwrap();
                 let mut wrong = said.lost();
-                wrong.push(format!("taken for damaged: {:?}", self.damaged()));
+                wrong.push(format!("taken for damaged: {:?}", self.taken()));
                 wrong.push(format!("no progress before cut {cut}; last words:\n{}", said.last.join("\n")));
                 return wrong;
             }
@@ -351,7 +362,7 @@ impl Bench {
             let damaged = self.damaged();
             let mut wrong = self.said.lock().unwrap().lost();
             if !damaged.is_empty() {
-                wrong.push(format!("taken for damaged after cut {cut} of {victims:?}: {damaged:?}"));
+                wrong.push(format!("taken for damaged after cut {cut} of {victims:?}: {:?}", self.taken()));
             }
             if !wrong.is_empty() {
                 return wrong;
@@ -359,7 +370,7 @@ impl Bench {
         }
         self.progress(60);
         let mut wrong = self.said.lock().unwrap().lost();
-        wrong.extend(self.damaged().iter().map(|n| format!("m{} was taken for damaged", n + 1)));
+        wrong.extend(self.taken().iter().map(|one| format!("taken for damaged: {one}")));
         wrong
     }
 }

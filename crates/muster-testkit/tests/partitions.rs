@@ -7,6 +7,8 @@ use muster_sdk::{
 };
 use muster_testkit::{Plan, TestCluster};
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -213,6 +215,102 @@ async fn what_was_said_over_a_link_that_was_cut_is_not_heard_late() {
     lasting.stop(true);
     lasting.ended().await.unwrap();
     other.abort();
+    ends_well(cluster).await;
+}
+
+/// A request to a master's Mesos API, with some headers; what comes back is for the caller to read, or not.
+fn ask(address: &str, path: &str, headers: &str, body: Option<&str>) -> TcpStream {
+    let mut connection = TcpStream::connect(address).unwrap();
+    connection.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let (method, body) = (if body.is_some() { "POST" } else { "GET" }, body.unwrap_or_default());
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\n{headers}Content-Type: application/json\r\n\
+         Accept: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    connection.write_all((head + body).as_bytes()).unwrap();
+    connection
+}
+
+/// Reads until this was said; what came up to then.
+fn heard(connection: &mut TcpStream, wanted: &str) -> String {
+    let mut heard = Vec::new();
+    while !String::from_utf8_lossy(&heard).contains(wanted) {
+        let mut some = [0; 4096];
+        let n = connection.read(&mut some).unwrap();
+        assert!(n > 0, "{}", String::from_utf8_lossy(&heard));
+        heard.extend_from_slice(&some[..n]);
+    }
+    String::from_utf8(heard).unwrap()
+}
+
+/// The first line of an answer.
+fn status(mut connection: TcpStream) -> String {
+    heard(&mut connection, "\r\n").lines().next().unwrap().to_owned()
+}
+
+fn after<'a>(text: &'a str, what: &str, end: char) -> &'a str {
+    text.split_once(what).unwrap().1.split(end).next().unwrap()
+}
+
+#[tokio::test]
+async fn a_call_that_was_handed_on_over_a_cut_is_not_carried_out_late() {
+    const CALLS: &str = "/api/v1/scheduler";
+    // More than the pings of a link in the meantime, and read at once.
+    const LONG: usize = 1_000;
+    let cluster = proxied(Plan { agents: 0, ..Plan::default() }).await;
+    let leader = cluster.leader().await.unwrap();
+    let follower = but(cluster.master_names(), &leader).remove(0);
+    let address = |name: &str| {
+        let place = cluster.master_names().iter().position(|other| other == name).unwrap();
+        cluster.masters()[place].clone()
+    };
+    let (at_leader, at_follower) = (address(&leader), address(&follower));
+    let subscribe = r#"{"type":"SUBSCRIBE","subscribe":{"framework_info":{"user":"u","name":"late"}}}"#;
+    let mut events = ask(&at_leader, CALLS, "", Some(subscribe));
+    let said = heard(&mut events, "heartbeat_interval_seconds");
+    let stream = format!("Mesos-Stream-Id: {}\r\n", after(&said.to_lowercase(), "mesos-stream-id: ", '\r'));
+    let id = after(&said, r#""framework_id":{"value":""#, '"').to_owned();
+    let call = |kind: &str, padding: usize| {
+        format!(r#"{{"type":"{kind}","framework_id":{{"value":"{id}"}}{}}}"#, " ".repeat(padding))
+    };
+    let by_follower = |call: &str| ask(&at_follower, CALLS, &stream, Some(call));
+    let until = Instant::now() + Duration::from_secs(30);
+    while status(by_follower(&call("REVIVE", 0))) != "HTTP/1.1 202 Accepted" {
+        assert!(Instant::now() < until, "the follower hands nothing on");
+    }
+
+    // What is asked just when the way is cut, by one who is gone when it heals.
+    let cut = cluster.cut_both(&follower, &leader).unwrap();
+    let before = cluster.traffic(&follower, &leader).unwrap().held;
+    let gone = by_follower(&call("TEARDOWN", LONG));
+    while cluster.traffic(&follower, &leader).unwrap().held < before + LONG as u64 {
+        assert!(Instant::now() < until, "it was not handed on");
+        tokio::task::yield_now().await;
+    }
+    drop(gone);
+    while status(ask(&at_follower, "/redirect", "", None)).contains("307") {
+        assert!(Instant::now() < until, "the follower still knows a way to its leader");
+    }
+    let log = std::fs::read_to_string(cluster.dir().join(format!("{follower}.log"))).unwrap();
+    let told = log.matches("no way to a leader").count();
+    assert!(told <= 2, "clients were told {told} times that there is no way, and calls still went there");
+    drop(cut);
+
+    // Another one comes through after it, and finds the framework as it was.
+    while status(by_follower(&call("REVIVE", 0))) != "HTTP/1.1 202 Accepted" {
+        assert!(Instant::now() < until, "the follower hands nothing on any more");
+    }
+    // The same of a way that the leader knows nothing of any more.
+    let late = format!("{stream}muster-forwarded: 1f-7\r\n");
+    let late = ask(&at_leader, CALLS, &late, Some(&call("TEARDOWN", 0)));
+    assert_eq!(status(late), "HTTP/1.1 421 Misdirected Request");
+    let there = heard(&mut ask(&at_leader, "/frameworks", "", None), r#""unregistered_frameworks""#);
+    let (_, there) = there.split_once(r#""frameworks":["#).unwrap_or_else(|| panic!("{there}"));
+    assert!(there.contains(&format!(r#""id":"{id}""#)), "{there}");
+    let alive = ask(&at_leader, CALLS, &stream, Some(&call("REVIVE", 0)));
+    assert_eq!(status(alive), "HTTP/1.1 202 Accepted");
+    drop(events);
     ends_well(cluster).await;
 }
 

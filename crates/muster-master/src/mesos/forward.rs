@@ -1,6 +1,7 @@
 //! Calls that another master answers: handed on as they came.
 
 use super::answer::plain;
+use crate::{link::Links, route::RemoteRoute};
 use axum::body::Body;
 use bytes::Bytes;
 use http::{
@@ -12,7 +13,7 @@ use hyper_util::{
 };
 use std::time::Duration;
 
-/// Says that a master hands the call on: one that does not lead does not hand it on again.
+/// Says that a master hands the call on, and beside which link: one that does not lead does not hand it on again.
 const FORWARDED: HeaderName = HeaderName::from_static("muster-forwarded");
 /// How long it may take to connect to a leader.
 const CONNECT: Duration = Duration::from_millis(500);
@@ -49,20 +50,22 @@ impl Forwarder {
     /// The leader's answer to a call.
     pub(super) async fn call(
         &self,
-        address: &str,
+        leader: &RemoteRoute,
         head: &Parts,
         body: Bytes,
     ) -> Result<Response<Body>, Failed> {
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
         let mut request = Request::new(Body::from(body));
         *request.method_mut() = Method::POST;
+        let address = &leader.leader.address;
         *request.uri_mut() = format!("http://{address}{path}").parse().map_err(|_| Failed::Unsent)?;
         for name in KEPT {
             if let Some(value) = head.headers.get(&name) {
                 request.headers_mut().insert(name, value.clone());
             }
         }
-        request.headers_mut().insert(FORWARDED, HeaderValue::from_static("1"));
+        let beside = HeaderValue::from_str(&leader.beside.to_string()).map_err(|_| Failed::Unsent)?;
+        request.headers_mut().insert(FORWARDED, beside);
         match self.0.request(request).await {
             Ok(response) if response.status() == StatusCode::MISDIRECTED_REQUEST => Err(Failed::Unsent),
             Ok(response) => Ok(response.map(Body::new)),
@@ -75,6 +78,11 @@ impl Forwarder {
 /// Whether another master handed the call on.
 pub(super) fn is_forwarded(headers: &HeaderMap) -> bool {
     headers.contains_key(FORWARDED)
+}
+
+/// Whether it came straight from who asks, or from a master not long after that one sent it.
+pub(super) fn is_timely(headers: &HeaderMap, links: &Links) -> bool {
+    headers.get(&FORWARDED).is_none_or(|beside| beside.to_str().is_ok_and(|beside| links.is_timely(beside)))
 }
 
 /// What a master says to another one that takes it for the leader.

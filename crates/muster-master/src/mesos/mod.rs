@@ -22,7 +22,10 @@ mod session;
 #[cfg(test)]
 mod world;
 
-use crate::route::{LocalRoute, Route, Routes};
+use crate::{
+    link::Links,
+    route::{LocalRoute, RemoteRoute, Route, Routes},
+};
 pub(crate) use about::About;
 use answer::{moved, nobody_leads, not_found, plain};
 use axum::body::Body;
@@ -51,6 +54,8 @@ pub(crate) struct Mesos {
     pub(crate) auth: Arc<Auth>,
     pub(crate) sessions: Sessions,
     pub(crate) forwarder: Forwarder,
+    /// Of the masters that hand calls on to this one.
+    pub(crate) links: Links,
     /// Whether this master carries the streams of schedulers when it does not lead.
     pub(crate) carries_streams: bool,
     /// How many calls of schedulers are taken.
@@ -154,8 +159,8 @@ fn endpoint(path: &str) -> Endpoint {
 enum Leads {
     /// It does.
     Here(Arc<LocalRoute>),
-    /// Another one, at this address.
-    There(String),
+    /// Another one.
+    There(Arc<RemoteRoute>),
     /// Nobody whom it could reach.
     Nobody,
 }
@@ -173,7 +178,7 @@ impl Mesos {
             Endpoint::Health => plain(StatusCode::OK, ""),
             Endpoint::Redirect => match self.leads() {
                 Leads::Here(local) => moved(&local.leader.address, ""),
-                Leads::There(address) => moved(&address, ""),
+                Leads::There(remote) => moved(&remote.leader.address, ""),
                 Leads::Nobody => nobody_leads(),
             },
             Endpoint::Here(what) => read::here(&self, &who, what, request.into_parts().0).await,
@@ -195,7 +200,7 @@ impl Mesos {
             // Who leads comes before the method: clients probe with a GET.
             endpoint => match self.leads() {
                 Leads::Here(local) => self.answer_as_leader(local, &who, endpoint, request).await,
-                Leads::There(address) => moved(&address, &prefixed(request.uri())),
+                Leads::There(remote) => moved(&remote.leader.address, &prefixed(request.uri())),
                 Leads::Nobody => nobody_leads(),
             },
         }
@@ -236,7 +241,7 @@ impl Mesos {
     fn leads(&self) -> Leads {
         match &*self.routes.route.borrow() {
             Route::Local(local) => Leads::Here(local.clone()),
-            Route::Remote(remote) => Leads::There(remote.leader.address.clone()),
+            Route::Remote(remote) => Leads::There(remote.clone()),
             Route::None => Leads::Nobody,
         }
     }

@@ -54,8 +54,8 @@ async fn try_answer(on: &Mesos, who: Subject, head: Parts, body: Body) -> Result
     // Before the body is looked at, as Mesos does.
     match on.leads() {
         Leads::Here(_) => {}
-        Leads::There(address) if !is_call && !on.carries_streams => {
-            return Err(Box::new(moved(&address, &prefixed(&head.uri))));
+        Leads::There(remote) if !is_call && !on.carries_streams => {
+            return Err(Box::new(moved(&remote.leader.address, &prefixed(&head.uri))));
         }
         Leads::Nobody if !is_call => return Err(Box::new(nobody_leads())),
         Leads::There(_) | Leads::Nobody => {}
@@ -147,6 +147,10 @@ const UNKNOWN: &str =
 impl Asking<'_> {
     /// Tries until there is an outcome, or nobody would wait for it any longer.
     async fn until_known(&self, head: Parts, body: Bytes) -> Result<Response<Body>, Refused> {
+        // One that took so long that its sender may have given it up: it sends what is still wanted again.
+        if !forward::is_timely(&head.headers, &self.on.links) {
+            return Ok(forward::misdirected());
+        }
         let until = Instant::now() + TRIED;
         let mut routes = self.on.routes.route.clone();
         loop {
@@ -156,8 +160,8 @@ impl Asking<'_> {
                 None => match self.on.leads() {
                     Leads::Here(local) => self.by_leader(&local, &head.headers).await?,
                     _ if forward::is_forwarded(&head.headers) => Tried::Answered(forward::misdirected()),
-                    Leads::There(address) => {
-                        let answered = self.on.forwarder.call(&address, &head, body.clone());
+                    Leads::There(remote) => {
+                        let answered = self.on.forwarder.call(&remote, &head, body.clone());
                         let answered = tokio::select! {
                             answered = answered => answered,
                             _ = routes.changed() => Err(forward::Failed::Unanswered),
