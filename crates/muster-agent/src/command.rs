@@ -4,6 +4,7 @@ use crate::{
     checks,
     containers::{Asked, value},
     limits::Enforcer,
+    logs::LogSection,
     supervisor::{MARK, Place, Spec},
 };
 use muster_http::auth::{Auth, Claims};
@@ -88,6 +89,8 @@ pub(crate) struct Surroundings {
     pub(crate) executor_grace_ms: u64,
     /// What makes the tokens of executors.
     pub(crate) auth: Arc<Auth>,
+    /// How much is kept of what they write.
+    pub(crate) logs: LogSection,
 }
 
 /// What is to be done before a supervisor holds a command.
@@ -102,7 +105,7 @@ pub(crate) struct Described {
 
 /// What a supervisor needs to run a command.
 pub(crate) fn spec(work: &Work, sandbox: PathBuf, around: &Surroundings) -> Result<Described, Unfit> {
-    let (command, asked, default_user, env, (parts, limits)) = match work {
+    let (command, (asked, terminal), default_user, env, (parts, limits)) = match work {
         Work::Task(start) => {
             let info = TaskInfo::decode(&*start.sealed)
                 .map_err(|error| Unfit::Invalid(format!("The TaskInfo cannot be read: {error}")))?;
@@ -137,6 +140,7 @@ pub(crate) fn spec(work: &Work, sandbox: PathBuf, around: &Surroundings) -> Resu
     let own = command.user.as_deref().filter(|user| !user.is_empty() && !has_image);
     let named = own.unwrap_or(default_user);
     let account = if around.switch_user { account(named)? } else { None };
+    let output = around.logs.of(&command, terminal)?;
     let spec = Spec {
         launch: work.number(),
         program,
@@ -149,16 +153,18 @@ pub(crate) fn spec(work: &Work, sandbox: PathBuf, around: &Surroundings) -> Resu
         open_files: None,
         parts,
         limits,
+        output,
         place: around.place.clone(),
         container: None,
     };
     Ok(Described { spec, command, asked })
 }
 
-/// The container that a description asks for, if it takes one to do what it asks for.
-fn asked(info: Option<&ContainerInfo>) -> Result<Option<Asked>, Unfit> {
-    let asked = info.map(Asked::read).transpose().map_err(Unfit::Invalid)?;
-    Ok(asked.filter(Asked::is_more_than_a_process))
+/// The container that a description asks for, if it takes one to do what it asks for, and the size of its terminal.
+fn asked(info: Option<&ContainerInfo>) -> Result<(Option<Asked>, Option<(u16, u16)>), Unfit> {
+    let mut asked = info.map(Asked::read).transpose().map_err(Unfit::Invalid)?;
+    let terminal = asked.as_mut().and_then(|asked| asked.terminal.take());
+    Ok((asked.filter(Asked::is_more_than_a_process), terminal))
 }
 
 fn task_command(info: TaskInfo, is_within: bool) -> Result<CommandInfo, Unfit> {
@@ -365,6 +371,7 @@ mod tests {
             endpoint: "0.0.0.0:5051".parse().unwrap(),
             executor_grace_ms: 5_000,
             auth: Arc::new(Auth::open("mesos-agent")),
+            logs: LogSection::default(),
         }
     }
 

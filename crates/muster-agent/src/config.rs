@@ -3,6 +3,7 @@
 use crate::{
     AgentError,
     containers::{Containerizer, ImageSection},
+    logs::LogSection,
 };
 use muster_http::auth::{Realm, Settings};
 use muster_model::{Attribute, AttributeValue, MachineId, Resources};
@@ -97,6 +98,8 @@ pub struct AgentConfig {
     pub dial_ms: u64,
     /// Longest pause before dialling again, in ms.
     pub dial_ms_max: u64,
+    /// How much is kept of what tasks write.
+    pub logs: LogSection,
     /// Where images come from, and how much of them is kept.
     pub images: ImageSection,
     /// Who may ask what over HTTP.
@@ -181,6 +184,7 @@ impl Default for AgentConfig {
             repeat_ms_max: 600_000,
             dial_ms: 50,
             dial_ms_max: 2_000,
+            logs: LogSection::default(),
             images: ImageSection::default(),
             auth: AuthSection::default(),
         }
@@ -246,6 +250,7 @@ impl AgentConfig {
         if let Some(path) = self.host_path_volumes.iter().find(|path| !path.is_absolute()) {
             return wrong(format!("host-path-volumes: {path:?} must be an absolute path"));
         }
+        self.logs.check()?;
         self.images.check()?;
         Resources::parse(&self.resources).or_else(|why| wrong(format!("resources: {why}")))?;
         parse_attributes(&self.attributes).or_else(|why| wrong(format!("attributes: {why}")))?;

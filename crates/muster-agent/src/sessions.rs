@@ -1,4 +1,5 @@
-//! The agent's end of sessions: commands that are run beside a task for who looks into it.
+//! The agent's end of sessions: commands that are run beside a task for who looks into it, and the terminals of tasks
+//! themselves.
 //!
 //! Each has a connection of its own to the task's supervisor, and ends with it. So what a session writes and is given
 //! passes nothing that tasks depend on, who does not read holds up that session alone, and no session outlives its agent.
@@ -6,8 +7,15 @@
 //! # Laws
 //! - Whoever launched a session is waited for; others that listen are cut off when they do not read.
 //! - What is over is known for a while, up to a limit.
+//! - Who joined the terminal of a task itself is heard and told over a connection of its own, and nobody else is concerned.
+
+mod attach;
+mod listening;
+
+pub(crate) use listening::Listening;
 
 use crate::supervisor::{Found, Frames, FromSupervisor, Place, SessionSpec, ToSupervisor, encode};
+use listening::Mouth;
 use muster_model::LaunchNumber;
 use muster_node::Process;
 use std::{
@@ -85,7 +93,7 @@ pub(crate) struct Session {
     input: mpsc::Sender<ToSupervisor>,
     /// How it ended; none while it has not.
     ended: watch::Sender<Option<Found>>,
-    listeners: Mutex<Vec<mpsc::Sender<Output>>>,
+    listeners: Mutex<Vec<Mouth>>,
 }
 
 impl Sessions {
@@ -119,22 +127,20 @@ impl Sessions {
         launch: LaunchNumber,
         process: &Process,
         what: SessionSpec,
-    ) -> Result<mpsc::Receiver<Output>, NotLaunched> {
+    ) -> Result<Listening, NotLaunched> {
         let (input, given) = mpsc::channel(WAITING_MAX);
         let (ended, _) = watch::channel(None);
         let session = Arc::new(Session { input, ended, listeners: Mutex::default() });
         self.reserve(name, &session)?;
         // Whatever becomes of this call, the session is over then.
         let mut place = Reserved { sessions: self.clone(), name: name.to_owned(), session, is_kept: false };
-        let begun = timeout(PATIENCE, self.begin(launch, process, what)).await;
-        let (ear, write) = begun
-            .unwrap_or_else(|_| Err("the task's supervisor does not answer".into()))
-            .map_err(NotLaunched::Failed)?;
+        let what = ToSupervisor::Session(Box::new(what));
+        let (ear, write) = self.begin(launch, process, what).await.map_err(NotLaunched::Failed)?;
         place.is_kept = true;
-        let (output, outputs) = mpsc::channel(WAITING_MAX);
+        let (mouth, listening) = Mouth::new(WAITING_MAX, None);
         tokio::spawn(give(given, write, place.session.ended.subscribe()));
-        tokio::spawn(carry(ear, output, place));
-        Ok(outputs)
+        tokio::spawn(carry(ear, mouth.outputs, place));
+        Ok(listening)
     }
 
     fn reserve(&self, name: &str, session: &Arc<Session>) -> Result<(), NotLaunched> {
@@ -150,12 +156,22 @@ impl Sessions {
         Ok(())
     }
 
-    /// Asks the supervisor, and waits until the command runs.
+    /// Asks the supervisor, and waits until it says that it is done: a command runs, say.
     async fn begin(
         &self,
         launch: LaunchNumber,
         process: &Process,
-        what: SessionSpec,
+        what: ToSupervisor,
+    ) -> Result<(Ear, OwnedWriteHalf), String> {
+        let begun = timeout(PATIENCE, self.begin_at_once(launch, process, what)).await;
+        begun.unwrap_or_else(|_| Err("the task's supervisor does not answer".into()))
+    }
+
+    async fn begin_at_once(
+        &self,
+        launch: LaunchNumber,
+        process: &Process,
+        what: ToSupervisor,
     ) -> Result<(Ear, OwnedWriteHalf), String> {
         let lost = |error: io::Error| format!("the task's supervisor cannot be asked: {error}");
         let name = Place::socket_name(launch, process.pid);
@@ -167,12 +183,12 @@ impl Sessions {
                 if (answered, pid, start_time) == (launch, process.pid, process.start_time) => {}
             _ => return Err("the task's supervisor is gone".into()),
         }
-        let frame = encode(&ToSupervisor::Session(Box::new(what))).map_err(lost)?;
+        let frame = encode(&what).map_err(lost)?;
         write.write_all(&frame).await.map_err(lost)?;
         match ear.hear().await.map_err(lost)? {
             Some(FromSupervisor::SessionRuns) => Ok((ear, write)),
             Some(FromSupervisor::SessionEnded(Found::Failed(why))) => Err(why),
-            _ => Err("the task has ended".into()),
+            _ => Err("the task has ended, or its supervisor is of a version that cannot do this".into()),
         }
     }
 
@@ -193,7 +209,7 @@ impl Sessions {
 }
 
 impl Session {
-    fn listeners(&self) -> MutexGuard<'_, Vec<mpsc::Sender<Output>>> {
+    fn listeners(&self) -> MutexGuard<'_, Vec<Mouth>> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -210,15 +226,15 @@ impl Session {
     }
 
     /// What it writes from now on, for as long as that is read. None: too many listen, or it is over.
-    pub(crate) fn listen(&self) -> Option<mpsc::Receiver<Output>> {
+    pub(crate) fn listen(&self) -> Option<Listening> {
         let mut listeners = self.listeners();
-        listeners.retain(|it| !it.is_closed());
+        listeners.retain(|it| !it.outputs.is_closed());
         if listeners.len() >= LISTENERS_MAX || self.ended().is_some() {
             return None;
         }
-        let (sender, receiver) = mpsc::channel(LISTENED_MAX);
-        listeners.push(sender);
-        Some(receiver)
+        let (mouth, listening) = Mouth::new(LISTENED_MAX, None);
+        listeners.push(mouth);
+        Some(listening)
     }
 
     /// Hands bytes to its standard input, when there is room; none end it. False: it is over.
@@ -321,7 +337,13 @@ async fn carry(mut ear: Ear, output: mpsc::Sender<Output>, place: Reserved) {
         match heard {
             Ok(Some(FromSupervisor::Output { is_error, bytes })) => {
                 let piece = Output { is_error, bytes };
-                session.listeners().retain(|it| it.try_send(piece.clone()).is_ok());
+                session.listeners().retain(|it| {
+                    let is_heard = it.outputs.try_send(piece.clone()).is_ok();
+                    if !is_heard {
+                        it.cut();
+                    }
+                    is_heard
+                });
                 tokio::select! {
                     sent = output.send(piece) => if sent.is_err() { break killed() },
                     _ = ended.wait_for(Option::is_some) => break killed(),

@@ -132,6 +132,7 @@ impl Supervisors {
                 endpoint,
                 executor_grace_ms: config.executor_grace_ms,
                 auth,
+                logs: config.logs.clone(),
             },
             place,
             containers: means.containers,

@@ -65,7 +65,7 @@ fn drive(plan: &Path) -> Result<(), Failure> {
             "wait" => ended(container.pid()),
             "exec" => {
                 let process: Process = serde_json::from_str(rest)?;
-                container.exec(&process, io(output)?).map_err(Into::into).and_then(ended)
+                container.exec(&process, io(output)?).map_err(Into::into).and_then(|it| ended(it.pid))
             }
             "delete" => {
                 container.delete()?;

@@ -1,6 +1,6 @@
 //! One container, whichever runtime made it.
 
-use crate::{Bundle, ContainerError, Io, Kind, Pause, Pids, Place, Process, Runtime};
+use crate::{Bundle, ContainerError, Io, Kind, Pause, Pids, Place, Process, Runtime, Started};
 use oci_spec::runtime::Spec;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{
@@ -38,6 +38,7 @@ pub struct Container {
     runtime: Box<dyn Runtime>,
     pause: Option<Pause>,
     pid: u32,
+    terminal: Option<OwnedFd>,
     pidfd: OwnedFd,
 }
 
@@ -64,14 +65,14 @@ impl Container {
         let runtime = made.kind.runtime();
         let created = bundle.spec().and_then(|spec| {
             write(&place, &spec)?;
-            let pid = runtime.create(&place, &spec, &bundle.process, io)?;
+            let Started { pid, terminal } = runtime.create(&place, &spec, &bundle.process, io)?;
             let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
             let number = number.ok_or_else(|| io::Error::other("no pid"));
             let open = number.and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?));
-            Ok((pid, open.map_err(ContainerError::io("have hold of the process of", made.dir))?))
+            Ok((pid, terminal, open.map_err(ContainerError::io("have hold of the process of", made.dir))?))
         });
         match created {
-            Ok((pid, pidfd)) => Ok(Self { place, runtime, pause, pid, pidfd }),
+            Ok((pid, terminal, pidfd)) => Ok(Self { place, runtime, pause, pid, terminal, pidfd }),
             Err(error) => {
                 if let Some(pause) = pause {
                     pause.end();
@@ -85,6 +86,11 @@ impl Container {
     /// Its process, a child of this one.
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Our end of its process's terminal, where the runtime has made that; once.
+    pub fn take_terminal(&mut self) -> Option<OwnedFd> {
+        self.terminal.take()
     }
 
     /// Process 1 of its namespace, a child of this one; none if it has no such namespace of its own.
@@ -125,7 +131,7 @@ impl Container {
     ///
     /// # Errors
     /// In the runtime's own words.
-    pub fn exec(&self, process: &Process, io: Io) -> Result<u32, ContainerError> {
+    pub fn exec(&self, process: &Process, io: Io) -> Result<Started, ContainerError> {
         self.runtime.exec(&self.place, process, io)
     }
 
@@ -143,7 +149,7 @@ impl Container {
 }
 
 /// The bundle's file; it holds the whole environment, secrets included.
-fn write(place: &Place, spec: &Spec) -> Result<(), ContainerError> {
+pub(crate) fn write(place: &Place, spec: &Spec) -> Result<(), ContainerError> {
     let path = place.bundle.join("config.json");
     let bytes = serde_json::to_vec(spec).map_err(|error| ContainerError::Bundle(error.to_string()))?;
     let _ = fs::remove_file(&path); // of an attempt before

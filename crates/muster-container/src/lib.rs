@@ -17,6 +17,7 @@
 //! - No network namespace is made: a container has the machine's network.
 
 mod bundle;
+mod console;
 mod container;
 mod error;
 mod groups;
@@ -34,4 +35,4 @@ pub use mounts::{bind_root, own_mounts};
 pub use native::Native;
 pub use oci::Oci;
 pub use pause::{Pause, pause_main};
-pub use runtime::{Io, Kind, Place, Runtime, find_program};
+pub use runtime::{Io, Kind, Place, Runtime, Started, find_program};

@@ -1,6 +1,6 @@
 //! The runtime of youki, as a library in this process.
 
-use crate::{ContainerError, Io, Place, Process, Runtime};
+use crate::{ContainerError, Io, Place, Process, Runtime, Started};
 use libcontainer::{
     container::{Container, builder::ContainerBuilder},
     error::LibcontainerError,
@@ -41,7 +41,7 @@ fn failed(doing: &'static str) -> impl FnOnce(LibcontainerError) -> ContainerErr
 impl Native {
     fn builder(place: &Place, process: &Process, io: Io) -> Result<ContainerBuilder, LibcontainerError> {
         let builder = ContainerBuilder::new(place.id.clone(), SyscallType::Linux).validate_id()?;
-        let run = Run { terminal: io.terminal, ..Run::new(process) };
+        let run = Run { terminal: io.terminal.is_some(), ..Run::new(process) };
         let builder = builder.with_root_path(&place.state)?.with_executor(run);
         Ok(builder.with_stdin(io.stdin).with_stdout(io.stdout).with_stderr(io.stderr))
     }
@@ -52,25 +52,33 @@ impl Runtime for Native {
         "native".into()
     }
 
-    fn create(&self, place: &Place, _spec: &Spec, process: &Process, io: Io) -> Result<u32, ContainerError> {
+    fn create(
+        &self,
+        place: &Place,
+        _spec: &Spec,
+        process: &Process,
+        io: Io,
+    ) -> Result<Started, ContainerError> {
         let made = Self::builder(place, process, io)
             .and_then(|builder| builder.as_init(&place.bundle).with_systemd(false).build());
         let made = made.map_err(failed("create"))?;
         let pid = made.pid().and_then(|pid| u32::try_from(pid.as_raw()).ok());
-        pid.ok_or_else(|| ContainerError::Bundle("the container has no process".into()))
+        let pid = pid.ok_or_else(|| ContainerError::Bundle("the container has no process".into()))?;
+        Ok(Started { pid, terminal: None })
     }
 
     fn start(&self, place: &Place) -> Result<(), ContainerError> {
         Container::load(place.state.join(&place.id)).and_then(|mut it| it.start()).map_err(failed("start"))
     }
 
-    fn exec(&self, place: &Place, process: &Process, io: Io) -> Result<u32, ContainerError> {
-        let path = place.write_process(process)?;
+    fn exec(&self, place: &Place, process: &Process, io: Io) -> Result<Started, ContainerError> {
+        let path = place.write_process(process, None)?; // it has one
         let pid = Self::builder(place, process, io)
             .and_then(|builder| builder.as_tenant().with_detach(true).with_process(Some(&path)).build());
         let _ = fs::remove_file(path); // it holds an environment
         let pid = pid.map_err(failed("run a process in"))?;
-        u32::try_from(pid.as_raw()).map_err(|error| ContainerError::Bundle(error.to_string()))
+        let pid = u32::try_from(pid.as_raw()).map_err(|error| ContainerError::Bundle(error.to_string()))?;
+        Ok(Started { pid, terminal: None })
     }
 
     fn delete(&self, place: &Place) -> Result<(), ContainerError> {

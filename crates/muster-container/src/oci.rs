@@ -1,10 +1,14 @@
 //! A runtime that is a program: runc, crun, or another one with their command line.
 
-use crate::{ContainerError, Io, Place, Process, Runtime};
+use crate::{
+    ContainerError, Io, Place, Process, Runtime, Started, console::Console, container::write,
+    runtime::with_terminal,
+};
 use oci_spec::runtime::Spec;
 use serde::Deserialize;
 use std::{
     fs,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -56,6 +60,24 @@ impl Oci {
         Err(ContainerError::Runtime { runtime: self.name(), doing, why })
     }
 
+    /// The same for what has streams: a terminal the runtime makes itself, and hands it over.
+    fn run_with(
+        &self,
+        place: &Place,
+        doing: &'static str,
+        args: &[&str],
+        last: &str,
+        io: Io,
+    ) -> Result<Option<OwnedFd>, ContainerError> {
+        if io.terminal.is_none() {
+            self.run(place, doing, &[args, &[last]].concat(), Some(io))?;
+            return Ok(None);
+        }
+        let console = Console::listen(&place.bundle)?;
+        self.run(place, doing, &[args, &["--console-socket", console.path(), last]].concat(), None)?;
+        console.take().map(Some)
+    }
+
     fn pid(place: &Place, name: &str) -> Result<u32, ContainerError> {
         let path = place.bundle.join(name);
         let text = fs::read_to_string(&path).map_err(ContainerError::io("read", &path))?;
@@ -80,7 +102,13 @@ impl Runtime for Oci {
         self.program.file_name().unwrap_or(self.program.as_os_str()).to_string_lossy().into_owned()
     }
 
-    fn create(&self, place: &Place, _spec: &Spec, process: &Process, io: Io) -> Result<u32, ContainerError> {
+    fn create(
+        &self,
+        place: &Place,
+        spec: &Spec,
+        process: &Process,
+        io: Io,
+    ) -> Result<Started, ContainerError> {
         // The command line knows no other name for a program than its own.
         if let Some(arg0) = process.args.first()
             && *arg0 != process.program
@@ -96,32 +124,28 @@ impl Runtime for Oci {
                 ),
             });
         }
+        if io.terminal.is_some() {
+            let mut spec = spec.clone();
+            spec.process_mut().iter_mut().for_each(|it| with_terminal(it, io.terminal));
+            write(place, &spec)?;
+        }
         let pid = place.bundle.join("pid");
-        let args = ["create", "--bundle", text(&place.bundle)?, "--pid-file", text(&pid)?, &place.id];
-        self.run(place, "create", &args, Some(io))?;
-        Self::pid(place, "pid")
+        let args = ["create", "--bundle", text(&place.bundle)?, "--pid-file", text(&pid)?];
+        let terminal = self.run_with(place, "create", &args, &place.id, io)?;
+        Ok(Started { pid: Self::pid(place, "pid")?, terminal })
     }
 
     fn start(&self, place: &Place) -> Result<(), ContainerError> {
         self.run(place, "start", &["start", &place.id], None)
     }
 
-    fn exec(&self, place: &Place, process: &Process, io: Io) -> Result<u32, ContainerError> {
-        if io.terminal {
-            // It makes a terminal itself, and hands that over.
-            return Err(ContainerError::Runtime {
-                runtime: self.name(),
-                doing: "run a process in",
-                why: "it takes no terminal; use pipes (no `-t`), or the native containerizer".into(),
-            });
-        }
-        let (path, pid) = (place.write_process(process)?, place.bundle.join("exec.pid"));
-        let args =
-            ["exec", "--detach", "--process", text(&path)?, "--pid-file", text(&pid)?, place.id.as_str()];
-        let done = self.run(place, "run a process in", &args, Some(io));
+    fn exec(&self, place: &Place, process: &Process, io: Io) -> Result<Started, ContainerError> {
+        let (path, pid) = (place.write_process(process, io.terminal)?, place.bundle.join("exec.pid"));
+        let args = ["exec", "--detach", "--process", text(&path)?, "--pid-file", text(&pid)?];
+        let done = self.run_with(place, "run a process in", &args, &place.id, io);
         let _ = fs::remove_file(path); // it holds an environment
-        done?;
-        Self::pid(place, "exec.pid")
+        let terminal = done?;
+        Ok(Started { pid: Self::pid(place, "exec.pid")?, terminal })
     }
 
     fn delete(&self, place: &Place) -> Result<(), ContainerError> {

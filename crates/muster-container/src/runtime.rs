@@ -50,16 +50,38 @@ impl Place {
         Self { bundle: bundle.to_owned(), state: bundle.join("state"), id: id.to_owned() }
     }
 
-    /// Writes down a process that is to be run in it; the file holds its environment, and goes when it runs.
-    pub(crate) fn write_process(&self, process: &Process) -> Result<PathBuf, ContainerError> {
+    /// Writes down a process that is to be run in it, and the size of the terminal that the runtime makes for it; the file
+    /// holds its environment, and goes when it runs.
+    pub(crate) fn write_process(
+        &self,
+        process: &Process,
+        terminal: Option<(u16, u16)>,
+    ) -> Result<PathBuf, ContainerError> {
         let path = self.bundle.join("process.json");
-        let bytes = serde_json::to_vec(&process.spec()?)
-            .map_err(|error| ContainerError::Bundle(error.to_string()))?;
+        let mut spec = process.spec()?;
+        with_terminal(&mut spec, terminal);
+        let bytes = serde_json::to_vec(&spec).map_err(|error| ContainerError::Bundle(error.to_string()))?;
         let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path);
         let written = file.and_then(|mut file| file.write_all(&bytes));
         written.map_err(ContainerError::io("write", &path))?;
         Ok(path)
     }
+}
+
+/// Has the runtime make a terminal of a size.
+pub(crate) fn with_terminal(process: &mut oci_spec::runtime::Process, size: Option<(u16, u16)>) {
+    let Some((rows, columns)) = size else { return };
+    let console = oci_spec::runtime::BoxBuilder::default().height(rows).width(columns).build();
+    process.set_terminal(Some(true)).set_console_size(console.ok()); // nothing of it is required
+}
+
+/// A process that a runtime has started.
+#[derive(Debug)]
+pub struct Started {
+    /// Its number; it is a child of the process that called the runtime.
+    pub pid: u32,
+    /// Our end of its terminal, where the runtime has made that: then the one that it was given is not used.
+    pub terminal: Option<OwnedFd>,
 }
 
 /// What a process in a container reads from and writes to.
@@ -71,8 +93,8 @@ pub struct Io {
     pub stdout: OwnedFd,
     /// Standard error.
     pub stderr: OwnedFd,
-    /// Standard input is a terminal, which becomes the process's own.
-    pub terminal: bool,
+    /// Standard input is a terminal of so many lines and characters of a line, which becomes the process's own.
+    pub terminal: Option<(u16, u16)>,
 }
 
 impl Io {
@@ -85,7 +107,7 @@ impl Io {
             Ok(File::options().read(!write).write(write).open("/dev/null")?.into())
         };
         let all =
-            || Ok(Self { stdin: open(false)?, stdout: open(true)?, stderr: open(true)?, terminal: false });
+            || Ok(Self { stdin: open(false)?, stdout: open(true)?, stderr: open(true)?, terminal: None });
         all().map_err(ContainerError::io("open", "/dev/null"))
     }
 }
@@ -95,12 +117,17 @@ pub trait Runtime {
     /// Its name.
     fn name(&self) -> String;
 
-    /// Makes the container of a bundle whose `config.json` is written. Its command is held. Returns its process, which
-    /// is a child of the calling one.
+    /// Makes the container of a bundle whose `config.json` is written. Its command is held, and returned.
     ///
     /// # Errors
     /// In the runtime's own words.
-    fn create(&self, place: &Place, spec: &Spec, process: &Process, io: Io) -> Result<u32, ContainerError>;
+    fn create(
+        &self,
+        place: &Place,
+        spec: &Spec,
+        process: &Process,
+        io: Io,
+    ) -> Result<Started, ContainerError>;
 
     /// Lets the command go.
     ///
@@ -108,11 +135,11 @@ pub trait Runtime {
     /// In the runtime's own words.
     fn start(&self, place: &Place) -> Result<(), ContainerError>;
 
-    /// Runs another process in a container whose command runs. Returns it; it is a child of the calling process.
+    /// Runs another process in a container whose command runs.
     ///
     /// # Errors
     /// In the runtime's own words.
-    fn exec(&self, place: &Place, process: &Process, io: Io) -> Result<u32, ContainerError>;
+    fn exec(&self, place: &Place, process: &Process, io: Io) -> Result<Started, ContainerError>;
 
     /// Removes a container whose processes are over, with its control groups.
     ///

@@ -2,8 +2,8 @@
 
 use muster_container::{DEFAULT_CAPABILITIES, Rlimit};
 use muster_proto::mesos::{
-    CapabilityInfo, ContainerInfo, Image, LinuxInfo, RLimitInfo, Secret, Volume, container_info, image,
-    linux_info, mount_propagation, r_limit_info::r_limit, secret, volume,
+    CapabilityInfo, ContainerInfo, Image, LinuxInfo, RLimitInfo, Secret, TtyInfo, Volume, container_info,
+    image, linux_info, mount_propagation, r_limit_info::r_limit, secret, volume,
 };
 use std::path::{Component, Path, PathBuf};
 
@@ -26,6 +26,8 @@ pub(crate) struct Asked {
     pub(crate) capabilities: Option<Vec<String>>,
     /// Whether it sees the machine's processes.
     pub(crate) shares_pids: bool,
+    /// The size of its terminal; none: it has none.
+    pub(crate) terminal: Option<(u16, u16)>,
 }
 
 /// A volume that is asked for.
@@ -76,9 +78,6 @@ impl Asked {
                 image.map(image_name).transpose().map_err(|why| format!("container.mesos.image{why}"))?
             }
         };
-        if info.tty_info.is_some() {
-            return Err("container.tty_info: this agent gives tasks no terminal; leave it out".into());
-        }
         if let Some(name) = info.network_infos.iter().find_map(|it| it.name.as_ref()) {
             return Err(format!(
                 "container.network_infos: there is no network {name:?}; containers have the machine's network"
@@ -110,6 +109,7 @@ impl Asked {
             rlimits: info.rlimit_info.as_ref().map(rlimits).transpose()?.unwrap_or_default(),
             capabilities,
             shares_pids,
+            terminal: info.tty_info.as_ref().map(terminal_size),
         })
     }
 
@@ -117,6 +117,15 @@ impl Asked {
     pub(crate) fn is_more_than_a_process(&self) -> bool {
         *self != Self::default()
     }
+}
+
+/// The size of a terminal of which none is told.
+const TERMINAL: (u16, u16) = (24, 80);
+
+/// The lines and the characters of a line of a terminal.
+pub(crate) fn terminal_size(info: &TtyInfo) -> (u16, u16) {
+    let of = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
+    info.window_size.as_ref().map_or(TERMINAL, |it| (of(it.rows), of(it.columns)))
 }
 
 fn docker(info: &ContainerInfo) -> Result<String, String> {

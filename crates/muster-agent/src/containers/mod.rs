@@ -14,7 +14,7 @@ mod prepare;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use asked::{Asked, value};
+pub(crate) use asked::{Asked, terminal_size, value};
 pub use config::{Containerizer, ImageSection};
 pub(crate) use prepare::Around;
 

@@ -84,6 +84,19 @@ fn what_is_asked_for_is_read() {
 }
 
 #[test]
+fn a_terminal_takes_no_container() {
+    let sized = |rows, columns| {
+        let window_size = Some(mesos::tty_info::WindowSize { rows, columns });
+        with(|it| it.tty_info = Some(TtyInfo { window_size })).unwrap().terminal
+    };
+    assert_eq!(sized(50, 200), Some((50, 200)));
+    assert_eq!(sized(1, 1 << 16), Some((1, u16::MAX)));
+    let usual = with(|it| it.tty_info = Some(TtyInfo::default())).unwrap();
+    assert_eq!(usual.terminal, Some((24, 80)));
+    assert!(!Asked { terminal: None, ..usual }.is_more_than_a_process());
+}
+
+#[test]
 fn what_is_not_done_is_refused_with_its_field() {
     use container_info::docker_info::{Network, PortMapping};
     use volume::source::{HostPath, SandboxPath, Type};
@@ -105,7 +118,6 @@ fn what_is_not_done_is_refused_with_its_field() {
         (docker(|it| it.port_mappings.push(PortMapping::default())), "docker.port_mappings"),
         (docker(|it| it.parameters.push(mesos::Parameter::default())), "docker.parameters"),
         (with(|it| it.mesos = Some(container_info::MesosInfo { image: Some(appc) })), "mesos.image.appc"),
-        (with(|it| it.tty_info = Some(TtyInfo::default())), "tty_info"),
         (with(|it| it.hostname = Some("a b".into())), "hostname"),
         (
             with(|it| {

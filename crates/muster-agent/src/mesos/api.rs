@@ -12,6 +12,7 @@ use muster_http::{
     answer::{bad, not_yet, plain},
     auth::{Action, Subject, forbidden},
     body::Wrapped,
+    files::FILE_HEADER,
     logging,
     query::takes_gzip,
     request,
@@ -66,18 +67,31 @@ async fn try_answer(on: &Reads, who: &Subject, request: Request<Body>) -> Result
         }
         (Type::AttachContainerOutput, _) => {
             let id = call.attach_container_output.unwrap_or_default().container_id;
-            return sessions::attach_output(on, who, &id, wanted);
+            return sessions::attach_output(on, who, &id, wanted).await;
         }
         (Type::LaunchNestedContainerSession, _) => {
             let launch = call.launch_nested_container_session.unwrap_or_default();
             return sessions::launch(on, who, launch, wanted).await;
         }
+        (Type::ReadFile, _) => {
+            let asked = call.read_file.unwrap_or_default();
+            let part = on.files.read(asked.path, Some(asked.offset), asked.length).await?;
+            let file = part.file_header();
+            let read_file = Some(response::ReadFile { size: part.size, data: part.data.into() });
+            let answer = Answer { read_file, ..of(response::Type::ReadFile) };
+            let mut response = written(on, wanted.codec, gzip, whole(|| answer)).await;
+            response.headers_mut().insert(FILE_HEADER, file);
+            return Ok(response);
+        }
         _ => {}
     }
     let answer = to(on, who, kind, call).await?;
-    let codec = wanted.codec;
+    Ok(written(on, wanted.codec, gzip, answer).await)
+}
+
+async fn written(on: &Reads, codec: Codec, gzip: bool, answer: Making) -> Response<Body> {
     let write = move |out: &mut dyn Write| out.write_all(&codec.write(&answer()));
-    Ok(on.writers.answer(codec.media_type(), Wrapped { gzip, jsonp: None }, write).await)
+    on.writers.answer(codec.media_type(), Wrapped { gzip, jsonp: None }, write).await
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
@@ -273,12 +287,6 @@ async fn to(on: &Reads, who: &Subject, kind: Type, call: Call) -> Result<Making,
             let list_files = Some(response::ListFiles { file_infos });
             whole(|| Answer { list_files, ..of(response::Type::ListFiles) })
         }
-        Type::ReadFile => {
-            let asked = call.read_file.unwrap_or_default();
-            let part = on.files.read(asked.path, Some(asked.offset), asked.length).await?;
-            let read_file = Some(response::ReadFile { size: part.size, data: part.data.into() });
-            whole(|| Answer { read_file, ..of(response::Type::ReadFile) })
-        }
         Type::GetMetrics
         | Type::GetState
         | Type::GetFrameworks
@@ -316,6 +324,7 @@ async fn to(on: &Reads, who: &Subject, kind: Type, call: Call) -> Result<Making,
         | Type::LaunchNestedContainerSession
         | Type::AttachContainerInput
         | Type::AttachContainerOutput
+        | Type::ReadFile
         | Type::AddResourceProviderConfig
         | Type::UpdateResourceProviderConfig
         | Type::RemoveResourceProviderConfig

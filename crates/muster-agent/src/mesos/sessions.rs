@@ -1,4 +1,5 @@
-//! Calls that look into containers: a command is run beside a task, and its streams go over the calls' bodies.
+//! Calls that look into containers: a command is run beside a task, or the task's own terminal is joined, and the streams
+//! go over the calls' bodies.
 
 use super::{
     Reads,
@@ -8,7 +9,8 @@ use super::{
 };
 use crate::{
     command::{Unfit, program, variables},
-    sessions::{NotLaunched, Output, Session},
+    containers::terminal_size,
+    sessions::{Listening, NotLaunched, Output, Session},
     supervisor::SessionSpec,
 };
 use axum::body::Body;
@@ -28,16 +30,11 @@ use muster_http::{
     auth::{Action, Subject, forbidden},
 };
 use muster_proto::{agent_api::container_text, media::record, mesos};
-use std::{convert::Infallible, sync::Arc, time::Duration};
-use tokio::{
-    sync::mpsc,
-    time::{Interval, MissedTickBehavior, interval},
-};
+use std::{io, sync::Arc, time::Duration};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 /// How often who reads is told that the agent lives (Mesos).
 const HEARTBEAT: Duration = Duration::from_secs(30);
-/// The size of a terminal of which none is told.
-const SIZE: (u16, u16) = (24, 80);
 
 /// Runs a command in a container, and answers with what it writes.
 pub(super) async fn launch(
@@ -111,7 +108,7 @@ fn spec(call: &LaunchNestedContainerSession) -> Result<SessionSpec, String> {
         if !is_plain {
             return Err("a session has what its parent has: only container.tty_info may be said".into());
         }
-        tty = container.tty_info.as_ref().map(|tty| tty.window_size.as_ref().map_or(SIZE, size));
+        tty = container.tty_info.as_ref().map(terminal_size);
     }
     let words = |unfit| match unfit {
         Unfit::Invalid(why) | Unfit::Here(why) => why,
@@ -120,13 +117,16 @@ fn spec(call: &LaunchNestedContainerSession) -> Result<SessionSpec, String> {
     Ok(SessionSpec { program, arg0, args, env: variables(command).map_err(words)?, tty })
 }
 
-fn size(it: &mesos::tty_info::WindowSize) -> (u16, u16) {
-    let of = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
-    (of(it.rows), of(it.columns))
+/// What can be joined.
+enum Joined {
+    /// A session.
+    Session(Arc<Session>),
+    /// The terminal of a task itself.
+    Terminal(Arc<Session>, Option<Listening>),
 }
 
-/// The session that is meant, if somebody may do this to it.
-fn find(on: &Reads, who: &Subject, id: &mesos::ContainerId, action: Action) -> Result<Arc<Session>, Refusal> {
+/// Joins what is meant, if somebody may do this to it.
+async fn join(on: &Reads, who: &Subject, id: &mesos::ContainerId, action: Action) -> Result<Joined, Refusal> {
     let (name, seen) = (container_text(id), on.seen(View::all()));
     let of_session = on.sessions.find(&name).filter(|session| session.ended().is_none());
     let at = if of_session.is_some() { id.parent.as_deref().unwrap_or(id) } else { id };
@@ -135,31 +135,41 @@ fn find(on: &Reads, who: &Subject, id: &mesos::ContainerId, action: Action) -> R
         Some(claims) => is_within_own(claims, id),
         None => on.auth.approver(who, action).allows_what(|| number.and_then(|it| user_in(&seen, it))),
     };
-    match (may, of_session, number.and_then(|number| seen.history.lives(number))) {
+    let none = |why: &str| {
+        let why = format!("Container {name} cannot be attached to: {why}");
+        refuse(StatusCode::INTERNAL_SERVER_ERROR, why)
+    };
+    match (may, of_session, number.and_then(|number| Some((number, seen.history.lives(number)?)))) {
         (false, ..) => Err(Box::new(forbidden())),
-        (true, Some(session), _) => Ok(session),
-        (true, None, Some(_)) => {
-            let why = format!("Container {name} has no streams to attach to: only sessions have");
-            refuse(StatusCode::INTERNAL_SERVER_ERROR, why)
+        (true, Some(session), _) => Ok(Joined::Session(session)),
+        (true, None, Some((number, Some(process)))) => {
+            let output = action == Action::AttachContainerOutput;
+            match on.sessions.attach(number.launch(), process, output).await {
+                Ok((session, listening)) => Ok(Joined::Terminal(session, listening)),
+                Err(why) => none(&why),
+            }
         }
+        (true, None, Some((_, None))) => none("it has no process"),
         (true, None, None) => refuse(StatusCode::NOT_FOUND, format!("Container {name} cannot be found")),
     }
 }
 
-/// Answers with what a session writes from now on.
-pub(super) fn attach_output(
+/// Answers with what a session writes, or the terminal of a task shows, from now on.
+pub(super) async fn attach_output(
     on: &Reads,
     who: &Subject,
     id: &mesos::ContainerId,
     wanted: Form,
 ) -> Result<Response<Body>, Refusal> {
-    let session = find(on, who, id, Action::AttachContainerOutput)?;
-    let outputs =
-        session.listen().ok_or_else(|| Box::new(unavailable("Too many are attached to this container")))?;
+    let outputs = match join(on, who, id, Action::AttachContainerOutput).await? {
+        Joined::Session(session) => session.listen(),
+        Joined::Terminal(_, listening) => listening,
+    };
+    let outputs = outputs.ok_or_else(|| Box::new(unavailable("Too many are attached to this container")))?;
     Ok(streamed(outputs, wanted))
 }
 
-/// Gives a session what comes with the body, until that or the session ends.
+/// Gives a session, or the terminal of a task, what comes with the body, until that or the session ends.
 pub(super) async fn attach_input(
     on: &Reads,
     who: &Subject,
@@ -180,7 +190,8 @@ pub(super) async fn attach_input(
             return refuse(StatusCode::BAD_REQUEST, why);
         }
     };
-    let session = find(on, who, &id, Action::AttachContainerInput)?;
+    let (Joined::Session(session) | Joined::Terminal(session, _)) =
+        join(on, who, &id, Action::AttachContainerInput).await?;
     loop {
         let next = tokio::select! {
             next = rest.next() => next?,
@@ -207,11 +218,11 @@ async fn given(session: &Session, io: &ProcessIo) -> Result<bool, Refusal> {
         }
         (None, Some(control)) => match control.r#type() {
             process_io::control::Type::TtyInfo => {
-                let Some(to) = control.tty_info.as_ref().and_then(|it| it.window_size.as_ref()) else {
+                let Some(to) = control.tty_info.as_ref().filter(|it| it.window_size.is_some()) else {
                     let why = "Expecting 'process_io.control.tty_info.window_size' to be present";
                     return refuse(StatusCode::BAD_REQUEST, why);
                 };
-                let (rows, columns) = size(to);
+                let (rows, columns) = terminal_size(to);
                 Ok(session.resize(rows, columns).await)
             }
             process_io::control::Type::Heartbeat => Ok(session.ended().is_none()),
@@ -223,8 +234,9 @@ async fn given(session: &Session, io: &ProcessIo) -> Result<bool, Refusal> {
     }
 }
 
-/// What a session writes, as records of an answer's body. The session is left when the body is dropped.
-fn streamed(outputs: mpsc::Receiver<Output>, wanted: Form) -> Response<Body> {
+/// What a session writes, as records of an answer's body. The session is left when the body is dropped. A body that
+/// is cut off does not end as others do.
+fn streamed(outputs: Listening, wanted: Form) -> Response<Body> {
     let mut beats = interval(HEARTBEAT);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let codec = wanted.codec;
@@ -243,14 +255,21 @@ fn streamed(outputs: mpsc::Receiver<Output>, wanted: Form) -> Response<Body> {
 }
 
 fn records(
-    outputs: mpsc::Receiver<Output>,
+    outputs: Listening,
     beats: Interval,
     write: impl Fn(&ProcessIo) -> Bytes,
-) -> impl Stream<Item = Result<Bytes, Infallible>> {
-    futures::stream::unfold((outputs, beats, write), |(mut outputs, mut beats, write)| async {
+) -> impl Stream<Item = io::Result<Bytes>> {
+    futures::stream::unfold((Some(outputs), beats, write), |(mut outputs, mut beats, write)| async {
+        let listening = outputs.as_mut()?;
         let next = tokio::select! {
             biased;
-            output = outputs.recv() => said(output?),
+            output = listening.next() => match output {
+                Some(output) => said(output),
+                None if listening.is_cut() => {
+                    return Some((Err(io::ErrorKind::ConnectionAborted.into()), (None, beats, write)));
+                }
+                None => return None,
+            },
             _ = beats.tick() => heartbeat(),
         };
         let record = write(&next);

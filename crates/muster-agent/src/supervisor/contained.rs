@@ -6,6 +6,7 @@ use super::{
     LAUNCH_HELPER, Spec,
     held::{Beside, Held, News},
     helper::PAUSE,
+    output::{self, Output, Streams},
     sandbox,
 };
 use crate::cgroups::{Group, Oom, PATIENCE};
@@ -88,6 +89,7 @@ pub(super) struct InContainer {
     news: (UnixStream, UnixStream),
     failure: Option<String>,
     is_told: bool,
+    output: Output,
 }
 
 impl InContainer {
@@ -107,15 +109,17 @@ impl InContainer {
 }
 
 impl InContainer {
-    /// Runs a program in it, as a child of this process that leads a session.
-    pub(super) fn run(&self, what: &Beside<'_>, io: Io) -> io::Result<Pid> {
+    /// Runs a program in it, as a child of this process that leads a session. Also our end of its terminal, where the
+    /// runtime has made another one than it was given.
+    pub(super) fn run(&self, what: &Beside<'_>, io: Io) -> io::Result<(Pid, Option<OwnedFd>)> {
         let gone = || io::Error::other("the container is gone");
         let mut process = self.process.clone();
         process.program = what.program.into();
         process.args = std::iter::once(what.arg0.to_owned()).chain(what.args.iter().cloned()).collect();
         process.env.extend(what.env.iter().cloned());
         let made = self.container.as_ref().ok_or_else(gone)?.exec(&process, io);
-        made.map_err(io::Error::other).and_then(pid)
+        let made = made.map_err(io::Error::other)?;
+        Ok((pid(made.pid)?, made.terminal))
     }
 }
 
@@ -137,7 +141,7 @@ fn make(spec: &Spec, contained: &Contained, group: Option<Group>) -> io::Result<
     }
     let ids = (bundle.process.ids.uid, bundle.process.ids.gid);
     let spec = Spec { user: Some(ids).filter(|(uid, _)| *uid != 0), ..spec.clone() };
-    let (stdout, stderr) = sandbox::open(&spec)?;
+    let (streams, mut output) = output::open(&spec)?;
     if contained.user.is_some()
         && let Some((uid, gid)) = spec.user
     {
@@ -150,8 +154,12 @@ fn make(spec: &Spec, contained: &Contained, group: Option<Group>) -> io::Result<
             .map_err(|error| io::Error::other(format!("Failed to mount {:?}: {error}", staged.path)))?;
     }
     open_files(&spec, &mut bundle.process);
-    let stdin = OpenOptions::new().read(true).open("/dev/null")?.into();
-    let io = Io { stdin, stdout: stdout.into(), stderr: stderr.into(), terminal: false };
+    let Streams { terminal, stdout, stderr } = streams;
+    let stdin = match terminal {
+        Some(terminal) => terminal,
+        None => OpenOptions::new().read(true).open("/dev/null")?.into(),
+    };
+    let io = Io { stdin, stdout, stderr, terminal: spec.output.terminal };
     let pause = [LAUNCH_HELPER.to_owned(), PAUSE.to_owned()];
     let id = format!("muster-{}", spec.launch);
     let made = Made {
@@ -164,10 +172,11 @@ fn make(spec: &Spec, contained: &Contained, group: Option<Group>) -> io::Result<
     };
     let news = UnixStream::pair()?;
     news.0.set_nonblocking(true)?;
-    let container = Container::create(&made, io).map_err(said)?;
+    let mut container = Container::create(&made, io).map_err(said)?;
+    let owned = container.take_terminal().map_or(Ok(()), |terminal| output.own(terminal, &spec.output));
     // Where the runtime has it there already, nothing changes.
     let joined = group.as_ref().map_or(Ok(()), |group| group.join(container.pid()));
-    let pid = match joined.and_then(|()| pid(container.pid())) {
+    let pid = match owned.and(joined).and_then(|()| pid(container.pid())) {
         Ok(pid) => pid,
         Err(error) => {
             container.kill();
@@ -184,6 +193,7 @@ fn make(spec: &Spec, contained: &Contained, group: Option<Group>) -> io::Result<
         news,
         failure: None,
         is_told: false,
+        output,
     })
 }
 
@@ -279,6 +289,10 @@ fn give_away(path: &Path, uid: Uid, gid: Gid) -> io::Result<()> {
 impl Held for InContainer {
     fn pid(&self) -> Pid {
         self.pid
+    }
+
+    fn take_output(&mut self) -> Output {
+        std::mem::take(&mut self.output)
     }
 
     fn group(&self) -> Option<&Group> {

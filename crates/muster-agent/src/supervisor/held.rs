@@ -1,7 +1,7 @@
 //! How a task's first process is made, let go, signalled, and taken away with all that it left. The supervisor's loop
 //! knows nothing else of it; each way to run a command is one [`Held`] in a file of its own.
 
-use super::{Spec, contained::InContainer, posix::Posix};
+use super::{Spec, contained::InContainer, output::Output, posix::Posix};
 use crate::cgroups::{Group, Oom};
 use rustix::process::{Pid, Signal};
 use std::{io, os::fd::BorrowedFd};
@@ -37,6 +37,11 @@ pub(super) trait Held {
     /// The held process, which becomes the command: this process's child, reaped by the supervisor's loop when it
     /// ended. It leads a session and a process group.
     fn pid(&self) -> Pid;
+
+    /// What copies what the command writes, if it does not write to its files itself. Called once.
+    fn take_output(&mut self) -> Output {
+        Output::default()
+    }
 
     /// The control group, where there is any, for what is run beside the task.
     fn group(&self) -> Option<&Group>;

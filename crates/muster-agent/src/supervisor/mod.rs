@@ -7,6 +7,9 @@
 //! answers on that first socket and, so that an agent that comes later finds it, on one in the runtime directory. Only
 //! the first socket can release the command, and when it closes before that, the command never runs.
 //!
+//! Standard output and error are files that the task itself writes, unless they are limited or a terminal's: then
+//! `output` copies them.
+//!
 //! `sys.rs` has all that is unsafe, `held.rs` what a way to run commands must do, `posix.rs` the one with plain
 //! processes, `contained.rs` the one with containers.
 
@@ -14,6 +17,7 @@ mod client;
 mod contained;
 mod held;
 mod helper;
+mod output;
 mod posix;
 mod probe;
 mod process;
@@ -23,11 +27,12 @@ mod spec;
 mod supervise;
 mod sys;
 mod task;
+mod terminal;
 mod wire;
 
 pub use helper::{LAUNCH_HELPER, helper_main};
 
 pub(crate) use contained::{Contained, SecretFile, Staged};
 pub(crate) use process::{boot_id, end_marked, start_time};
-pub(crate) use spec::{Ending, Exit, MARK, Place, Spec, read_exit};
+pub(crate) use spec::{Ending, Exit, MARK, Outputs, Place, Rotation, Spec, read_exit};
 pub(crate) use wire::{Found, Frames, FromSupervisor, Look, SessionSpec, ToSupervisor, encode};

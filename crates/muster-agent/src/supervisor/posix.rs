@@ -3,19 +3,19 @@
 use super::{
     Spec,
     held::{Held, News},
+    output::{self, Output, Streams},
     sandbox, sys,
 };
 use crate::cgroups::{Group, Oom, PATIENCE};
 use rustix::{
     process::{
-        Gid, Pid, Resource, Rlimit, Signal, Uid, getpid, getppid, getrlimit, kill_process_group,
-        set_parent_process_death_signal, setrlimit, setsid,
+        Gid, Pid, Resource, Rlimit, Signal, Uid, getpid, getppid, getrlimit, ioctl_tiocsctty,
+        kill_process_group, set_parent_process_death_signal, setrlimit, setsid,
     },
     thread::{set_thread_gid, set_thread_groups, set_thread_uid},
 };
 use std::{
     convert::Infallible,
-    fs::File,
     io::{self, Read, Write},
     os::{
         fd::{AsFd, BorrowedFd},
@@ -43,6 +43,7 @@ pub(super) struct Posix {
     hold: Option<UnixStream>,
     /// What the held child wrote after its release: nothing, or why it failed.
     failure: Vec<u8>,
+    output: Output,
 }
 
 impl Posix {
@@ -60,7 +61,7 @@ impl Posix {
 
 /// Forks the held child.
 fn fork(spec: &Spec, group: Option<Group>) -> io::Result<Posix> {
-    let (stdout, stderr) = sandbox::open(spec)?;
+    let (streams, output) = output::open(spec)?;
     let (ours, theirs) = UnixStream::pair()?;
     let mut command = Command::new(&spec.program);
     command.arg0(&spec.arg0).args(&spec.args);
@@ -71,17 +72,17 @@ fn fork(spec: &Spec, group: Option<Group>) -> io::Result<Posix> {
             drop(ours); // or it would never see the other end close
             // Nothing may return from here: all above is the supervisor's.
             let _ = catch_unwind(AssertUnwindSafe(|| {
-                hold(spec, group.as_ref(), command, parent, [stdout, stderr], theirs)
+                hold(spec, group.as_ref(), command, parent, streams, theirs)
             }));
             // The status is looked at only before the release, where it means nothing.
             sys::exit_now(127)
         }
         sys::Forked::Parent(pid) => pid,
     };
-    drop((command, stdout, stderr, theirs));
+    drop((command, streams, theirs));
     wait_ready(&ours)?;
     ours.set_nonblocking(true)?;
-    Ok(Posix { pid, group, hold: Some(ours), failure: Vec::new() })
+    Ok(Posix { pid, group, hold: Some(ours), failure: Vec::new(), output })
 }
 
 /// The held child.
@@ -90,10 +91,10 @@ fn hold(
     group: Option<&Group>,
     mut command: Command,
     parent: Pid,
-    outputs: [File; 2],
+    streams: Streams,
     mut socket: UnixStream,
 ) -> io::Result<Infallible> {
-    if let Err(error) = become_held(spec, group, parent, outputs) {
+    if let Err(error) = become_held(spec, group, parent, streams) {
         return fail(&mut socket, sandbox::doing(spec, "start a process in")(error));
     }
     socket.write_all(&[READY])?;
@@ -114,12 +115,15 @@ fn fail(socket: &mut UnixStream, error: io::Error) -> io::Result<Infallible> {
     Err(error)
 }
 
-/// A session of its own with the task's output, and the rest of what the task is.
-fn become_held(spec: &Spec, group: Option<&Group>, parent: Pid, outputs: [File; 2]) -> io::Result<()> {
-    let [stdout, stderr] = outputs;
-    rustix::stdio::dup2_stdout(stdout)?; // with which its copy of the helper's lock is gone
-    rustix::stdio::dup2_stderr(stderr)?;
+/// A session of its own with the task's streams, and the rest of what the task is.
+fn become_held(spec: &Spec, group: Option<&Group>, parent: Pid, streams: Streams) -> io::Result<()> {
+    rustix::stdio::dup2_stdout(streams.stdout)?; // with which its copy of the helper's lock is gone
+    rustix::stdio::dup2_stderr(streams.stderr)?;
     setsid()?;
+    if let Some(terminal) = streams.terminal {
+        ioctl_tiocsctty(&terminal)?;
+        rustix::stdio::dup2_stdin(terminal)?;
+    }
     enter(spec, group, parent)
 }
 
@@ -168,6 +172,10 @@ fn wait_ready(hold: &UnixStream) -> io::Result<()> {
 impl Held for Posix {
     fn pid(&self) -> Pid {
         self.pid
+    }
+
+    fn take_output(&mut self) -> Output {
+        std::mem::take(&mut self.output)
     }
 
     fn group(&self) -> Option<&Group> {

@@ -55,7 +55,7 @@ impl Probes {
         let pid = match held.container() {
             Some(container) => {
                 let io = Io::null().map_err(io::Error::other)?;
-                container.run(&Beside { program, arg0, args, env }, io)?
+                container.run(&Beside { program, arg0, args, env }, io)?.0
             }
             None => plain(spec, held.group(), look)?,
         };

@@ -17,20 +17,16 @@ use std::{
     },
 };
 
-/// Makes the sandbox and opens standard output and standard error in it.
-pub(super) fn open(spec: &Spec) -> io::Result<(File, File)> {
+/// Makes the sandbox and opens it.
+pub(super) fn open(spec: &Spec) -> io::Result<OwnedFd> {
     make(spec).map_err(doing(spec, "make the sandbox"))?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = open_path(&spec.sandbox, flags, Mode::empty()).map_err(|it| doing(spec, "open")(it.into()))?;
-    let log = |name| log(&dir, name, spec.user);
-    let stdout = log("stdout").map_err(doing(spec, "open stdout in"))?;
-    let stderr = log("stderr").map_err(doing(spec, "open stderr in"))?;
-    Ok((stdout, stderr))
+    open_path(&spec.sandbox, flags, Mode::empty()).map_err(|it| doing(spec, "open")(it.into()))
 }
 
 /// Opens an output file of a task. What bears its name by then was put there by the task's user (fetched in an archive, say)
 /// and is not trusted: no link is followed, and what is no file goes.
-fn log(dir: &OwnedFd, name: &str, user: Option<(u32, u32)>) -> io::Result<File> {
+pub(super) fn log(dir: &OwnedFd, name: &str, user: Option<(u32, u32)>) -> io::Result<File> {
     // A pipe would keep us waiting for who reads it.
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let is_other = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -46,10 +42,31 @@ fn log(dir: &OwnedFd, name: &str, user: Option<(u32, u32)>) -> io::Result<File> 
         return Err(io::Error::other("it is no file"));
     }
     fcntl_setfl(&file, OFlags::APPEND)?;
-    if let Some((uid, gid)) = user {
-        fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-    }
+    give(&file, user)?;
     Ok(file.into())
+}
+
+/// Makes an output file in the place of whatever has its name.
+pub(super) fn new_log(dir: &OwnedFd, name: &str, user: Option<(u32, u32)>) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::APPEND | OFlags::CLOEXEC;
+    let make = || openat(dir, name, flags, Mode::from_raw_mode(0o644));
+    let mut made = make();
+    if made.as_ref().err() == Some(&Errno::EXIST) {
+        if unlinkat(dir, name, AtFlags::empty()) == Err(Errno::ISDIR) {
+            unlinkat(dir, name, AtFlags::REMOVEDIR)?;
+        }
+        made = make();
+    }
+    let file = made?;
+    give(&file, user)?;
+    Ok(file.into())
+}
+
+fn give(file: &OwnedFd, user: Option<(u32, u32)>) -> io::Result<()> {
+    if let Some((uid, gid)) = user {
+        fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    }
+    Ok(())
 }
 
 /// Says of an error what could not be done with the sandbox.

@@ -1,6 +1,6 @@
 //! What a supervisor is told to run, and what it leaves behind.
 
-use super::Contained;
+use super::{Contained, Found};
 use crate::cgroups::{Limits, Part};
 use muster_fault::{Point, point};
 use muster_model::LaunchNumber;
@@ -41,10 +41,32 @@ pub(crate) struct Spec {
     /// Its control group, made by the supervisor with these limits; no directories, no group.
     pub(crate) parts: Vec<Part>,
     pub(crate) limits: Limits,
+    /// What becomes of what it writes.
+    pub(crate) output: Outputs,
     /// Where sockets and exit files go.
     pub(crate) place: Place,
     /// What makes it a container; none: a plain process.
     pub(crate) container: Option<Box<Contained>>,
+}
+
+/// What becomes of what a command writes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Outputs {
+    /// How much is kept of its standard output, or of what its terminal shows; none: all of it.
+    pub(crate) stdout: Option<Rotation>,
+    /// Likewise of its standard error.
+    pub(crate) stderr: Option<Rotation>,
+    /// The lines and the characters of a line of its terminal, at first; none: it has none.
+    pub(crate) terminal: Option<(u16, u16)>,
+}
+
+/// How much of a stream is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Rotation {
+    /// Bytes of one file.
+    pub(crate) bytes: u64,
+    /// Older files that are kept beside the one that is written.
+    pub(crate) keep: u32,
 }
 
 /// Where an agent and its supervisors meet.
@@ -99,6 +121,19 @@ pub(crate) enum Ending {
         /// The most that it had at a time, in bytes; 0 where the kernel does not tell.
         peak: u64,
     },
+}
+
+impl Ending {
+    /// As it is told to who looks on.
+    pub(crate) fn found(&self) -> Found {
+        match self {
+            Self::Exited(code) => Found::Exited(*code),
+            Self::Signaled(signal) => Found::Signaled(*signal),
+            Self::NotReleased => Found::Failed("it was never started".into()),
+            Self::StartFailed(why) => Found::Failed(why.clone()),
+            Self::OutOfMemory { .. } => Found::Signaled(rustix::process::Signal::KILL.as_raw()),
+        }
+    }
 }
 
 /// The content of an exit file.

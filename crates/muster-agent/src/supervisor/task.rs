@@ -4,6 +4,7 @@ use super::{
     Ending, Exit, Found, FromSupervisor, Place, Spec, ToSupervisor,
     client::Client,
     held::{Held, News},
+    output::Output,
     probe::Probes,
     process::{children, number, start_time},
     session::Sessions,
@@ -50,6 +51,7 @@ pub(super) struct Task {
     clients: u64,
     probes: Probes,
     sessions: Sessions,
+    output: Output,
 }
 
 impl Task {
@@ -59,6 +61,7 @@ impl Task {
         match Self::find_place(&spec, held.pid()) {
             Ok((pidfd, start_time, listener)) => Ok(Self {
                 pid: held.pid(),
+                output: held.take_output(),
                 spec,
                 held,
                 pidfd,
@@ -145,6 +148,7 @@ impl Task {
                 }
             }
             self.sessions.settle();
+            self.output.settle();
             self.reap()?;
             if self.held.oom().is_some() {
                 self.held.kill(); // one that lost a process is no whole one: version 2 of control groups does so itself
@@ -163,6 +167,7 @@ impl Task {
         let known = fds.len();
         fds.extend(self.probes.fds());
         fds.extend(self.sessions.fds());
+        fds.extend(self.output.fds());
         let patience = self.probes.patience().map_or(REAP, |it| it.min(REAP));
         // Rounded up, or the last moment before a deadline would be spent awake.
         let patience = Timespec::try_from(patience + Duration::from_millis(1)).ok();
@@ -210,6 +215,9 @@ impl Task {
                         true => self.sessions.start(&self.spec, &*self.held, client, &session),
                         false => Sessions::refuse(client, "the task does not run"),
                     };
+                }
+                Ok(Some(ToSupervisor::Attach { output })) if !client.is_first() => {
+                    return self.output.attach(clients.remove(i), output);
                 }
                 Ok(Some(message)) => self.obey(&message, client.is_first()),
                 Ok(None) => break,
@@ -300,12 +308,15 @@ impl Task {
         end_children()?;
         self.sessions.end();
         let oom = self.held.destroy();
-        Ok(match (self.failure.take(), oom) {
+        self.output.finish();
+        let ending = match (self.failure.take(), oom) {
             _ if !self.released => Ending::NotReleased,
             (_, Some(oom)) => out_of_memory(status, oom),
             (Some(why), None) => Ending::StartFailed(why),
             (None, None) => ending(status),
-        })
+        };
+        self.output.leave(&ending);
+        Ok(ending)
     }
 }
 

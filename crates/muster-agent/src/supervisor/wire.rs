@@ -41,6 +41,12 @@ pub(crate) enum ToSupervisor {
     Signal(i32),
     /// The ending that was told is durable at the agent, so that it need not be written down.
     Kept,
+    /// Join the terminal of the task itself: from now on this connection is for that alone, and takes what is said to a
+    /// session with a terminal.
+    Attach {
+        /// Whether what the terminal shows from now on is told. Who does not read that is cut off.
+        output: bool,
+    },
 }
 
 /// A command to look into a task with.
@@ -114,7 +120,7 @@ pub(crate) enum FromSupervisor {
         /// What.
         found: Found,
     },
-    /// The session's command runs.
+    /// The session's command runs, or the task's terminal is joined.
     SessionRuns,
     /// What the session wrote.
     Output {
@@ -257,6 +263,13 @@ mod tests {
         let bytes = encode(&ToSupervisor::Kept).unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         expect_test::expect_file!["golden/wire-5.hex"].assert_eq(&hex);
+    }
+
+    #[test]
+    fn golden_bytes_of_attaching() {
+        let both = [true, false].map(|output| encode(&ToSupervisor::Attach { output }).unwrap());
+        let hex: String = both.concat().iter().map(|byte| format!("{byte:02x}")).collect();
+        expect_test::expect_file!["golden/wire-6.hex"].assert_eq(&hex);
     }
 
     #[test]

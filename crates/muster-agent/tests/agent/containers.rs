@@ -33,7 +33,7 @@ cases!(
 );
 
 /// The runtimes to try; none where it cannot be done here. Where all must be done it fails then.
-fn runtimes() -> Vec<&'static str> {
+pub(crate) fn runtimes() -> Vec<&'static str> {
     let is_root = rustix::process::geteuid().is_root();
     let has_busybox = Command::new("/bin/busybox").arg("true").status().is_ok_and(|it| it.success());
     if is_root && has_busybox {
@@ -50,7 +50,7 @@ fn runtimes() -> Vec<&'static str> {
 }
 
 /// A world whose agent makes containers with this, and its images.
-async fn world(runtime: &str) -> (World, PathBuf) {
+pub(crate) async fn world(runtime: &str) -> (World, PathBuf) {
     let world = World::new().await;
     let images = world.dir.path().join("images");
     let root = images.join("busybox");
@@ -81,11 +81,11 @@ fn of_image(name: &str) -> ContainerInfo {
     }
 }
 
-fn busybox(images: &Path) -> ContainerInfo {
+pub(crate) fn busybox(images: &Path) -> ContainerInfo {
     of_image(&format!("dir:{}", images.join("busybox").display()))
 }
 
-fn in_container(n: u64, text: &str, container: ContainerInfo) -> AgentEvent {
+pub(crate) fn in_container(n: u64, text: &str, container: ContainerInfo) -> AgentEvent {
     run(n, TaskInfo { container: Some(container), ..shell(text) })
 }
 
@@ -104,7 +104,7 @@ fn host_volume(source: &Path, target: &str, mode: volume::Mode) -> Volume {
 }
 
 /// Nothing of a container is left: no process, no mount, no group, nothing on the disk.
-async fn nothing_is_left(world: &World) {
+pub(crate) async fn nothing_is_left(world: &World) {
     world.no_processes().await;
     while fs::read_dir(world.work_dir().join("containers")).unwrap().count() > 0 {
         sleep(Duration::from_millis(5)).await;
@@ -382,23 +382,13 @@ async fn a_session_is_in_the_container(_of_its_own: World) {
         assert!(!said.contains("usr"), "{said}");
         assert_eq!(errors, "wrong\n");
         assert_eq!(world.wait_status(&id("s1", 1)).await, 5 << 8);
-        // A terminal takes the runtime that is built in.
         let script = "trap 'exit 7' INT; test -t 0 && stty size; while true; do sleep 0.01; done";
-        let call = with_tty(session(&id("s2", 1), script), 40, 100);
-        match runtime {
-            "native" => {
-                let mut out = world.look(&call).await;
-                assert_eq!(out.until(Some("\n")).await.0, "40 100\r\n");
-                let typed = world.input(&id("s2", 1)).await;
-                typed.give("\u{3}").await;
-                out.until(None).await;
-                assert_eq!(world.wait_status(&id("s2", 1)).await, 7 << 8);
-            }
-            _ => {
-                let (code, why) = world.stream(&call).await.err().unwrap();
-                assert!(code >= 400 && why.contains("terminal"), "{code} {why}");
-            }
-        }
+        let mut out = world.look(&with_tty(session(&id("s2", 1), script), 40, 100)).await;
+        assert_eq!(out.until(Some("\n")).await.0, "40 100\r\n");
+        let typed = world.input(&id("s2", 1)).await;
+        typed.give("\u{3}").await;
+        out.until(None).await;
+        assert_eq!(world.wait_status(&id("s2", 1)).await, 7 << 8);
         // What it began ends with its connection, and the task goes on.
         let script = "sleep 1000 & echo begun; sleep 1000";
         let mut out = world.look(&session(&id("s3", 1), script)).await;

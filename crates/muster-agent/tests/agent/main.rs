@@ -16,12 +16,14 @@ mod helper;
 mod kill;
 mod launch;
 mod limits;
+mod logs;
 mod order;
 mod pods;
 mod reads;
 mod recovery;
 mod replay;
 mod sessions;
+mod terminals;
 
 use muster_agent::{AgentConfig, Launcher};
 use std::{path::PathBuf, process::ExitCode};
@@ -47,6 +49,8 @@ fn main() -> ExitCode {
             reads::CASES,
             replay::CASES,
             sessions::CASES,
+            logs::CASES,
+            terminals::CASES,
         ]),
     }
 }

@@ -74,6 +74,10 @@ impl Ear {
         Self { stream, early: VecDeque::new() }
     }
 
+    pub(crate) fn into_stream(self) -> AgentStream {
+        self.stream
+    }
+
     pub(crate) async fn run(&mut self, order: RunOrder) {
         self.stream.say(&AgentEvent::Run(Box::new(order))).await;
     }

@@ -59,7 +59,7 @@ pub(crate) fn with_tty(mut call: Value, rows: u32, columns: u32) -> Value {
 
 /// What comes of a session.
 pub(crate) struct Stream {
-    body: Incoming,
+    pub(crate) body: Incoming,
     records: Records,
 }
 
@@ -116,7 +116,13 @@ impl Input {
         self.say(json!({"type": "PROCESS_IO", "process_io": io})).await;
     }
 
-    async fn end(self) -> (u16, String) {
+    pub(crate) async fn resize(&self, rows: u32, columns: u32) {
+        let size = json!({"window_size": {"rows": rows, "columns": columns}});
+        let control = json!({"type": "CONTROL", "control": {"type": "TTY_INFO", "tty_info": size}});
+        self.say(json!({"type": "PROCESS_IO", "process_io": control})).await;
+    }
+
+    pub(crate) async fn end(self) -> (u16, String) {
         drop(self.sender);
         self.response.await.unwrap()
     }
@@ -233,9 +239,7 @@ async fn a_terminal_is_one_and_has_a_size(mut world: World) {
     let mut out = world.look(&with_tty(session(&name, script), 40, 100)).await;
     assert_eq!(out.until(Some("\n")).await.0, "40 100\r\n");
     let input = world.input(&name).await;
-    let size = json!({"window_size": {"rows": 50, "columns": 200}});
-    let control = json!({"type": "CONTROL", "control": {"type": "TTY_INFO", "tty_info": size}});
-    input.say(json!({"type": "PROCESS_IO", "process_io": control})).await;
+    input.resize(50, 200).await;
     let beat = json!({"type": "HEARTBEAT", "heartbeat": {"interval": {"nanoseconds": 1}}});
     input.say(json!({"type": "PROCESS_IO", "process_io": {"type": "CONTROL", "control": beat}})).await;
     input.give("a line\n").await;

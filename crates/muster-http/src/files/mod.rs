@@ -17,9 +17,10 @@ pub use info::mode_text;
 pub use serve::{PATHS, What, answer};
 
 use below::open_below;
+use http::{HeaderName, HeaderValue};
 use muster_proto::mesos;
 use rustix::{
-    fs::{Mode, OFlags, fstat},
+    fs::{AtFlags, Mode, OFlags, StatxFlags, fstat, statx},
     io::{Errno, pread},
 };
 use std::{
@@ -109,6 +110,19 @@ pub struct Part {
     pub offset: u64,
     /// The bytes.
     pub data: Vec<u8>,
+    /// Which file it is: the same when it has another name, another one when another file took its name. It is told as
+    /// [`FILE_HEADER`], so that who follows a file finds it again.
+    pub file: String,
+}
+
+/// The header that says which file was read.
+pub const FILE_HEADER: HeaderName = HeaderName::from_static("muster-file");
+
+impl Part {
+    /// The value of [`FILE_HEADER`].
+    pub fn file_header(&self) -> HeaderValue {
+        HeaderValue::try_from(&self.file).unwrap_or(HeaderValue::from_static("")) // it is digits
+    }
 }
 
 /// What is exposed, and the ways to look at it.
@@ -166,7 +180,7 @@ impl Files {
             let length = usize::try_from(size - offset).unwrap_or(length).min(length);
             let data = read_at(&fd, offset, length)
                 .map_err(|error| Refused::Failed(format!("Failed to read '{path}': {error}.\n")))?;
-            Ok(Part { size, offset, data })
+            Ok(Part { size, offset, data, file: identity(&fd) })
         })
         .await
     }
@@ -240,6 +254,19 @@ fn open_file(exposes: &dyn Exposes, path: &str, directory: &str) -> Result<(Owne
         return Err(Refused::Invalid(format!("'{path}' is no file.\n")));
     }
     Ok((fd, u64::try_from(stat.st_size).unwrap_or(0)))
+}
+
+/// What tells a file from all others: also from one that has its number after it, where the file system knows when files
+/// were made.
+fn identity(fd: &OwnedFd) -> String {
+    match statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::INO | StatxFlags::BTIME) {
+        Ok(it) => {
+            let made = it.stx_btime;
+            let device = (it.stx_dev_major, it.stx_dev_minor);
+            format!("{:x}.{:x}-{:x}-{:x}.{:x}", device.0, device.1, it.stx_ino, made.tv_sec, made.tv_nsec)
+        }
+        Err(_) => fstat(fd).map(|it| format!("{:x}-{:x}", it.st_dev, it.st_ino)).unwrap_or_default(),
+    }
 }
 
 fn read_at(fd: &OwnedFd, mut offset: u64, length: usize) -> io::Result<Vec<u8>> {

@@ -1,6 +1,6 @@
 //! `/files/browse`, `/files/read`, `/files/download` and `/files/debug`.
 
-use super::{Files, Refused, mode_text};
+use super::{FILE_HEADER, Files, Refused, mode_text};
 use crate::{
     answer::{bad, no_file, plain},
     body::{Wrapped, Writers},
@@ -74,7 +74,11 @@ async fn try_answer(
         What::Read | What::Debug => {
             let (offset, length) = (number(&query, "offset")?, number(&query, "length")?);
             let part = files.read(path, offset, length).await?;
-            Ok(json(writers, wrapped, move |out| write_part(out, part.offset, &part.data)).await)
+            let file = part.file_header();
+            let mut response =
+                json(writers, wrapped, move |out| write_part(out, part.offset, &part.data)).await;
+            response.headers_mut().insert(FILE_HEADER, file);
+            Ok(response)
         }
     }
 }

@@ -141,12 +141,33 @@ async fn a_part_is_what_was_asked_for_and_no_more_than_sixteen_pages() {
     fs::write(dir.path().join("inner/box/long"), vec![b'x'; most + 10]).unwrap();
     let read = async |offset, length| files.read("/box/long/".into(), offset, length).await.unwrap();
     let size = most as u64 + 10;
-    assert_eq!(read(None, None).await, Part { size, offset: size, data: Vec::new() });
+    let file = read(None, None).await.file;
+    let end = Part { size, offset: size, data: Vec::new(), file };
+    assert_eq!(read(None, None).await, end);
     assert_eq!(read(Some(0), None).await.data.len(), most);
     assert_eq!(read(Some(0), Some(u64::MAX)).await.data.len(), most);
     assert_eq!(read(Some(20), None).await.data.len(), most - 10);
     assert_eq!(read(Some(5), Some(7)).await.data, b"xxxxxxx");
-    assert_eq!(read(Some(u64::MAX), Some(7)).await, Part { size, offset: size, data: Vec::new() });
+    assert_eq!(read(Some(u64::MAX), Some(7)).await, end);
+}
+
+/// So that who follows one is not led astray.
+#[tokio::test]
+async fn a_file_is_known_under_another_name() {
+    let (dir, files) = boxed();
+    let sandbox = dir.path().join("inner/box");
+    let first = whole_part(&files, "/box/stdout").await.file;
+    fs::rename(sandbox.join("stdout"), sandbox.join("stdout.1")).unwrap();
+    fs::write(sandbox.join("stdout"), "another").unwrap();
+    assert_eq!(whole_part(&files, "/box/stdout.1").await.file, first);
+    let second = whole_part(&files, "/box/stdout").await.file;
+    assert_ne!(second, first);
+    let (_, headers, _) = get(&files, What::Read, "path=/box/stdout&offset=0").await;
+    assert_eq!(headers["muster-file"], second);
+}
+
+async fn whole_part(files: &Files, path: &str) -> Part {
+    files.read(path.into(), Some(0), None).await.unwrap()
 }
 
 /// Asks as over HTTP.

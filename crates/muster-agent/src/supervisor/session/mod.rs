@@ -9,22 +9,22 @@ mod start;
 
 use super::{
     Found, FromSupervisor, SessionSpec, Spec, ToSupervisor,
-    client::Client,
+    client::{Client, pour},
     encode,
     held::Held,
     process::{kill_session, number},
+    terminal::{self, END_OF_INPUT},
 };
 use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
+    event::{PollFd, PollFlags},
     io::Errno,
     process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, waitid, waitpid},
-    termios::{Winsize, tcsetwinsize},
 };
 use start::spawn;
 use std::{
     collections::VecDeque,
     fs::File,
-    io::{self, Read, Write},
+    io::{self, Read},
     os::fd::OwnedFd,
 };
 
@@ -36,8 +36,6 @@ const GIVEN_BYTES_MAX: usize = 64 << 10;
 const SAID_BYTES_MAX: usize = 256 << 10;
 /// What is read of a stream at a time.
 const PIECE_BYTES: usize = 16 << 10;
-/// What ends the input of a terminal, as if it were typed.
-const END_OF_INPUT: u8 = 4;
 
 /// All sessions of a task.
 #[derive(Default)]
@@ -183,9 +181,7 @@ impl Session {
         let takes = self.takes_input();
         let Some(client) = &mut self.client else { return true };
         if !takes {
-            let mut fds = [PollFd::new(&client.stream, PollFlags::empty())];
-            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-            return !matches!(poll(&mut fds, Some(&now)), Ok(1..));
+            return !client.is_gone();
         }
         let is_open = client.fill();
         loop {
@@ -194,7 +190,7 @@ impl Session {
                 Ok(Some(ToSupervisor::Input(bytes))) if !self.is_last => self.given.extend(bytes),
                 Ok(Some(ToSupervisor::Resize { rows, columns })) => {
                     if let Some(terminal) = self.input.as_ref().filter(|_| self.is_tty) {
-                        let _ = tcsetwinsize(terminal, size((rows, columns))); // it may be closed
+                        let _ = terminal::resize(terminal, (rows, columns)); // it may be closed
                     }
                 }
                 Ok(Some(ToSupervisor::Signal(signal))) => {
@@ -226,11 +222,9 @@ impl Session {
                 }
                 return;
             }
-            let (first, _) = self.given.as_slices();
-            match input.write(first) {
-                Ok(n) => drop(self.given.drain(..n)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            match pour(&mut self.given, input) {
+                Ok(()) if self.given.is_empty() => {}
+                Ok(()) => return,
                 Err(_) => self.input = None, // nobody reads it any more
             }
         }
@@ -314,19 +308,6 @@ impl Session {
 
     /// Sends what was said, as far as it is taken. False: the agent is gone.
     fn flush(&mut self) -> bool {
-        let Some(client) = &mut self.client else { return true };
-        while !self.said.is_empty() {
-            let (first, _) = self.said.as_slices();
-            match client.stream.write(first) {
-                Ok(n) => drop(self.said.drain(..n)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
-            }
-        }
-        true
+        self.client.as_mut().is_none_or(|client| client.flush(&mut self.said))
     }
-}
-
-fn size((rows, columns): (u16, u16)) -> Winsize {
-    Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
 }

@@ -5,18 +5,16 @@ use super::{
         SessionSpec, Spec,
         held::{Beside, Held},
         posix::enter,
-        sys,
+        sys, terminal,
     },
-    From, Session, size,
+    From, Session,
 };
 use crate::cgroups::Group;
 use muster_container::Io;
 use rustix::{
-    fs::{Gid, OFlags, Uid, fchown, fcntl_getfl, fcntl_setfl},
+    fs::{OFlags, fcntl_getfl, fcntl_setfl},
     pipe::{PipeFlags, pipe_with},
     process::{Pid, PidfdFlags, getpid, ioctl_tiocsctty, pidfd_open, setsid},
-    pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt},
-    termios::tcsetwinsize,
 };
 use std::{
     collections::VecDeque,
@@ -50,32 +48,31 @@ pub(super) fn spawn(spec: &Spec, held: &dyn Held, what: &SessionSpec) -> io::Res
             (input, Theirs { input: their_input, output, error, report: their_report })
         }
         Some(tty) => {
-            let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
-            grantpt(&terminal)?;
-            unlockpt(&terminal)?;
-            tcsetwinsize(&terminal, size(tty))?;
-            let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-            let end = ioctl_tiocgptpeer(&terminal, flags)?;
-            if let Some((uid, gid)) = spec.user {
-                fchown(&end, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-            }
+            let (terminal, end) = terminal::open(tty, spec.user)?;
             outputs.push((From::Stdout, terminal.try_clone()?));
             let (output, error) = (end.try_clone()?, end.try_clone()?);
             (terminal, Theirs { input: end, output, error, report: their_report })
         }
     };
-    for fd in outputs.iter().map(|(_, fd)| fd).chain([&input]) {
-        fcntl_setfl(fd, fcntl_getfl(fd)? | OFlags::NONBLOCK)?;
-    }
     let SessionSpec { program, arg0, args, env, tty } = what;
+    let (mut input, mut outputs) = (input, outputs);
     let pid = match held.container() {
         Some(container) => {
             let Theirs { input: stdin, output: stdout, error: stderr, report: _ } = theirs;
-            let io = Io { stdin, stdout, stderr, terminal: tty.is_some() };
-            container.run(&Beside { program, arg0, args, env }, io)?
+            let io = Io { stdin, stdout, stderr, terminal: *tty };
+            let (pid, terminal) = container.run(&Beside { program, arg0, args, env }, io)?;
+            if let Some(terminal) = terminal {
+                outputs.retain(|(from, _)| *from == From::Report);
+                outputs.push((From::Stdout, terminal.try_clone()?));
+                input = terminal;
+            }
+            pid
         }
         None => fork(spec, held.group(), what, theirs)?,
     };
+    for fd in outputs.iter().map(|(_, fd)| fd).chain([&input]) {
+        fcntl_setfl(fd, fcntl_getfl(fd)? | OFlags::NONBLOCK)?;
+    }
     Ok(Session {
         client: None,
         pid,
