@@ -47,8 +47,8 @@ pub(crate) enum Command {
     Logs(crate::sandboxes::logs::LogsArgs),
     /// Run a command beside a task that runs, in its container; the exit code is the command's.
     Exec(crate::sandboxes::exec::ExecArgs),
-    /// Join a session of `muster exec`: see what it writes from now on.
-    Attach(crate::sandboxes::exec::AttachArgs),
+    /// Join the terminal of a task, or a session of `muster exec`: see what it writes from now on.
+    Attach(crate::sandboxes::attach::AttachArgs),
     /// Look into the sandboxes of tasks.
     #[command(subcommand)]
     Files(crate::sandboxes::files::FilesVerb),

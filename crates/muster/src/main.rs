@@ -111,7 +111,7 @@ async fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Logs(args) => sandboxes::logs::run(args).await,
         Command::Exec(args) => sandboxes::exec::exec(args).await,
-        Command::Attach(args) => sandboxes::exec::attach(args).await,
+        Command::Attach(args) => sandboxes::attach::attach(args).await,
         Command::Files(verb) => sandboxes::files::run(verb, output).await,
         Command::Task(TaskVerb::List(args)) | Command::Ps(args) => lists::tasks(&args, output).await,
         Command::Raft(RaftVerb::Status(masters)) => raft::status(&masters, output).await,

@@ -164,6 +164,20 @@ impl Task {
     }
 }
 
+impl Task {
+    /// The task `writer` of `output.py`.
+    fn writer(local: &Local, command: &str, kind: &str) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/executors/output.py");
+        let mut python = Command::new("python3");
+        python.arg(script).args([&local.master, command, kind]).stdout(Stdio::piped());
+        let mut child = python.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        assert!(lines.any(|line| line.contains("TASK_RUNNING")), "it does not run");
+        std::thread::spawn(move || lines.for_each(drop));
+        Self(child)
+    }
+}
+
 impl Drop for Task {
     fn drop(&mut self) {
         let _ = rustix::process::kill_process(
@@ -224,39 +238,130 @@ fn a_command_is_run_beside_a_task_and_its_exit_code_is_ours() {
     assert!(other.status.success() && seen.ends_with("got another\n"), "{seen}");
 }
 
-#[test]
-fn a_command_has_the_terminal_of_who_runs_it() {
+/// A command at a terminal of 33 lines of 77 characters, and that.
+fn at_terminal(mut command: Command) -> (Child, std::fs::File) {
     use rustix::{
         pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt},
         termios::{Winsize, tcsetwinsize},
     };
-    let local = Local::start();
-    let _task = Task::start(&local);
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let terminal = openpt(flags).unwrap();
     grantpt(&terminal).unwrap();
     unlockpt(&terminal).unwrap();
     tcsetwinsize(&terminal, Winsize { ws_row: 33, ws_col: 77, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
     let end = std::fs::File::from(ioctl_tiocgptpeer(&terminal, flags).unwrap());
-    let script = "trap 'exit 5' INT; stty size; echo $TERM; while true; do sleep 0.01; done";
-    let mut command = local.muster(&["exec", "-it", "task-1", "--", "sh", "-c", script]);
-    let mut child = command
-        .env("TERM", "vt100")
-        .stdin(end.try_clone().unwrap())
-        .stdout(end.try_clone().unwrap())
-        .stderr(end)
-        .spawn()
-        .unwrap();
-    drop(command);
-    let mut terminal = std::fs::File::from(terminal);
+    let streams = command.stdin(end.try_clone().unwrap()).stdout(end.try_clone().unwrap()).stderr(end);
+    (streams.env("TERM", "vt100").spawn().unwrap(), terminal.into())
+}
+
+/// What a terminal shows until it has shown this.
+fn shown(terminal: &mut std::fs::File, text: &str) -> String {
     let mut seen = String::new();
-    while !seen.contains("vt100\r\n") {
+    while !seen.contains(text) {
         let mut bytes = [0; 256];
         let n = terminal.read(&mut bytes).unwrap();
         seen.push_str(&String::from_utf8_lossy(&bytes[..n]));
     }
+    seen
+}
+
+#[test]
+fn a_command_has_the_terminal_of_who_runs_it() {
+    let local = Local::start();
+    let _task = Task::start(&local);
+    let script = "trap 'exit 5' INT; stty size; echo $TERM; while true; do sleep 0.01; done";
+    let (mut child, mut terminal) =
+        at_terminal(local.muster(&["exec", "-it", "task-1", "--", "sh", "-c", script]));
+    let seen = shown(&mut terminal, "vt100\r\n");
     assert!(seen.contains("33 77\r\n"), "{seen}");
     // Typed, it is the command's to take and not that of who runs it.
     terminal.write_all(&[3]).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(5));
+}
+
+/// What a task answers that says what it reads and how large its terminal is. Typed before that is this one's, a line is
+/// lost: so it is typed again.
+fn answered(terminal: &mut std::fs::File) -> String {
+    loop {
+        terminal.write_all(b"a line\r").unwrap();
+        let seen = shown(terminal, "a line\r\n");
+        if seen.contains("33 77\r\n") {
+            return seen;
+        }
+    }
+}
+
+#[test]
+fn the_terminal_of_a_task_is_joined_left_and_joined_again() {
+    let local = Local::start();
+    let script =
+        "trap 'exit 5' INT; while true; do if read line; then echo got $line at $(stty size); fi; done";
+    let mut task = Task::writer(&local, script, "terminal");
+    let (mut child, mut terminal) = at_terminal(local.muster(&["attach", "-it", "writer"]));
+    let seen = answered(&mut terminal);
+    assert!(seen.contains("got a line at 33 77\r\n"), "{seen}");
+    terminal.write_all(&[0x10, 0x11]).unwrap();
+    assert!(child.wait().unwrap().success(), "it was left");
+    assert!(task.0.try_wait().unwrap().is_none(), "the task goes on");
+    // Who looks on alone sees how it ends, and so does who ends it.
+    let mut alone =
+        local.muster(&["attach", "writer"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let heard = BufReader::new(alone.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let (sender, heard_alone) = std::sync::mpsc::channel();
+    let hearing = std::thread::spawn(move || heard.for_each(|line| sender.send(line).unwrap_or_default()));
+    let (mut child, mut terminal) = at_terminal(local.muster(&["attach", "-it", "writer"]));
+    let mut lines = Vec::new();
+    while lines.is_empty() {
+        answered(&mut terminal);
+        lines.extend(heard_alone.try_iter());
+    }
+    terminal.write_all(&[3]).unwrap();
+    task.0.wait().unwrap();
+    // Its code, unless the agent was told first that it need not keep that.
+    let code = child.wait().unwrap().code();
+    assert!([Some(5), Some(1)].contains(&code), "{code:?}");
+    hearing.join().unwrap();
+    assert!([Some(5), Some(1)].contains(&alone.wait().unwrap().code()));
+    lines.extend(heard_alone.try_iter());
+    assert!(lines.iter().any(|line| line.contains("^C")), "{lines:?}");
+    let logs = local.muster(&["logs", "--stdout", "writer"]).output().unwrap();
+    let logs = String::from_utf8_lossy(&logs.stdout).into_owned();
+    assert!(logs.contains("got a line at 33 77\r\n"), "{logs}");
+    let why = local.muster(&["attach", "writer"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&why.stderr).contains("is over"));
+}
+
+#[test]
+fn what_is_rotated_is_followed_from_its_beginning_to_its_end() {
+    let local = Local::start();
+    let dir = tempfile::tempdir().unwrap();
+    let go = dir.path().join("go");
+    // As it is written, and faster.
+    let script = format!(
+        "n=0; while [ $n -lt 1500 ]; do n=$((n + 1)); echo $n; done; until [ -e {} ]; do sleep 0.01; done; \
+         seq 1501 30000",
+        go.display()
+    );
+    let mut task = Task::writer(&local, &script, "rotated");
+    let mut logs =
+        local.muster(&["logs", "-f", "--stdout", "writer"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(logs.stdout.take().unwrap()).lines().map(Result::unwrap);
+    for n in 1..=1_500 {
+        assert_eq!(lines.next(), Some(n.to_string()));
+    }
+    std::fs::write(&go, "").unwrap();
+    for n in 1_501..=30_000 {
+        assert_eq!(lines.next(), Some(n.to_string()));
+    }
+    assert_eq!(lines.next(), None);
+    assert!(logs.wait().unwrap().success());
+    task.0.wait().unwrap();
+    let text = |args: &[&str]| {
+        let done = local.muster(&[&["logs", "--stdout", "writer"], args].concat()).output().unwrap();
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let numbers = |from: u32| (from..=30_000).map(|n| format!("{n}\n")).collect::<String>();
+    assert_eq!(text(&["-n", "2"]), numbers(29_999));
+    assert_eq!(text(&["-n", "2000"]), numbers(28_001));
+    assert_eq!(text(&[]), numbers(1));
 }

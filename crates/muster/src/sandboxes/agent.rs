@@ -9,6 +9,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use mesos::agent::{Call, Response as Answer, call};
+use muster_http::files::FILE_HEADER;
 use muster_proto::{json::Codec, mesos};
 use muster_sdk::Credential;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -37,6 +38,16 @@ pub(crate) enum Failed {
     Refused(String),
 }
 
+/// What is read of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FilePart {
+    pub(crate) bytes: Vec<u8>,
+    /// How long the whole file is.
+    pub(crate) size: u64,
+    /// Which file it is, whatever its name; none: the agent does not say.
+    pub(crate) file: Option<String>,
+}
+
 /// Asks agents.
 #[derive(Debug, Clone)]
 pub(crate) struct Agent {
@@ -56,32 +67,15 @@ impl Agent {
         Ok(self.call(address, &call).await?.list_files.unwrap_or_default().file_infos)
     }
 
-    /// A part of a file, as much as the agent gives at once from there on, and the file's size.
-    pub(crate) async fn read(
-        &self,
-        address: &str,
-        path: &str,
-        offset: u64,
-    ) -> Result<(Vec<u8>, u64), Failed> {
-        self.part(address, path, offset, None).await
-    }
-
-    /// The size of a file.
-    pub(crate) async fn size(&self, address: &str, path: &str) -> Result<u64, Failed> {
-        self.part(address, path, 0, Some(0)).await.map(|(_, size)| size)
-    }
-
-    async fn part(
-        &self,
-        address: &str,
-        path: &str,
-        offset: u64,
-        length: Option<u64>,
-    ) -> Result<(Vec<u8>, u64), Failed> {
-        let read_file = Some(call::ReadFile { path: path.into(), offset, length });
+    /// A part of a file, as much as the agent gives at once from there on.
+    pub(crate) async fn read(&self, address: &str, path: &str, offset: u64) -> Result<FilePart, Failed> {
+        let read_file = Some(call::ReadFile { path: path.into(), offset, length: None });
         let call = Call { read_file, ..of(call::Type::ReadFile) };
-        let part = self.call(address, &call).await?.read_file.unwrap_or_default();
-        Ok((part.data.to_vec(), part.size))
+        let response = self.called(address, &call).await?;
+        let file = response.headers().get(FILE_HEADER);
+        let file = file.and_then(|it| it.to_str().ok()).filter(|it| !it.is_empty()).map(str::to_owned);
+        let part = answer(response).await?.read_file.unwrap_or_default();
+        Ok(FilePart { bytes: part.data.to_vec(), size: part.size, file })
     }
 
     /// A whole file, as it comes.
@@ -154,15 +148,16 @@ impl Agent {
     }
 
     async fn call(&self, address: &str, call: &Call) -> Result<Answer, Failed> {
+        answer(self.called(address, call).await?).await
+    }
+
+    async fn called(&self, address: &str, call: &Call) -> Result<Response<Incoming>, Failed> {
         let codec = Codec::Protobuf;
         let request = self
             .posted(address)
             .header(header::CONTENT_TYPE, codec.media_type())
             .header(header::ACCEPT, codec.media_type());
-        let response = self.send(address, request, codec.write(call)).await?;
-        codec
-            .read(&whole(response).await?)
-            .map_err(|error| Failed::Away(format!("its answer is damaged: {error}")))
+        self.send(address, request, codec.write(call)).await
     }
 
     async fn send(
@@ -202,6 +197,11 @@ fn connector() -> HttpConnector {
     let mut connector = HttpConnector::new();
     connector.set_connect_timeout(Some(DIAL_TIME));
     connector
+}
+
+async fn answer(response: Response<Incoming>) -> Result<Answer, Failed> {
+    let read = Codec::Protobuf.read(&whole(response).await?);
+    read.map_err(|error| Failed::Away(format!("its answer is damaged: {error}")))
 }
 
 async fn whole(response: Response<Incoming>) -> Result<Bytes, Failed> {

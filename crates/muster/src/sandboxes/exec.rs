@@ -1,11 +1,15 @@
-//! `muster exec` and `muster attach`: a command beside a running task, with its streams here.
+//! `muster exec`: a command beside a running task, with its streams here.
 
-use super::{Failed, Finder, Found};
+use super::{
+    Failed, Finder, Found,
+    attach::Leaves,
+    terminal::{Terminal, size},
+};
 use crate::{
     cli::Masters,
     signals::{self, Stop},
 };
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use clap::Args;
 use http_body_util::BodyExt;
@@ -21,7 +25,6 @@ use muster_proto::{
     media::{Records, record},
     mesos::{self, ContainerId},
 };
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 use std::{
     io::{self, Read, Write},
     process::ExitCode,
@@ -30,7 +33,7 @@ use std::{
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
-    time::interval,
+    time::{interval, timeout},
 };
 
 /// What is read of standard input at a time.
@@ -39,6 +42,8 @@ const PIECE_BYTES: usize = 16 << 10;
 const WAITING_MAX: usize = 8;
 /// How often an agent is told that this one lives.
 const HEARTBEAT: Duration = Duration::from_secs(30);
+/// How long an agent may take to say that what broke off has ended.
+const BROKEN_TIME: Duration = Duration::from_secs(2);
 /// What a signal that ended the command is told as, beside its number, as by a shell.
 const SIGNALED: i32 = 128;
 
@@ -66,28 +71,11 @@ pub(crate) struct ExecArgs {
     command: Vec<String>,
 }
 
-/// Join a session of `muster exec`.
-#[derive(Debug, Args)]
-pub(crate) struct AttachArgs {
-    /// Hand standard input on, beside what the session is given by others.
-    #[arg(short, long)]
-    interactive: bool,
-    /// The task's framework, if several have one of this name.
-    #[arg(long, value_name = "ID")]
-    framework: Option<String>,
-    #[command(flatten)]
-    masters: Masters,
-    /// The task's id.
-    task: String,
-    /// The session's name.
-    session: String,
-}
-
 /// `muster exec`: its exit code is the command's.
 pub(crate) async fn exec(args: ExecArgs) -> anyhow::Result<ExitCode> {
     let terminal = args.tty.then(Terminal::of_this).transpose()?;
     let name = args.session.unwrap_or_else(|| format!("exec-{:016x}", rand::random::<u64>()));
-    let seat = Seat::find(&args.masters, args.framework.as_deref(), &args.task, name).await?;
+    let seat = Seat::find(&args.masters, args.framework.as_deref(), &args.task, Some(name)).await?;
     let variable = |(name, value): (&str, String)| mesos::environment::Variable {
         name: name.into(),
         value: Some(value),
@@ -118,47 +106,34 @@ pub(crate) async fn exec(args: ExecArgs) -> anyhow::Result<ExitCode> {
     seat.follow(output, Some(given), terminal).await
 }
 
-/// `muster attach`: its exit code is that of the session's command.
-pub(crate) async fn attach(args: AttachArgs) -> anyhow::Result<ExitCode> {
-    let seat = Seat::find(&args.masters, args.framework.as_deref(), &args.task, args.session).await?;
-    let call = Call {
-        r#type: Some(call::Type::AttachContainerOutput.into()),
-        attach_container_output: Some(call::AttachContainerOutput { container_id: seat.id.clone() }),
-        ..Default::default()
-    };
-    let output = match seat.finder.agents.stream(&seat.address, &call).await {
-        Err(Failed::NotThere) => bail!("the task has no session {:?}", seat.id.value),
-        output => output.map_err(words)?,
-    };
-    seat.follow(output, args.interactive.then_some(Given::Beside), None).await
-}
-
-fn words(failed: Failed) -> anyhow::Error {
+pub(super) fn words(failed: Failed) -> anyhow::Error {
     anyhow::Error::new(failed).context("the task's agent refuses the session")
 }
 
 /// What a command is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Given {
+pub(super) enum Given {
     Nothing,
     Standard,
     /// The same, which ends for who joined and for nobody else.
     Beside,
 }
 
-/// A session and where it is.
-struct Seat {
-    finder: Finder,
-    address: String,
-    id: ContainerId,
+/// A session, or a task with a terminal, and where it is.
+pub(super) struct Seat {
+    pub(super) finder: Finder,
+    pub(super) address: String,
+    pub(super) id: ContainerId,
+    /// It is the task itself.
+    pub(super) is_task: bool,
 }
 
 impl Seat {
-    async fn find(
+    pub(super) async fn find(
         masters: &Masters,
         framework: Option<&str>,
         task: &str,
-        name: String,
+        name: Option<String>,
     ) -> anyhow::Result<Self> {
         let mut finder = Finder::new(masters);
         let found = finder.find(masters, framework, &[task.to_owned()]).await?;
@@ -171,25 +146,29 @@ impl Seat {
         let containers = containers.with_context(|| format!("the agent at {address} does not answer"))?;
         let parent =
             container(task, containers).with_context(|| format!("task {} has no container", task.name()))?;
-        let id = ContainerId { value: name, parent: Some(Box::new(parent)) };
-        Ok(Self { finder, address, id })
+        let (id, is_task) = match name {
+            Some(value) => (ContainerId { value, parent: Some(Box::new(parent)) }, false),
+            None => (parent, true),
+        };
+        Ok(Self { finder, address, id, is_task })
     }
 
     /// Shows what the command writes until it is over, and leaves its exit code.
-    async fn follow(
+    pub(super) async fn follow(
         self,
         mut output: Incoming,
         given: Option<Given>,
         terminal: Option<Terminal>,
     ) -> anyhow::Result<ExitCode> {
         let raw = match (&terminal, given) {
-            (Some(terminal), Some(Given::Standard)) => Some(terminal.raw()?),
+            (Some(terminal), Some(Given::Standard | Given::Beside)) => Some(terminal.raw()?),
             _ => None,
         };
         let mut stop = Stop::listen()?;
+        let (left, mut has_left) = mpsc::channel(1);
         let mut input = given.map(|given| {
             let (sender, receiver) = mpsc::channel(WAITING_MAX);
-            tokio::spawn(say(self.id.clone(), given, terminal.is_some(), sender));
+            tokio::spawn(say(self.id.clone(), given, terminal.is_some(), sender, left));
             let (agents, address) = (self.finder.agents.clone(), self.address.clone());
             tokio::spawn(async move { agents.give(&address, receiver).await })
         });
@@ -209,6 +188,11 @@ impl Seat {
                     answered?.context("what is typed does not reach the session")?;
                     continue;
                 }
+                Some(()) = has_left.recv() => {
+                    drop(raw);
+                    eprintln!("muster: left, and it goes on");
+                    return Ok(ExitCode::SUCCESS);
+                }
                 () = stop.asked() => {
                     // With the connection the command ends.
                     signals::set_exit_code(130);
@@ -216,7 +200,13 @@ impl Seat {
                 }
             };
             let Some(frame) = frame else { break };
-            let frame = frame.context("the agent is gone, and the session with it")?;
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(_) => {
+                    drop(raw);
+                    return Err(self.broken().await);
+                }
+            };
             records.push(frame.data_ref().unwrap_or(&Bytes::new()));
             while let Some(record) = records.next_whole()? {
                 show(&Codec::Protobuf.read(&record)?)?;
@@ -226,14 +216,37 @@ impl Seat {
         if let Some(input) = input {
             input.abort();
         }
-        let status = self.finder.agents.wait(&self.address, &self.id).await;
-        let status = status.context("the session ended, and its agent does not say how")?;
+        let status = match self.finder.agents.wait(&self.address, &self.id).await {
+            Err(Failed::NotThere) if self.is_task => {
+                bail!("the task has ended, and its agent has told how: see `muster ps --all`")
+            }
+            status => status.context("the session ended, and its agent does not say how")?,
+        };
         let code = match (status & 0x7f, status >> 8 & 0xff) {
             (0, code) => code,
             (signal, _) => SIGNALED + signal,
         };
         signals::set_exit_code(u8::try_from(code).unwrap_or(u8::MAX));
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Seat {
+    /// Why what came did not come to its end.
+    async fn broken(&self) -> anyhow::Error {
+        let what = if self.is_task { "task" } else { "session" };
+        match timeout(BROKEN_TIME, self.finder.agents.wait(&self.address, &self.id)).await {
+            // It waits for the end.
+            Err(_) => {
+                anyhow!("cut off, since this did not read fast enough what the {what} writes; it goes on")
+            }
+            Ok(Ok(_)) => {
+                anyhow!("cut off before the {what} ended: this did not read fast enough what it wrote")
+            }
+            Ok(Err(Failed::Away(_))) if self.is_task => anyhow!("the agent is gone; its tasks go on"),
+            Ok(Err(Failed::Away(_))) => anyhow!("the agent is gone, and the session with it"),
+            Ok(Err(_)) => anyhow!("the {what} has ended"),
+        }
     }
 }
 
@@ -271,7 +284,13 @@ fn show(message: &ProcessIo) -> io::Result<()> {
 }
 
 /// All that a session is told, as records; it ends when nobody takes them any more.
-async fn say(id: ContainerId, given: Given, has_terminal: bool, to: mpsc::Sender<Bytes>) {
+async fn say(
+    id: ContainerId,
+    given: Given,
+    has_terminal: bool,
+    to: mpsc::Sender<Bytes>,
+    left: mpsc::Sender<()>,
+) {
     let (bytes, mut read) = mpsc::channel(1);
     match given {
         // A thread of its own: nothing can end a read, and nobody waits for this one.
@@ -286,6 +305,9 @@ async fn say(id: ContainerId, given: Given, has_terminal: bool, to: mpsc::Sender
     let Ok(mut resized) = signal(SignalKind::window_change()) else { return };
     let mut beats = interval(HEARTBEAT);
     let (mut next, mut is_over) = (Some(first), false);
+    // Who joins was not there when the terminal got its size.
+    let mut is_sized = given != Given::Beside || !has_terminal;
+    let mut leaves = Leaves::default();
     loop {
         if let Some(attach) = next.take() {
             let call = Call {
@@ -297,8 +319,18 @@ async fn say(id: ContainerId, given: Given, has_terminal: bool, to: mpsc::Sender
                 return;
             }
         }
+        if !std::mem::replace(&mut is_sized, true)
+            && let Some(size) = size()
+        {
+            next = Some(told(sized(size)));
+            continue;
+        }
         let io = tokio::select! {
             bytes = read.recv(), if !is_over => {
+                if given == Given::Beside && has_terminal && leaves.hear(bytes.as_deref().unwrap_or_default()) {
+                    let _ = left.send(()).await; // it is over by then
+                    return;
+                }
                 is_over = bytes.is_none();
                 if is_over && given == Given::Beside {
                     continue;
@@ -310,11 +342,7 @@ async fn say(id: ContainerId, given: Given, has_terminal: bool, to: mpsc::Sender
                 ProcessIo { r#type: Some(process_io::Type::Data.into()), data: Some(data), control: None }
             }
             Some(()) = resized.recv(), if has_terminal => match size() {
-                Some(size) => control(Control {
-                    r#type: Some(process_io::control::Type::TtyInfo.into()),
-                    tty_info: Some(size),
-                    heartbeat: None,
-                }),
+                Some(size) => sized(size),
                 None => continue,
             },
             _ = beats.tick() => {
@@ -327,12 +355,24 @@ async fn say(id: ContainerId, given: Given, has_terminal: bool, to: mpsc::Sender
             }
             () = to.closed() => return,
         };
-        next = Some(AttachContainerInput {
-            r#type: Some(attach_container_input::Type::ProcessIo.into()),
-            container_id: None,
-            process_io: Some(io),
-        });
+        next = Some(told(io));
     }
+}
+
+fn told(io: ProcessIo) -> AttachContainerInput {
+    AttachContainerInput {
+        r#type: Some(attach_container_input::Type::ProcessIo.into()),
+        container_id: None,
+        process_io: Some(io),
+    }
+}
+
+fn sized(size: mesos::TtyInfo) -> ProcessIo {
+    control(Control {
+        r#type: Some(process_io::control::Type::TtyInfo.into()),
+        tty_info: Some(size),
+        heartbeat: None,
+    })
 }
 
 fn control(control: Control) -> ProcessIo {
@@ -351,46 +391,6 @@ fn read_standard(to: &mpsc::Sender<Vec<u8>>) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Ok(_) | Err(_) => return,
         }
-    }
-}
-
-/// The size of this terminal, if it is one.
-fn size() -> Option<mesos::TtyInfo> {
-    let size = tcgetwinsize(io::stdin()).ok()?;
-    let window_size = mesos::tty_info::WindowSize { rows: size.ws_row.into(), columns: size.ws_col.into() };
-    Some(mesos::TtyInfo { window_size: Some(window_size) })
-}
-
-/// The terminal that this process was started at.
-struct Terminal(Termios);
-
-impl Terminal {
-    fn of_this() -> anyhow::Result<Self> {
-        if !isatty(io::stdin()) {
-            bail!("standard input is no terminal: leave --tty out");
-        }
-        Ok(Self(tcgetattr(io::stdin()).context("cannot look at the terminal")?))
-    }
-
-    fn size(&self) -> mesos::TtyInfo {
-        size().unwrap_or_default()
-    }
-
-    /// All that is typed is for the command, until this is dropped.
-    fn raw(&self) -> anyhow::Result<Raw> {
-        let mut raw = self.0.clone();
-        raw.make_raw();
-        tcsetattr(io::stdin(), OptionalActions::Flush, &raw).context("cannot set the terminal")?;
-        Ok(Raw(self.0.clone()))
-    }
-}
-
-/// A terminal that is to be what it was.
-struct Raw(Termios);
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0); // it may be gone
     }
 }
 

@@ -1,10 +1,14 @@
 //! `muster logs`: what tasks wrote to their standard output and error, and what they write.
 //!
-//! Each file is read by a reader of its own, which remembers how far it is: an agent that is away, or comes back with
-//! another address, costs time and nothing else. Lines of several tasks are merged as they come, each with its task's
-//! name before it.
+//! Each stream is read by a reader of its own, which remembers how far it is: an agent that is away, comes back with
+//! another address, or rotates the files, costs time and nothing else. Lines of several tasks are merged as they come, each
+//! with its task's name before it.
 
-use super::{Failed, Finder, Found};
+use super::{
+    Failed, Finder, Found,
+    agent::FilePart,
+    cursor::{Cursor, Told},
+};
 use crate::cli::Masters;
 use clap::Args;
 use std::{io::Write, process::ExitCode, sync::Arc, time::Duration};
@@ -27,6 +31,10 @@ const LINE_MAX: usize = 64 << 10;
 const LINES_WAITING_MAX: usize = 256;
 /// How much is read at once to find where the last lines begin, in bytes.
 const BLOCK: u64 = 32 << 10;
+/// How often that is begun again, where files are rotated meanwhile.
+const TRIES_MAX: u32 = 5;
+/// Files of one stream in which they are looked for.
+const FILES_MAX: u32 = 1_000;
 
 /// Shows what tasks write.
 #[derive(Debug, Args)]
@@ -37,7 +45,7 @@ pub(crate) struct LogsArgs {
     /// Go on until all of them are over.
     #[arg(short, long)]
     follow: bool,
-    /// Begin with the last lines of each file.
+    /// Begin with the last lines of each stream.
     #[arg(short = 'n', long, value_name = "LINES")]
     tail: Option<u64>,
     /// Standard output alone.
@@ -59,7 +67,7 @@ struct Line {
     bytes: Vec<u8>,
 }
 
-/// Reads one file of a task, from one end to the other.
+/// Reads one stream of a task, from one end to the other.
 struct Reader {
     finder: Arc<Mutex<Finder>>,
     task: Found,
@@ -72,6 +80,14 @@ struct Reader {
 
 /// Whoever reads the lines is gone.
 struct Unheard;
+
+/// Where the last lines begin.
+enum Last {
+    At(Cursor),
+    NotThere,
+    /// The files were rotated meanwhile.
+    Moved,
+}
 
 pub(crate) async fn run(args: LogsArgs) -> anyhow::Result<ExitCode> {
     let mut finder = Finder::new(&args.masters);
@@ -127,7 +143,7 @@ impl Reader {
     }
 
     async fn read(&mut self) -> Result<bool, Unheard> {
-        let mut offset: Option<u64> = None;
+        let mut cursor: Option<Cursor> = None;
         let mut rest: Vec<u8> = Vec::new();
         let mut pause = PAUSE;
         let mut away_since: Option<Instant> = None;
@@ -136,13 +152,20 @@ impl Reader {
         loop {
             // What it writes before it is over is there once it is.
             let was_over = self.task.is_over;
-            match self.part(&mut offset).await {
-                Ok(bytes) if !bytes.is_empty() => {
+            match self.step(&mut cursor).await {
+                Ok(Told::Bytes(bytes)) => {
                     (pause, away_since, is_told) = (PAUSE, None, false);
                     self.show(&mut rest, &bytes, false).await?;
                     continue;
                 }
-                Ok(_) => {
+                Ok(Told::More) => continue,
+                Ok(Told::Soon) => pause = PAUSE,
+                Ok(Told::Lost) => {
+                    self.show(&mut rest, &[], true).await?;
+                    self.say("lines are missing here: they were removed before they were read").await?;
+                    continue;
+                }
+                Ok(Told::End) => {
                     if was_over || !self.follow {
                         self.show(&mut rest, &[], true).await?;
                         return Ok(true);
@@ -156,7 +179,8 @@ impl Reader {
                         }
                     }
                 }
-                Err(Failed::NotThere) if self.follow && !was_over => self.look().await, // not begun
+                Ok(Told::NotThere) if self.follow && !was_over => self.look().await, // not begun
+                Ok(Told::NotThere) => return self.give_up(&Failed::NotThere.to_string()).await,
                 Err(Failed::Away(why)) if self.follow => {
                     let since = *away_since.get_or_insert_with(Instant::now);
                     if since.elapsed() > AWAY_MAX && self.task.is_over {
@@ -174,35 +198,78 @@ impl Reader {
         }
     }
 
-    /// What is there beyond the offset, which moves on.
-    async fn part(&self, offset: &mut Option<u64>) -> Result<Vec<u8>, Failed> {
+    /// Reads what the cursor asks for.
+    async fn step(&self, cursor: &mut Option<Cursor>) -> Result<Told, Failed> {
+        let cursor = match cursor {
+            Some(cursor) => cursor,
+            None => {
+                let begin = match self.tail {
+                    None => Some(Cursor::oldest()),
+                    Some(lines) => self.last(lines).await?,
+                };
+                let Some(begin) = begin else { return Ok(Told::NotThere) };
+                cursor.insert(begin)
+            }
+        };
+        let (number, offset) = cursor.ask();
+        let part = self.part(number, offset).await?;
+        Ok(cursor.hear(part))
+    }
+
+    /// What is there beyond an offset of the file of a number; none: there is no such file.
+    async fn part(&self, number: u32, offset: u64) -> Result<Option<FilePart>, Failed> {
         let finder = self.finder.lock().await;
         let (agents, address) = (finder.agents.clone(), finder.address(&self.task)?.to_owned());
         drop(finder);
-        let mut why = Failed::NotThere;
+        let file = match number {
+            0 => self.file.to_owned(),
+            older => format!("{}.{older}", self.file),
+        };
         for place in self.task.places() {
-            let path = format!("{place}/{}", self.file);
-            let read = async {
-                let from = match *offset {
-                    Some(offset) => offset,
-                    None => begin(&agents, &address, &path, self.tail).await?,
-                };
-                *offset = Some(from);
-                agents.read(&address, &path, from).await
-            };
-            match read.await {
-                Ok((bytes, _)) => {
-                    *offset = offset.map(|it| it + bytes.len() as u64);
-                    return Ok(bytes);
-                }
+            match agents.read(&address, &format!("{place}/{file}"), offset).await {
                 Err(Failed::NotThere) => {}
-                Err(other) => {
-                    why = other;
-                    break;
-                }
+                other => return other.map(Some),
             }
         }
-        Err(why)
+        Ok(None)
+    }
+
+    /// Where the last lines begin, or all that is kept; none: there is nothing.
+    async fn last(&self, lines: u64) -> Result<Option<Cursor>, Failed> {
+        for _ in 0..TRIES_MAX {
+            match self.last_at_once(lines).await? {
+                Last::At(cursor) => return Ok(Some(cursor)),
+                Last::NotThere => return Ok(None),
+                Last::Moved => {}
+            }
+        }
+        Ok(Some(Cursor::oldest()))
+    }
+
+    async fn last_at_once(&self, lines: u64) -> Result<Last, Failed> {
+        let (mut left, mut is_last) = (lines, true);
+        let mut begin = Last::NotThere;
+        for number in 0..FILES_MAX {
+            let Some(first) = self.part(number, 0).await? else { break };
+            let mut from = first.size;
+            while from > 0 && left > 0 {
+                let block = from.saturating_sub(BLOCK);
+                let Some(mut part) = self.part(number, block).await? else { return Ok(Last::Moved) };
+                if part.file != first.file {
+                    return Ok(Last::Moved);
+                }
+                part.bytes.truncate(usize::try_from(from - block).unwrap_or(usize::MAX));
+                if let Some(at) = lines_from(&part.bytes, &mut left, &mut is_last) {
+                    return Ok(Last::At(Cursor::within(number, first.file, block + at)));
+                }
+                from = block;
+            }
+            begin = Last::At(Cursor::within(number, first.file.clone(), from));
+            if left == 0 || first.file.is_none() {
+                break;
+            }
+        }
+        Ok(begin)
     }
 
     /// Asks how the task stands, and where its agent is. As before, if nobody answers.
@@ -263,28 +330,19 @@ fn cut(rest: &mut Vec<u8>, is_end: bool) -> Vec<Vec<u8>> {
     lines
 }
 
-/// Where the last lines of a file begin, or the file.
-async fn begin(agents: &super::Agent, address: &str, path: &str, tail: Option<u64>) -> Result<u64, Failed> {
-    let Some(lines) = tail else { return Ok(0) };
-    let size = agents.size(address, path).await?;
-    let (mut from, mut left) = (size, lines);
-    while from > 0 && left > 0 {
-        let block = from.saturating_sub(BLOCK);
-        let (mut bytes, _) = agents.read(address, path, block).await?;
-        bytes.truncate(usize::try_from(from - block).unwrap_or(usize::MAX));
-        for (at, byte) in bytes.iter().enumerate().rev() {
-            // What ends the last line begins no other.
-            let next = block + at as u64 + 1;
-            if *byte == b'\n' && next < size {
-                left -= 1;
-                if left == 0 {
-                    return Ok(next);
-                }
+/// Where in these bytes the last lines begin, if they begin there: `left` of them, less those that do. What ends the very
+/// last line of all begins no other.
+fn lines_from(bytes: &[u8], left: &mut u64, is_last: &mut bool) -> Option<u64> {
+    for (at, byte) in bytes.iter().enumerate().rev() {
+        let ends_all = std::mem::replace(is_last, false);
+        if *byte == b'\n' && !ends_all {
+            *left -= 1;
+            if *left == 0 {
+                return Some(at as u64 + 1);
             }
         }
-        from = block;
     }
-    Ok(from)
+    None
 }
 
 #[cfg(test)]
@@ -301,5 +359,25 @@ mod tests {
         let mut long = vec![b'x'; LINE_MAX + 2];
         assert_eq!(cut(&mut long, false).concat().len(), LINE_MAX + 1);
         assert_eq!(long, b"xx");
+    }
+
+    #[test]
+    fn the_last_lines_are_found_across_pieces() {
+        let found = |pieces: &[&str], lines| {
+            let (mut left, mut is_last) = (lines, true);
+            let mut found = None;
+            for (number, piece) in pieces.iter().enumerate() {
+                found =
+                    found.or_else(|| Some((number, lines_from(piece.as_bytes(), &mut left, &mut is_last)?)));
+            }
+            found
+        };
+        // The newest comes first.
+        assert_eq!(found(&["three\nfour\n", "one\ntwo\n"], 1), Some((0, 6)));
+        assert_eq!(found(&["three\nfour\n", "one\ntwo\n"], 2), Some((1, 8)));
+        assert_eq!(found(&["three\nfour\n", "one\ntwo\n"], 3), Some((1, 4)));
+        assert_eq!(found(&["three\nfour\n", "one\ntwo\n"], 4), None);
+        assert_eq!(found(&["ur", "three\nfo"], 1), Some((1, 6)));
+        assert_eq!(found(&["", "one\ntwo\n"], 1), Some((1, 4)));
     }
 }

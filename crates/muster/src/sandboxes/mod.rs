@@ -1,9 +1,12 @@
 //! What tasks write, wherever they run: found by way of the masters, read from the agents' own API.
 
 pub(crate) mod agent;
+pub(crate) mod attach;
+mod cursor;
 pub(crate) mod exec;
 pub(crate) mod files;
 pub(crate) mod logs;
+mod terminal;
 
 use crate::{
     cli::Masters,
