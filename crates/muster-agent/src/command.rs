@@ -105,7 +105,7 @@ pub(crate) struct Described {
 
 /// What a supervisor needs to run a command.
 pub(crate) fn spec(work: &Work, sandbox: PathBuf, around: &Surroundings) -> Result<Described, Unfit> {
-    let (command, (asked, terminal), default_user, env, (parts, limits)) = match work {
+    let (command, asked, default_user, env, (parts, limits)) = match work {
         Work::Task(start) => {
             let info = TaskInfo::decode(&*start.sealed)
                 .map_err(|error| Unfit::Invalid(format!("The TaskInfo cannot be read: {error}")))?;
@@ -128,6 +128,8 @@ pub(crate) fn spec(work: &Work, sandbox: PathBuf, around: &Surroundings) -> Resu
             (command, asked, &start.intent.user, env, limited)
         }
     };
+    let terminal = asked.as_ref().and_then(|asked| asked.terminal);
+    let asked = asked.filter(Asked::is_more_than_a_process);
     let has_image = asked.as_ref().is_some_and(|asked| asked.image.is_some());
     let (program, arg0, args) = match has_image {
         // The image has a say in it.
@@ -160,11 +162,9 @@ pub(crate) fn spec(work: &Work, sandbox: PathBuf, around: &Surroundings) -> Resu
     Ok(Described { spec, command, asked })
 }
 
-/// The container that a description asks for, if it takes one to do what it asks for, and the size of its terminal.
-fn asked(info: Option<&ContainerInfo>) -> Result<(Option<Asked>, Option<(u16, u16)>), Unfit> {
-    let mut asked = info.map(Asked::read).transpose().map_err(Unfit::Invalid)?;
-    let terminal = asked.as_mut().and_then(|asked| asked.terminal.take());
-    Ok((asked.filter(Asked::is_more_than_a_process), terminal))
+/// The container that a description asks for.
+fn asked(info: Option<&ContainerInfo>) -> Result<Option<Asked>, Unfit> {
+    info.map(Asked::read).transpose().map_err(Unfit::Invalid)
 }
 
 fn task_command(info: TaskInfo, is_within: bool) -> Result<CommandInfo, Unfit> {

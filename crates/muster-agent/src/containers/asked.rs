@@ -115,7 +115,7 @@ impl Asked {
 
     /// Whether it takes more than a process.
     pub(crate) fn is_more_than_a_process(&self) -> bool {
-        *self != Self::default()
+        *self != Self { terminal: self.terminal, ..Self::default() }
     }
 }
 
