@@ -266,6 +266,37 @@ fn shown(terminal: &mut std::fs::File, text: &str) -> String {
 }
 
 #[test]
+fn who_joins_and_does_not_read_is_told_that_it_was_cut_off() {
+    let local = Local::start();
+    let _task = Task::start(&local);
+    let script = "echo ready; read line; head -c 30000000 /dev/zero; read line";
+    let mut exec = local.muster(&["exec", "-i", "--session", "shared", "task-1", "--", "sh", "-c", script]);
+    let mut one = exec.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut ready = [0; 6];
+    one.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    let mut attach = local.muster(&["attach", "-i", "task-1", "shared"]);
+    let streams = attach.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut joined = streams.spawn().unwrap();
+    // It listens before it hands anything on.
+    joined.stdin.as_mut().unwrap().write_all(b"begin\n").unwrap();
+    let mut left = 30_000_000;
+    let mut bytes = vec![0; 1 << 20];
+    while left > 0 {
+        left -= one.stdout.as_mut().unwrap().read(&mut bytes).unwrap().min(left);
+    }
+    // One that took nothing for so long, and now looks.
+    let mut why = String::new();
+    std::io::copy(joined.stdout.as_mut().unwrap(), &mut std::io::sink()).unwrap();
+    joined.stderr.as_mut().unwrap().read_to_string(&mut why).unwrap();
+    assert!(
+        !joined.wait().unwrap().success() && why.contains("cut off") && why.contains("it goes on"),
+        "{why}"
+    );
+    one.stdin.take().unwrap().write_all(b"end\n").unwrap();
+    assert_eq!(one.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn a_command_has_the_terminal_of_who_runs_it() {
     let local = Local::start();
     let _task = Task::start(&local);

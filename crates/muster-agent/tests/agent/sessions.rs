@@ -21,7 +21,7 @@ use muster_proto::{
     media::{Records, record},
 };
 use serde_json::{Value, json};
-use std::{convert::Infallible, fs, path::Path};
+use std::{convert::Infallible, fs, os::unix::fs::OpenOptionsExt, path::Path};
 use tokio::{net::TcpStream, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -59,7 +59,7 @@ pub(crate) fn with_tty(mut call: Value, rows: u32, columns: u32) -> Value {
 
 /// What comes of a session.
 pub(crate) struct Stream {
-    pub(crate) body: Incoming,
+    body: Incoming,
     records: Records,
 }
 
@@ -76,6 +76,17 @@ impl Stream {
             }
             let frame = self.body.frame().await?.ok()?;
             self.records.push(frame.data_ref().unwrap());
+        }
+    }
+
+    /// Whether what comes breaks off rather than ends.
+    pub(crate) async fn is_broken(&mut self) -> bool {
+        loop {
+            match self.body.frame().await {
+                None => return false,
+                Some(Err(_)) => return true,
+                Some(Ok(_)) => {}
+            }
         }
     }
 
@@ -190,6 +201,25 @@ impl World {
     pub(crate) async fn wait_status(&self, id: &Value) -> Value {
         let wait = json!({"type": "WAIT_CONTAINER", "wait_container": {"container_id": id}});
         self.answer(wait).await["wait_container"]["exit_status"].clone()
+    }
+
+    /// Waits until the pipe that a process has at a number holds all that it can. A file has the process's own.
+    async fn until_full(&self, pid: &Path, number: u32) {
+        let pid = self.line(pid).await;
+        let how = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32)
+            .clone();
+        loop {
+            let pipe = how.open(format!("/proc/{pid}/fd/{number}")).unwrap();
+            let size = rustix::pipe::fcntl_getpipe_size(&pipe).unwrap();
+            // A piece that does not fit into what is left of its last page takes another one.
+            if rustix::io::ioctl_fionread(&pipe).unwrap() as usize > size / 2 {
+                return;
+            }
+            drop(pipe);
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
     }
 
     async fn of_container(&self, kind: &str, mut more: Value, id: &Value) -> u16 {
@@ -308,24 +338,15 @@ async fn who_does_not_read_holds_up_nobody_else(mut world: World) {
     let mut stream = world.running().await;
     let name = id("s1", 1);
     // Writes more than all that waits anywhere, and says how far it came.
-    let script = "i=0; while [ $i -lt 400 ]; do head -c 65536 /dev/zero; i=$((i + 1)); echo $i > at; done";
+    let script = "echo $$ > pid; i=0; while [ $i -lt 400 ]; do head -c 65536 /dev/zero; i=$((i + 1)); echo $i > at; done";
     let mut out = world.look(&session(&name, script)).await;
-    let at = async |world: &World| world.line(&world.sandbox(1).join("at")).await.parse::<u32>().unwrap();
-    let mut last = at(&world).await;
-    // It stands still: nothing is read.
-    loop {
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-        let now = at(&world).await;
-        if now == last {
-            break;
-        }
-        last = now;
-    }
-    assert!(last < 400, "all of it waits somewhere");
+    world.until_full(&world.sandbox(1).join("pid"), 1).await;
     // Others go on, with the same supervisor too.
     let (others, _) = world.look(&session(&id("s2", 1), "echo well")).await.until(None).await;
     assert_eq!(others, "well\n");
     assert_eq!(world.get("/containers").await.as_array().unwrap().len(), 1);
+    let at = world.line(&world.sandbox(1).join("at")).await;
+    assert!(at.parse::<u32>().unwrap() < 400, "all of it waits somewhere");
     assert_eq!(out.until(None).await.0.len(), 400 * 65_536);
     fs::write(world.sandbox(1).join("go"), "").unwrap();
     assert_eq!(world.update(&mut stream, 1).await.status.state, TaskState::Finished);
@@ -344,7 +365,7 @@ async fn a_session_is_signalled_and_killed(mut world: World) {
     }
     // Also one that does not read what it is given.
     let name = id("s3", 1);
-    let _out = world.look(&session(&name, "exec sleep 1000")).await;
+    let _out = world.look(&session(&name, "echo $$ > pid; exec sleep 1000")).await;
     let input = world.input(&name).await;
     let big = "x".repeat(1 << 20);
     let stuffed = async {
@@ -352,9 +373,10 @@ async fn a_session_is_signalled_and_killed(mut world: World) {
             input.give(&big).await;
         }
     };
+    let pid = world.sandbox(1).join("pid");
     tokio::select! {
         () = stuffed => unreachable!("it never ends"),
-        () = tokio::time::sleep(std::time::Duration::from_millis(300)) => {}
+        () = world.until_full(&pid, 0) => {}
     }
     assert_eq!(world.of_container("KILL_CONTAINER", json!({}), &name).await, 200);
     assert_eq!(world.wait_status(&name).await, 9);
@@ -369,7 +391,7 @@ async fn others_listen_and_are_cut_off(mut world: World) {
     let mut out =
         world.look(&session(&name, "read line; echo $line; read line; head -c 30000000 /dev/zero")).await;
     let mut listener = world.look(&attach).await;
-    let _sleeper = world.look(&attach).await;
+    let mut sleeper = world.look(&attach).await;
     let input = world.input(&name).await;
     input.give("both\n").await;
     assert_eq!(out.until(Some("\n")).await.0, "both\n");
@@ -377,6 +399,7 @@ async fn others_listen_and_are_cut_off(mut world: World) {
     // One that does not read is no reason for the others to wait.
     input.give("all\n").await;
     assert_eq!(out.until(None).await.0.len(), 30_000_000);
+    assert!(sleeper.is_broken().await, "it is not told as an end");
     assert_eq!(world.wait_status(&name).await, 0);
     assert_eq!(world.stream(&attach).await.err().unwrap().0, 404, "it is over");
 }

@@ -7,7 +7,6 @@ use crate::{
     sessions::Stream,
     world::{World, launch, order, shell},
 };
-use http_body_util::BodyExt;
 use muster_model::{AgentEvent, LaunchNumber, TaskState, event::RunOrder};
 use muster_proto::{
     executor_api::{container_id, nested_container},
@@ -91,21 +90,10 @@ async fn a_terminal_is_joined_again_after_its_agent(mut world: World) {
     world.line(&world.sandbox(1).join("stdout")).await;
     let mut out = world.look(&attach(&task(1))).await;
     world.kill_agent();
-    assert!(is_broken(&mut out).await, "it did not end");
+    assert!(out.is_broken().await, "it did not end");
     let (mut stream, _) = world.join().await;
     talk(&world, &task(1)).await;
     assert_eq!(world.outcome(&mut stream, 1).await.0.last(), Some(&TaskState::Failed));
-}
-
-/// Whether what comes breaks off rather than ends.
-async fn is_broken(out: &mut Stream) -> bool {
-    loop {
-        match out.body.frame().await {
-            None => return false,
-            Some(Err(_)) => return true,
-            Some(Ok(_)) => {}
-        }
-    }
 }
 
 async fn who_does_not_read_a_terminal_is_cut_off(mut world: World) {
@@ -118,9 +106,9 @@ async fn who_does_not_read_a_terminal_is_cut_off(mut world: World) {
     fs::write(sandbox.join("go"), "").unwrap();
     // It is no reason for the task to wait.
     world.line(&sandbox.join("written")).await;
-    assert!(is_broken(&mut sleeper).await, "it is not told as an end");
-    assert_eq!(sandbox.join("stdout").metadata().unwrap().len(), 20_000_002);
     world.kill_task(&mut stream, 1).await;
+    assert_eq!(sandbox.join("stdout").metadata().unwrap().len(), 20_000_002);
+    assert!(sleeper.is_broken().await, "it is not told as an end");
 }
 
 async fn a_terminal_is_its_users(mut world: World) {
