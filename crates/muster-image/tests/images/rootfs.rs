@@ -78,7 +78,14 @@ fn overlays_show_the_same_and_nothing_stays_mounted() {
         return;
     }
     let at = tempfile::tempdir().unwrap();
+    // One that ended between has left its own.
+    let left = at.path().join("overlay-probe/root");
+    fs::create_dir_all(&left).unwrap();
+    let bound =
+        Mount::Bind { source: left.clone(), target: left.clone(), read_only: false, recursive: false };
+    bound.perform().unwrap();
     probe_overlay(at.path()).unwrap();
+    assert!(!left.exists(), "nothing stays mounted");
     // Names that mean something in the options of a mount, and many layers with long ones.
     for (place, extra) in [("container", 0), ("with:odd,name", 0), ("many", 100)] {
         let mut all = layers();
