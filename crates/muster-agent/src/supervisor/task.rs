@@ -52,6 +52,8 @@ pub(super) struct Task {
     probes: Probes,
     sessions: Sessions,
     output: Output,
+    /// When it was looked for what children have become.
+    looked: Instant,
 }
 
 impl Task {
@@ -62,6 +64,7 @@ impl Task {
             Ok((pidfd, start_time, listener)) => Ok(Self {
                 pid: held.pid(),
                 output: held.take_output(),
+                looked: Instant::now(),
                 spec,
                 held,
                 pidfd,
@@ -149,6 +152,11 @@ impl Task {
             }
             self.sessions.settle();
             self.output.settle();
+            // A task that writes much wakes this often.
+            if !ready.others && self.looked.elapsed() < REAP {
+                continue;
+            }
+            self.looked = Instant::now();
             self.reap()?;
             if self.held.oom().is_some() {
                 self.held.kill(); // one that lost a process is no whole one: version 2 of control groups does so itself
@@ -167,6 +175,7 @@ impl Task {
         let known = fds.len();
         fds.extend(self.probes.fds());
         fds.extend(self.sessions.fds());
+        let others = fds.len();
         fds.extend(self.output.fds());
         let patience = self.probes.patience().map_or(REAP, |it| it.min(REAP));
         // Rounded up, or the last moment before a deadline would be spent awake.
@@ -182,6 +191,7 @@ impl Task {
             // When both the command's exec and its end are there, the first is heard first.
             news: news.is_some() && (ready[2] || ready[0]),
             clients: (3..known).filter(|i| ready[*i]).map(|i| i - 3).collect(),
+            others: ready[..others].contains(&true) || !ready.contains(&true),
         })
     }
 
@@ -360,6 +370,8 @@ struct Ready {
     listener: bool,
     news: bool,
     clients: Vec<usize>,
+    /// Something other than what the task writes, or nothing for long.
+    others: bool,
 }
 
 fn out_of_memory(status: WaitStatus, oom: Oom) -> Ending {
