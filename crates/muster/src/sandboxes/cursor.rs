@@ -133,6 +133,14 @@ impl Cursor {
                 }
                 None => Told::NotThere,
             },
+            // It has both names for a moment; or for good, if its agent's machine died in that.
+            (Stage::Next { number, tries }, Some(part)) if part.file == self.file => {
+                self.stage = match tries < TRIES_MAX {
+                    true => Stage::Next { number, tries: tries + 1 },
+                    false => at(number - 1),
+                };
+                Told::Soon
+            }
             (Stage::Next { number, .. }, Some(part)) => {
                 self.stage = Stage::Check { number, part };
                 Told::More
@@ -183,6 +191,8 @@ mod tests {
         keep: usize,
         /// Something was in what was removed.
         is_removed: bool,
+        /// The newest has two names.
+        is_linked: bool,
     }
 
     impl Files {
@@ -193,14 +203,39 @@ mod tests {
         }
 
         fn rotate(&mut self) {
+            self.link();
+            self.rename();
+        }
+
+        /// The first half of it: the newest has the name of an older one as well.
+        fn link(&mut self) {
+            if self.keep > 0 && !self.is_linked && !self.all.is_empty() {
+                self.all.push_front(self.all[0].clone());
+                self.is_linked = true;
+                self.truncate();
+            }
+        }
+
+        /// The second: another one has its name.
+        fn rename(&mut self) {
+            if std::mem::take(&mut self.is_linked) {
+                self.all.pop_front();
+            }
             self.made += 1;
             self.all.push_front((self.made, Vec::new()));
+            self.truncate();
+        }
+
+        fn truncate(&mut self) {
             let removed = self.all.iter().skip(self.keep + 1);
             self.is_removed |= removed.into_iter().any(|(_, bytes)| !bytes.is_empty());
             self.all.truncate(self.keep + 1);
         }
 
         fn write(&mut self, byte: u8) {
+            if self.is_linked {
+                self.rename();
+            }
             self.all[0].1.push(byte);
         }
 
@@ -243,6 +278,17 @@ mod tests {
         files.rotate();
         assert_eq!(read(&mut cursor, &files), (vec![], false));
         assert_eq!(read(&mut Cursor::oldest(), &files), (vec![1, 2, 3, 4, 5, 6, 7], false));
+    }
+
+    #[test]
+    fn a_file_of_two_names_is_told_once() {
+        let (mut files, mut cursor) = (Files::new(3), Cursor::oldest());
+        files.write(1);
+        files.link();
+        assert_eq!(read(&mut cursor, &files), (vec![1], false));
+        files.rename();
+        files.write(2);
+        assert_eq!(read(&mut cursor, &files), (vec![2], false));
     }
 
     #[test]
@@ -295,7 +341,8 @@ mod tests {
             let (mut written, mut told, mut is_lost) = (0_u8, Vec::new(), false);
             for step in steps {
                 match step {
-                    0 => files.rotate(),
+                    0 if files.is_linked || files.keep == 0 => files.rename(),
+                    0 => files.link(),
                     1 | 2 => {
                         files.write(written);
                         written += 1;

@@ -162,7 +162,7 @@ impl Reader {
                 Ok(Told::Soon) => pause = PAUSE,
                 Ok(Told::Lost) => {
                     self.show(&mut rest, &[], true).await?;
-                    self.say("lines are missing here: they were removed before they were read").await?;
+                    self.say("lines may be missing here: older files were removed meanwhile").await?;
                     continue;
                 }
                 Ok(Told::End) => {

@@ -5,8 +5,8 @@
 //! made, names are only moved and removed, and no link is followed. Whatever is there, no more is written than is to be
 //! kept.
 //!
-//! Who follows a file finds it again by what it is, not by its name: a name that is there at all is never that of a
-//! file before the one that was written after it, and there is always one called `NAME`.
+//! Who follows a file finds it again by what it is, not by its name: at no moment does a larger number stand for a newer
+//! file, and there is always one called `NAME`.
 
 use super::super::{sandbox, spec::Rotation};
 use rustix::{
