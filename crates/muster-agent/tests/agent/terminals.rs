@@ -157,6 +157,15 @@ async fn a_container_has_a_terminal(_of_its_own: World) {
             "{message}"
         );
         assert!(world.stdout(5).starts_with("40 100\r\n50 200\r\n"), "{:?}", world.stdout(5));
+        // It is its user's, too.
+        let container = ContainerInfo { tty_info: terminal(40, 100).tty_info, ..busybox(&images) };
+        let mut info =
+            TaskInfo { container: Some(container), ..shell("id -u; echo own > /dev/tty; stty size") };
+        info.command.as_mut().unwrap().user = Some("app".into());
+        stream.say(&AgentEvent::Run(Box::new(order(6, &info)))).await;
+        let (states, message) = world.outcome(&mut stream, 6).await;
+        assert_eq!(states.last(), Some(&TaskState::Finished), "{message} {:?}", world.stdout(6));
+        assert_eq!(world.stdout(6), "123\r\nown\r\n40 100\r\n", "{runtime}");
         nothing_is_left(&world).await;
     }
 }
