@@ -24,6 +24,8 @@ use std::{
 /// The bytes that each lane writes at a time; one lane, one framework, one counter.
 const LANES: [usize; 7] = [200, 200, 200, 200, 64 << 10, 64 << 10, 1 << 20];
 const CUTS: usize = 20;
+/// How often it is cut while stores open.
+const OPENING_CUTS: usize = 15;
 const CONTROL_CUTS: usize = 8;
 /// Three replicas, all of it: longer means that something hangs.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -414,6 +416,28 @@ fn nothing_acknowledged_is_lost_and_nobody_is_taken_for_damaged() {
     let said = bench.said.lock().unwrap();
     println!("{} acknowledgements, {} reigns", said.acks, said.states.len() / LANES.len());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_cut_while_a_store_opens_is_like_any_other() {
+    if !may_run() {
+        return;
+    }
+    let mut bench = Bench::new(false);
+    assert!(bench.progress(40), "the cluster does not begin");
+    let mut chance = seed();
+    for cut in 0..OPENING_CUTS {
+        chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let draw = chance >> 33;
+        bench.cut(&[0, 1, 2]);
+        // From before the process runs to after its store is open: there is nothing to wait for.
+        thread::sleep(Duration::from_millis(draw % 120));
+        let wrong = bench.said.lock().unwrap().lost();
+        assert!(wrong.is_empty() && bench.damaged().is_empty(), "cut {cut}: {wrong:?} {:?}", bench.taken());
+    }
+    assert!(bench.progress(40), "no progress: {:?}", bench.taken());
+    let wrong = bench.said.lock().unwrap().lost();
+    assert!(wrong.is_empty() && bench.damaged().is_empty(), "{wrong:?} {:?}", bench.taken());
 }
 
 #[test]
