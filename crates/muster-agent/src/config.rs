@@ -2,7 +2,7 @@
 
 use crate::{
     AgentError,
-    containers::{Containerizer, ImageSection},
+    containers::{Containerizer, DockerSection, ImageSection},
 };
 use muster_http::auth::{Realm, Settings};
 use muster_model::{Attribute, AttributeValue, MachineId, Resources};
@@ -99,6 +99,8 @@ pub struct AgentConfig {
     pub dial_ms_max: u64,
     /// Where images come from, and how much of them is kept.
     pub images: ImageSection,
+    /// The Docker engine, and what it may be asked for.
+    pub docker: DockerSection,
     /// Who may ask what over HTTP.
     pub auth: AuthSection,
 }
@@ -182,6 +184,7 @@ impl Default for AgentConfig {
             dial_ms: 50,
             dial_ms_max: 2_000,
             images: ImageSection::default(),
+            docker: DockerSection::default(),
             auth: AuthSection::default(),
         }
     }
@@ -247,6 +250,7 @@ impl AgentConfig {
             return wrong(format!("host-path-volumes: {path:?} must be an absolute path"));
         }
         self.images.check()?;
+        self.docker.check()?;
         Resources::parse(&self.resources).or_else(|why| wrong(format!("resources: {why}")))?;
         parse_attributes(&self.attributes).or_else(|why| wrong(format!("attributes: {why}")))?;
         if !self.machine_id.is_empty() {

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // a test, which clippy cannot see without the harness
 
+mod engine;
 mod master;
 mod runner;
 mod world;
@@ -11,6 +12,7 @@ mod auth;
 mod checks;
 mod churn;
 mod containers;
+mod docker;
 mod executor;
 mod helper;
 mod kill;
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
             helper::CASES,
             checks::CASES,
             containers::CASES,
+            docker::CASES,
             pods::CASES,
             order::CASES,
             recovery::CASES,

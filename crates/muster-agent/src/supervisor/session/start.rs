@@ -3,7 +3,7 @@
 use super::{
     super::{
         SessionSpec, Spec,
-        held::{Beside, Held},
+        held::{Beside, Held, Ran},
         posix::enter,
         sys,
     },
@@ -68,17 +68,18 @@ pub(super) fn spawn(spec: &Spec, held: &dyn Held, what: &SessionSpec) -> io::Res
         fcntl_setfl(fd, fcntl_getfl(fd)? | OFlags::NONBLOCK)?;
     }
     let SessionSpec { program, arg0, args, env, tty } = what;
-    let pid = match held.container() {
+    let Ran { pid, mark } = match held.inside() {
         Some(container) => {
             let Theirs { input: stdin, output: stdout, error: stderr, report: _ } = theirs;
             let io = Io { stdin, stdout, stderr, terminal: tty.is_some() };
             container.run(&Beside { program, arg0, args, env }, io)?
         }
-        None => fork(spec, held.group(), what, theirs)?,
+        None => Ran { pid: fork(spec, held.group(), what, theirs)?, mark: None },
     };
     Ok(Session {
         client: None,
         pid,
+        mark,
         pidfd: pidfd_open(pid, PidfdFlags::empty())?, // not reaped: else with all that the task leaves
         input: Some(File::from(input)),
         is_tty: what.tty.is_some(),

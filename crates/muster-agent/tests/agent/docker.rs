@@ -1,0 +1,393 @@
+//! What a Docker engine does beside what all containers can: its own options, and what becomes of its containers when it,
+//! its command line, the agent or a supervisor goes.
+
+use crate::{
+    containers::{Images, busybox, host_volume, in_container, last, makers, nothing_is_left, run, world},
+    runner::cases,
+    world::{World, children, launch, shell, signal},
+};
+use muster_model::{AgentEvent, Reason, Resources, TaskState, event::RunOrder};
+use muster_proto::mesos::{
+    self, ContainerInfo, TaskInfo, Volume,
+    container_info::docker_info::{Network, PortMapping},
+    volume,
+};
+use rustix::process::Signal;
+use std::{fs, path::Path, time::Duration};
+use tokio::time::sleep;
+
+cases!(
+    what_only_an_engine_does_is_done,
+    who_is_privileged_may_do_all,
+    what_an_engine_does_not_do_is_refused,
+    who_is_no_root_has_the_sandbox,
+    a_task_goes_on_without_its_client,
+    a_task_goes_on_without_its_engine,
+    a_status_is_kept_while_no_agent_is_there,
+    what_the_engine_has_of_former_tasks_is_removed,
+    a_container_that_somebody_removes_has_ended,
+    a_task_of_an_engine_is_measured,
+);
+
+/// A world with an engine; none where there is none.
+async fn world_with_engine() -> Option<(World, Images)> {
+    match makers().contains(&"docker") {
+        true => Some(world("docker").await),
+        false => None,
+    }
+}
+
+fn with(images: &Images, change: impl FnOnce(&mut mesos::container_info::DockerInfo)) -> ContainerInfo {
+    let mut info = busybox(images);
+    change(info.docker.as_mut().unwrap());
+    info
+}
+
+fn parameter(key: &str, value: &str) -> mesos::Parameter {
+    mesos::Parameter { key: key.into(), value: value.into() }
+}
+
+/// The name of the one container of the engine.
+fn only(images: &Images) -> String {
+    let mut all = images.engine.as_ref().unwrap().containers();
+    assert_eq!(all.len(), 1, "{all:?}");
+    all.remove(0)
+}
+
+async fn what_only_an_engine_does_is_done(_of_its_own: World) {
+    let Some((mut world, images)) = world_with_engine().await else { return };
+    let (mut stream, _) = world.join().await;
+    let given = world.dir.path().join("given");
+    fs::create_dir(&given).unwrap();
+    fs::write(given.join("file"), "given\n").unwrap();
+    let named = |target: &str| Volume {
+        mode: volume::Mode::Rw.into(),
+        container_path: target.into(),
+        source: Some(volume::Source {
+            r#type: Some(volume::source::Type::DockerVolume.into()),
+            docker_volume: Some(volume::source::DockerVolume { name: "data".into(), ..Default::default() }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let own = Volume {
+        mode: volume::Mode::Rw.into(),
+        container_path: "/part".into(),
+        source: Some(volume::Source {
+            r#type: Some(volume::source::Type::SandboxPath.into()),
+            sandbox_path: Some(volume::source::SandboxPath {
+                r#type: Some(volume::source::sandbox_path::Type::Self_.into()),
+                path: "own/part".into(),
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let mut container = with(&images, |it| {
+        it.network = Some(Network::None.into());
+        it.parameters = vec![parameter("label", "of=test"), parameter("ulimit", "nofile=77:77")];
+    });
+    container.hostname = Some("inside".into());
+    container.volumes = vec![host_volume(&given, "/given", volume::Mode::Ro), named("/a"), named("/b"), own];
+    let text = "hostname; tail -n +3 /proc/net/dev | wc -l; ulimit -n; cat /given/file
+        (echo x > /given/file) 2>/dev/null || echo read-only; echo shared > /a/x; cat /b/x
+        echo y > /part/y; cat own/part/y; [ $(pwd) = $MESOS_SANDBOX ] && echo sandbox; echo wrong >&2
+        printf '%s\\n' \"$LINES\"; exit 4";
+    let mut info = shell(text);
+    let lines = crate::world::variable("LINES", "two\nlines");
+    info.command.as_mut().unwrap().environment = Some(mesos::Environment { variables: vec![lines] });
+    stream.say(&run(5, TaskInfo { container: Some(container), ..info })).await;
+    let (states, message) = world.outcome(&mut stream, 5).await;
+    let errors = fs::read_to_string(world.sandbox(5).join("stderr")).unwrap_or_default();
+    assert_eq!(states.last(), Some(&TaskState::Failed), "{message} {errors}");
+    assert!(message.contains("status 4"), "{message} {errors}");
+    let expected = "inside\n1\n77\ngiven\nread-only\nshared\ny\nsandbox\ntwo\nlines\n";
+    assert_eq!(world.stdout(5), expected, "{errors}");
+    assert_eq!(errors, "wrong\n");
+    nothing_is_left(&world, &images).await;
+    // The image's own command line counts where no shell is asked for.
+    let mut info = TaskInfo { container: Some(busybox(&images)), ..shell("") };
+    info.command = Some(mesos::CommandInfo {
+        shell: Some(false),
+        value: Some("echo".into()),
+        arguments: vec!["a".into(), "b".into()],
+        ..Default::default()
+    });
+    stream.say(&run(6, info)).await;
+    let (states, message) = world.outcome(&mut stream, 6).await;
+    assert_eq!(states.last(), Some(&TaskState::Finished), "{message}");
+    assert_eq!(world.stdout(6), "a b\n");
+    nothing_is_left(&world, &images).await;
+}
+
+/// A privileged container has all capabilities; where this machine itself has not all of them none can be made.
+async fn who_is_privileged_may_do_all(_of_its_own: World) {
+    let Some((mut world, images)) = world_with_engine().await else { return };
+    let (mut stream, _) = world.join().await;
+    let all = |status: &str| {
+        let named = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).unwrap().trim().to_owned();
+        let last: u32 = fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap().trim().parse().unwrap();
+        u64::from_str_radix(&named, 16).unwrap() == (2_u64 << last) - 1
+    };
+    let here = all(&fs::read_to_string("/proc/self/status").unwrap());
+    for privileged in [false, true] {
+        let n = 5 + u64::from(privileged);
+        let container = with(&images, |it| it.privileged = Some(privileged));
+        stream.say(&in_container(n, "grep CapBnd /proc/self/status", container)).await;
+        let (states, message) = world.outcome(&mut stream, n).await;
+        if privileged && !here {
+            assert!(message.contains("unable to apply caps"), "{message}");
+            continue;
+        }
+        assert_eq!(states.last(), Some(&TaskState::Finished), "{message}");
+        assert_eq!(all(&world.stdout(n)), privileged);
+    }
+    nothing_is_left(&world, &images).await;
+}
+
+async fn what_an_engine_does_not_do_is_refused(_of_its_own: World) {
+    let Some((mut world, images)) = world_with_engine().await else { return };
+    let more = "parameters = false\nprivileged = false\n";
+    fs::write(world.config(), fs::read_to_string(world.config()).unwrap() + more).unwrap();
+    let (mut stream, _) = world.join().await;
+    let mapped = with(&images, |it| {
+        it.network = Some(Network::Bridge.into());
+        it.port_mappings.push(PortMapping { host_port: 31_000, container_port: 80, protocol: None });
+    });
+    let mut outside = busybox(&images);
+    outside.volumes = vec![host_volume(Path::new("/etc"), "/machine", volume::Mode::Ro)];
+    for (n, container, state, parts) in [
+        (5, mapped, TaskState::Error, &["port_mappings: host_port 31000 is not among the ports"] as &[_]),
+        (
+            6,
+            with(&images, |it| it.privileged = Some(true)),
+            TaskState::Error,
+            &["privileged", "docker.privileged"],
+        ),
+        (
+            7,
+            with(&images, |it| it.parameters.push(parameter("init", "true"))),
+            TaskState::Error,
+            &["parameters", "docker.parameters"],
+        ),
+        (8, with(&images, |it| it.image = "none:1".into()), TaskState::Failed, &["pull the image 'none:1'"]),
+        (
+            9,
+            with(&images, |it| it.force_pull_image = Some(true)),
+            TaskState::Failed,
+            &["pull the image 'busybox:1'"],
+        ),
+        (10, outside, TaskState::Failed, &["/machine", "host-path-volumes"]),
+    ] {
+        stream.say(&in_container(n, "true", container)).await;
+        let last = last(&mut world, &mut stream, n).await;
+        assert_eq!(last.status.state, state, "{}", last.status.message);
+        for part in parts {
+            assert!(last.status.message.contains(part), "{part}: {}", last.status.message);
+        }
+        if state == TaskState::Failed {
+            assert_eq!(last.status.reason, Some(Reason::ContainerLaunchFailed));
+        }
+    }
+    let mut info = TaskInfo { container: Some(busybox(&images)), ..Default::default() };
+    info.command = Some(mesos::CommandInfo {
+        shell: Some(false),
+        value: Some("no-such-program".into()),
+        ..Default::default()
+    });
+    stream.say(&run(11, info)).await;
+    let last = last(&mut world, &mut stream, 11).await;
+    assert_eq!(last.status.state, TaskState::Failed);
+    assert!(last.status.message.contains("no-such-program"), "{}", last.status.message);
+    nothing_is_left(&world, &images).await;
+}
+
+async fn who_is_no_root_has_the_sandbox(_of_its_own: World) {
+    let Some((mut world, images)) = world_with_engine().await else { return };
+    let (mut stream, _) = world.join().await;
+    let as_user = |user: &str| {
+        let mut info = TaskInfo { container: Some(busybox(&images)), ..shell("id -u; id -g; touch mine") };
+        info.command.as_mut().unwrap().user = Some(user.into());
+        info
+    };
+    for (n, user, expected) in [(5, "app", "123\n234\n"), (6, "77:88", "77\n88\n")] {
+        stream.say(&run(n, as_user(user))).await;
+        let (states, message) = world.outcome(&mut stream, n).await;
+        let errors = fs::read_to_string(world.sandbox(n).join("stderr")).unwrap_or_default();
+        assert_eq!(states.last(), Some(&TaskState::Finished), "{message} {errors}");
+        assert_eq!(world.stdout(n), expected);
+        assert!(world.sandbox(n).join("mine").exists());
+    }
+    stream.say(&run(7, as_user("nobody-of-the-image"))).await;
+    let (states, message) = world.outcome(&mut stream, 7).await;
+    assert_eq!(states.last(), Some(&TaskState::Failed));
+    assert!(message.contains("nobody-of-the-image"), "{message}");
+    nothing_is_left(&world, &images).await;
+}
+
+/// The engine's command line that follows the output of a world's task.
+fn clients(world: &World, images: &Images) -> Vec<String> {
+    let host = format!("--host=unix://{}", images.engine.as_ref().unwrap().socket().display());
+    let place = world.runtime_dir();
+    let all = fs::read_dir("/proc").unwrap().flatten().filter_map(|it| it.file_name().into_string().ok());
+    let supervisors =
+        all.filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(&place)));
+    let runners = supervisors.flat_map(|pid| children(&pid));
+    let clients = runners.flat_map(|pid| children(&pid));
+    clients
+        .filter(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let arguments: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+            arguments.contains(&host.as_bytes())
+                && (arguments.contains(&b"start".as_slice()) || arguments.contains(&b"attach".as_slice()))
+        })
+        .collect()
+}
+
+/// Says so once it is asked to end, and again and again until then.
+const STAYS: &str =
+    "trap 'echo asked; exit 7' TERM; echo begun; while [ ! -e go ]; do sleep 0.05; done; echo last; exit 6";
+
+async fn begun(world: &mut World, images: &Images, stream: &mut crate::master::AgentStream) {
+    stream.say(&in_container(5, STAYS, busybox(images))).await;
+    let running = world.update(stream, 5).await;
+    assert_eq!(running.status.state, TaskState::Running, "{}", running.status.message);
+    assert_eq!(world.line(&world.sandbox(5).join("stdout")).await, "begun");
+}
+
+async fn a_task_goes_on_without_its_client(_of_its_own: World) {
+    let Some((mut world, images)) = world_with_engine().await else { return };
+    let (mut stream, _) = world.join().await;
+    begun(&mut world, &images, &mut stream).await;
+    let former = clients(&world, &images);
+    assert_eq!(former.len(), 1, "{former:?}");
+    signal(&former[0], Signal::KILL);
+    let next = loop {
+        match &*clients(&world, &images) {
+            [next] if *next != former[0] => break next.clone(),
+            _ => sleep(Duration::from_millis(5)).await,
+        }
+    };
+    assert_ne!(next, former[0], "another one follows it");
+    only(&images);
+    let attached = || fs::read(format!("/proc/{next}/cmdline")).unwrap_or_default();
+    assert!(String::from_utf8_lossy(&attached()).contains("attach"));
+    fs::write(world.sandbox(5).join("go"), "").unwrap();
+    let (states, message) = world.outcome(&mut stream, 5).await;
+    assert_eq!(states.last(), Some(&TaskState::Failed), "{message}");
+    assert!(message.contains("status 6"), "{message}");
+    nothing_is_left(&world, &images).await;
+}
+
+async fn a_task_goes_on_without_its_engine(_of_its_own: World) {
+    let Some((mut world, mut images)) = world_with_engine().await else { return };
+    let (mut stream, _) = world.join().await;
+    begun(&mut world, &images, &mut stream).await;
+    images.engine.as_mut().unwrap().kill();
+    while !clients(&world, &images).is_empty() {
+        sleep(Duration::from_millis(5)).await; // what followed it is gone with the engine
+    }
+    images.engine.as_mut().unwrap().start_again();
+    while clients(&world, &images).is_empty() {
+        sleep(Duration::from_millis(5)).await;
+    }
+    fs::write(world.sandbox(5).join("go"), "").unwrap();
+    let (states, message) = world.outcome(&mut stream, 5).await;
+    assert_eq!(states.last(), Some(&TaskState::Failed), "{message}");
+    assert!(message.contains("status 6"), "{message}");
+    nothing_is_left(&world, &images).await;
+}
+
+async fn a_status_is_kept_while_no_agent_is_there(_of_its_own: World) {
+    let Some((mut world, images)) = world_with_engine().await else { return };
+    let (mut stream, _) = world.join().await;
+    begun(&mut world, &images, &mut stream).await;
+    world.kill_agent();
+    fs::write(world.sandbox(5).join("go"), "").unwrap();
+    while !images.engine.as_ref().unwrap().containers().is_empty() {
+        sleep(Duration::from_millis(5)).await;
+    }
+    let (mut stream, _) = world.join().await;
+    let (states, message) = world.outcome(&mut stream, 5).await;
+    assert_eq!(states.last(), Some(&TaskState::Failed), "{message}");
+    assert!(message.contains("status 6"), "{message}");
+    assert_eq!(world.stdout(5), "begun\nlast\n");
+    nothing_is_left(&world, &images).await;
+}
+
+async fn what_the_engine_has_of_former_tasks_is_removed(_of_its_own: World) {
+    let Some((mut world, images)) = world_with_engine().await else { return };
+    let (mut stream, _) = world.join().await;
+    begun(&mut world, &images, &mut stream).await;
+    let engine = images.engine.as_ref().unwrap();
+    let own = only(&images);
+    let key = engine.said(&["inspect", "--format={{index .Config.Labels \"muster.agent\"}}", &own]);
+    let more = |name: &str, key: &str| {
+        let label = format!("--label=muster.agent={key}");
+        engine.said(&[
+            "run",
+            "--detach",
+            "--network=none",
+            "--name",
+            name,
+            &label,
+            "busybox:1",
+            "sleep",
+            "1000",
+        ]);
+    };
+    more("former", &key);
+    more("others", "another");
+    world.kill_agent();
+    let (mut stream, _) = world.join().await;
+    let mut left = engine.containers();
+    left.sort();
+    assert_eq!(left, [own, "others".to_owned()], "its own goes on, and another's is not touched");
+    fs::write(world.sandbox(5).join("go"), "").unwrap();
+    let (states, message) = world.outcome(&mut stream, 5).await;
+    assert_eq!(states.last(), Some(&TaskState::Failed), "{message}");
+    engine.said(&["rm", "--force", "others"]);
+    nothing_is_left(&world, &images).await;
+}
+
+async fn a_container_that_somebody_removes_has_ended(_of_its_own: World) {
+    let Some((mut world, images)) = world_with_engine().await else { return };
+    let (mut stream, _) = world.join().await;
+    begun(&mut world, &images, &mut stream).await;
+    images.engine.as_ref().unwrap().said(&["rm", "--force", &only(&images)]);
+    let (states, message) = world.outcome(&mut stream, 5).await;
+    assert_eq!(states.last(), Some(&TaskState::Failed), "{message}");
+    assert!(message.contains("137"), "{message}");
+    nothing_is_left(&world, &images).await;
+}
+
+async fn a_task_of_an_engine_is_measured(_of_its_own: World) {
+    let Some((mut world, images)) = world_with_engine().await else { return };
+    let more = fs::read_to_string(world.config()).unwrap();
+    fs::write(world.config(), format!("pids-max = 20\n{more}")).unwrap();
+    let (mut stream, _) = world.join().await;
+    let info = TaskInfo { container: Some(busybox(&images)), ..shell(STAYS) };
+    let resources = Resources::of(100, 64);
+    let order = RunOrder { resources, ..crate::world::order(5, &info) };
+    stream.say(&AgentEvent::Run(Box::new(order))).await;
+    assert_eq!(world.update(&mut stream, 5).await.status.state, TaskState::Running);
+    world.line(&world.sandbox(5).join("stdout")).await;
+    let shown = world.get("/monitor/statistics").await;
+    let shown = &shown[0]["statistics"];
+    assert_eq!(shown["mem_limit_bytes"], 64 << 20, "{shown}");
+    assert!(
+        shown["processes"].as_u64().unwrap() >= 1 && shown["mem_total_bytes"].as_u64().unwrap() > 0,
+        "{shown}"
+    );
+    let own = only(&images);
+    let engine = images.engine.as_ref().unwrap();
+    let format = "--format={{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.CpuShares}} \
+                  {{.HostConfig.PidsLimit}}";
+    assert_eq!(engine.said(&["inspect", format, &own]), format!("{0} {0} 102 20", 64 << 20));
+    let grace_ms = Some(60_000);
+    stream.say(&AgentEvent::Kill { launch: launch(5), task: crate::world::key(5), grace_ms }).await;
+    let (states, message) = world.outcome(&mut stream, 5).await;
+    assert_eq!(states.last(), Some(&TaskState::Killed), "{message}");
+    assert!(world.stdout(5).ends_with("asked\n"), "{}", world.stdout(5));
+    nothing_is_left(&world, &images).await;
+}
