@@ -24,7 +24,7 @@ use std::{
     process::Stdio,
     time::Duration,
 };
-use tokio::{process::Command, task::spawn_blocking, time::timeout};
+use tokio::{process::Command, sync::Semaphore, task::spawn_blocking, time::timeout};
 use tracing::{info, warn};
 
 /// By which an agent knows its containers: the fingerprint of its work directory.
@@ -34,8 +34,25 @@ const LAUNCH: &str = "muster.launch";
 /// In the directory of a container that an engine may have.
 const MARKER: &str = "engine";
 /// Attempts to have the container of a lost supervisor removed, and the pause between them.
-const REMOVALS: usize = 10;
+const REMOVALS: usize = 3;
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How many tasks ask an engine for an image at once, and how many have one pulled; others wait for their turn.
+const ASKS_MAX: usize = 16;
+const PULLS_MAX: usize = 8;
+
+/// The turns of who wants an image of an engine.
+#[derive(Debug)]
+pub(super) struct Turns {
+    asks: Semaphore,
+    pulls: Semaphore,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { asks: Semaphore::new(ASKS_MAX), pulls: Semaphore::new(PULLS_MAX) }
+    }
+}
 
 /// An engine that answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,7 +130,9 @@ impl Containers {
         let name = asked.image.as_deref().unwrap_or_default();
         let image = self.pull_by_engine(docker, name, of_engine.force_pull).await?;
         let (entrypoint, args) = runs(around.command)?;
-        let env = env(around, spec)?;
+        let launch = spec.launch.to_string();
+        let own_name = self.engine_name(&launch);
+        let env = env(around, spec, &own_name)?;
         let mut mounts = vec![mount(EngineSource::Path(spec.sandbox.clone()), SANDBOX, false)];
         for volume in around.volumes {
             let path = around.volumes_dir.join(volume.number.to_string());
@@ -134,9 +153,8 @@ impl Containers {
             true => muster_container::Limits::default(),
             false => spec.limits.of_a_bundle(),
         };
-        let launch = spec.launch.to_string();
         let container = EngineSpec {
-            name: self.engine_name(&launch),
+            name: own_name,
             labels: [(AGENT.to_owned(), self.key.clone()), (LAUNCH.to_owned(), launch)].into(),
             image: name.to_owned(),
             entrypoint,
@@ -179,6 +197,7 @@ impl Containers {
         let failed =
             |why: &dyn std::fmt::Display| Unfit::Here(format!("Failed to pull the image '{name}': {why}"));
         let look = async || {
+            let _turn = self.turns.asks.acquire().await; // never closed
             let (engine, name) = (docker.engine.clone(), name.to_owned());
             let found = spawn_blocking(move || engine.image(&name)).await.map_err(|error| failed(&error))?;
             found.map_err(|error| failed(&error))
@@ -186,6 +205,7 @@ impl Containers {
         if !force && let Some(image) = look().await? {
             return Ok(image);
         }
+        let _turn = self.turns.pulls.acquire().await; // never closed
         let mut command = Command::from(docker.engine.command());
         command.args(["pull", "--quiet", name]).stdin(Stdio::null()).kill_on_drop(true);
         let after = Duration::from_millis(self.docker.pull_ms_max);
@@ -305,9 +325,10 @@ fn runs(command: &CommandInfo) -> Result<(Option<String>, Vec<String>), Unfit> {
 }
 
 /// The variables of a container.
-fn env(around: &Around<'_>, spec: &mut Spec) -> Result<BTreeMap<String, String>, Unfit> {
+fn env(around: &Around<'_>, spec: &mut Spec, own_name: &str) -> Result<BTreeMap<String, String>, Unfit> {
     let mut env: BTreeMap<String, String> = spec.env.iter().cloned().collect();
     env.insert("MESOS_SANDBOX".into(), SANDBOX.into());
+    env.insert("MESOS_CONTAINER_NAME".into(), own_name.into());
     if !around.has_path {
         env.remove("PATH"); // the image's
     }

@@ -22,7 +22,7 @@ pub use config::{Containerizer, DockerSection, ImageSection};
 pub(crate) use prepare::Around;
 
 use crate::{AgentConfig, AgentError, command::Unfit, disk::WorkDir};
-use engine::Docker;
+use engine::{Docker, Turns};
 use muster_container::{Kind, find_program, remove_empty_groups, remove_groups};
 use muster_image::{Keep, Rootfs, Store, probe_overlay};
 use muster_model::LaunchNumber;
@@ -70,6 +70,7 @@ pub(crate) struct Containers {
     docker: DockerSection,
     /// An engine that did not answer at the start, and does now.
     late: OnceLock<Docker>,
+    turns: Turns,
     /// By which the agent's containers are known.
     key: String,
     /// Whether layers can be seen through one another, or why they are copied.
@@ -115,6 +116,7 @@ impl Containers {
             kinds,
             docker: config.docker.clone(),
             late: OnceLock::new(),
+            turns: Turns::default(),
             key: dir.fingerprint.clone(),
             overlay,
             host_paths: config.host_path_volumes.clone(),

@@ -56,6 +56,18 @@ struct Client {
     deadline: Option<Instant>,
 }
 
+impl Client {
+    /// Whether it did what it was to, once it is over, which it is after its deadline.
+    fn over(&mut self, now: Instant) -> io::Result<Option<bool>> {
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            self.child.kill()?;
+            self.child.wait()?;
+            return Ok(Some(false));
+        }
+        Ok(self.child.try_wait()?.map(|status| status.success()))
+    }
+}
+
 pub(super) struct Runner {
     engine: Engine,
     name: String,
@@ -70,7 +82,7 @@ pub(super) struct Runner {
     /// What writes its output down is not what began to.
     again: bool,
     runs: bool,
-    /// A SIGTERM waits until it runs.
+    /// A SIGTERM waits until it runs, or the engine answers.
     terms: bool,
     killed: Option<Instant>,
     ended: Option<i32>,
@@ -150,12 +162,12 @@ impl Runner {
 
     /// What the supervisor says.
     fn hear(&mut self) -> io::Result<()> {
-        let mut bytes = [0; 64];
+        let (mut bytes, mut asked) = ([0; 64], false);
         loop {
             match self.socket.read(&mut bytes) {
                 Ok(0) => return Err(io::Error::other("the supervisor is gone")),
                 Ok(n) => {
-                    self.terms |= bytes[..n].contains(&TERM);
+                    asked |= bytes[..n].contains(&TERM);
                     if bytes[..n].contains(&KILL) {
                         self.killed.get_or_insert_with(Instant::now);
                         (self.look, self.pause) = (Some(Instant::now()), PAUSE);
@@ -166,9 +178,9 @@ impl Runner {
                 Err(error) => return Err(error),
             }
         }
-        if self.runs && self.terms && self.killed.is_none() {
-            self.terms = false;
-            self.signal("TERM");
+        match asked && self.killed.is_none() {
+            true if self.runs => self.signal("TERM"),
+            more => self.terms |= more,
         }
         Ok(())
     }
@@ -183,23 +195,21 @@ impl Runner {
     /// Buries what ended.
     fn settle(&mut self) -> io::Result<()> {
         let now = Instant::now();
-        let is_over = |client: &mut Client| -> io::Result<bool> {
-            if client.deadline.is_some_and(|deadline| deadline <= now) {
-                client.child.kill()?;
-                client.child.wait()?;
-                return Ok(true);
-            }
-            Ok(client.child.try_wait()?.is_some())
-        };
         let mut i = 0;
-        while i < self.signals.len() {
-            match is_over(&mut self.signals[i])? {
-                true => drop(self.signals.swap_remove(i)),
-                false => i += 1,
+        while let Some(client) = self.signals.get_mut(i) {
+            match client.over(now)? {
+                Some(true) => drop(self.signals.swap_remove(i)),
+                Some(false) => {
+                    // It has ended, or the engine is asked and told once more.
+                    self.signals.swap_remove(i);
+                    self.terms = self.killed.is_none();
+                    self.later(PAUSE_MAX);
+                }
+                None => i += 1,
             }
         }
         if let Some(client) = &mut self.attached
-            && is_over(client)?
+            && client.over(now)?.is_some()
         {
             self.attached = None;
             // A client that ends at once is not begun again at once.

@@ -3,6 +3,8 @@
 
 use crate::{
     containers::{Images, busybox, host_volume, in_container, last, makers, nothing_is_left, run, world},
+    executor::{executor_info, in_executor},
+    limits::group_of,
     runner::cases,
     world::{World, children, launch, shell, signal},
 };
@@ -23,10 +25,13 @@ cases!(
     who_is_no_root_has_the_sandbox,
     a_task_goes_on_without_its_client,
     a_task_goes_on_without_its_engine,
+    an_engine_that_hangs_holds_up_nobody,
+    an_engine_that_comes_late_is_found,
     a_status_is_kept_while_no_agent_is_there,
     what_the_engine_has_of_former_tasks_is_removed,
     a_container_that_somebody_removes_has_ended,
-    a_task_of_an_engine_is_measured,
+    a_task_of_an_engine_is_measured_and_limited,
+    an_executor_is_limited_by_the_agents_group_alone,
 );
 
 /// A world with an engine; none where there is none.
@@ -298,6 +303,53 @@ async fn a_task_goes_on_without_its_engine(_of_its_own: World) {
     nothing_is_left(&world, &images).await;
 }
 
+/// Neither its agent, nor its end, nor anything else waits for it; only what became of the task is told once it answers.
+async fn an_engine_that_hangs_holds_up_nobody(_of_its_own: World) {
+    let Some((mut world, images)) = world_with_engine().await else { return };
+    let (program, hangs) = (world.dir.path().join("docker"), world.dir.path().join("hangs"));
+    let script = format!("#!/bin/sh\n[ ! -e {hangs:?} ] || exec sleep 1000\nexec docker \"$@\"\n");
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let more = format!("program = {program:?}\n");
+    fs::write(world.config(), fs::read_to_string(world.config()).unwrap() + &more).unwrap();
+    let (mut stream, _) = world.join().await;
+    begun(&mut world, &images, &mut stream).await;
+    fs::write(&hangs, "").unwrap();
+    world.kill_agent();
+    let (mut stream, _) = world.join().await; // it asks the engine, and gives up
+    world.run(&mut stream, 6, "true").await;
+    let (states, message) = world.outcome(&mut stream, 6).await;
+    assert_eq!(states.last(), Some(&TaskState::Finished), "{message}");
+    stream.say(&AgentEvent::Kill { launch: launch(5), task: crate::world::key(5), grace_ms: Some(1) }).await;
+    let engine = images.engine.as_ref().unwrap();
+    while !engine.said(&["ps", "--quiet"]).is_empty() {
+        sleep(Duration::from_millis(5)).await; // killed without its word
+    }
+    assert_eq!(engine.containers().len(), 1, "nobody could have it removed");
+    fs::remove_file(&hangs).unwrap();
+    let (states, message) = world.outcome(&mut stream, 5).await;
+    assert_eq!(states.last(), Some(&TaskState::Killed), "{message}");
+    nothing_is_left(&world, &images).await;
+}
+
+async fn an_engine_that_comes_late_is_found(_of_its_own: World) {
+    let Some((mut world, mut images)) = world_with_engine().await else { return };
+    images.engine.as_mut().unwrap().kill();
+    let (mut stream, _) = world.join().await;
+    stream.say(&in_container(5, "true", busybox(&images))).await;
+    let last = last(&mut world, &mut stream, 5).await;
+    assert_eq!(last.status.state, TaskState::Failed);
+    let message = &last.status.message;
+    assert!(message.contains("docker: the Docker engine does not answer: Cannot connect"), "{message}");
+    let shown = world.get("/state").await["containerizers"]["docker"].as_str().unwrap().to_owned();
+    assert!(shown.starts_with("no: the Docker engine does not answer"), "{shown}");
+    images.engine.as_mut().unwrap().start_again();
+    stream.say(&in_container(6, "exit 3", busybox(&images))).await;
+    let (_, message) = world.outcome(&mut stream, 6).await;
+    assert!(message.contains("status 3"), "{message}");
+    nothing_is_left(&world, &images).await;
+}
+
 async fn a_status_is_kept_while_no_agent_is_there(_of_its_own: World) {
     let Some((mut world, images)) = world_with_engine().await else { return };
     let (mut stream, _) = world.join().await;
@@ -361,7 +413,7 @@ async fn a_container_that_somebody_removes_has_ended(_of_its_own: World) {
     nothing_is_left(&world, &images).await;
 }
 
-async fn a_task_of_an_engine_is_measured(_of_its_own: World) {
+async fn a_task_of_an_engine_is_measured_and_limited(_of_its_own: World) {
     let Some((mut world, images)) = world_with_engine().await else { return };
     let more = fs::read_to_string(world.config()).unwrap();
     fs::write(world.config(), format!("pids-max = 20\n{more}")).unwrap();
@@ -389,5 +441,35 @@ async fn a_task_of_an_engine_is_measured(_of_its_own: World) {
     let (states, message) = world.outcome(&mut stream, 5).await;
     assert_eq!(states.last(), Some(&TaskState::Killed), "{message}");
     assert!(world.stdout(5).ends_with("asked\n"), "{}", world.stdout(5));
+    let text = "for i in $(seq 40); do sleep 1000 & done; exit 5";
+    stream.say(&in_container(6, text, busybox(&images))).await;
+    let (_, message) = world.outcome(&mut stream, 6).await;
+    let errors = fs::read_to_string(world.sandbox(6).join("stderr")).unwrap();
+    assert!(errors.contains("can't fork"), "{message} {errors}");
+    nothing_is_left(&world, &images).await;
+}
+
+/// What it may use changes with its tasks, so that nobody else limits it.
+async fn an_executor_is_limited_by_the_agents_group_alone(_of_its_own: World) {
+    let Some((mut world, images)) = world_with_engine().await else { return };
+    let more = fs::read_to_string(world.config()).unwrap();
+    fs::write(world.config(), format!("executor-registration-ms = 3000\n{more}")).unwrap();
+    let (mut stream, _) = world.join().await;
+    let command = mesos::CommandInfo { value: Some("sleep 1000".into()), ..Default::default() };
+    let executor = mesos::ExecutorInfo { container: Some(busybox(&images)), ..executor_info(command) };
+    stream.say(&AgentEvent::Run(Box::new(in_executor(5, &executor, "")))).await;
+    let engine = images.engine.as_ref().unwrap();
+    while engine.said(&["ps", "--quiet"]).is_empty() {
+        sleep(Duration::from_millis(5)).await;
+    }
+    let format = "--format={{.HostConfig.Memory}} {{.HostConfig.CgroupParent}}";
+    let said = engine.said(&["inspect", format, &only(&images)]);
+    assert!(said.starts_with("0 /") && said.ends_with("/1.5.0"), "{said}");
+    let group = group_of(&world, "memory", 5);
+    let limit = ["memory.limit_in_bytes", "memory.max"];
+    let limit = limit.iter().find_map(|name| fs::read_to_string(group.join(name)).ok()).unwrap();
+    assert_eq!(limit.trim().parse::<u64>().unwrap(), 32 << 20);
+    let last = last(&mut world, &mut stream, 5).await; // it does not subscribe
+    assert_eq!(last.status.state, TaskState::Failed, "{}", last.status.message);
     nothing_is_left(&world, &images).await;
 }
