@@ -146,6 +146,7 @@ pub fn probe_overlay(dir: &Path) -> Result<(), ImageError> {
             work: made("work")?,
             target: made("root")?,
         };
+        mount.undo()?; // of one who was killed between
         mount.perform()?;
         mount.undo()
     })();
