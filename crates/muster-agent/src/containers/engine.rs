@@ -19,7 +19,7 @@ use muster_model::LaunchNumber;
 use muster_proto::mesos::{CommandInfo, environment};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -247,37 +247,29 @@ impl Containers {
         Ok(mount(source, Path::new(SANDBOX).join(&wanted.target), wanted.read_only))
     }
 
-    /// Has the engine remove the container of a launch whose supervisor is gone, before anybody says that it has ended.
+    /// Has the engine remove what it may have of a launch, before anybody says that this has ended.
     pub(crate) fn end_by_engine(&self, launch: LaunchNumber) {
-        let marker = self.place(launch).join(MARKER);
+        let place = self.place(launch);
         for _ in 0..REMOVALS {
-            if !marker.exists() || self.remove_by_engine(&marker, &launch.to_string()) {
-                return;
+            match self.remove_of_place(&place) {
+                Ok(()) => return,
+                Err(error) => warn!(%launch, %error, "a container of the Docker engine stays"),
             }
             std::thread::sleep(PAUSE);
         }
-        warn!(%launch, "the Docker engine does not remove the container of a task whose supervisor is gone");
     }
 
-    /// Has the engine remove what it may have of a container. False: it does not answer.
-    pub(super) fn remove_of_place(&self, place: &Path) -> bool {
+    /// Has the engine remove what it may have of a container.
+    pub(super) fn remove_of_place(&self, place: &Path) -> Result<(), EngineError> {
         let marker = place.join(MARKER);
-        let Some(launch) = place.file_name().and_then(|name| name.to_str()) else { return true };
-        !marker.exists() || self.remove_by_engine(&marker, launch)
-    }
-
-    fn remove_by_engine(&self, marker: &Path, launch: &str) -> bool {
-        let Some(engine) = engine(&self.docker) else { return false };
-        match engine.remove(&self.engine_name(launch)) {
-            Ok(()) => {
-                let _ = fs::remove_file(marker); // it goes with its directory
-                true
-            }
-            Err(error) => {
-                warn!(launch, %error, "a container of the Docker engine stays");
-                false
-            }
-        }
+        let Some(launch) = place.file_name().and_then(|name| name.to_str()).filter(|_| may_have(place))
+        else {
+            return Ok(());
+        };
+        let none = || EngineError::Io(io::ErrorKind::NotFound.into());
+        engine(&self.docker).ok_or_else(none)?.remove(&self.engine_name(launch))?;
+        let _ = fs::remove_file(marker); // it goes with its directory
+        Ok(())
     }
 
     /// Has the engine remove all containers of this agent but these, also such as nothing here is left of.
@@ -299,6 +291,11 @@ impl Containers {
             }
         }
     }
+}
+
+/// Whether an engine may have what is left here.
+pub(super) fn may_have(place: &Path) -> bool {
+    place.join(MARKER).exists()
 }
 
 fn mount(source: EngineSource, target: impl Into<PathBuf>, read_only: bool) -> EngineMount {

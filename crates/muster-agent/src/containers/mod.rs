@@ -180,6 +180,7 @@ impl Containers {
     pub(crate) fn clear(&self, launch: LaunchNumber) {
         let place = self.place(launch);
         if place.exists() {
+            self.end_by_engine(launch); // which its supervisor may just do
             self.clear_place(&place);
         }
     }
@@ -188,7 +189,13 @@ impl Containers {
     pub(crate) fn clear_all_but(&self, alive: &BTreeSet<LaunchNumber>) {
         let spared: BTreeSet<PathBuf> = alive.iter().map(|launch| self.place(*launch)).collect();
         let dead = entries(&self.dir).into_iter().filter(|place| !spared.contains(place));
-        dead.for_each(|place| self.clear_place(&place));
+        let mut answers = true;
+        for place in dead {
+            // An engine that does not answer is not asked for each.
+            if answers || !engine::may_have(&place) {
+                answers &= self.clear_place(&place);
+            }
+        }
         self.clear_engine(alive);
         self.collect();
     }
@@ -214,9 +221,12 @@ impl Containers {
         }
     }
 
-    fn clear_place(&self, place: &Path) {
-        if !self.remove_of_place(place) {
-            return; // tried again at the next start
+    /// Removes what is left of a container. False: an engine has it and does not answer, and it is tried again at the next
+    /// start.
+    fn clear_place(&self, place: &Path) -> bool {
+        if let Err(error) = self.remove_of_place(place) {
+            warn!(place = %place.display(), %error, "a container of the Docker engine stays");
+            return false;
         }
         for rootfs in rootfs(place) {
             if let Err(error) = rootfs.undo() {
@@ -231,6 +241,7 @@ impl Containers {
         if let Err(error) = fs::remove_dir_all(place) {
             warn!(path = %place.display(), %error, "what is left of a container stays");
         }
+        true
     }
 
     /// Removes the groups that runtimes made above those of containers, once nothing is in them.

@@ -270,7 +270,8 @@ impl Runner {
     }
 
     fn later(&mut self, max: Duration) {
-        self.look = Some(Instant::now() + self.pause.min(max));
+        let at = Instant::now() + self.pause.min(max);
+        self.look = Some(self.look.map_or(at, |sooner| sooner.min(at)));
         self.pause = (self.pause * 2).min(PAUSE_MAX);
     }
 

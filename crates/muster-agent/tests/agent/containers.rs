@@ -90,7 +90,7 @@ pub(crate) async fn world(runtime: &str) -> (World, Images) {
         symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
     fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/sh\napp:x:123:234::/home:/bin/sh\n").unwrap();
-    let engine = (runtime == "docker").then(|| Engine::start(&root));
+    let engine = (runtime == "docker").then(|| Engine::start(&root, &world.groups));
     let socket =
         engine.as_ref().map(|it| format!("[docker]\nsocket = {:?}\n", it.socket())).unwrap_or_default();
     let more = format!(

@@ -16,6 +16,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct Engine {
     dir: TempDir,
     daemon: Child,
+    /// The control group of containers that nobody names one for.
+    group: String,
 }
 
 /// Whether there is one to start.
@@ -26,10 +28,11 @@ pub(crate) fn is_here() -> bool {
 
 impl Engine {
     /// Starts one, with the image `busybox:1` of this root file system. To be called by a thread that lives as long as
-    /// the engine shall.
-    pub(crate) fn start(root: &Path) -> Self {
+    /// the engine shall. Containers that name no control group are below this one.
+    pub(crate) fn start(root: &Path, groups: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let engine = Self { daemon: daemon(dir.path()), dir };
+        let group = format!("/{groups}/engine");
+        let engine = Self { daemon: daemon(dir.path(), &group), dir, group };
         engine.ready();
         let mut tar =
             Command::new("tar").arg("-C").arg(root).args(["-c", "."]).stdout(Stdio::piped()).spawn().unwrap();
@@ -89,7 +92,7 @@ impl Engine {
         for name in ["pid", "exec/containerd/containerd.pid"] {
             let _ = fs::remove_file(self.dir.path().join(name));
         }
-        self.daemon = daemon(self.dir.path());
+        self.daemon = daemon(self.dir.path(), &self.group);
         self.ready();
     }
 
@@ -135,7 +138,7 @@ fn with_argument(path: &Path) -> Vec<String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(has).collect()
 }
 
-fn daemon(dir: &Path) -> Child {
+fn daemon(dir: &Path, group: &str) -> Child {
     let path = |name: &str| dir.join(name).display().to_string();
     let log = fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
     // It ends with this thread, whatever becomes of that.
@@ -144,6 +147,7 @@ fn daemon(dir: &Path) -> Child {
         .args(["--ip6tables=false", "--ip-forward=false", "--ip-masq=false", "--userland-proxy=false"])
         .args(["--data-root", &path("data"), "--exec-root", &path("exec"), "--pidfile", &path("pid")])
         .arg(format!("--host=unix://{}", path("socket")))
+        .args(["--cgroup-parent", group])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
