@@ -44,7 +44,7 @@ const PULLS_MAX: usize = 8;
 /// The turns of who wants an image of an engine.
 #[derive(Debug)]
 pub(super) struct Turns {
-    asks: Semaphore,
+    pub(super) asks: Semaphore,
     pulls: Semaphore,
 }
 

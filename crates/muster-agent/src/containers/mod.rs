@@ -164,6 +164,10 @@ impl Containers {
         {
             return;
         }
+        let Ok(_turn) = self.turns.asks.acquire().await else { return };
+        if self.late.get().is_some() {
+            return;
+        }
         let config = self.docker.clone();
         if let Ok(Ok(docker)) = spawn_blocking(move || Docker::find(&config)).await {
             info!(found = docker.found(), "the Docker engine answers now");

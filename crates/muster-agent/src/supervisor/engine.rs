@@ -13,7 +13,6 @@ use crate::cgroups::{Group, Oom, PATIENCE};
 use muster_container::{
     Engine, EngineError, EngineSpec, EngineState, Io, env_memory, fits_a_line, remove_groups,
 };
-use muster_model::LaunchNumber;
 use rustix::{
     fs::{Gid, Uid},
     process::{Pid, Signal, getpid, getppid, ioctl_tiocsctty, set_parent_process_death_signal, setsid},
@@ -62,7 +61,6 @@ pub(crate) struct ByEngine {
 pub(super) struct InEngine {
     pid: Pid,
     by: ByEngine,
-    launch: LaunchNumber,
     /// The mark of all its processes.
     mark: String,
     group: Option<Group>,
@@ -129,7 +127,6 @@ fn make(spec: &Spec, by: &ByEngine, group: Option<Group>) -> io::Result<InEngine
     Ok(InEngine {
         pid,
         by: by.clone(),
-        launch: spec.launch,
         mark: spec.place.mark(Some(spec.launch)),
         group,
         memory_bytes: spec.limits.of_a_bundle().memory_bytes,
@@ -298,7 +295,7 @@ impl Inside for InEngine {
     /// is marked.
     fn run(&self, what: &Beside<'_>, io: Io) -> io::Result<Ran> {
         self.besides.set(self.besides.get() + 1);
-        let mark = format!("{}.{}", self.launch, self.besides.get());
+        let mark = format!("{}.{}", self.mark, self.besides.get());
         let mut env: BTreeMap<String, String> = what.env.iter().cloned().collect();
         env.insert(BESIDE.into(), mark.clone());
         let (file, path) = env_memory(&env)?;

@@ -5,7 +5,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{fs, io, time::Duration};
 
 /// The environment variable by which processes are found that were run beside a task and are not this machine's
-/// supervisors' own: `LAUNCH.NUMBER`.
+/// supervisors' own: the task's mark, `.` and a number.
 pub(crate) const BESIDE: &str = "MUSTER_BESIDE_MARK";
 
 /// Field 22 of `/proc/PID/stat`: with the boot id it tells a process from a later one of the same number.

@@ -30,6 +30,7 @@ cases!(
     a_status_is_kept_while_no_agent_is_there,
     what_the_engine_has_of_former_tasks_is_removed,
     a_container_that_somebody_removes_has_ended,
+    a_container_that_somebody_pauses_is_killed,
     a_task_of_an_engine_is_measured_and_limited,
     an_executor_is_limited_by_the_agents_group_alone,
 );
@@ -410,6 +411,17 @@ async fn a_container_that_somebody_removes_has_ended(_of_its_own: World) {
     let (states, message) = world.outcome(&mut stream, 5).await;
     assert_eq!(states.last(), Some(&TaskState::Failed), "{message}");
     assert!(message.contains("137"), "{message}");
+    nothing_is_left(&world, &images).await;
+}
+
+async fn a_container_that_somebody_pauses_is_killed(_of_its_own: World) {
+    let Some((mut world, images)) = world_with_engine().await else { return };
+    let (mut stream, _) = world.join().await;
+    begun(&mut world, &images, &mut stream).await;
+    images.engine.as_ref().unwrap().said(&["pause", &only(&images)]);
+    stream.say(&AgentEvent::Kill { launch: launch(5), task: crate::world::key(5), grace_ms: Some(1) }).await;
+    let (states, message) = world.outcome(&mut stream, 5).await;
+    assert_eq!(states.last(), Some(&TaskState::Killed), "{message}");
     nothing_is_left(&world, &images).await;
 }
 
