@@ -1,12 +1,11 @@
-//! What a Docker engine does beside what all containers can: its own options, and what becomes of its containers when it,
-//! its command line, the agent or a supervisor goes.
+//! What a Docker engine does beside what all containers can.
 
 use crate::{
     containers::{Images, busybox, host_volume, in_container, last, makers, nothing_is_left, run, world},
     executor::{executor_info, in_executor},
     limits::group_of,
     runner::cases,
-    world::{World, children, launch, shell, signal},
+    world::{World, launch, shell},
 };
 use muster_model::{AgentEvent, Reason, Resources, TaskState, event::RunOrder};
 use muster_proto::mesos::{
@@ -14,7 +13,6 @@ use muster_proto::mesos::{
     container_info::docker_info::{Network, PortMapping},
     volume,
 };
-use rustix::process::Signal;
 use std::{fs, path::Path, time::Duration};
 use tokio::time::sleep;
 
@@ -23,20 +21,13 @@ cases!(
     who_is_privileged_may_do_all,
     what_an_engine_does_not_do_is_refused,
     who_is_no_root_has_the_sandbox,
-    a_task_goes_on_without_its_client,
-    a_task_goes_on_without_its_engine,
-    an_engine_that_hangs_holds_up_nobody,
-    an_engine_that_comes_late_is_found,
-    a_status_is_kept_while_no_agent_is_there,
-    what_the_engine_has_of_former_tasks_is_removed,
-    a_container_that_somebody_removes_has_ended,
-    a_container_that_somebody_pauses_is_killed,
     a_task_of_an_engine_is_measured_and_limited,
     an_executor_is_limited_by_the_agents_group_alone,
+    an_engine_with_groups_of_systemd_limits_alone,
 );
 
 /// A world with an engine; none where there is none.
-async fn world_with_engine() -> Option<(World, Images)> {
+pub(crate) async fn world_with_engine() -> Option<(World, Images)> {
     match makers().contains(&"docker") {
         true => Some(world("docker").await),
         false => None,
@@ -54,7 +45,7 @@ fn parameter(key: &str, value: &str) -> mesos::Parameter {
 }
 
 /// The name of the one container of the engine.
-fn only(images: &Images) -> String {
+pub(crate) fn only(images: &Images) -> String {
     let mut all = images.engine.as_ref().unwrap().containers();
     assert_eq!(all.len(), 1, "{all:?}");
     all.remove(0)
@@ -231,198 +222,24 @@ async fn who_is_no_root_has_the_sandbox(_of_its_own: World) {
     nothing_is_left(&world, &images).await;
 }
 
-/// The engine's command line that follows the output of a world's task.
-fn clients(world: &World, images: &Images) -> Vec<String> {
-    let host = format!("--host=unix://{}", images.engine.as_ref().unwrap().socket().display());
-    let place = world.runtime_dir();
-    let all = fs::read_dir("/proc").unwrap().flatten().filter_map(|it| it.file_name().into_string().ok());
-    let supervisors =
-        all.filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(&place)));
-    let runners = supervisors.flat_map(|pid| children(&pid));
-    let clients = runners.flat_map(|pid| children(&pid));
-    clients
-        .filter(|pid| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let arguments: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-            arguments.contains(&host.as_bytes())
-                && (arguments.contains(&b"start".as_slice()) || arguments.contains(&b"attach".as_slice()))
-        })
-        .collect()
-}
-
 /// Says so once it is asked to end, and again and again until then.
 const STAYS: &str =
     "trap 'echo asked; exit 7' TERM; echo begun; while [ ! -e go ]; do sleep 0.05; done; echo last; exit 6";
 
-async fn begun(world: &mut World, images: &Images, stream: &mut crate::master::AgentStream) {
+pub(crate) async fn begun(world: &mut World, images: &Images, stream: &mut crate::master::AgentStream) {
     stream.say(&in_container(5, STAYS, busybox(images))).await;
     let running = world.update(stream, 5).await;
     assert_eq!(running.status.state, TaskState::Running, "{}", running.status.message);
     assert_eq!(world.line(&world.sandbox(5).join("stdout")).await, "begun");
 }
 
-async fn a_task_goes_on_without_its_client(_of_its_own: World) {
-    let Some((mut world, images)) = world_with_engine().await else { return };
-    let (mut stream, _) = world.join().await;
-    begun(&mut world, &images, &mut stream).await;
-    let former = clients(&world, &images);
-    assert_eq!(former.len(), 1, "{former:?}");
-    signal(&former[0], Signal::KILL);
-    let next = loop {
-        match &*clients(&world, &images) {
-            [next] if *next != former[0] => break next.clone(),
-            _ => sleep(Duration::from_millis(5)).await,
-        }
-    };
-    assert_ne!(next, former[0], "another one follows it");
-    only(&images);
-    let attached = || fs::read(format!("/proc/{next}/cmdline")).unwrap_or_default();
-    assert!(String::from_utf8_lossy(&attached()).contains("attach"));
-    fs::write(world.sandbox(5).join("go"), "").unwrap();
-    let (states, message) = world.outcome(&mut stream, 5).await;
-    assert_eq!(states.last(), Some(&TaskState::Failed), "{message}");
-    assert!(message.contains("status 6"), "{message}");
-    nothing_is_left(&world, &images).await;
-}
-
-async fn a_task_goes_on_without_its_engine(_of_its_own: World) {
-    let Some((mut world, mut images)) = world_with_engine().await else { return };
-    let (mut stream, _) = world.join().await;
-    begun(&mut world, &images, &mut stream).await;
-    images.engine.as_mut().unwrap().kill();
-    while !clients(&world, &images).is_empty() {
-        sleep(Duration::from_millis(5)).await; // what followed it is gone with the engine
-    }
-    images.engine.as_mut().unwrap().start_again();
-    while clients(&world, &images).is_empty() {
-        sleep(Duration::from_millis(5)).await;
-    }
-    fs::write(world.sandbox(5).join("go"), "").unwrap();
-    let (states, message) = world.outcome(&mut stream, 5).await;
-    assert_eq!(states.last(), Some(&TaskState::Failed), "{message}");
-    assert!(message.contains("status 6"), "{message}");
-    nothing_is_left(&world, &images).await;
-}
-
-/// Neither its agent, nor its end, nor anything else waits for it; only what became of the task is told once it answers.
-async fn an_engine_that_hangs_holds_up_nobody(_of_its_own: World) {
-    let Some((mut world, images)) = world_with_engine().await else { return };
-    let (program, hangs) = (world.dir.path().join("docker"), world.dir.path().join("hangs"));
-    let script = format!("#!/bin/sh\n[ ! -e {hangs:?} ] || exec sleep 1000\nexec docker \"$@\"\n");
-    fs::write(&program, script).unwrap();
+/// Has the agent's calls of the engine go through a script that does this first.
+pub(crate) fn through(world: &World, first: &str) {
+    let program = world.dir.path().join("docker");
+    fs::write(&program, format!("#!/bin/sh\n{first}\nexec docker \"$@\"\n")).unwrap();
     fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let more = format!("program = {program:?}\n");
     fs::write(world.config(), fs::read_to_string(world.config()).unwrap() + &more).unwrap();
-    let (mut stream, _) = world.join().await;
-    begun(&mut world, &images, &mut stream).await;
-    fs::write(&hangs, "").unwrap();
-    world.kill_agent();
-    let (mut stream, _) = world.join().await; // it asks the engine, and gives up
-    world.run(&mut stream, 6, "true").await;
-    let (states, message) = world.outcome(&mut stream, 6).await;
-    assert_eq!(states.last(), Some(&TaskState::Finished), "{message}");
-    stream.say(&AgentEvent::Kill { launch: launch(5), task: crate::world::key(5), grace_ms: Some(1) }).await;
-    let engine = images.engine.as_ref().unwrap();
-    while !engine.said(&["ps", "--quiet"]).is_empty() {
-        sleep(Duration::from_millis(5)).await; // killed without its word
-    }
-    assert_eq!(engine.containers().len(), 1, "nobody could have it removed");
-    fs::remove_file(&hangs).unwrap();
-    let (states, message) = world.outcome(&mut stream, 5).await;
-    assert_eq!(states.last(), Some(&TaskState::Killed), "{message}");
-    nothing_is_left(&world, &images).await;
-}
-
-async fn an_engine_that_comes_late_is_found(_of_its_own: World) {
-    let Some((mut world, mut images)) = world_with_engine().await else { return };
-    images.engine.as_mut().unwrap().kill();
-    let (mut stream, _) = world.join().await;
-    stream.say(&in_container(5, "true", busybox(&images))).await;
-    let last = last(&mut world, &mut stream, 5).await;
-    assert_eq!(last.status.state, TaskState::Failed);
-    let message = &last.status.message;
-    assert!(message.contains("docker: the Docker engine does not answer: Cannot connect"), "{message}");
-    let shown = world.get("/state").await["containerizers"]["docker"].as_str().unwrap().to_owned();
-    assert!(shown.starts_with("no: the Docker engine does not answer"), "{shown}");
-    images.engine.as_mut().unwrap().start_again();
-    stream.say(&in_container(6, "exit 3", busybox(&images))).await;
-    let (_, message) = world.outcome(&mut stream, 6).await;
-    assert!(message.contains("status 3"), "{message}");
-    nothing_is_left(&world, &images).await;
-}
-
-async fn a_status_is_kept_while_no_agent_is_there(_of_its_own: World) {
-    let Some((mut world, images)) = world_with_engine().await else { return };
-    let (mut stream, _) = world.join().await;
-    begun(&mut world, &images, &mut stream).await;
-    world.kill_agent();
-    fs::write(world.sandbox(5).join("go"), "").unwrap();
-    while !images.engine.as_ref().unwrap().containers().is_empty() {
-        sleep(Duration::from_millis(5)).await;
-    }
-    let (mut stream, _) = world.join().await;
-    let (states, message) = world.outcome(&mut stream, 5).await;
-    assert_eq!(states.last(), Some(&TaskState::Failed), "{message}");
-    assert!(message.contains("status 6"), "{message}");
-    assert_eq!(world.stdout(5), "begun\nlast\n");
-    nothing_is_left(&world, &images).await;
-}
-
-async fn what_the_engine_has_of_former_tasks_is_removed(_of_its_own: World) {
-    let Some((mut world, images)) = world_with_engine().await else { return };
-    let (mut stream, _) = world.join().await;
-    begun(&mut world, &images, &mut stream).await;
-    let engine = images.engine.as_ref().unwrap();
-    let own = only(&images);
-    let key = engine.said(&["inspect", "--format={{index .Config.Labels \"muster.agent\"}}", &own]);
-    let more = |name: &str, key: &str| {
-        let label = format!("--label=muster.agent={key}");
-        engine.said(&[
-            "run",
-            "--detach",
-            "--network=none",
-            "--name",
-            name,
-            &label,
-            "busybox:1",
-            "sleep",
-            "1000",
-        ]);
-    };
-    more("former", &key);
-    more("others", "another");
-    world.kill_agent();
-    let (mut stream, _) = world.join().await;
-    let mut left = engine.containers();
-    left.sort();
-    assert_eq!(left, [own, "others".to_owned()], "its own goes on, and another's is not touched");
-    fs::write(world.sandbox(5).join("go"), "").unwrap();
-    let (states, message) = world.outcome(&mut stream, 5).await;
-    assert_eq!(states.last(), Some(&TaskState::Failed), "{message}");
-    engine.said(&["rm", "--force", "others"]);
-    nothing_is_left(&world, &images).await;
-}
-
-async fn a_container_that_somebody_removes_has_ended(_of_its_own: World) {
-    let Some((mut world, images)) = world_with_engine().await else { return };
-    let (mut stream, _) = world.join().await;
-    begun(&mut world, &images, &mut stream).await;
-    images.engine.as_ref().unwrap().said(&["rm", "--force", &only(&images)]);
-    let (states, message) = world.outcome(&mut stream, 5).await;
-    assert_eq!(states.last(), Some(&TaskState::Failed), "{message}");
-    assert!(message.contains("137"), "{message}");
-    nothing_is_left(&world, &images).await;
-}
-
-async fn a_container_that_somebody_pauses_is_killed(_of_its_own: World) {
-    let Some((mut world, images)) = world_with_engine().await else { return };
-    let (mut stream, _) = world.join().await;
-    begun(&mut world, &images, &mut stream).await;
-    images.engine.as_ref().unwrap().said(&["pause", &only(&images)]);
-    stream.say(&AgentEvent::Kill { launch: launch(5), task: crate::world::key(5), grace_ms: Some(1) }).await;
-    let (states, message) = world.outcome(&mut stream, 5).await;
-    assert_eq!(states.last(), Some(&TaskState::Killed), "{message}");
-    nothing_is_left(&world, &images).await;
 }
 
 async fn a_task_of_an_engine_is_measured_and_limited(_of_its_own: World) {
@@ -483,5 +300,33 @@ async fn an_executor_is_limited_by_the_agents_group_alone(_of_its_own: World) {
     assert_eq!(limit.trim().parse::<u64>().unwrap(), 32 << 20);
     let last = last(&mut world, &mut stream, 5).await; // it does not subscribe
     assert_eq!(last.status.state, TaskState::Failed, "{}", last.status.message);
+    nothing_is_left(&world, &images).await;
+}
+
+/// Its containers are not in the agent's groups; here an engine only says that it is one such.
+async fn an_engine_with_groups_of_systemd_limits_alone(_of_its_own: World) {
+    let Some((mut world, images)) = world_with_engine().await else { return };
+    through(&world, "[ \"$2\" != info ] || exec echo 20.10.24 linux systemd");
+    let (mut stream, _) = world.join().await;
+    let shown = world.get("/state").await["containerizers"]["docker"].as_str().unwrap().to_owned();
+    assert!(shown.contains("engine 20.10.24") && shown.ends_with("cgroup driver systemd"), "{shown}");
+    let info =
+        TaskInfo { container: Some(busybox(&images)), ..shell("tail /dev/zero; echo over; sleep 1000") };
+    let order = RunOrder { resources: Resources::of(100, 32), ..crate::world::order(5, &info) };
+    stream.say(&AgentEvent::Run(Box::new(order))).await;
+    assert_eq!(world.update(&mut stream, 5).await.status.state, TaskState::Running);
+    let format = "--format={{.HostConfig.Memory}} {{.HostConfig.CgroupParent}}";
+    let said = images.engine.as_ref().unwrap().said(&["inspect", format, &only(&images)]);
+    assert!(said.starts_with(&(32 << 20).to_string()) && !said.ends_with("/1.5.0"), "{said}");
+    world.line(&world.sandbox(5).join("stdout")).await; // a process of it was killed, which is told at its end
+    stream.say(&AgentEvent::Kill { launch: launch(5), task: crate::world::key(5), grace_ms: Some(1) }).await;
+    let first = last(&mut world, &mut stream, 5).await;
+    let message = "Memory limit exceeded: Requested: 32.0 MB Maximum Used: unknown";
+    assert_eq!(&*first.status.message, message);
+    let command = mesos::CommandInfo { value: Some("sleep 1000".into()), ..Default::default() };
+    let executor = mesos::ExecutorInfo { container: Some(busybox(&images)), ..executor_info(command) };
+    stream.say(&AgentEvent::Run(Box::new(in_executor(6, &executor, "")))).await;
+    let second = last(&mut world, &mut stream, 6).await;
+    assert!(second.status.message.contains("set its driver to cgroupfs"), "{}", second.status.message);
     nothing_is_left(&world, &images).await;
 }

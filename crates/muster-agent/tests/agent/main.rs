@@ -13,6 +13,7 @@ mod checks;
 mod churn;
 mod containers;
 mod docker;
+mod docker_faults;
 mod executor;
 mod helper;
 mod kill;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
             checks::CASES,
             containers::CASES,
             docker::CASES,
+            docker_faults::CASES,
             pods::CASES,
             order::CASES,
             recovery::CASES,
