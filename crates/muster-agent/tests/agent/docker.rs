@@ -7,7 +7,7 @@ use crate::{
     runner::cases,
     world::{World, launch, shell},
 };
-use muster_model::{AgentEvent, Reason, Resources, TaskState, event::RunOrder};
+use muster_model::{AgentEvent, Reason, Resources, TaskState, Value, event::RunOrder};
 use muster_proto::mesos::{
     self, ContainerInfo, TaskInfo, Volume,
     container_info::docker_info::{Network, PortMapping},
@@ -18,6 +18,7 @@ use tokio::time::sleep;
 
 cases!(
     what_only_an_engine_does_is_done,
+    a_network_of_the_engine_has_ports_that_the_task_holds,
     who_is_privileged_may_do_all,
     what_an_engine_does_not_do_is_refused,
     who_is_no_root_has_the_sandbox,
@@ -114,6 +115,38 @@ async fn what_only_an_engine_does_is_done(_of_its_own: World) {
     let (states, message) = world.outcome(&mut stream, 6).await;
     assert_eq!(states.last(), Some(&TaskState::Finished), "{message}");
     assert_eq!(world.stdout(6), "a b\n");
+    nothing_is_left(&world, &images).await;
+}
+
+async fn a_network_of_the_engine_has_ports_that_the_task_holds(_of_its_own: World) {
+    let Some((mut world, images)) = world_with_engine().await else { return };
+    let (mut stream, _) = world.join().await;
+    let engine = images.engine.as_ref().unwrap();
+    engine.said(&["network", "create", "--internal", "own"]);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut container = with(&images, |it| {
+        it.network = Some(Network::User.into());
+        let host_port = free.into();
+        it.port_mappings.push(PortMapping { host_port, container_port: 80, protocol: Some("udp".into()) });
+    });
+    container.network_infos.push(mesos::NetworkInfo { name: Some("own".into()), ..Default::default() });
+    let info =
+        TaskInfo { container: Some(container), ..shell(&format!("tail -n +3 /proc/net/dev; {STAYS}")) };
+    let ports = Value::ranges([(u64::from(free), u64::from(free))]);
+    let resources = Resources::of(100, 64).with("ports", ports);
+    let order = RunOrder { resources, ..crate::world::order(5, &info) };
+    stream.say(&AgentEvent::Run(Box::new(order))).await;
+    let running = world.update(&mut stream, 5).await;
+    assert_eq!(running.status.state, TaskState::Running, "{}", running.status.message);
+    let format = "--format={{.HostConfig.NetworkMode}} {{json .HostConfig.PortBindings}}";
+    let expected = format!(r#"own {{"80/udp":[{{"HostIp":"","HostPort":"{free}"}}]}}"#);
+    assert_eq!(engine.said(&["inspect", format, &only(&images)]), expected);
+    fs::write(world.sandbox(5).join("go"), "").unwrap();
+    let (states, message) = world.outcome(&mut stream, 5).await;
+    assert_eq!(states.last(), Some(&TaskState::Failed), "{message}");
+    let said = world.stdout(5);
+    assert!(said.contains(" lo:") && said.contains(" eth0:"), "{said}");
+    assert_eq!(said.matches(':').count(), 2, "its own devices, and no others: {said}");
     nothing_is_left(&world, &images).await;
 }
 

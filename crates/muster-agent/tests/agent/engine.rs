@@ -167,6 +167,7 @@ impl Drop for Engine {
         for id in String::from_utf8_lossy(&all.stdout).lines() {
             self.run(&["rm", "--force", "--volumes", id]);
         }
+        self.run(&["network", "prune", "--force"]);
         let pid = rustix::process::Pid::from_child(&self.daemon);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM); // it may have ended
         let begun = Instant::now();
