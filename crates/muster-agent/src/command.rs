@@ -8,7 +8,7 @@ use crate::{
     supervisor::{MARK, Place, Spec},
 };
 use muster_http::auth::{Auth, Claims};
-use muster_model::{ExecutorName, LaunchNumber, VolumeMount};
+use muster_model::{ExecutorName, LaunchNumber, Resources, VolumeMount};
 use muster_node::{Start, StartExecutor};
 use muster_proto::executor_api::container_id;
 use muster_proto::mesos::{CommandInfo, ContainerInfo, ExecutorInfo, Secret, TaskInfo, environment};
@@ -62,6 +62,14 @@ impl Work {
                 sandbox.parent().and_then(Path::parent).map(Path::to_owned)
             }
             Self::Task(_) | Self::Executor(_) => None,
+        }
+    }
+
+    /// What it holds.
+    pub(crate) fn resources(&self) -> &Resources {
+        match self {
+            Self::Task(start) => &start.resources,
+            Self::Executor(start) => &start.resources,
         }
     }
 
@@ -158,6 +166,7 @@ pub(crate) fn spec(work: &Work, sandbox: PathBuf, around: &Surroundings) -> Resu
         output,
         place: around.place.clone(),
         container: None,
+        engine: None,
     };
     Ok(Described { spec, command, asked })
 }

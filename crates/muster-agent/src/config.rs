@@ -2,7 +2,7 @@
 
 use crate::{
     AgentError,
-    containers::{Containerizer, ImageSection},
+    containers::{Containerizer, DockerSection, ImageSection},
     logs::LogSection,
 };
 use muster_http::auth::{Realm, Settings};
@@ -102,6 +102,8 @@ pub struct AgentConfig {
     pub logs: LogSection,
     /// Where images come from, and how much of them is kept.
     pub images: ImageSection,
+    /// The Docker engine, and what it may be asked for.
+    pub docker: DockerSection,
     /// Who may ask what over HTTP.
     pub auth: AuthSection,
 }
@@ -186,6 +188,7 @@ impl Default for AgentConfig {
             dial_ms_max: 2_000,
             logs: LogSection::default(),
             images: ImageSection::default(),
+            docker: DockerSection::default(),
             auth: AuthSection::default(),
         }
     }
@@ -252,6 +255,7 @@ impl AgentConfig {
         }
         self.logs.check()?;
         self.images.check()?;
+        self.docker.check()?;
         Resources::parse(&self.resources).or_else(|why| wrong(format!("resources: {why}")))?;
         parse_attributes(&self.attributes).or_else(|why| wrong(format!("attributes: {why}")))?;
         if !self.machine_id.is_empty() {

@@ -3,10 +3,9 @@
 use crate::{
     AgentConfig, AgentError,
     cgroups::Can,
-    containers::{Containerizer, kinds},
+    containers::{Containerizer, Maker, kinds},
     limits::Enforcer,
 };
-use muster_container::Kind;
 use serde::Serialize;
 use std::{fs, path::Path};
 
@@ -80,13 +79,14 @@ pub fn examine(config: &AgentConfig) -> Result<Vec<Finding>, AgentError> {
     for (containerizer, found) in kinds(config) {
         let (name, fix) = match containerizer {
             Containerizer::Oci => ("containerizer oci", "install runc, and run the agent as root"),
+            Containerizer::Docker => (
+                "containerizer docker",
+                "start the Docker engine, name its socket and its command line by docker.socket and docker.program, and run \
+                 the agent as root",
+            ),
             _ => ("containerizer native", "run the agent as root"),
         };
-        let found = found.map(|kind| match kind {
-            Kind::Native => "built in".to_owned(),
-            Kind::Oci(path) => path.display().to_string(),
-        });
-        all.push(finding(name, found, false, fix));
+        all.push(finding(name, found.as_ref().map(Maker::found).map_err(String::clone), false, fix));
     }
     Ok(all)
 }

@@ -60,7 +60,7 @@ mod supervisors;
 mod volumes;
 
 pub use config::AgentConfig;
-pub use containers::{Containerizer, ImageSection};
+pub use containers::{Containerizer, DockerSection, ImageSection};
 pub use doctor::{Finding, examine};
 pub use error::AgentError;
 pub use logs::LogSection;

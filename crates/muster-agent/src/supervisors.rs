@@ -290,6 +290,7 @@ impl Shared {
             End::StartFailed(format!("Failed to start the task's supervisor: {error}").into())
         };
         let (around, mounts) = (self.around.clone(), work.volumes().to_vec());
+        let (resources, grows) = (work.resources().clone(), matches!(work, Work::Executor(_)));
         let described = spawn_blocking(move || spec(&work, sandbox, &around)).await;
         let Described { mut spec, command, asked } = match described {
             Ok(Ok(described)) => described,
@@ -334,6 +335,8 @@ impl Shared {
                 volumes_dir: &self.volumes,
                 parent: within.as_deref(),
                 switch_user: self.around.switch_user,
+                resources: &resources,
+                grows,
             };
             tokio::select! {
                 prepared = self.containers.prepare(&asked, around, &mut spec) => match prepared {

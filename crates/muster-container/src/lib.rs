@@ -2,7 +2,8 @@
 //!
 //! [`Bundle`] is the value of what is asked for, and its [`Bundle::spec`] is pure. [`Runtime`] is what runtimes differ
 //! in: [`Native`] is the library of youki in this process, [`Oci`] a program such as runc. A [`Container`] is one that
-//! was made, with its command held until it is started.
+//! was made, with its command held until it is started. An [`Engine`] is no such runtime: it makes containers of its own,
+//! whose parent it is, of images of its own.
 //!
 //! # Laws
 //! - Whoever creates a container is its parent: it must be a subreaper, and gets the command's status by `waitpid`.
@@ -19,6 +20,7 @@
 mod bundle;
 mod console;
 mod container;
+mod engine;
 mod error;
 mod groups;
 mod mounts;
@@ -29,6 +31,10 @@ mod runtime;
 
 pub use bundle::{Base, Bind, Bundle, DEFAULT_CAPABILITIES, Ids, Limits, Pids, Process, Rlimit};
 pub use container::{Container, Made};
+pub use engine::{
+    Engine, EngineAbout, EngineError, EngineImage, EngineMount, EngineSource, EngineSpec, EngineState,
+    Network, Port, env_memory, fits_a_line,
+};
 pub use error::ContainerError;
 pub use groups::{remove_empty_groups, remove_groups};
 pub use mounts::{bind_root, own_mounts};

@@ -95,6 +95,25 @@ impl Group {
         }
     }
 
+    /// Likewise where its processes are in groups below it, with limits of their own: version 1 counts there alone.
+    pub(crate) fn oom_below(&self) -> Option<Oom> {
+        let part = self.part(Controller::Memory)?;
+        match part.version {
+            Version::V1 => files::tree(&part.dir).iter().find_map(|dir| v1::oom(dir)),
+            Version::V2 => v2::oom(&part.dir),
+        }
+    }
+
+    /// What there is to say of its memory once somebody else knows that the kernel killed of it; none where it was not
+    /// full.
+    pub(crate) fn oom_of_all(&self) -> Option<Oom> {
+        let part = self.part(Controller::Memory)?;
+        match part.version {
+            Version::V1 => v1::full(&part.dir),
+            Version::V2 => v2::full(&part.dir),
+        }
+    }
+
     /// Kills all that is in it now. Frozen meanwhile, where that can be, so that none escapes by forking.
     pub(crate) fn kill(&self) {
         let freezer = self.part(Controller::Freezer);

@@ -9,7 +9,7 @@ pub(super) const PERIOD_US: u64 = 100_000;
 const QUOTA_US_MIN: u64 = 1_000;
 const SHARES_MIN: u64 = 2;
 /// Memory is charged in batches: what lacks less than this to its limit has reached it.
-const NEARLY_BYTES: u64 = 1 << 20;
+pub(super) const NEARLY_BYTES: u64 = 1 << 20;
 
 /// The weight of a share of the processors, by version 1's scale: 1024 for a whole one.
 pub(super) fn shares(milli: u64) -> u64 {
@@ -82,6 +82,11 @@ fn set_memory(dir: &Path, bytes: u64) -> io::Result<()> {
 /// Whether the kernel killed for the group's own limit.
 pub(super) fn oom(dir: &Path) -> Option<Oom> {
     files::keyed(dir, "memory.oom_control", "oom_kill").filter(|killed| *killed > 0)?;
+    full(dir)
+}
+
+/// The group's limit, if it was reached.
+pub(super) fn full(dir: &Path) -> Option<Oom> {
     let limit_bytes = files::number(dir, "memory.limit_in_bytes")?;
     let peak_bytes = files::number(dir, "memory.max_usage_in_bytes").unwrap_or_default();
     // `memory.failcnt` would say so, but newer kernels do not count there.

@@ -44,10 +44,16 @@ pub(super) fn set(part: &Part, limits: &Limits) -> io::Result<()> {
 pub(super) fn oom(dir: &Path) -> Option<Oom> {
     let event = |name| files::keyed(dir, "memory.events", name);
     let is_own = event("oom_kill")? > 0 && event("oom").is_none_or(|n| n > 0);
-    is_own.then(|| Oom {
-        limit_bytes: files::number(dir, "memory.max").unwrap_or_default(),
-        peak_bytes: files::number(dir, "memory.peak").unwrap_or_default(),
-    })
+    let memory = |name| files::number(dir, name).unwrap_or_default();
+    is_own.then(|| Oom { limit_bytes: memory("memory.max"), peak_bytes: memory("memory.peak") })
+}
+
+/// The group's limit, if it may have been reached: older kernels do not tell.
+pub(super) fn full(dir: &Path) -> Option<Oom> {
+    let limit_bytes = files::number(dir, "memory.max")?;
+    let peak_bytes = files::number(dir, "memory.peak").unwrap_or_default();
+    let was_full = peak_bytes == 0 || peak_bytes.saturating_add(v1::NEARLY_BYTES) >= limit_bytes;
+    was_full.then_some(Oom { limit_bytes, peak_bytes })
 }
 
 pub(super) fn freeze(dir: &Path, is_frozen: bool) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! What a `mesos.v1.ContainerInfo` asks for, as far as agents do it. The rest is refused in words that name the field.
 
+use super::docker::{OfEngine, is_name};
 use muster_container::{DEFAULT_CAPABILITIES, Rlimit};
 use muster_proto::mesos::{
     CapabilityInfo, ContainerInfo, Image, LinuxInfo, RLimitInfo, Secret, TtyInfo, Volume, container_info,
@@ -28,6 +29,8 @@ pub(crate) struct Asked {
     pub(crate) shares_pids: bool,
     /// The size of its terminal; none: it has none.
     pub(crate) terminal: Option<(u16, u16)>,
+    /// What a Docker engine may be asked for: it is of type DOCKER.
+    pub(crate) engine: Option<OfEngine>,
 }
 
 /// A volume that is asked for.
@@ -52,6 +55,8 @@ pub(crate) enum From {
     Secret(Vec<u8>),
     /// All of an image.
     Image(String),
+    /// A volume of a Docker engine.
+    Named { name: String, driver: Option<String>, options: Vec<(String, String)> },
 }
 
 /// Secrets are not shown.
@@ -63,6 +68,7 @@ impl std::fmt::Debug for Wanted {
             From::Parent(path) => format!("parent {}", path.display()),
             From::Secret(_) => "a secret".into(),
             From::Image(name) => format!("image {name}"),
+            From::Named { name, .. } => format!("volume {name}"),
         };
         write!(f, "{source} at {}{}", self.target.display(), if self.read_only { " (read only)" } else { "" })
     }
@@ -71,14 +77,20 @@ impl std::fmt::Debug for Wanted {
 impl Asked {
     /// Reads a description. The error names the field and says what would be right.
     pub(crate) fn read(info: &ContainerInfo) -> Result<Self, String> {
-        let image = match info.r#type() {
-            container_info::Type::Docker => Some(docker(info)?),
+        let (image, engine) = match info.r#type() {
+            container_info::Type::Docker => {
+                let (image, engine) = OfEngine::read(info)?;
+                (Some(image), Some(engine))
+            }
             container_info::Type::Mesos => {
                 let image = info.mesos.as_ref().and_then(|mesos| mesos.image.as_ref());
-                image.map(image_name).transpose().map_err(|why| format!("container.mesos.image{why}"))?
+                let image = image.map(image_name).transpose();
+                (image.map_err(|why| format!("container.mesos.image{why}"))?, None)
             }
         };
-        if let Some(name) = info.network_infos.iter().find_map(|it| it.name.as_ref()) {
+        if engine.is_none()
+            && let Some(name) = info.network_infos.iter().find_map(|it| it.name.as_ref())
+        {
             return Err(format!(
                 "container.network_infos: there is no network {name:?}; containers have the machine's network"
             ));
@@ -100,7 +112,9 @@ impl Asked {
         }
         let volumes = info.volumes.iter().enumerate();
         let volumes: Result<Vec<_>, _> = volumes
-            .map(|(i, one)| wanted(one).map_err(|why| format!("container.volumes[{i}]{why}")))
+            .map(|(i, one)| {
+                wanted(one, engine.is_some()).map_err(|why| format!("container.volumes[{i}]{why}"))
+            })
             .collect();
         Ok(Self {
             image,
@@ -110,6 +124,7 @@ impl Asked {
             capabilities,
             shares_pids,
             terminal: info.tty_info.as_ref().map(terminal_size),
+            engine,
         })
     }
 
@@ -126,28 +141,6 @@ const TERMINAL: (u16, u16) = (24, 80);
 pub(crate) fn terminal_size(info: &TtyInfo) -> (u16, u16) {
     let of = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
     info.window_size.as_ref().map_or(TERMINAL, |it| (of(it.rows), of(it.columns)))
-}
-
-fn docker(info: &ContainerInfo) -> Result<String, String> {
-    use container_info::docker_info::Network;
-    let docker = info.docker.as_ref().ok_or("container.docker: is missing, and container.type is DOCKER")?;
-    let only = |what: &str| {
-        Err(format!("container.docker.{what}: only a Docker engine does this, and this agent uses none"))
-    };
-    match docker.network() {
-        Network::Host => {}
-        other => return only(&format!("network {}", other.as_str_name())),
-    }
-    if !docker.port_mappings.is_empty() {
-        return only("port_mappings");
-    }
-    if docker.privileged() {
-        return only("privileged");
-    }
-    if let Some(parameter) = docker.parameters.first() {
-        return only(&format!("parameters ({})", parameter.key));
-    }
-    Ok(docker.image.clone())
 }
 
 /// The name of an image. The error goes on after the name of its field.
@@ -235,13 +228,17 @@ fn rlimits(info: &RLimitInfo) -> Result<Vec<Rlimit>, String> {
 }
 
 /// A volume. The error goes on after the name of its field.
-fn wanted(volume: &Volume) -> Result<Wanted, String> {
+fn wanted(volume: &Volume, by_engine: bool) -> Result<Wanted, String> {
     use volume::source::Type;
     let named = [volume.host_path.is_some(), volume.image.is_some(), volume.source.is_some()];
     if named.into_iter().filter(|it| *it).count() != 1 {
         return Err(": needs exactly one of host_path, image and source".into());
     }
     let source = match (&volume.host_path, &volume.image, &volume.source) {
+        // With a driver of volumes it is a name, as in Mesos.
+        (Some(name), ..) if by_engine && is_name(name) => {
+            From::Named { name: name.clone(), driver: None, options: Vec::new() }
+        }
         (Some(path), ..) => host(path, ".host_path")?,
         (_, Some(image), _) => From::Image(image_name(image).map_err(|why| format!(".image{why}"))?),
         (_, _, Some(source)) => match source.r#type() {
@@ -275,9 +272,23 @@ fn wanted(volume: &Volume) -> Result<Wanted, String> {
                 let inner = source.secret.as_ref().ok_or(".source.secret: is missing")?;
                 From::Secret(value(inner).map_err(|why| format!(".source.secret: {why}"))?)
             }
+            Type::DockerVolume if by_engine => {
+                let inner = source.docker_volume.as_ref().ok_or(".source.docker_volume: is missing")?;
+                let driver = inner.driver.clone().filter(|driver| !driver.is_empty());
+                if !is_name(&inner.name) {
+                    return Err(format!(
+                        ".source.docker_volume.name: is {:?}, must be letters, digits, '_', '.' and '-'",
+                        inner.name
+                    ));
+                }
+                let options = inner.driver_options.iter().flat_map(|it| &it.parameter);
+                let options = options.map(|it| (it.key.clone(), it.value.clone())).collect();
+                From::Named { name: inner.name.clone(), driver, options }
+            }
             other => {
                 return Err(format!(
-                    ".source.type: {} is not supported; name HOST_PATH, SANDBOX_PATH or SECRET",
+                    ".source.type: {} is not supported; name HOST_PATH, SANDBOX_PATH or SECRET (a container of type \
+                     DOCKER also DOCKER_VOLUME)",
                     other.as_str_name()
                 ));
             }

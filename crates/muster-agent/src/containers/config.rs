@@ -16,6 +16,8 @@ pub enum Containerizer {
     Native,
     /// An OCI runtime that is installed.
     Oci,
+    /// A Docker engine.
+    Docker,
 }
 
 impl Containerizer {
@@ -24,6 +26,7 @@ impl Containerizer {
             Self::Posix => "posix",
             Self::Native => "native",
             Self::Oci => "oci",
+            Self::Docker => "docker",
         }
     }
 }
@@ -99,6 +102,51 @@ impl ImageSection {
             if !(least..=most).contains(&value) {
                 return wrong(format!("images.{name} is {value}, must be {least} to {most}"));
             }
+        }
+        Ok(())
+    }
+}
+
+/// The Docker engine, and what it may be asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct DockerSection {
+    /// Its command line, a path or a name on the PATH.
+    pub program: String,
+    /// Its socket.
+    pub socket: PathBuf,
+    /// Whether containers may be privileged.
+    pub privileged: bool,
+    /// Whether options of its command line may be named (`parameters`).
+    pub parameters: bool,
+    /// How long it may take to pull an image, in ms.
+    pub pull_ms_max: u64,
+}
+
+impl Default for DockerSection {
+    fn default() -> Self {
+        Self {
+            program: "docker".into(),
+            socket: "/var/run/docker.sock".into(),
+            privileged: true,
+            parameters: true,
+            pull_ms_max: 1_800_000,
+        }
+    }
+}
+
+impl DockerSection {
+    /// Checks all values.
+    pub(crate) fn check(&self) -> Result<(), AgentError> {
+        let wrong = |text: String| Err(AgentError::Config(text));
+        if self.program.is_empty() {
+            return wrong("docker.program is empty; name docker, or the path of it".into());
+        }
+        if !self.socket.is_absolute() {
+            return wrong(format!("docker.socket: {:?} must be an absolute path", self.socket));
+        }
+        if !(1_000..=24 * 3_600_000).contains(&self.pull_ms_max) {
+            return wrong(format!("docker.pull-ms-max is {}, must be 1000 to 86400000", self.pull_ms_max));
         }
         Ok(())
     }

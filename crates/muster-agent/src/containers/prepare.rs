@@ -2,7 +2,7 @@
 //! bundle written down.
 
 use super::{
-    Asked, Containers, SANDBOX,
+    Asked, Containers, Maker, SANDBOX,
     asked::{From, Wanted},
 };
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
 };
 use muster_container::{Base, Bind, Bundle, DEFAULT_CAPABILITIES, Ids, Pids, Process};
 use muster_image::{Image, ImageConfig, ImageError, Rootfs};
-use muster_model::VolumeMount;
+use muster_model::{Resources, Value, VolumeMount};
 use muster_proto::mesos::CommandInfo;
 use std::{
     collections::BTreeMap,
@@ -36,6 +36,23 @@ pub(crate) struct Around<'a> {
     pub(crate) parent: Option<&'a Path>,
     /// Whether it may run as another user than the agent's.
     pub(crate) switch_user: bool,
+    /// What it holds.
+    pub(crate) resources: &'a Resources,
+    /// Whether that changes while it runs.
+    pub(crate) grows: bool,
+}
+
+impl Around<'_> {
+    /// Whether it holds a port of the machine.
+    pub(super) fn has_port(&self, port: u16) -> bool {
+        let port = u64::from(port);
+        match self.resources.get("ports") {
+            Some(Value::Ranges(ranges)) => {
+                ranges.iter().any(|(first, last)| (*first..=*last).contains(&port))
+            }
+            _ => false,
+        }
+    }
 }
 
 /// What a bundle is put together of.
@@ -56,7 +73,13 @@ impl Containers {
         around: Around<'_>,
         spec: &mut Spec,
     ) -> Result<(), Unfit> {
-        let kind = self.kind()?.clone();
+        if asked.engine.is_some() {
+            self.look_for_engine().await;
+        }
+        let kind = match self.maker(asked, around.parent.is_some())? {
+            Maker::Engine(docker) => return self.prepare_by_engine(&docker, asked, &around, spec).await,
+            Maker::Runtime(kind) => kind,
+        };
         let _making = self.making.read().await;
         let place = self.place(spec.launch);
         self.clear(spec.launch); // of an attempt before
@@ -169,6 +192,7 @@ impl Containers {
                 let image = self.pull(name).await?;
                 self.rootfs(&image, &place.join(format!("volume-{number}")), parts).await?
             }
+            From::Named { .. } => return Err(failed("only a Docker engine has volumes by name".into())),
             From::Secret(bytes) => {
                 parts.secrets.push(SecretFile { number, bytes: bytes.clone() });
                 place.join("secrets").join(number.to_string())
@@ -192,7 +216,7 @@ impl Containers {
 
     /// A path of the machine, if tasks may see it: the directory that allows it, and what is below that. Neither has a
     /// link in it; what becomes one meanwhile is refused when it is made visible.
-    fn host_path(&self, path: &Path) -> Result<(PathBuf, PathBuf), String> {
+    pub(super) fn host_path(&self, path: &Path) -> Result<(PathBuf, PathBuf), String> {
         let refused =
             || format!("{} is not below what host-path-volumes of this agent names", path.display());
         if !self.host_paths.iter().any(|allowed| path.starts_with(allowed)) {
@@ -212,7 +236,7 @@ fn bind(source: &Path, target: &Path, read_only: bool) -> Bind {
     Bind { source: source.to_owned(), target: target.to_owned(), read_only }
 }
 
-fn new_dir(path: &Path) -> Result<(), Unfit> {
+pub(super) fn new_dir(path: &Path) -> Result<(), Unfit> {
     let made = DirBuilder::new().mode(0o700).create(path);
     made.map_err(|error| Unfit::Here(format!("Failed to make the directory {}: {error}", path.display())))
 }

@@ -1,4 +1,6 @@
-use super::Asked;
+use super::{Asked, Containerizer, Maker, choose, engine::Docker};
+use crate::command::Unfit;
+use muster_container::{Engine, EngineAbout, Kind};
 use muster_proto::mesos::{
     self, CapabilityInfo, ContainerInfo, Image, LinuxInfo, NetworkInfo, RLimitInfo, Secret, TtyInfo, Volume,
     capability_info::Capability, container_info, image, r_limit_info, secret, volume,
@@ -113,10 +115,27 @@ fn what_is_not_done_is_refused_with_its_field() {
     let bidirectional =
         mesos::MountPropagation { mode: Some(mesos::mount_propagation::Mode::Bidirectional.into()) };
     for (asked, part) in [
-        (docker(|it| it.network = Some(Network::Bridge.into())), "docker.network BRIDGE"),
-        (docker(|it| it.privileged = Some(true)), "docker.privileged"),
-        (docker(|it| it.port_mappings.push(PortMapping::default())), "docker.port_mappings"),
-        (docker(|it| it.parameters.push(mesos::Parameter::default())), "docker.parameters"),
+        (docker(|it| it.image = "-v".into()), "docker.image: is \"-v\""),
+        (docker(|it| it.network = Some(Network::User.into())), "network_infos: 0 networks are named"),
+        (
+            docker(|it| it.port_mappings.push(PortMapping::default())),
+            "docker.port_mappings: takes the network",
+        ),
+        (
+            docker(|it| {
+                it.network = Some(Network::Bridge.into());
+                it.port_mappings.push(PortMapping { host_port: 70_000, ..Default::default() });
+            }),
+            "docker.port_mappings: host_port is 70000",
+        ),
+        (
+            docker(|it| it.parameters.push(parameter("--init", ""))),
+            "docker.parameters: \"--init\" is no option",
+        ),
+        (
+            docker(|it| it.parameters.push(parameter("rm", "true"))),
+            "docker.parameters: rm is the agent's own",
+        ),
         (with(|it| it.mesos = Some(container_info::MesosInfo { image: Some(appc) })), "mesos.image.appc"),
         (with(|it| it.hostname = Some("a b".into())), "hostname"),
         (
@@ -162,6 +181,70 @@ fn what_is_not_done_is_refused_with_its_field() {
     }
 }
 
+fn parameter(key: &str, value: &str) -> mesos::Parameter {
+    mesos::Parameter { key: key.into(), value: value.into() }
+}
+
+#[test]
+fn what_only_an_engine_does_is_known_by_its_field() {
+    use container_info::docker_info::{Network, PortMapping};
+    assert_eq!(docker(|_| {}).unwrap().only_by_engine(), None);
+    let mut named = Volume { host_path: None, ..host("", "/b") };
+    named.source = Some(volume::Source {
+        docker_volume: Some(volume::source::DockerVolume { name: "data".into(), ..Default::default() }),
+        ..sourced(volume::source::Type::DockerVolume)
+    });
+    let mut info = ContainerInfo {
+        r#type: container_info::Type::Docker.into(),
+        docker: Some(container_info::DockerInfo { image: "app".into(), ..Default::default() }),
+        volumes: vec![host("/a", "/b"), named],
+        ..Default::default()
+    };
+    let by_volume = Asked::read(&info);
+    info.volumes = vec![host("name", "/b")];
+    let by_host_path = Asked::read(&info);
+    info.volumes.clear();
+    info.network_infos.push(NetworkInfo { name: Some("net".into()), ..Default::default() });
+    info.docker.as_mut().unwrap().network = Some(Network::User.into());
+    for (asked, field) in [
+        (by_volume, "container.volumes[1].source.type DOCKER_VOLUME"),
+        (by_host_path, "container.volumes[0].source.type DOCKER_VOLUME"),
+        (Asked::read(&info), "container.docker.network USER (net)"),
+        (docker(|it| it.network = Some(Network::None.into())), "container.docker.network NONE"),
+        (
+            docker(|it| {
+                it.network = Some(Network::Bridge.into());
+                it.port_mappings.push(PortMapping { host_port: 1, container_port: 2, protocol: None });
+            }),
+            "container.docker.network BRIDGE",
+        ),
+        (docker(|it| it.privileged = Some(true)), "container.docker.privileged"),
+        (docker(|it| it.parameters.push(parameter("init", "true"))), "container.docker.parameters (init)"),
+    ] {
+        assert_eq!(asked.unwrap().only_by_engine().as_deref(), Some(field));
+    }
+}
+
+#[test]
+fn what_an_engine_does_not_do_is_known_by_its_field() {
+    let value = Some(secret::Value { data: b"hidden".to_vec().into() });
+    let secret = Secret { r#type: Some(secret::Type::Value.into()), value, ..Default::default() };
+    let source = volume::Source { secret: Some(secret), ..sourced(volume::source::Type::Secret) };
+    let of_secret = Volume { host_path: None, source: Some(source), ..host("", "/run/token") };
+    let of_image = Volume { host_path: None, image: Some(docker_image("a")), ..host("", "/i") };
+    for (volumes, field) in [
+        (vec![host("/a", "/b"), of_secret], Some("container.volumes[1].source: SECRET")),
+        (vec![of_image], Some("container.volumes[0].source: images")),
+        (vec![host("/a", "/b")], None),
+    ] {
+        let asked = with(|info| info.volumes = volumes).unwrap();
+        match (asked.not_by_engine(), field) {
+            (Some(why), Some(field)) => assert!(why.starts_with(field), "{why}"),
+            (why, field) => assert_eq!(why.as_deref(), field),
+        }
+    }
+}
+
 #[test]
 fn a_secret_is_not_shown() {
     let value = Some(secret::Value { data: b"hidden".to_vec().into() });
@@ -173,4 +256,67 @@ fn a_secret_is_not_shown() {
     .unwrap();
     let shown = format!("{asked:?}");
     assert!(shown.contains("a secret at /run/token") && !shown.contains("hidden"), "{shown}");
+}
+
+#[test]
+fn the_first_that_does_what_is_asked_for_makes_the_container() {
+    use Containerizer::{Docker as ByDocker, Native};
+    let engine = Engine { program: "/docker".into(), socket: "/socket".into() };
+    let found = Docker { engine, about: EngineAbout { version: "1".into(), has_own_groups: true } };
+    let native = || (Native, Ok(Maker::Runtime(Kind::Native)));
+    let here = || (ByDocker, Ok(Maker::Engine(found.clone())));
+    let silent = || (ByDocker, Err("it does not answer".to_owned()));
+    let usual = docker(|_| {}).unwrap();
+    let special = docker(|it| it.privileged = Some(true)).unwrap();
+    let of_mesos = with(|it| it.hostname = Some("h".into())).unwrap();
+    let seen = Asked { terminal: Some((24, 80)), ..usual.clone() };
+    let chosen =
+        |kinds: &[(Containerizer, Result<Maker, String>)], late: bool, asked: &Asked, is_within: bool| {
+            let answers = kinds.iter().any(|(name, found)| *name == ByDocker && found.is_ok()) || late;
+            match choose(kinds, answers.then_some(&found), asked, is_within) {
+                Ok(Maker::Runtime(_)) => "native".to_owned(),
+                Ok(Maker::Engine(_)) => "docker".to_owned(),
+                Err(Unfit::Invalid(why)) => format!("invalid: {why}"),
+                Err(Unfit::Here(why)) => format!("here: {why}"),
+            }
+        };
+    for (kinds, late, asked, is_within, expected) in [
+        (&[native(), here()] as &[_], false, &usual, false, "native"),
+        (&[here(), native()], false, &usual, false, "docker"),
+        (&[here(), native()], false, &usual, true, "native"),
+        (&[here(), native()], false, &of_mesos, false, "native"),
+        (&[native(), here()], false, &special, false, "docker"),
+        (&[silent(), native()], false, &usual, false, "native"),
+        (&[silent(), native()], true, &usual, false, "docker"),
+        (&[silent(), native()], true, &special, false, "docker"),
+        (
+            &[native()],
+            false,
+            &special,
+            false,
+            "invalid: container.docker.privileged: only a Docker engine does this",
+        ),
+        (
+            &[here(), native()],
+            false,
+            &special,
+            true,
+            "invalid: container.docker.privileged: a Docker engine runs no",
+        ),
+        (&[silent()], false, &special, false, "here: container.docker.privileged: only a Docker engine"),
+        (
+            &[silent()],
+            false,
+            &usual,
+            false,
+            "here: This agent cannot make containers: docker: it does not answer",
+        ),
+        (&[here(), native()], false, &seen, false, "native"),
+        (&[here()], false, &seen, false, "invalid: container.tty_info: tasks of a Docker engine"),
+        (&[here()], false, &of_mesos, false, "here: This agent makes no such containers"),
+        (&[], false, &of_mesos, false, "here: This agent makes no such containers"),
+    ] {
+        let chosen = chosen(kinds, late, asked, is_within);
+        assert!(chosen.starts_with(expected), "{expected}: {chosen}");
+    }
 }

@@ -1,6 +1,8 @@
 //! What this agent says of itself: its address, its settings in Mesos' words.
 
-use crate::{AgentConfig, history::COMPLETED_OF_FRAMEWORK_MAX, launches::LaunchTimes, limits::Enforcer};
+use crate::{
+    AgentConfig, Containerizer, history::COMPLETED_OF_FRAMEWORK_MAX, launches::LaunchTimes, limits::Enforcer,
+};
 use muster_http::machine::duration;
 use muster_model::{AgentInfo, Sealed};
 use std::{
@@ -108,6 +110,10 @@ pub(crate) fn flags(config: &AgentConfig, info: &AgentInfo) -> BTreeMap<&'static
         if !path.as_os_str().is_empty() {
             flags.insert(name, path.display().to_string());
         }
+    }
+    if config.containerizers.contains(&Containerizer::Docker) {
+        flags.insert("docker", config.docker.program.clone());
+        flags.insert("docker_socket", config.docker.socket.display().to_string());
     }
     if !config.attributes.is_empty() {
         flags.insert("attributes", config.attributes.clone());

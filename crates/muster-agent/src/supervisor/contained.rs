@@ -4,7 +4,7 @@
 
 use super::{
     LAUNCH_HELPER, Spec,
-    held::{Beside, Held, News},
+    held::{Beside, Held, Inside, News, Ran},
     helper::PAUSE,
     output::{self, Output, Streams},
     sandbox,
@@ -108,10 +108,8 @@ impl InContainer {
     }
 }
 
-impl InContainer {
-    /// Runs a program in it, as a child of this process that leads a session. Also our end of its terminal, where the
-    /// runtime has made another one than it was given.
-    pub(super) fn run(&self, what: &Beside<'_>, io: Io) -> io::Result<(Pid, Option<OwnedFd>)> {
+impl Inside for InContainer {
+    fn run(&self, what: &Beside<'_>, io: Io) -> io::Result<Ran> {
         let gone = || io::Error::other("the container is gone");
         let mut process = self.process.clone();
         process.program = what.program.into();
@@ -119,7 +117,7 @@ impl InContainer {
         process.env.extend(what.env.iter().cloned());
         let made = self.container.as_ref().ok_or_else(gone)?.exec(&process, io);
         let made = made.map_err(io::Error::other)?;
-        Ok((pid(made.pid)?, made.terminal))
+        Ok(Ran { pid: pid(made.pid)?, mark: None, terminal: made.terminal })
     }
 }
 
@@ -238,22 +236,10 @@ fn new_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Makes what is at a path visible at another: opened first, without following a link, so that whoever can write there
-/// cannot have something else seen.
+/// Makes what is at a path visible at another: opened first, so that whoever can write there cannot have something else
+/// seen.
 fn stage(staged: &Staged, user: Option<(u32, u32)>) -> io::Result<()> {
-    let none = Mode::empty();
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let mut at: OwnedFd = rustix::fs::open(&staged.root, flags | OFlags::DIRECTORY, none)?;
-    for part in &staged.path {
-        if staged.make
-            && mkdirat(&at, part, Mode::from_raw_mode(0o755)).is_ok()
-            && let Some((uid, gid)) = user
-        {
-            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-            chownat(&at, part, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-        }
-        at = openat2(&at, part, flags, none, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)?;
-    }
+    let at = open_below(&staged.root, &staged.path, staged.make, user)?;
     match FileType::from_raw_mode(rustix::fs::fstat(&at)?.st_mode) {
         FileType::Directory => new_dir(&staged.target)?,
         _ => {
@@ -264,8 +250,32 @@ fn stage(staged: &Staged, user: Option<(u32, u32)>) -> io::Result<()> {
     Ok(mount_bind_recursive(format!("/proc/self/fd/{}", at.as_raw_fd()), &staged.target)?)
 }
 
+/// Opens what is at a path below a directory, without following a link. Directories that are missing are made, for this
+/// user, if they are to be.
+pub(super) fn open_below(
+    root: &Path,
+    path: &Path,
+    make: bool,
+    user: Option<(u32, u32)>,
+) -> io::Result<OwnedFd> {
+    let none = Mode::empty();
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let mut at: OwnedFd = rustix::fs::open(root, flags | OFlags::DIRECTORY, none)?;
+    for part in path {
+        if make
+            && mkdirat(&at, part, Mode::from_raw_mode(0o755)).is_ok()
+            && let Some((uid, gid)) = user
+        {
+            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+            chownat(&at, part, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        at = openat2(&at, part, flags, none, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)?;
+    }
+    Ok(at)
+}
+
 /// Gives all of a directory to somebody, without following a link.
-fn give_away(path: &Path, uid: Uid, gid: Gid) -> io::Result<()> {
+pub(super) fn give_away(path: &Path, uid: Uid, gid: Gid) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut todo: Vec<OwnedFd> = vec![rustix::fs::open(path, flags, Mode::empty())?];
     while let Some(dir) = todo.pop() {
@@ -349,7 +359,7 @@ impl Held for InContainer {
         self.group.as_ref()?.oom()
     }
 
-    fn container(&self) -> Option<&InContainer> {
+    fn inside(&self) -> Option<&dyn Inside> {
         Some(self)
     }
 

@@ -1,10 +1,14 @@
 //! How a task's first process is made, let go, signalled, and taken away with all that it left. The supervisor's loop
 //! knows nothing else of it; each way to run a command is one [`Held`] in a file of its own.
 
-use super::{Spec, contained::InContainer, output::Output, posix::Posix};
+use super::{Spec, contained::InContainer, engine::InEngine, output::Output, posix::Posix};
 use crate::cgroups::{Group, Oom};
+use muster_container::Io;
 use rustix::process::{Pid, Signal};
-use std::{io, os::fd::BorrowedFd};
+use std::{
+    io,
+    os::fd::{BorrowedFd, OwnedFd},
+};
 
 /// What came of a release.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,6 +30,24 @@ pub(super) struct Beside<'a> {
     pub(super) args: &'a [String],
     /// Variables beside the task's own, which they replace.
     pub(super) env: &'a [(String, String)],
+}
+
+/// A process that was started beside a task.
+#[derive(Debug)]
+pub(super) struct Ran {
+    /// A child of this process, which leads a session.
+    pub(super) pid: Pid,
+    /// By what the processes are known that do not end with it ([`BESIDE`](super::process::BESIDE)); none: it has none
+    /// such.
+    pub(super) mark: Option<String>,
+    /// Our end of its terminal, where another one was made than was given.
+    pub(super) terminal: Option<OwnedFd>,
+}
+
+/// Where a command is that is not among the machine's own processes and files.
+pub(super) trait Inside {
+    /// Runs a program there.
+    fn run(&self, what: &Beside<'_>, io: Io) -> io::Result<Ran>;
 }
 
 /// A command that is held, and then a task that runs.
@@ -68,7 +90,7 @@ pub(super) trait Held {
     fn oom(&self) -> Option<Oom>;
 
     /// Where the command is; none: where any process of this machine in the task's group and sandbox is.
-    fn container(&self) -> Option<&InContainer> {
+    fn inside(&self) -> Option<&dyn Inside> {
         None
     }
 
@@ -79,8 +101,9 @@ pub(super) trait Held {
 
 /// Makes what is needed to run the command of a spec, and holds it. What was made is removed again if it cannot be.
 pub(super) fn create(spec: &Spec) -> io::Result<Box<dyn Held>> {
-    match &spec.container {
-        Some(contained) => Ok(Box::new(InContainer::create(spec, contained)?)),
-        None => Ok(Box::new(Posix::create(spec)?)),
+    match (&spec.engine, &spec.container) {
+        (Some(by), _) => Ok(Box::new(InEngine::create(spec, by)?)),
+        (None, Some(contained)) => Ok(Box::new(InContainer::create(spec, contained)?)),
+        (None, None) => Ok(Box::new(Posix::create(spec)?)),
     }
 }

@@ -11,16 +11,19 @@
 //! `output` copies them.
 //!
 //! `sys.rs` has all that is unsafe, `held.rs` what a way to run commands must do, `posix.rs` the one with plain
-//! processes, `contained.rs` the one with containers.
+//! processes, `contained.rs` the one with containers, `engine.rs` the one with containers that a
+//! Docker engine makes.
 
 mod client;
 mod contained;
+mod engine;
 mod held;
 mod helper;
 mod output;
 mod posix;
 mod probe;
 mod process;
+mod runner;
 mod sandbox;
 mod session;
 mod spec;
@@ -33,6 +36,7 @@ mod wire;
 pub use helper::{LAUNCH_HELPER, helper_main};
 
 pub(crate) use contained::{Contained, SecretFile, Staged};
+pub(crate) use engine::ByEngine;
 pub(crate) use process::{boot_id, end_marked, start_time};
 pub(crate) use spec::{Ending, Exit, MARK, Outputs, Place, Rotation, Spec, read_exit};
 pub(crate) use wire::{Found, Frames, FromSupervisor, Look, SessionSpec, ToSupervisor, encode};

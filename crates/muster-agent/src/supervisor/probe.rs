@@ -2,7 +2,8 @@
 
 use super::{
     Spec,
-    held::{Beside, Held},
+    held::{Beside, Held, Ran},
+    process::signal_beside,
     wire::{Found, Look},
 };
 use crate::cgroups::Group;
@@ -27,6 +28,7 @@ struct Probe {
     /// The connection that asked for it: with that it ends.
     client: u64,
     pid: Pid,
+    mark: Option<String>,
     pidfd: OwnedFd,
     deadline: Instant,
     timed_out: bool,
@@ -52,17 +54,17 @@ impl Probes {
 
     fn spawn(&mut self, spec: &Spec, held: &dyn Held, look: &Look, client: u64) -> io::Result<()> {
         let Look { program, arg0, args, env, .. } = look;
-        let pid = match held.container() {
+        let Ran { pid, mark, terminal: _ } = match held.inside() {
             Some(container) => {
                 let io = Io::null().map_err(io::Error::other)?;
-                container.run(&Beside { program, arg0, args, env }, io)?.0
+                container.run(&Beside { program, arg0, args, env }, io)?
             }
-            None => plain(spec, held.group(), look)?,
+            None => Ran { pid: plain(spec, held.group(), look)?, mark: None, terminal: None },
         };
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?; // not reaped: else with all that the task leaves
         let deadline = Instant::now() + Duration::from_millis(look.timeout_ms);
         let number = look.number;
-        self.running.push(Probe { number, client, pid, pidfd, deadline, timed_out: false });
+        self.running.push(Probe { number, client, pid, mark, pidfd, deadline, timed_out: false });
         Ok(())
     }
 
@@ -143,5 +145,8 @@ impl Probe {
     /// Not reaped yet, so the group is its own.
     fn kill(&self) {
         let _ = kill_process_group(self.pid, Signal::KILL); // it may have ended meanwhile
+        if let Some(mark) = &self.mark {
+            signal_beside(mark, Signal::KILL);
+        }
     }
 }

@@ -4,6 +4,10 @@ use super::MARK;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{fs, io, time::Duration};
 
+/// The environment variable by which processes are found that were run beside a task and are not this machine's
+/// supervisors' own: the task's mark, `.` and a number.
+pub(crate) const BESIDE: &str = "MUSTER_BESIDE_MARK";
+
 /// Field 22 of `/proc/PID/stat`: with the boot id it tells a process from a later one of the same number.
 pub(crate) fn start_time(pid: u32) -> Option<u64> {
     stat_field(pid, 22)?.parse().ok()
@@ -52,7 +56,7 @@ pub(crate) fn end_marked(wanted: impl Fn(&str) -> bool, patience: Duration) -> b
     let mut waited = Duration::ZERO;
     let pause = Duration::from_millis(10);
     loop {
-        let has = |pid| mark(pid).is_some_and(|mark| wanted(&mark));
+        let has = |pid| mark(pid, MARK).is_some_and(|mark| wanted(&mark));
         let found: Vec<u32> = pids().into_iter().filter(|pid| has(*pid)).collect();
         if found.is_empty() {
             return true;
@@ -61,18 +65,24 @@ pub(crate) fn end_marked(wanted: impl Fn(&str) -> bool, patience: Duration) -> b
             return false;
         }
         for pid in found {
-            kill_if(pid, has);
+            signal_if(pid, Signal::KILL, has);
         }
         std::thread::sleep(pause);
         waited += pause;
     }
 }
 
-/// The mark in a process's environment. A process that ended but is not reaped has none.
-fn mark(pid: u32) -> Option<String> {
+/// Signals all processes that were run beside a task and have this mark.
+pub(crate) fn signal_beside(wanted: &str, signal: Signal) {
+    let has = |pid| mark(pid, BESIDE).is_some_and(|mark| mark == wanted);
+    pids().into_iter().filter(|pid| has(*pid)).for_each(|pid| signal_if(pid, signal, has));
+}
+
+/// The mark of this name in a process's environment. A process that ended but is not reaped has none.
+fn mark(pid: u32, name: &str) -> Option<String> {
     let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
     environment.split(|byte| *byte == 0).find_map(|variable| {
-        let mark = std::str::from_utf8(variable).ok()?.strip_prefix(MARK)?.strip_prefix('=')?;
+        let mark = std::str::from_utf8(variable).ok()?.strip_prefix(name)?.strip_prefix('=')?;
         Some(mark.to_owned())
     })
 }
@@ -82,16 +92,16 @@ fn mark(pid: u32) -> Option<String> {
 pub(crate) fn kill_session(leader: Pid) {
     let session = leader.as_raw_nonzero().get().to_string();
     let is_in = |pid: u32| stat_field(pid, 6).as_ref() == Some(&session);
-    pids().into_iter().filter(|pid| is_in(*pid)).for_each(|pid| kill_if(pid, is_in));
+    pids().into_iter().filter(|pid| is_in(*pid)).for_each(|pid| signal_if(pid, Signal::KILL, is_in));
 }
 
-/// Kills a process if it still is what it was: asked again when its descriptor is held.
-fn kill_if(pid: u32, same: impl Fn(u32) -> bool) {
+/// Signals a process if it still is what it was: asked again when its descriptor is held.
+fn signal_if(pid: u32, signal: Signal, same: impl Fn(u32) -> bool) {
     let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
     let Ok(descriptor) = pidfd_open(number, PidfdFlags::empty()) else { return };
     if same(pid) {
         // It may end by itself meanwhile: no error worth a word.
-        let _ = pidfd_send_signal(&descriptor, Signal::KILL);
+        let _ = pidfd_send_signal(&descriptor, signal);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a supervisor is told to run, and what it leaves behind.
 
-use super::{Contained, Found};
+use super::{ByEngine, Contained, Found};
 use crate::cgroups::{Limits, Part};
 use muster_fault::{Point, point};
 use muster_model::LaunchNumber;
@@ -47,6 +47,8 @@ pub(crate) struct Spec {
     pub(crate) place: Place,
     /// What makes it a container; none: a plain process.
     pub(crate) container: Option<Box<Contained>>,
+    /// What makes it a container of a Docker engine.
+    pub(crate) engine: Option<Box<ByEngine>>,
 }
 
 /// What becomes of what a command writes.

@@ -96,6 +96,9 @@ impl Shared {
             return end(launch, ending);
         }
         if same_boot {
+            // First, or it could still start what nobody finds then.
+            let containers = self.containers.clone();
+            let _ = spawn_blocking(move || containers.end_by_engine(launch)).await; // what stays is ended by its marks
             let enforcer = self.around.enforcer.clone();
             while !end_group(&enforcer, launch).await {
                 error!(%launch, "processes in the control group of a task whose supervisor is gone do not end");

@@ -2,6 +2,7 @@
 //! passes.
 
 use crate::{
+    engine::{self, Engine},
     runner::cases,
     sessions::{id, session, with_tty},
     world::{World, launch, order, shell, variable},
@@ -32,7 +33,21 @@ cases!(
     what_an_agent_and_a_supervisor_leave_is_removed,
 );
 
-/// The runtimes to try; none where it cannot be done here. Where all must be done it fails then.
+/// All that makes containers of images, to try; none where it cannot be done here. Where all must be done it fails then.
+pub(crate) fn makers() -> Vec<&'static str> {
+    let mut all = runtimes();
+    if !all.is_empty() {
+        if engine::is_here() {
+            all.push("docker");
+        } else {
+            println!("docker is skipped: dockerd, docker or setpriv is not installed");
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "CI must have docker.io");
+        }
+    }
+    all
+}
+
+/// The runtimes to try, likewise.
 pub(crate) fn runtimes() -> Vec<&'static str> {
     let is_root = rustix::process::geteuid().is_root();
     let has_busybox = Command::new("/bin/busybox").arg("true").status().is_ok_and(|it| it.success());
@@ -49,8 +64,20 @@ pub(crate) fn runtimes() -> Vec<&'static str> {
     Vec::new()
 }
 
+/// Where images are: in a directory, or with an engine.
+pub(crate) struct Images {
+    dir: PathBuf,
+    pub(crate) engine: Option<Engine>,
+}
+
+impl Images {
+    fn join(&self, path: &str) -> PathBuf {
+        self.dir.join(path)
+    }
+}
+
 /// A world whose agent makes containers with this, and its images.
-pub(crate) async fn world(runtime: &str) -> (World, PathBuf) {
+pub(crate) async fn world(runtime: &str) -> (World, Images) {
     let world = World::new().await;
     let images = world.dir.path().join("images");
     let root = images.join("busybox");
@@ -63,12 +90,15 @@ pub(crate) async fn world(runtime: &str) -> (World, PathBuf) {
         symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
     fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/sh\napp:x:123:234::/home:/bin/sh\n").unwrap();
+    let engine = (runtime == "docker").then(|| Engine::start(&root, &world.groups));
+    let socket =
+        engine.as_ref().map(|it| format!("[docker]\nsocket = {:?}\n", it.socket())).unwrap_or_default();
     let more = format!(
-        "containerizers = ['posix', '{runtime}']\nhost-path-volumes = [{:?}]\n[images]\nroots = [{images:?}]\n",
+        "containerizers = ['posix', '{runtime}']\nhost-path-volumes = [{:?}]\n[images]\nroots = [{images:?}]\n{socket}",
         world.dir.path()
     );
     fs::write(world.config(), fs::read_to_string(world.config()).unwrap() + &more).unwrap();
-    (world, images)
+    (world, Images { dir: images, engine })
 }
 
 fn of_image(name: &str) -> ContainerInfo {
@@ -81,7 +111,15 @@ fn of_image(name: &str) -> ContainerInfo {
     }
 }
 
-pub(crate) fn busybox(images: &Path) -> ContainerInfo {
+pub(crate) fn busybox(images: &Images) -> ContainerInfo {
+    if images.engine.is_some() {
+        let docker = container_info::DockerInfo { image: "busybox:1".into(), ..Default::default() };
+        return ContainerInfo {
+            r#type: container_info::Type::Docker.into(),
+            docker: Some(docker),
+            ..Default::default()
+        };
+    }
     of_image(&format!("dir:{}", images.join("busybox").display()))
 }
 
@@ -89,12 +127,12 @@ pub(crate) fn in_container(n: u64, text: &str, container: ContainerInfo) -> Agen
     run(n, TaskInfo { container: Some(container), ..shell(text) })
 }
 
-fn run(n: u64, info: TaskInfo) -> AgentEvent {
+pub(crate) fn run(n: u64, info: TaskInfo) -> AgentEvent {
     let resources = Resources::of(100, 64);
     AgentEvent::Run(Box::new(RunOrder { resources, ..order(n, &info) }))
 }
 
-fn host_volume(source: &Path, target: &str, mode: volume::Mode) -> Volume {
+pub(crate) fn host_volume(source: &Path, target: &str, mode: volume::Mode) -> Volume {
     Volume {
         mode: mode.into(),
         container_path: target.into(),
@@ -104,8 +142,11 @@ fn host_volume(source: &Path, target: &str, mode: volume::Mode) -> Volume {
 }
 
 /// Nothing of a container is left: no process, no mount, no group, nothing on the disk.
-pub(crate) async fn nothing_is_left(world: &World) {
+pub(crate) async fn nothing_is_left(world: &World, images: &Images) {
     world.no_processes().await;
+    if let Some(engine) = &images.engine {
+        assert_eq!(engine.containers(), [""; 0]);
+    }
     while fs::read_dir(world.work_dir().join("containers")).unwrap().count() > 0 {
         sleep(Duration::from_millis(5)).await;
     }
@@ -122,7 +163,7 @@ pub(crate) async fn nothing_is_left(world: &World) {
 }
 
 async fn a_task_of_an_image_runs_and_is_found_again(_of_its_own: World) {
-    for runtime in runtimes() {
+    for runtime in makers() {
         let (mut world, images) = world(runtime).await;
         let (mut stream, _) = world.join().await;
         let text = "trap 'echo asked; exit 3' TERM; echo $MESOS_SANDBOX $(pwd) $(ls / | tr '\\n' ' ')
@@ -144,7 +185,7 @@ async fn a_task_of_an_image_runs_and_is_found_again(_of_its_own: World) {
         let (states, message) = world.outcome(&mut stream, 5).await;
         assert_eq!(states.last(), Some(&TaskState::Killed), "{message}");
         assert!(world.stdout(5).ends_with("asked\n"), "{}", world.stdout(5));
-        nothing_is_left(&world).await;
+        nothing_is_left(&world, &images).await;
     }
 }
 
@@ -219,7 +260,7 @@ async fn a_container_has_what_it_asked_for(_of_its_own: World) {
         let expected = "inside\n123\n234\n/home\ngiven\nenv-secret\nfile-secret\ny\nread-only\n/other/bin/sh\nread-only\n";
         assert_eq!(world.stdout(5), expected, "{errors}");
         assert_eq!(fs::read_to_string(rw.join("x")).unwrap(), "x\n");
-        nothing_is_left(&world).await;
+        nothing_is_left(&world, &images).await;
         let log = fs::read_to_string(world.dir.path().join("log")).unwrap();
         assert!(!log.contains("-secret"), "secrets are not logged");
     }
@@ -227,7 +268,7 @@ async fn a_container_has_what_it_asked_for(_of_its_own: World) {
 
 async fn a_container_without_an_image_has_the_machines_files(_of_its_own: World) {
     for runtime in runtimes() {
-        let (mut world, _) = world(runtime).await;
+        let (mut world, images) = world(runtime).await;
         let (mut stream, _) = world.join().await;
         let volume = world.dir.path().join("volume");
         fs::create_dir(&volume).unwrap();
@@ -246,12 +287,12 @@ async fn a_container_without_an_image_has_the_machines_files(_of_its_own: World)
         let (states, message) = world.outcome(&mut stream, 6).await;
         assert_eq!(states.last(), Some(&TaskState::Failed));
         assert!(message.contains("/not/there") && message.contains("must be there"), "{message}");
-        nothing_is_left(&world).await;
+        nothing_is_left(&world, &images).await;
     }
 }
 
 async fn a_container_without_memory_left_is_told_so(_of_its_own: World) {
-    for runtime in runtimes() {
+    for runtime in makers() {
         let (mut world, images) = world(runtime).await;
         let (mut stream, _) = world.join().await;
         let resources = Resources::of(100, 32);
@@ -260,11 +301,11 @@ async fn a_container_without_memory_left_is_told_so(_of_its_own: World) {
         let last = last(&mut world, &mut stream, 5).await;
         assert_eq!(last.status.reason, Some(Reason::ContainerLimitationMemory), "{}", last.status.message);
         assert!(last.status.message.contains("Requested: 32.0 MB"), "{}", last.status.message);
-        nothing_is_left(&world).await;
+        nothing_is_left(&world, &images).await;
     }
 }
 
-async fn last(world: &mut World, stream: &mut crate::master::AgentStream, n: u64) -> StatusUpdate {
+pub(crate) async fn last(world: &mut World, stream: &mut crate::master::AgentStream, n: u64) -> StatusUpdate {
     loop {
         let update = world.update(stream, n).await;
         if update.status.state.is_terminal() {
@@ -274,7 +315,7 @@ async fn last(world: &mut World, stream: &mut crate::master::AgentStream, n: u64
 }
 
 async fn a_check_runs_in_the_container(_of_its_own: World) {
-    for runtime in runtimes() {
+    for runtime in makers() {
         let (mut world, images) = world(runtime).await;
         let (mut stream, _) = world.join().await;
         // Seen in the container only.
@@ -302,7 +343,7 @@ async fn a_check_runs_in_the_container(_of_its_own: World) {
             }
         }
         world.kill_task(&mut stream, 5).await;
-        nothing_is_left(&world).await;
+        nothing_is_left(&world, &images).await;
     }
 }
 
@@ -341,12 +382,12 @@ async fn what_cannot_be_contained_is_told(_of_its_own: World) {
         stream.say(&run(9, info)).await;
         let last = last(&mut world, &mut stream, 9).await;
         assert!(last.status.message.contains("no-such-program"), "{}", last.status.message);
-        nothing_is_left(&world).await;
+        nothing_is_left(&world, &images).await;
     }
 }
 
 async fn what_an_agent_and_a_supervisor_leave_is_removed(_of_its_own: World) {
-    for runtime in runtimes() {
+    for runtime in makers() {
         let (mut world, images) = world(runtime).await;
         let (mut stream, _) = world.join().await;
         stream.say(&in_container(5, "setsid sleep 1000 & echo on; sleep 1000", busybox(&images))).await;
@@ -362,12 +403,12 @@ async fn what_an_agent_and_a_supervisor_leave_is_removed(_of_its_own: World) {
         let (mut stream, _) = world.join().await;
         let last = last(&mut world, &mut stream, 5).await;
         assert!(last.status.state.is_terminal(), "{:?}", last.status.state);
-        nothing_is_left(&world).await;
+        nothing_is_left(&world, &images).await;
     }
 }
 
 async fn a_session_is_in_the_container(_of_its_own: World) {
-    for runtime in runtimes() {
+    for runtime in makers() {
         let (mut world, images) = world(runtime).await;
         let (mut stream, _) = world.join().await;
         stream.say(&in_container(1, "export OF=shell; exec sleep 1000", busybox(&images))).await;
@@ -382,8 +423,13 @@ async fn a_session_is_in_the_container(_of_its_own: World) {
         assert!(!said.contains("usr"), "{said}");
         assert_eq!(errors, "wrong\n");
         assert_eq!(world.wait_status(&id("s1", 1)).await, 5 << 8);
-        let script = "trap 'exit 7' INT; test -t 0 && stty size; while true; do sleep 0.01; done";
-        let mut out = world.look(&with_tty(session(&id("s2", 1), script), 40, 100)).await;
+        // An engine tells the size only once the command runs.
+        let size = match runtime {
+            "docker" => "until stty size 2>/dev/null | grep .; do sleep 0.01; done",
+            _ => "stty size",
+        };
+        let script = format!("trap 'exit 7' INT; test -t 0 && {size}; while true; do sleep 0.01; done");
+        let mut out = world.look(&with_tty(session(&id("s2", 1), &script), 40, 100)).await;
         assert_eq!(out.until(Some("\n")).await.0, "40 100\r\n");
         let typed = world.input(&id("s2", 1)).await;
         typed.give("\u{3}").await;
@@ -402,7 +448,7 @@ async fn a_session_is_in_the_container(_of_its_own: World) {
         stream.say(&AgentEvent::Kill { launch: launch(1), task: crate::world::key(1), grace_ms: None }).await;
         let (states, _) = world.outcome(&mut stream, 1).await;
         assert_eq!(states.last(), Some(&TaskState::Killed));
-        nothing_is_left(&world).await;
+        nothing_is_left(&world, &images).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! What tasks write, where no more than so much of it is kept.
 
 use crate::{
-    containers::{busybox, in_container, nothing_is_left, runtimes},
+    containers::{busybox, in_container, makers, nothing_is_left},
     executor::{self, executor_info, in_executor},
     pods::{self, in_pod},
     runner::cases,
@@ -236,7 +236,7 @@ async fn a_full_disk_neither_stops_nor_ends_a_task(mut world: World) {
 }
 
 async fn a_container_is_rotated_likewise(_of_its_own: World) {
-    for runtime in runtimes() {
+    for runtime in makers() {
         let (mut world, images) = crate::containers::world(runtime).await;
         configure(&world, "rotate-bytes = 4096\nkeep = 1");
         let (mut stream, _) = world.join().await;
@@ -246,7 +246,7 @@ async fn a_container_is_rotated_likewise(_of_its_own: World) {
         let sandbox = world.sandbox(5);
         assert_eq!((files(&sandbox, "stdout").len(), range(&sandbox, "stdout").1), (2, 5_000));
         assert_eq!(kept(&sandbox, "stderr"), "error\n");
-        nothing_is_left(&world).await;
+        nothing_is_left(&world, &images).await;
     }
 }
 

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // a test, which clippy cannot see without the harness
 
+mod engine;
 mod master;
 mod runner;
 mod world;
@@ -11,6 +12,8 @@ mod auth;
 mod checks;
 mod churn;
 mod containers;
+mod docker;
+mod docker_faults;
 mod executor;
 mod helper;
 mod kill;
@@ -40,6 +43,8 @@ fn main() -> ExitCode {
             helper::CASES,
             checks::CASES,
             containers::CASES,
+            docker::CASES,
+            docker_faults::CASES,
             pods::CASES,
             order::CASES,
             recovery::CASES,

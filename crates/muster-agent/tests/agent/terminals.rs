@@ -166,7 +166,7 @@ async fn a_container_has_a_terminal(_of_its_own: World) {
         let (states, message) = world.outcome(&mut stream, 6).await;
         assert_eq!(states.last(), Some(&TaskState::Finished), "{message} {:?}", world.stdout(6));
         assert_eq!(world.stdout(6), "123\r\nown\r\n40 100\r\n", "{runtime}");
-        nothing_is_left(&world).await;
+        nothing_is_left(&world, &images).await;
     }
 }
 

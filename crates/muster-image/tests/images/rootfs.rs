@@ -111,6 +111,29 @@ fn overlays_show_the_same_and_nothing_stays_mounted() {
     }
 }
 
+/// Whoever tried before may have been killed while its overlay was there.
+#[test]
+fn a_probe_takes_away_what_the_one_before_left() {
+    if !is_root("overlays") {
+        return;
+    }
+    let at = tempfile::tempdir().unwrap();
+    let made = |name: &str| {
+        let path = at.path().join("overlay-probe").join(name);
+        fs::create_dir_all(&path).unwrap();
+        path
+    };
+    let (lower, target) = (vec![made("lower")], made("root"));
+    let left = Mount::Overlay { lower, upper: made("upper"), work: made("work"), target };
+    left.perform().unwrap();
+    assert_eq!(mounts_below(at.path()), 1);
+    probe_overlay(at.path()).unwrap();
+    let stay = mounts_below(at.path());
+    left.undo().unwrap();
+    assert_eq!(stay, 0);
+    assert_eq!(fs::read_dir(at.path()).unwrap().count(), 0);
+}
+
 struct Unmount<'a>(&'a Rootfs);
 
 impl Drop for Unmount<'_> {

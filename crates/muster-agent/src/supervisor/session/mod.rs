@@ -12,7 +12,7 @@ use super::{
     client::{Client, pour},
     encode,
     held::Held,
-    process::{kill_session, number},
+    process::{kill_session, number, signal_beside},
     terminal::{self, END_OF_INPUT},
 };
 use rustix::{
@@ -47,6 +47,8 @@ struct Session {
     /// None: it is gone, and the session goes.
     client: Option<Client>,
     pid: Pid,
+    /// By what others of it are known.
+    mark: Option<String>,
     pidfd: OwnedFd,
     /// Standard input, or the terminal; none once it is closed.
     input: Option<File>,
@@ -169,11 +171,19 @@ impl Session {
     /// Nobody wants it any more.
     fn leave(&mut self) {
         if self.client.take().is_some() && self.found.is_none() {
-            kill_session(self.pid);
+            self.kill();
         }
         (self.input, self.outputs) = (None, Vec::new());
         self.given.clear();
         self.said.clear();
+    }
+
+    /// Kills all of it. Its process is not reaped yet, so the number is its own.
+    fn kill(&self) {
+        kill_session(self.pid);
+        if let Some(mark) = &self.mark {
+            signal_beside(mark, Signal::KILL);
+        }
     }
 
     /// Takes in what the agent says. False: it is gone.
@@ -197,7 +207,11 @@ impl Session {
                     if let Some(signal) = Signal::from_named_raw(signal)
                         && self.found.is_none()
                     {
-                        let _ = kill_process_group(self.pid, signal); // it may have ended meanwhile
+                        match &self.mark {
+                            Some(mark) => signal_beside(mark, signal),
+                            // It may have ended meanwhile.
+                            None => drop(kill_process_group(self.pid, signal)),
+                        }
                     }
                 }
                 Ok(Some(_)) => {}
@@ -245,8 +259,7 @@ impl Session {
                 return;
             }
         }
-        // Not reaped yet, so the number is its own.
-        kill_session(self.pid);
+        self.kill();
         self.found = match waitpid(Some(self.pid), WaitOptions::NOHANG) {
             Ok(Some((_, status))) => Some(match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => Found::Exited(code),

@@ -3,7 +3,7 @@
 use super::{
     super::{
         SessionSpec, Spec,
-        held::{Beside, Held},
+        held::{Beside, Held, Ran},
         posix::enter,
         sys, terminal,
     },
@@ -56,26 +56,26 @@ pub(super) fn spawn(spec: &Spec, held: &dyn Held, what: &SessionSpec) -> io::Res
     };
     let SessionSpec { program, arg0, args, env, tty } = what;
     let (mut input, mut outputs) = (input, outputs);
-    let pid = match held.container() {
+    let Ran { pid, mark, terminal } = match held.inside() {
         Some(container) => {
             let Theirs { input: stdin, output: stdout, error: stderr, report: _ } = theirs;
             let io = Io { stdin, stdout, stderr, terminal: *tty };
-            let (pid, terminal) = container.run(&Beside { program, arg0, args, env }, io)?;
-            if let Some(terminal) = terminal {
-                outputs.retain(|(from, _)| *from == From::Report);
-                outputs.push((From::Stdout, terminal.try_clone()?));
-                input = terminal;
-            }
-            pid
+            container.run(&Beside { program, arg0, args, env }, io)?
         }
-        None => fork(spec, held.group(), what, theirs)?,
+        None => Ran { pid: fork(spec, held.group(), what, theirs)?, mark: None, terminal: None },
     };
+    if let Some(terminal) = terminal {
+        outputs.retain(|(from, _)| *from == From::Report);
+        outputs.push((From::Stdout, terminal.try_clone()?));
+        input = terminal;
+    }
     for fd in outputs.iter().map(|(_, fd)| fd).chain([&input]) {
         fcntl_setfl(fd, fcntl_getfl(fd)? | OFlags::NONBLOCK)?;
     }
     Ok(Session {
         client: None,
         pid,
+        mark,
         pidfd: pidfd_open(pid, PidfdFlags::empty())?, // not reaped: else with all that the task leaves
         input: Some(File::from(input)),
         is_tty: what.tty.is_some(),
