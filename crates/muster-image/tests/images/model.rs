@@ -51,7 +51,7 @@ fn remove(model: &mut Model, path: &str, itself: bool) {
 }
 
 /// The entries of a layer of these operations, without those that no builder writes: below something that is no
-/// directory in the same layer. Directories are named before what is in them.
+/// directory in the same layer, and what takes the place of a directory that the same layer makes opaque. Directories are named before what is in them.
 fn entries(ops: &[Op]) -> (Vec<Entry>, Model, Vec<String>, Vec<String>) {
     let mut own = Model::new();
     let (mut gone, mut opaque, mut all) = (Vec::new(), Vec::new(), Vec::new());
@@ -59,6 +59,10 @@ fn entries(ops: &[Op]) -> (Vec<Entry>, Model, Vec<String>, Vec<String>) {
         let (Op::Dir(path) | Op::File(path, _) | Op::Symlink(path) | Op::Gone(path) | Op::Opaque(path)) = op;
         let inside = if matches!(op, Op::Opaque(_)) { format!("{path}/x") } else { path.clone() };
         if above(&inside).any(|dir| own.get(dir).is_some_and(|node| *node != Node::Dir)) {
+            continue;
+        }
+        let is_above = |it: &String| it == path || it.starts_with(&format!("{path}/"));
+        if matches!(op, Op::File(..) | Op::Symlink(_)) && opaque.iter().any(is_above) {
             continue;
         }
         for dir in above(&inside) {
