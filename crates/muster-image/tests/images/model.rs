@@ -51,7 +51,7 @@ fn remove(model: &mut Model, path: &str, itself: bool) {
 }
 
 /// The entries of a layer of these operations, without those that no builder writes: below something that is no
-/// directory in the same layer, and what takes the place of a directory that the same layer makes opaque. Directories are named before what is in them.
+/// directory in the same layer, and what takes the place of a directory in which the same layer removes something. Directories are named before what is in them.
 fn entries(ops: &[Op]) -> (Vec<Entry>, Model, Vec<String>, Vec<String>) {
     let mut own = Model::new();
     let (mut gone, mut opaque, mut all) = (Vec::new(), Vec::new(), Vec::new());
@@ -61,8 +61,9 @@ fn entries(ops: &[Op]) -> (Vec<Entry>, Model, Vec<String>, Vec<String>) {
         if above(&inside).any(|dir| own.get(dir).is_some_and(|node| *node != Node::Dir)) {
             continue;
         }
-        let is_above = |it: &String| it == path || it.starts_with(&format!("{path}/"));
-        if matches!(op, Op::File(..) | Op::Symlink(_)) && opaque.iter().any(is_above) {
+        let is_above = |it: &String| it.starts_with(&format!("{path}/"));
+        let removes = gone.iter().any(is_above) || opaque.iter().any(|it| it == path || is_above(it));
+        if matches!(op, Op::File(..) | Op::Symlink(_)) && removes {
             continue;
         }
         for dir in above(&inside) {
