@@ -19,9 +19,9 @@ use crate::{
     supervisor::{Ending, Found, Frames, FromSupervisor, Look, Place, Spec, ToSupervisor, boot_id, encode},
     volumes,
 };
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt, stream};
 use helper::Helper;
-use leftovers::{PATIENCE, end_group};
+use leftovers::{AT_ONCE, PATIENCE, end_group};
 use muster_http::auth::Auth;
 use muster_model::{LaunchNumber, Resources};
 use muster_node::{End, Input, Process, Signal};
@@ -238,10 +238,22 @@ impl Supervisors {
         started.map_err(|source| AgentError::System { doing: "start the launch helper", source })?;
         let mut inputs = Vec::new();
         let mut alive = BTreeSet::new();
-        for (launch, process) in processes {
+        let shared = &self.shared;
+        let look = async |(launch, process): (LaunchNumber, Process)| {
+            let found = match shared.find(launch, &process).await {
+                Some(found) => Ok(found),
+                None => {
+                    let same_boot = process.boot_id == shared.boot_id;
+                    Err(shared.end_of(launch, process.pid, true, same_boot).await)
+                }
+            };
+            (launch, process, found)
+        };
+        let found: Vec<_> = stream::iter(processes).map(look).buffered(AT_ONCE).collect().await;
+        for (launch, process, found) in found {
             self.started(launch, &process);
-            match self.shared.find(launch, &process).await {
-                Some((stream, running)) => {
+            match found {
+                Ok((stream, running)) => {
                     alive.insert(launch);
                     let (orders, waiting) = mpsc::channel(ORDERS_WAITING_MAX);
                     self.orders.insert(launch, orders);
@@ -253,11 +265,7 @@ impl Supervisors {
                         shared.follow(launch, process.pid, stream, waiting, running).await;
                     });
                 }
-                None => {
-                    let same_boot = process.boot_id == self.shared.boot_id;
-                    let end = self.shared.end_of(launch, process.pid, true, same_boot).await;
-                    inputs.push(Input::Ended { launch, end });
-                }
+                Err(end) => inputs.push(Input::Ended { launch, end }),
             }
         }
         self.shared.end_all_but(&alive, &self.pids).await?;

@@ -1,6 +1,6 @@
 //! What a `mesos.v1.ContainerInfo` asks for, as far as agents do it. The rest is refused in words that name the field.
 
-use super::docker::{OfEngine, is_name};
+use super::docker::{OfEngine, PARAMETER_BYTES_MAX, PARAMETERS_MAX, is_driver, is_name};
 use muster_container::{DEFAULT_CAPABILITIES, Rlimit};
 use muster_proto::mesos::{
     CapabilityInfo, ContainerInfo, Image, LinuxInfo, RLimitInfo, Secret, TtyInfo, Volume, container_info,
@@ -113,7 +113,7 @@ impl Asked {
         let volumes = info.volumes.iter().enumerate();
         let volumes: Result<Vec<_>, _> = volumes
             .map(|(i, one)| {
-                wanted(one, engine.is_some()).map_err(|why| format!("container.volumes[{i}]{why}"))
+                wanted(one, engine.as_ref()).map_err(|why| format!("container.volumes[{i}]{why}"))
             })
             .collect();
         Ok(Self {
@@ -228,16 +228,29 @@ fn rlimits(info: &RLimitInfo) -> Result<Vec<Rlimit>, String> {
 }
 
 /// A volume. The error goes on after the name of its field.
-fn wanted(volume: &Volume, by_engine: bool) -> Result<Wanted, String> {
+fn wanted(volume: &Volume, engine: Option<&OfEngine>) -> Result<Wanted, String> {
     use volume::source::Type;
     let named = [volume.host_path.is_some(), volume.image.is_some(), volume.source.is_some()];
     if named.into_iter().filter(|it| *it).count() != 1 {
         return Err(": needs exactly one of host_path, image and source".into());
     }
     let source = match (&volume.host_path, &volume.image, &volume.source) {
-        // With a driver of volumes it is a name, as in Mesos.
-        (Some(name), ..) if by_engine && is_name(name) => {
-            From::Named { name: name.clone(), driver: None, options: Vec::new() }
+        // With a driver of volumes it is a name, and else below the sandbox, as in Mesos.
+        (Some(name), ..) if let Some(of_engine) = engine.filter(|_| !name.starts_with('/')) => {
+            match &of_engine.volume_driver {
+                Some(driver) if is_name(name) => {
+                    From::Named { name: name.clone(), driver: Some(driver.clone()), options: Vec::new() }
+                }
+                Some(_) => {
+                    return Err(format!(
+                        ".host_path: is {name:?}, must be a path from / on, or the name of a volume: letters, digits, \
+                         '_', '.' and '-'"
+                    ));
+                }
+                None => From::Sandbox(relative(name).ok_or_else(|| {
+                    format!(".host_path: is {name:?}, must be a path from / on, or one below the sandbox")
+                })?),
+            }
         }
         (Some(path), ..) => host(path, ".host_path")?,
         (_, Some(image), _) => From::Image(image_name(image).map_err(|why| format!(".image{why}"))?),
@@ -272,9 +285,13 @@ fn wanted(volume: &Volume, by_engine: bool) -> Result<Wanted, String> {
                 let inner = source.secret.as_ref().ok_or(".source.secret: is missing")?;
                 From::Secret(value(inner).map_err(|why| format!(".source.secret: {why}"))?)
             }
-            Type::DockerVolume if by_engine => {
+            Type::DockerVolume if let Some(of_engine) = engine => {
                 let inner = source.docker_volume.as_ref().ok_or(".source.docker_volume: is missing")?;
                 let driver = inner.driver.clone().filter(|driver| !driver.is_empty());
+                let driver = driver.or_else(|| of_engine.volume_driver.clone());
+                if let Some(driver) = driver.as_ref().filter(|driver| !is_driver(driver)) {
+                    return Err(format!(".source.docker_volume.driver: {driver:?} is no name of a driver"));
+                }
                 if !is_name(&inner.name) {
                     return Err(format!(
                         ".source.docker_volume.name: is {:?}, must be letters, digits, '_', '.' and '-'",
@@ -282,7 +299,17 @@ fn wanted(volume: &Volume, by_engine: bool) -> Result<Wanted, String> {
                     ));
                 }
                 let options = inner.driver_options.iter().flat_map(|it| &it.parameter);
-                let options = options.map(|it| (it.key.clone(), it.value.clone())).collect();
+                let options = options.map(|it| (it.key.clone(), it.value.clone()));
+                let options: Vec<_> = options.take(PARAMETERS_MAX + 1).collect();
+                let is_odd = |text: &String| text.contains('\0') || text.len() > PARAMETER_BYTES_MAX;
+                if options.len() > PARAMETERS_MAX
+                    || options.iter().any(|(key, value)| is_odd(key) || is_odd(value))
+                {
+                    return Err(format!(
+                        ".source.docker_volume.driver_options: must be at most {PARAMETERS_MAX}, without NUL and of at \
+                         most {PARAMETER_BYTES_MAX} bytes each"
+                    ));
+                }
                 From::Named { name: inner.name.clone(), driver, options }
             }
             other => {

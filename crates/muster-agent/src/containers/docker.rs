@@ -7,13 +7,15 @@ use muster_proto::mesos::{ContainerInfo, Parameter, container_info::docker_info}
 /// Ports of one container.
 const PORTS_MAX: usize = 256;
 /// Other options of one container, and bytes of each.
-const PARAMETERS_MAX: usize = 256;
-const PARAMETER_BYTES_MAX: usize = 16 << 10;
+pub(super) const PARAMETERS_MAX: usize = 256;
+pub(super) const PARAMETER_BYTES_MAX: usize = 16 << 10;
 const IMAGE_BYTES_MAX: usize = 1_024;
 
-/// Options of the engine's command line that would take a container out of the agent's hands: it would go, start again,
-/// be another one's or be out of the agent's control group.
-const OWN: [&str; 7] = ["attach", "cgroup-parent", "cidfile", "name", "pull", "restart", "rm"];
+/// Options of the engine's command line that would take a container out of the agent's hands: it would not be made, go,
+/// start again, be another one's or be out of the agent's control group.
+const OWN: [&str; 8] = ["attach", "cgroup-parent", "cidfile", "help", "name", "pull", "restart", "rm"];
+/// The variables by which an agent knows the processes of its tasks, and what they are told of it.
+const OWN_VARIABLES: &str = "MUSTER_";
 
 /// What an engine is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +58,9 @@ impl OfEngine {
         let ports: Result<_, _> = docker.port_mappings.iter().map(port).collect();
         #[expect(deprecated, reason = "frameworks still send it")]
         let volume_driver = docker.volume_driver.clone().filter(|driver| !driver.is_empty());
+        if let Some(driver) = volume_driver.as_ref().filter(|driver| !is_driver(driver)) {
+            return Err(format!("container.docker.volume_driver: {driver:?} is no name of a driver"));
+        }
         let of_engine = Self {
             network,
             ports: ports?,
@@ -134,6 +139,13 @@ pub(super) fn is_name(name: &str) -> bool {
     first && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
 }
 
+/// Names of drivers of volumes, which may be those of images with their places.
+pub(super) fn is_driver(name: &str) -> bool {
+    let first = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '/' | ':' | '@');
+    first && name.len() <= IMAGE_BYTES_MAX && name.chars().all(is_part)
+}
+
 fn port(mapping: &docker_info::PortMapping) -> Result<Port, String> {
     let number = |field: &str, number: u32| match u16::try_from(number) {
         Ok(number) if number > 0 => Ok(number),
@@ -162,6 +174,11 @@ fn parameter(parameter: &Parameter) -> Result<(String, String), String> {
     }
     if OWN.contains(&&**key) {
         return Err(format!("container.docker.parameters: {key} is the agent's own; leave it out"));
+    }
+    if key == "env" && value.starts_with(OWN_VARIABLES) {
+        return Err(format!(
+            "container.docker.parameters: variables that begin with {OWN_VARIABLES} are the agent's own; leave them out"
+        ));
     }
     if value.len() > PARAMETER_BYTES_MAX || value.contains('\0') {
         return Err(format!(

@@ -111,6 +111,15 @@ impl Containers {
         if !of_engine.parameters.is_empty() && !self.docker.parameters {
             return refused("parameters", "parameters");
         }
+        let has_options =
+            |wanted: &Wanted| matches!(&wanted.source, From::Named { options, .. } if !options.is_empty());
+        if let Some(i) = asked.volumes.iter().position(has_options).filter(|_| !self.docker.parameters) {
+            // The engine's own driver mounts any path of the machine by them.
+            return Err(Unfit::Invalid(format!(
+                "container.volumes[{i}].source.docker_volume.driver_options: docker.parameters of this agent does not \
+                 allow it"
+            )));
+        }
         if let Some(port) = of_engine.ports.iter().find(|it| !around.has_port(it.host)) {
             return Err(Unfit::Invalid(format!(
                 "container.docker.port_mappings: host_port {} is not among the ports that the task holds",

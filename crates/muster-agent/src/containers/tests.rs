@@ -1,3 +1,4 @@
+use super::asked::From as Source;
 use super::{Asked, Containerizer, Maker, choose, engine::Docker};
 use crate::command::Unfit;
 use muster_container::{Engine, EngineAbout, Kind};
@@ -185,6 +186,52 @@ fn parameter(key: &str, value: &str) -> mesos::Parameter {
     mesos::Parameter { key: key.into(), value: value.into() }
 }
 
+#[expect(deprecated, reason = "frameworks still send it")]
+fn set_volume_driver(docker: &mut container_info::DockerInfo, name: &str) {
+    docker.volume_driver = Some(name.into());
+}
+
+#[test]
+fn what_would_take_a_container_out_of_the_agents_hands_is_refused() {
+    for (key, value) in [("help", "true"), ("name", "x"), ("env", "MUSTER_TASK_MARK=x")] {
+        let why = docker(|it| it.parameters.push(parameter(key, value))).unwrap_err();
+        assert!(why.starts_with("container.docker.parameters: "), "{why}");
+    }
+    assert!(docker(|it| it.parameters.push(parameter("env", "A=b"))).is_ok());
+    let why = docker(|it| set_volume_driver(it, "--privileged")).unwrap_err();
+    assert!(why.starts_with("container.docker.volume_driver: "), "{why}");
+    let options = |key: &str, many: usize, driver: Option<&str>| {
+        let parameter = vec![parameter(key, "/"); many];
+        let of_volume = volume::source::DockerVolume {
+            name: "data".into(),
+            driver: driver.map(Into::into),
+            driver_options: Some(mesos::Parameters { parameter }),
+        };
+        let mut named = Volume { host_path: None, ..host("", "/b") };
+        named.source = Some(volume::Source {
+            docker_volume: Some(of_volume),
+            ..sourced(volume::source::Type::DockerVolume)
+        });
+        let docker = container_info::DockerInfo { image: "app".into(), ..Default::default() };
+        let r#type = container_info::Type::Docker.into();
+        Asked::read(&ContainerInfo {
+            r#type,
+            docker: Some(docker),
+            volumes: vec![named],
+            ..Default::default()
+        })
+    };
+    assert!(options("device", 1, Some("local")).is_ok());
+    for (asked, field) in [
+        (options("a\0", 1, None), "driver_options"),
+        (options("a", 1_000, None), "driver_options"),
+        (options("a", 1, Some("a,b")), "driver"),
+    ] {
+        let why = asked.unwrap_err();
+        assert!(why.starts_with(&format!("container.volumes[0].source.docker_volume.{field}: ")), "{why}");
+    }
+}
+
 #[test]
 fn what_only_an_engine_does_is_known_by_its_field() {
     use container_info::docker_info::{Network, PortMapping};
@@ -202,7 +249,14 @@ fn what_only_an_engine_does_is_known_by_its_field() {
     };
     let by_volume = Asked::read(&info);
     info.volumes = vec![host("name", "/b")];
+    // As in Mesos.
+    assert!(Asked::read(&info).unwrap().volumes[0].source == Source::Sandbox("name".into()));
+    set_volume_driver(info.docker.as_mut().unwrap(), "rexray/ebs:1");
     let by_host_path = Asked::read(&info);
+    let driver = Some("rexray/ebs:1".to_owned());
+    let named = Source::Named { name: "name".into(), driver, options: Vec::new() };
+    assert!(by_host_path.as_ref().unwrap().volumes[0].source == named);
+    set_volume_driver(info.docker.as_mut().unwrap(), "");
     info.volumes.clear();
     info.network_infos.push(NetworkInfo { name: Some("net".into()), ..Default::default() });
     info.docker.as_mut().unwrap().network = Some(Network::User.into());

@@ -73,6 +73,8 @@ pub(super) struct InEngine {
     said: Vec<u8>,
     is_told: bool,
     ran: bool,
+    /// Its start has failed.
+    never_runs: bool,
     /// Commands that were run beside it.
     besides: Cell<u64>,
 }
@@ -138,6 +140,7 @@ fn make(spec: &Spec, by: &ByEngine, group: Option<Group>) -> io::Result<InEngine
         said: Vec::new(),
         is_told: false,
         ran: false,
+        never_runs: false,
         besides: Cell::new(0),
     })
 }
@@ -193,7 +196,8 @@ impl InEngine {
         }
     }
 
-    /// Has the engine remove it. Where it does not answer, no process of it is left, nor will be.
+    /// Has the engine remove it. Where it does not answer, or does not remove it, no process of it is left, nor will be:
+    /// by a control group of the agent's that is known for certain.
     fn remove(&self) {
         for tried in 1.. {
             match self.by.engine.remove(&self.by.container.name) {
@@ -203,7 +207,8 @@ impl InEngine {
                 }
                 Err(_) => {
                     let is_none_left = end_marked(|found| found == self.mark, PATIENCE);
-                    if self.ran && is_none_left && tried >= REMOVALS {
+                    let is_over = self.never_runs || (self.ran && self.group.is_some());
+                    if is_over && is_none_left && tried >= REMOVALS {
                         return;
                     }
                     std::thread::sleep(PAUSE);
@@ -255,7 +260,7 @@ impl Held for InEngine {
                 News::Runs
             }
             Some((_, why)) if is_over => {
-                self.is_told = true;
+                (self.is_told, self.never_runs) = (true, true);
                 News::Failed(String::from_utf8_lossy(why).into_owned())
             }
             None if is_over => {
@@ -306,14 +311,17 @@ impl Inside for InEngine {
         let mark = format!("{}.{}", self.mark, self.besides.get());
         let mut env: BTreeMap<String, String> = what.env.iter().cloned().collect();
         env.insert(BESIDE.into(), mark.clone());
+        if let Some((name, _)) = env.iter().find(|(name, value)| !fits_a_line(name, value)) {
+            // It may be a secret, and everybody sees arguments.
+            return Err(io::Error::other(format!(
+                "the variable {name:?} has a line break, or is too long, for a command beside a task of a Docker engine"
+            )));
+        }
         let (file, path) = env_memory(&env)?;
         let mut command = self.by.engine.command();
         command.args(["exec", "--interactive", &format!("--env-file={path}")]);
         if io.terminal.is_some() {
             command.arg("--tty");
-        }
-        for (name, value) in env.iter().filter(|(name, value)| !fits_a_line(name, value)) {
-            command.arg(format!("--env={name}={value}"));
         }
         command.arg(&self.by.container.name).arg(what.program).args(what.args);
         let parent = getpid();

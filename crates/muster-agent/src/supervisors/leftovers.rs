@@ -6,8 +6,9 @@ use crate::{
     containers::Containers,
     disk::WorkDir,
     limits::Enforcer,
-    supervisor::{Frames, FromSupervisor, Place, ToSupervisor, end_marked, read_exit},
+    supervisor::{Ending, Frames, FromSupervisor, Place, end_marked, read_exit},
 };
+use futures::{StreamExt, stream};
 use muster_http::auth::Auth;
 use muster_model::LaunchNumber;
 use muster_node::{End, Process};
@@ -32,6 +33,8 @@ use tracing::{error, info, warn};
 const ANSWER: Duration = Duration::from_secs(10);
 /// Between two looks whether the helper of an agent that is gone has ended: it takes a moment, and cannot tell.
 const PAUSE: Duration = Duration::from_millis(2);
+/// How many supervisors are looked for, or ended, at once: each may take its time.
+pub(super) const AT_ONCE: usize = 32;
 /// How long one attempt to end what a lost supervisor left may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -114,10 +117,29 @@ impl Shared {
                 error!(%launch, "processes of a task whose supervisor is gone do not end");
                 sleep(PATIENCE).await;
             }
+            if let Some(ending) = self.written_late(launch, pid).await {
+                return end(launch, ending);
+            }
         }
         match released {
             true => End::Unknown,
             false => End::StartFailed("Failed to hold the command: its supervisor ended".into()),
+        }
+    }
+
+    /// What a supervisor writes down that was just about to: nothing of its task holds it up any more.
+    async fn written_late(&self, launch: LaunchNumber, pid: u32) -> Option<Ending> {
+        let begun = Instant::now();
+        loop {
+            let is_there = self.connect(&Place::socket_name(launch, pid)).await.is_ok();
+            let path = self.place.exit_path(launch, pid);
+            if let Ok(Some(ending)) = spawn_blocking(move || read_exit(&path, launch)).await {
+                return Some(ending);
+            }
+            if !is_there || begun.elapsed() >= PATIENCE {
+                return None;
+            }
+            sleep(PAUSE).await;
         }
     }
 
@@ -154,17 +176,15 @@ impl Shared {
             .filter(|(launch, _)| alive.contains(launch))
             .map(|(launch, pid)| Place::socket_name(*launch, *pid))
             .collect();
-        for name in names(&self.place.runtime).await {
-            if sockets.contains(&name) {
-                continue;
-            }
+        let unknown = names(&self.place.runtime).await.into_iter().filter(|name| !sockets.contains(name));
+        let end = async |name: String| {
             if let Ok(mut talk) = self.connect(&name).await {
                 info!(socket = name, "ending a supervisor that no checkpoint names");
-                let _ = talk.say(&ToSupervisor::End).await;
-                let _ = timeout(PATIENCE, async { while let Ok(Some(_)) = talk.hear().await {} }).await;
+                let _ = timeout(PATIENCE, talk.end()).await;
             }
             let _ = tokio::fs::remove_file(self.place.runtime.join(name)).await; // it may have removed it itself
-        }
+        };
+        stream::iter(unknown).for_each_concurrent(AT_ONCE, end).await;
         let enforcer = self.around.enforcer.clone();
         let spared: BTreeSet<String> = alive.iter().map(ToString::to_string).collect();
         let groups = spawn_blocking(move || end_groups_but(&enforcer, &spared));

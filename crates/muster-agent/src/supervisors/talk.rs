@@ -47,6 +47,18 @@ impl Talk {
         }
     }
 
+    /// Has a task ended that nobody knows of. Returns once its supervisor has written down how, and is gone.
+    pub(super) async fn end(&mut self) {
+        let told = self.say(&ToSupervisor::End).await;
+        while told.is_ok()
+            && let Ok(Some(message)) = self.hear().await
+        {
+            if matches!(message, FromSupervisor::Ended(_)) {
+                let _ = self.stream.shutdown().await; // nobody here keeps it, and it need not wait for that
+            }
+        }
+    }
+
     pub(super) async fn say(&mut self, message: &ToSupervisor) -> io::Result<()> {
         self.stream.write_all(&encode(message)?).await
     }

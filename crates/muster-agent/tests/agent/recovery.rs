@@ -12,6 +12,8 @@ use std::{fs, os::unix::fs::MetadataExt};
 cases!(
     running_and_ended_tasks_are_found_again,
     an_ending_is_written_down_where_no_agent_keeps_it,
+    a_supervisor_that_is_late_has_the_last_word,
+    many_tasks_that_nobody_knows_are_ended_at_once,
     a_torn_checkpoint_tail_is_ignored,
     damaged_checkpoints_end_all_tasks_and_make_a_new_agent,
     a_wiped_work_directory_ends_all_tasks,
@@ -71,6 +73,46 @@ async fn an_ending_is_written_down_where_no_agent_keeps_it(mut world: World) {
         let (states, message) = world.outcome(&mut stream, n).await;
         assert_eq!((states.last(), message), (Some(&Failed), format!("Command exited with status {status}")));
     }
+}
+
+/// The supervisor stands still when its agent comes back, and goes on only when that has ended what was left of the task.
+async fn a_supervisor_that_is_late_has_the_last_word(mut world: World) {
+    let (mut stream, _) = world.join().await;
+    let text = "sleep 1000 & echo $$ $! > up; while [ ! -e go ]; do sleep 0.01; done; exit 3";
+    world.run(&mut stream, 1, text).await;
+    assert_eq!(world.update(&mut stream, 1).await.status.state, Running);
+    let numbers = world.line(&world.sandbox(1).join("up")).await;
+    let (first, left) = numbers.split_once(' ').unwrap();
+    let stat = fs::read_to_string(format!("/proc/{first}/stat")).unwrap();
+    let supervisor = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().to_owned();
+    world.kill_agent();
+    signal(&supervisor, Signal::STOP);
+    fs::write(world.sandbox(1).join("go"), "").unwrap();
+    world.gone(first).await;
+    world.start();
+    world.gone(left).await;
+    signal(&supervisor, Signal::CONT);
+    let (mut stream, _) = world.welcome(1).await;
+    let (states, message) = world.outcome(&mut stream, 1).await;
+    assert_eq!((states.last(), message.as_str()), (Some(&Failed), "Command exited with status 3"));
+}
+
+/// One after the other, with what each may take, they would keep an agent from starting.
+async fn many_tasks_that_nobody_knows_are_ended_at_once(mut world: World) {
+    let (mut stream, _) = world.join().await;
+    for n in 1..=8 {
+        world.run(&mut stream, n, "echo $$ > up; sleep 1000").await;
+        assert_eq!(world.update(&mut stream, n).await.status.state, Running);
+    }
+    let mut numbers = Vec::new();
+    for n in 1..=8 {
+        numbers.push(world.line(&world.sandbox(n).join("up")).await);
+    }
+    world.kill_agent();
+    fs::remove_dir_all(world.work_dir()).unwrap();
+    let (_, hello) = world.join().await;
+    assert_eq!((hello.agent_id, hello.tasks.len()), (None, 0));
+    assert!(!numbers.iter().any(|number| alive(number)), "ended before the hello");
 }
 
 async fn a_torn_checkpoint_tail_is_ignored(mut world: World) {

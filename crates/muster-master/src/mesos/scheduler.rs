@@ -147,13 +147,13 @@ const UNKNOWN: &str =
 impl Asking<'_> {
     /// Tries until there is an outcome, or nobody would wait for it any longer.
     async fn until_known(&self, head: Parts, body: Bytes) -> Result<Response<Body>, Refused> {
-        // One that took so long that its sender may have given it up: it sends what is still wanted again.
-        if !forward::is_timely(&head.headers, &self.on.links) {
-            return Ok(forward::misdirected());
-        }
         let until = Instant::now() + TRIED;
         let mut routes = self.on.routes.route.clone();
         loop {
+            // One that took so long that its sender may have given it up: it sends what is still wanted again.
+            if !forward::is_timely(&head.headers, &self.on.links) {
+                return Ok(forward::misdirected());
+            }
             routes.mark_unchanged();
             let tried = match self.on.held(&self.id, &head.headers) {
                 Some(session) => self.by_session(&session).await?,
