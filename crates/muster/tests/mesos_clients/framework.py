@@ -148,34 +148,41 @@ class Framework:
                     task.unsure = task.state == "ASKED"
 
     def updated(self, status):
-        task_id, state, reason = status["task_id"]["value"], status["state"], status.get("reason")
+        # First: who is told of it may build on it at once.
+        again, ended = self.record(status)
+        task_id, state = status["task_id"]["value"], status["state"]
         self.say(
             "update",
             task=task_id,
             state=state,
-            reason=reason,
+            reason=status.get("reason"),
             message=status.get("message"),
             acknowledged="uuid" in status,
         )
+        if again:
+            self.call("revive")
+        elif ended:
+            self.say("ended", task=task_id.rpartition(".")[0], state=ended)
+
+    def record(self, status):
+        """Whether the task is to be launched again, and how it ended, if it did."""
+        task_id, state, reason = status["task_id"]["value"], status["state"], status.get("reason")
         name, attempt = task_id.rpartition(".")[::2]
-        again = False
         with self.lock:
             task = self.tasks.get(name)
             if task is None or str(task.attempt) != attempt or task.state in TERMINAL or task.waits():
-                return
+                return False, None
             task.unsure = False
             unknown = state == "TASK_LOST" and reason in NEVER_KNOWN
             if unknown and task.ran and self.ends_may_be_lost:
-                task.state = state = "TASK_FINISHED"
+                task.state = "TASK_FINISHED"
             elif unknown:
-                task.attempt, task.state, again = task.attempt + 1, "WAITING", True
+                task.attempt, task.state = task.attempt + 1, "WAITING"
+                return True, None
             else:
                 task.state = state
                 task.ran = task.ran or state == "TASK_RUNNING"
-        if again:
-            self.call("revive")
-        elif state in TERMINAL:
-            self.say("ended", task=name, state=state)
+            return False, task.state if task.state in TERMINAL else None
 
     def messaged(self, executor_id, agent_id, data):
         text = base64.b64decode(data).decode()
