@@ -267,6 +267,10 @@ async fn an_executor_grows_with_its_tasks(mut world: World) {
     until(&world, 64).await;
     stream.say(&AgentEvent::Run(Box::new(executor(2)))).await;
     until(&world, 88).await;
+    // On the disk, or the next agent knows nothing of it.
+    let is_second =
+        |launches: &[muster_model::LaunchNumber]| launches.iter().any(|it| it.index == launch(2).index);
+    while !matches!(stream.hear().await.unwrap().1, AgentCall::Accepted(launches) if is_second(&launches)) {}
     // Also by an agent that finds it there.
     world.kill_agent();
     let (mut stream, _) = world.join().await;
