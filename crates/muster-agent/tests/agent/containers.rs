@@ -141,6 +141,26 @@ pub(crate) fn host_volume(source: &Path, target: &str, mode: volume::Mode) -> Vo
     }
 }
 
+/// A task that asks for this comes to nothing, in words that have all parts.
+pub(crate) async fn is_refused(
+    world: &mut World,
+    stream: &mut crate::master::AgentStream,
+    n: u64,
+    container: ContainerInfo,
+    state: TaskState,
+    parts: &[&str],
+) {
+    stream.say(&in_container(n, "true", container)).await;
+    let last = last(world, stream, n).await;
+    assert_eq!(last.status.state, state, "{}", last.status.message);
+    for part in parts {
+        assert!(last.status.message.contains(part), "{part}: {}", last.status.message);
+    }
+    if state == TaskState::Failed {
+        assert_eq!(last.status.reason, Some(Reason::ContainerLaunchFailed));
+    }
+}
+
 /// Nothing of a container is left: no process, no mount, no group, nothing on the disk.
 pub(crate) async fn nothing_is_left(world: &World, images: &Images) {
     world.no_processes().await;
@@ -363,15 +383,7 @@ async fn what_cannot_be_contained_is_told(_of_its_own: World) {
             (7, of_image(&format!("dir:{}", none.display())), TaskState::Failed, &["pull the image", "none"]),
             (8, outside, TaskState::Failed, &["/machine", "host-path-volumes"]),
         ] {
-            stream.say(&in_container(n, "true", container)).await;
-            let last = last(&mut world, &mut stream, n).await;
-            assert_eq!(last.status.state, state, "{}", last.status.message);
-            for part in parts {
-                assert!(last.status.message.contains(part), "{part}: {}", last.status.message);
-            }
-            if state == TaskState::Failed {
-                assert_eq!(last.status.reason, Some(Reason::ContainerLaunchFailed));
-            }
+            is_refused(&mut world, &mut stream, n, container, state, parts).await;
         }
         let mut info = TaskInfo { container: Some(busybox(&images)), ..Default::default() };
         info.command = Some(mesos::CommandInfo {

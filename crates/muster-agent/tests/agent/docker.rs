@@ -1,13 +1,15 @@
 //! What a Docker engine does beside what all containers can.
 
 use crate::{
-    containers::{Images, busybox, host_volume, in_container, last, makers, nothing_is_left, run, world},
+    containers::{
+        Images, busybox, host_volume, in_container, is_refused, last, makers, nothing_is_left, run, world,
+    },
     executor::{executor_info, in_executor},
     limits::group_of,
     runner::cases,
     world::{World, launch, shell},
 };
-use muster_model::{AgentEvent, Reason, Resources, TaskState, Value, event::RunOrder};
+use muster_model::{AgentEvent, Resources, TaskState, Value, event::RunOrder};
 use muster_proto::mesos::{
     self, ContainerInfo, TaskInfo, Volume,
     container_info::docker_info::{Network, PortMapping},
@@ -209,15 +211,7 @@ async fn what_an_engine_does_not_do_is_refused(_of_its_own: World) {
         ),
         (10, outside, TaskState::Failed, &["/machine", "host-path-volumes"]),
     ] {
-        stream.say(&in_container(n, "true", container)).await;
-        let last = last(&mut world, &mut stream, n).await;
-        assert_eq!(last.status.state, state, "{}", last.status.message);
-        for part in parts {
-            assert!(last.status.message.contains(part), "{part}: {}", last.status.message);
-        }
-        if state == TaskState::Failed {
-            assert_eq!(last.status.reason, Some(Reason::ContainerLaunchFailed));
-        }
+        is_refused(&mut world, &mut stream, n, container, state, parts).await;
     }
     let mut info = TaskInfo { container: Some(busybox(&images)), ..Default::default() };
     info.command = Some(mesos::CommandInfo {
