@@ -70,12 +70,18 @@ struct Known {
     streams: u64,
     /// When it may take another offer.
     rested: Instant,
-    /// ACCEPTs that were sent and not answered. Of a stream that ended nobody hears the answers any more.
-    accepting: u32,
-    /// When it asks what became of its tasks, if anything is unknown.
-    ask_at: Option<Instant>,
+    doubt: Doubt,
     /// It has asked since, and was answered.
     is_told: bool,
+}
+
+/// Whether something is to be asked about, and when.
+#[derive(Debug, Default)]
+struct Doubt {
+    /// ACCEPTs that were sent and not answered. Of a stream that ended nobody hears the answers any more.
+    accepting: u32,
+    /// When it asks what became of its tasks.
+    ask_at: Option<Instant>,
 }
 
 /// One stream.
@@ -118,8 +124,7 @@ impl OverHttp {
             is_registered: false,
             streams: 0,
             rested: Instant::now(),
-            accepting: 0,
-            ask_at: None,
+            doubt: Doubt::default(),
             is_told: false,
         };
         let requests = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
@@ -172,7 +177,7 @@ impl OverHttp {
             if known.is_over() && stream.open == 0 {
                 return Ok(Done);
             }
-            let ask_at = known.ask_at.filter(|_| stream.is_subscribed);
+            let ask_at = known.doubt.asks_at().filter(|_| stream.is_subscribed);
             tokio::select! {
                 heard = timeout_at(silent, stream.next()) => {
                     let event = heard.context("nothing was heard for too long")??;
@@ -184,7 +189,7 @@ impl OverHttp {
                     self.answered(known, stream, asked, status, by);
                 }
                 () = sleep_until(ask_at.unwrap_or(silent)), if ask_at.is_some() => {
-                    known.ask_at = None;
+                    known.doubt.ask_at = None;
                     self.ask(known, stream);
                 }
             }
@@ -202,9 +207,7 @@ impl OverHttp {
         answers: mpsc::Sender<Answered>,
     ) -> anyhow::Result<Stream> {
         known.streams += 1;
-        // What is still on its way may come to something.
-        let wait = if std::mem::take(&mut known.accepting) > 0 { KEPT } else { Duration::ZERO };
-        known.ask_after(wait);
+        known.doubt.begins_stream();
         let codec = if known.streams % 2 == 1 { Codec::Json } else { Codec::Protobuf };
         let id = Some(mesos::FrameworkId { value: known.framework_id.clone() });
         let framework_info = mesos::FrameworkInfo { id: id.clone(), ..known.jobs.framework() };
@@ -283,19 +286,17 @@ impl OverHttp {
             }
             // To be said again, unless a new stream tells of it again.
             Asked::Acknowledge(it) if stream.is_subscribed => self.acknowledge(known, stream, it),
-            // What it came to is told by updates. If nobody said that it was carried out, who did not answer at all may
-            // have kept it.
+            // What it came to is told by updates.
             // No master has it any more by then; an offer that it did not use is not to be held for nothing.
             Asked::Accept(offer_ids) => {
-                known.accepting = known.accepting.saturating_sub(1);
+                known.doubt.answered(status);
                 if !done {
-                    known.ask_after(if status.is_some() { Duration::ZERO } else { KEPT });
                     self.decline(known, stream, Box::new(call::Decline { offer_ids, filters: None }));
                 }
             }
             // To be said again, unless a new stream made its offers void.
             Asked::Decline(it) if !done && stream.is_subscribed => self.decline(known, stream, it),
-            Asked::Reconcile if !done => known.ask_after(PAUSE),
+            Asked::Reconcile if !done => known.doubt.ask_after(PAUSE),
             Asked::Acknowledge(_) | Asked::Decline(_) | Asked::Reconcile => {}
         }
     }
@@ -359,7 +360,7 @@ impl OverHttp {
             ..Default::default()
         };
         let accept = call::Accept { offer_ids: offer_ids.clone(), operations: vec![launch], filters };
-        known.accepting += 1;
+        known.doubt.accepting += 1;
         let call = Call { accept: Some(accept), ..of(call::Type::Accept) };
         self.call(known, stream, Asked::Accept(offer_ids), call);
         Ok(())
@@ -424,13 +425,37 @@ impl OverHttp {
     }
 }
 
-impl Known {
-    /// Asks what became of its tasks, but not before so long from now.
+impl Doubt {
+    /// What was still on its way may come to something.
+    fn begins_stream(&mut self) {
+        let wait = if std::mem::take(&mut self.accepting) > 0 { KEPT } else { Duration::ZERO };
+        self.ask_after(wait);
+    }
+
+    /// An ACCEPT was answered, or given up: who did not answer at all may have kept it.
+    fn answered(&mut self, status: Option<StatusCode>) {
+        self.accepting = self.accepting.saturating_sub(1);
+        match status {
+            Some(StatusCode::ACCEPTED) => {}
+            Some(_) => self.ask_after(Duration::ZERO),
+            None => self.ask_after(KEPT),
+        }
+    }
+
+    /// Asks, but not before so long from now.
     fn ask_after(&mut self, wait: Duration) {
         let at = Instant::now() + wait;
         self.ask_at = Some(self.ask_at.map_or(at, |later| later.max(at)));
     }
 
+    /// When it asks. An ACCEPT that is on its way may be carried out after an answer that nobody knows its tasks, so its
+    /// own answer is waited for first.
+    fn asks_at(&self) -> Option<Instant> {
+        self.ask_at.filter(|_| self.accepting == 0)
+    }
+}
+
+impl Known {
     /// Nothing is left of what it launched, and nothing more is launched.
     fn is_over(&self) -> bool {
         self.jobs.is_ending && self.is_told && self.jobs.is_empty()
@@ -473,4 +498,24 @@ fn request(
 
 fn header_of<'a>(response: &'a Response<Incoming>, name: &str) -> anyhow::Result<&'a header::HeaderValue> {
     response.headers().get(name).with_context(|| format!("the answer has no {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_still_be_carried_out_is_not_asked_about() {
+        let mut doubt = Doubt { accepting: 2, ask_at: None };
+        doubt.answered(Some(StatusCode::SERVICE_UNAVAILABLE));
+        assert_eq!(doubt.asks_at(), None, "the other ACCEPT is on its way");
+        doubt.answered(Some(StatusCode::ACCEPTED));
+        assert_eq!(doubt.asks_at(), Some(Instant::now()));
+        doubt.accepting = 1;
+        doubt.answered(None);
+        assert_eq!(doubt.asks_at(), Some(Instant::now() + KEPT), "a master may have kept it");
+        doubt.accepting = 1;
+        doubt.begins_stream();
+        assert_eq!(doubt.asks_at(), Some(Instant::now() + KEPT), "nobody hears its answer");
+    }
 }
