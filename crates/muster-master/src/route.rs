@@ -1,5 +1,6 @@
 //! Where clients' frames go at present, and the streams that are told when that changes.
 
+use crate::link::{Heard, SILENCE};
 use bytes::Bytes;
 use muster_leader::{ConnId, Counts, InverseAnswer};
 use muster_model::{
@@ -205,6 +206,14 @@ pub(crate) struct Routes {
     pub(crate) route: watch::Receiver<Route>,
     /// Counts how often clients were told to dial another master.
     pub(crate) redial: watch::Receiver<u64>,
+    pub(crate) heard: Arc<Heard>,
+}
+
+impl Routes {
+    /// Whether there is no way to a leader, for so long that clients are told to dial another master.
+    pub(crate) fn are_lost(&self) -> bool {
+        matches!(*self.route.borrow(), Route::None) && self.heard.silence() >= SILENCE
+    }
 }
 
 /// Frames that wait for one client, at most.

@@ -59,7 +59,8 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
     let stop = CancellationToken::new();
     let (publish, route) = watch::channel(Route::None);
     let (redial_out, redial) = watch::channel(0);
-    let routes = Routes { route, redial };
+    let heard = Arc::new(Heard::new());
+    let routes = Routes { route, redial, heard: heard.clone() };
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_not_serving::<SchedulerServiceServer<Door>>().await;
     tokio::spawn(report_health(health, routes.route.clone()));
@@ -114,8 +115,15 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
         .add_routes(services);
     let incoming = connections(listener);
     let server = tokio::spawn(server.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned()));
-    let leading =
-        tokio::spawn(follow_leadership(raft.clone(), config, publish, redial_out, feed.tap(), stop.clone()));
+    let leading = tokio::spawn(follow_leadership(
+        raft.clone(),
+        config,
+        publish,
+        redial_out,
+        heard,
+        feed.tap(),
+        stop.clone(),
+    ));
     tracing::info!(%address, "serving");
     Ok(Serving { raft, address, stop, server, leading })
 }
@@ -186,11 +194,11 @@ async fn follow_leadership(
     config: MasterConfig,
     publish: watch::Sender<Route>,
     redial: watch::Sender<u64>,
+    heard: Arc<Heard>,
     tap: Tap,
     stop: CancellationToken,
 ) {
     let mut leadership = raft.leadership();
-    let heard = Heard::new();
     // When clients were told to go elsewhere. The silence goes on then: links end by it.
     let mut told: Option<tokio::time::Instant> = None;
     loop {

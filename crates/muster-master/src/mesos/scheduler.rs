@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Names the stream that a call belongs to.
 pub(super) const STREAM_ID: &str = "mesos-stream-id";
-/// How long a call is tried again while leaders change.
+/// How long a call is tried again while leaders change, unless there is no way to one for long.
 const TRIED: Duration = Duration::from_secs(10);
 /// Between two tries with a leader that is busy.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -188,7 +188,8 @@ impl Asking<'_> {
                     why
                 }
             };
-            if Instant::now() + PAUSE >= until || self.on.stop.is_cancelled() {
+            let is_over = self.on.routes.are_lost() || self.on.stop.is_cancelled();
+            if is_over || Instant::now() + PAUSE >= until {
                 return Err(Box::new(unavailable(why)));
             }
             if why != UNKNOWN {
