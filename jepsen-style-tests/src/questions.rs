@@ -66,13 +66,13 @@ impl Questions {
     /// A task was told of, or its end.
     pub(crate) fn told(&mut self, desk: &Desk, task: &str) {
         if self.open.remove(task) && self.open.is_empty() {
-            self.void(desk);
+            desk.load.is_answered(&desk.name);
         }
     }
 
     /// Whoever asked is gone.
     pub(crate) fn void(&mut self, desk: &Desk) {
         self.open.clear();
-        desk.load.is_answered(&desk.name);
+        desk.load.asks_no_more(&desk.name);
     }
 }

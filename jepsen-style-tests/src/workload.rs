@@ -53,7 +53,7 @@ impl Default for Churn {
     fn default() -> Self {
         Self {
             open_max: 8,
-            tasks_max: 900,
+            tasks_max: 2_400,
             pace: Duration::ZERO,
             run_ms: (0, 200),
             kill_one_in: 8,
@@ -90,6 +90,8 @@ pub struct Load {
     open: watch::Sender<BTreeSet<String>>,
     /// Frameworks whose question is not answered.
     asking: watch::Sender<BTreeSet<String>>,
+    /// Questions of each framework that were answered.
+    answers: watch::Sender<BTreeMap<String, u64>>,
 }
 
 impl Load {
@@ -155,6 +157,17 @@ impl Load {
         waited.is_ok()
     }
 
+    /// Waits until a framework was answered once more.
+    pub async fn answers_again(&self, framework: &str, within: Duration) -> anyhow::Result<()> {
+        let count = |answers: &BTreeMap<String, u64>| answers.get(framework).copied().unwrap_or(0);
+        let mut answers = self.answers.subscribe();
+        let before = count(&answers.borrow());
+        let waited = tokio::time::timeout(within, answers.wait_for(|answers| count(answers) > before)).await;
+        waited.map(drop).map_err(|_| {
+            anyhow::anyhow!("no question of {framework} was answered within {} s", within.as_secs())
+        })
+    }
+
     /// Waits until no question of any framework is open.
     pub async fn all_answered(&self, within: Duration) {
         let mut asking = self.asking.subscribe();
@@ -166,8 +179,13 @@ impl Load {
         self.asking.send_modify(|asking| _ = asking.insert(framework.into()));
     }
 
-    pub(crate) fn is_answered(&self, framework: &str) {
+    pub(crate) fn asks_no_more(&self, framework: &str) {
         self.asking.send_modify(|asking| _ = asking.remove(framework));
+    }
+
+    pub(crate) fn is_answered(&self, framework: &str) {
+        self.asks_no_more(framework);
+        self.answers.send_modify(|answers| *answers.entry(framework.into()).or_default() += 1);
     }
 
     /// Waits until nothing is open: each task was refused or has ended, each slot of a set is as it is meant to be.

@@ -213,10 +213,17 @@ async fn during(field: &Field, plan: &Plan, leader: &str, term: u64) -> anyhow::
     }
     field.load.begin_epoch();
     field.load.progress(PROGRESS_TASKS, PROGRESS_TIME).await?;
+    let agents = plan.reaches(field.cluster.agent_names());
+    // A framework's tasks on agents that are cut off are its share of the cluster still: the others may be entitled to
+    // all that is left. It is served nevertheless.
+    let all_launch = agents.len() == field.cluster.agent_names().len();
     for name in plan.reaches(field.cluster.framework_names()) {
-        field.load.progress_of(&name, OWN_TASKS, PROGRESS_TIME).await?;
+        match all_launch {
+            true => field.load.progress_of(&name, OWN_TASKS, PROGRESS_TIME).await?,
+            false => field.load.answers_again(&name, PROGRESS_TIME).await?,
+        }
     }
-    for name in plan.reaches(field.cluster.agent_names()) {
+    for name in agents {
         field.load.progress_on(&name, OWN_TASKS, PROGRESS_TIME).await?;
     }
     Ok(format!(
