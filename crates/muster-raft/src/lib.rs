@@ -39,6 +39,7 @@ mod raft;
 mod status;
 mod store;
 mod stranger;
+mod suspicion;
 mod types;
 
 pub use codec::read_entry;

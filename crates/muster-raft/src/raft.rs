@@ -13,6 +13,7 @@ use crate::{
     proposer::{self, Proposer},
     store::{self, Store, StoreOptions, lock},
     stranger::{self, Strangers},
+    suspicion::Suspected,
     types::{Member, TypeConfig},
 };
 use muster_fault::planted;
@@ -66,6 +67,7 @@ pub(crate) struct Node {
     pub(crate) shared: Arc<Shared>,
     pub(crate) heard: Arc<Heard>,
     pub(crate) strangers: Strangers,
+    pub(crate) suspected: Suspected,
     pub(crate) leadership: watch::Sender<Leadership>,
     /// Since when this replica leads, as it sees it.
     pub(crate) leading_since: Mutex<Option<Instant>>,
@@ -123,6 +125,7 @@ impl Raft {
             shared: Arc::new(Shared::new(registry, meta)),
             heard: Arc::default(),
             strangers: Strangers::default(),
+            suspected: Suspected::default(),
             leadership: watch::Sender::new(Leadership::Outside { note: "starting".into() }),
             leading_since: Mutex::new(None),
             confirmed: Mutex::default(),

@@ -5,7 +5,7 @@
 mod support;
 
 use muster_model::{Capabilities, FrameworkInfo, Index, Role, Sealed, Term};
-use muster_raft::{Leadership, Raft, ReplaceError};
+use muster_raft::{Leadership, Raft, RaftConfig, ReplaceError};
 use muster_registry::{Command, Outcome, Record, Registry, Subscribe};
 use std::time::Duration;
 use support::{Cluster, eventually, within};
@@ -145,6 +145,58 @@ async fn what_a_deposed_leader_proposes_never_commits() {
     let at = tick(&cluster).await;
     let registry = cluster.agree(at).await;
     assert_eq!(framework_names(&registry), ["kept"]);
+    cluster.end().await;
+}
+
+/// Nobody stands for election in a test because nothing was heard.
+fn leases_without_end(config: &mut RaftConfig) {
+    (config.election_ms_min, config.election_ms_max) = (300_000, 600_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_gone_is_replaced_before_its_lease_ends() {
+    let mut cluster = Cluster::new(5);
+    cluster.tune = leases_without_end;
+    for n in 0..5 {
+        cluster.start(n).await;
+    }
+    let mut at = tick(&cluster).await;
+    cluster.agree(at).await;
+    for _ in 0..2 {
+        let (old, reign) = cluster.leader().await;
+        cluster.kill(old).await;
+        let (_, new) = cluster.leader().await;
+        assert!(new.term > reign.term);
+        at = tick(&cluster).await;
+        cluster.agree(at).await;
+    }
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_one_follower_takes_for_dead_leads_on() {
+    let mut cluster = Cluster::new(3);
+    cluster.tune = leases_without_end;
+    cluster.wire().await;
+    for n in 0..3 {
+        cluster.start(n).await;
+    }
+    let at = tick(&cluster).await;
+    cluster.agree(at).await;
+    let (leader, reign) = cluster.leader().await;
+    let (misled, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    let asked = cluster.wires[&(misled, other)].dials();
+    cluster.wires[&(misled, leader)].refuse();
+    cluster.wires[&(leader, misled)].cut();
+    eventually("the follower asks for votes", || {
+        (cluster.wires[&(misled, other)].dials() > asked).then_some(())
+    })
+    .await;
+    cluster.wires[&(leader, misled)].heal();
+    let at = tick(&cluster).await;
+    cluster.agree(at).await;
+    assert_eq!(cluster.leader().await.1.term, reign.term);
+    assert!(matches!(reign.propose(subscribe("kept")).await, Some(Outcome::Subscribed { .. })));
     cluster.end().await;
 }
 

@@ -7,6 +7,7 @@ use crate::{
     member,
     raft::{Core, Node},
     store::snapshot,
+    suspicion,
 };
 use futures::{StreamExt, stream::FuturesOrdered};
 use muster_fault::{Point, planted, point_async};
@@ -244,6 +245,7 @@ async fn append_all(
     answers: mpsc::Sender<Result<proto::AppendResponse, Status>>,
 ) {
     let mut waiting = FuturesOrdered::new();
+    let mut leader = None;
     let end = loop {
         tokio::select! {
             Some((sequence, answer)) = next_in_order(&mut waiting), if !waiting.is_empty() => {
@@ -261,8 +263,14 @@ async fn append_all(
             request = requests.message(), if waiting.len() < PIPELINE => {
                 let request = match request {
                     Ok(Some(request)) => request,
-                    Ok(None) | Err(_) => return,
+                    Ok(None) | Err(_) => {
+                        if let Some((leader, vote)) = leader {
+                            suspicion::stream_ended(&node, leader, vote);
+                        }
+                        return;
+                    }
                 };
+                let from = request.target.as_ref().map(|target| target.from_node);
                 let core = match core_for(&node, request.target.as_ref()).await {
                     Ok(core) => core,
                     Err(status) => break status,
@@ -272,9 +280,10 @@ async fn append_all(
                     break stopped(error);
                 }
                 match wire::from_append(request) {
-                    Ok(request) => waiting.push_back(async move {
-                        (sequence, core.append_entries(request).await)
-                    }),
+                    Ok(request) => {
+                        leader = from.map(|from| (from, request.vote));
+                        waiting.push_back(async move { (sequence, core.append_entries(request).await) });
+                    }
                     Err(error) => {
                         // An entry that this version does not understand must stop it, never be skipped.
                         node.store.fail(format!("cannot take an entry of the leader in: {error}"));

@@ -17,6 +17,7 @@ pub struct Wire {
 #[derive(Default)]
 struct State {
     cut: bool,
+    dials: u64,
     open: JoinSet<()>,
 }
 
@@ -38,6 +39,17 @@ impl Wire {
     pub fn heal(&self) {
         self.state.lock().unwrap().cut = false;
     }
+
+    /// As if nobody listened at the other end, for good.
+    pub fn refuse(&self) {
+        self.cut();
+        self.accept.abort();
+    }
+
+    /// How often it was dialled.
+    pub fn dials(&self) -> u64 {
+        self.state.lock().unwrap().dials
+    }
 }
 
 impl Drop for Wire {
@@ -52,6 +64,7 @@ async fn accept(listener: TcpListener, target: String, state: Arc<Mutex<State>>)
     while let Ok((near, _)) = listener.accept().await {
         let target = target.clone();
         let mut state = state.lock().unwrap();
+        state.dials += 1;
         if !state.cut {
             state.open.spawn(carry(near, target));
         }

@@ -1,0 +1,128 @@
+//! A leader whose process died is replaced before its lease runs out.
+//!
+//! When a process dies, its kernel ends its connections and refuses new ones. So a follower whose append stream breaks
+//! off dials the leader. If that is refused, it waits for the leader's lease no longer and asks the others by pre-vote
+//! (Ongaro, "Consensus: Bridging Theory and Practice", 9.6) whether they would elect it. Each answers for itself: one
+//! that hears the leader still, or was not refused by it, says no, and nothing has changed.
+//!
+//! Nothing depends on the lease that is cut short: reads ask a quorum, and what a leader orders is committed. So a
+//! suspicion that is wrong costs an election at most, and that only where a majority has it. Where no connection is
+//! refused (a host that lost its power, a network that was cut, a process that stands still) the lease runs out as ever.
+
+use crate::{
+    machine::member,
+    raft::{Core, Node},
+    store::lock,
+    types::Vote,
+};
+use openraft::{async_runtime::watch::WatchReceiver, raft::TransferLeaderRequest};
+use std::{
+    io::ErrorKind,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+use tokio::{
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+
+/// Between two dials: one that is dying may have a backlog still.
+const DIALS: [Duration; 6] = [
+    Duration::ZERO,
+    Duration::from_millis(2),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(20),
+    Duration::from_millis(40),
+];
+/// A connection that is not made or refused by then says nothing.
+const DIAL: Duration = Duration::from_millis(100);
+
+/// The leadership that this replica suspects, or is finding out about.
+#[derive(Debug, Default)]
+pub(crate) struct Suspected(Mutex<Option<Vote>>);
+
+/// Somebody who led with this vote sends nothing more on a stream.
+pub(crate) fn stream_ended(node: &Arc<Node>, leader: u64, vote: Vote) {
+    let Some(core) = node.core() else { return };
+    let newest = core.server_metrics().borrow_watched().vote == vote;
+    let mut suspected = lock(&node.suspected.0);
+    if node.stopping() || !newest || suspected.as_ref() == Some(&vote) {
+        return;
+    }
+    *suspected = Some(vote);
+    drop(suspected);
+    let ended = Instant::now();
+    node.spawn({
+        let node = node.clone();
+        async move {
+            if !find_out(&node, &core, leader, vote, ended).await {
+                // Its next stream may end for a better reason.
+                lock(&node.suspected.0).take_if(|it| *it == vote);
+            }
+        }
+    });
+}
+
+/// Whether it is dead; then it is replaced.
+async fn find_out(node: &Node, core: &Core, leader: u64, vote: Vote, ended: Instant) -> bool {
+    let leads = || core.server_metrics().borrow_watched().vote == vote;
+    let silent = || node.heard.last(leader).is_none_or(|at| at <= ended);
+    let membership = core.server_metrics().borrow_watched().membership_config.clone();
+    let Some(there) = member(&membership, leader) else { return false };
+    let address = node.config.address_of(&there.name).unwrap_or(&there.address).to_owned();
+    if !is_refused(&address, || leads() && silent()).await {
+        return false;
+    }
+    tracing::info!(leader = there.name, term = vote.leader_id.term, "the leader's process is gone");
+    // A transfer to the dead one: our lease ends, and nobody stands for election by it.
+    if core.handle_transfer_leader(TransferLeaderRequest::new(vote, leader, None)).await.is_err() {
+        return true; // consensus has stopped
+    }
+    // One after the other, so that they do not take each other's votes. Who is behind in its log is refused.
+    let voters: Vec<_> = membership.voter_ids().filter(|id| *id != leader).collect();
+    let own = node.store.mark().node_id;
+    let before = voters.iter().filter(|id| **id < own).count();
+    let turn = Duration::from_millis(node.config.heartbeat_ms) / 2;
+    let until = ended + Duration::from_millis(node.config.election_ms_max);
+    sleep(turn * u32::try_from(before).unwrap_or(0)).await;
+    while leads() && Instant::now() < until {
+        if core.trigger().elect(true).await.is_err() {
+            break;
+        }
+        sleep(turn * u32::try_from(voters.len()).unwrap_or(1)).await;
+    }
+    true
+}
+
+/// Whether nobody listens there, while it is worth knowing.
+async fn is_refused(address: &str, is_of_use: impl Fn() -> bool) -> bool {
+    for pause in DIALS {
+        sleep(pause).await;
+        if !is_of_use() {
+            return false;
+        }
+        match timeout(DIAL, TcpStream::connect(address)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => return true,
+            Ok(Err(_)) | Err(_) => return false,
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn only_a_refusal_is_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        assert!(!is_refused(&address, || true).await, "it listens");
+        drop(listener);
+        assert!(!is_refused(&address, || false).await, "nobody wants to know any more");
+        assert!(is_refused(&address, || true).await);
+    }
+}
