@@ -24,6 +24,7 @@ use muster_proto::mesos::scheduler::{Call, Event, call};
 use muster_proto::task::{reason, task_state};
 use muster_testkit::TestCluster;
 use rand::RngExt;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -57,6 +58,8 @@ type Requests = Client<HttpConnector, Full<Bytes>>;
 #[derive(Debug)]
 pub struct OverHttp {
     masters: Vec<String>,
+    /// How it dials whom the masters name by these addresses.
+    own_way: BTreeMap<String, String>,
     requests: Requests,
     known: Mutex<Known>,
 }
@@ -128,7 +131,12 @@ impl OverHttp {
             is_told: false,
         };
         let requests = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
-        Self { masters: cluster.masters(), requests, known: Mutex::new(known) }
+        Self {
+            masters: cluster.masters(),
+            own_way: cluster.named_masters(),
+            requests,
+            known: Mutex::new(known),
+        }
     }
 
     /// Launches and kills until this is dropped.
@@ -234,7 +242,8 @@ impl OverHttp {
                 StatusCode::TEMPORARY_REDIRECT => {
                     let location = header_of(&response, "location")?.to_str()?;
                     let there = location.trim_start_matches("//").split('/').next().unwrap_or_default();
-                    address = there.to_owned();
+                    // Not by the cable between two masters: the framework has its own way.
+                    address = self.own_way.get(there).context("a master points to nobody")?.clone();
                 }
                 other => bail!("{address} answers {other}"),
             }

@@ -175,6 +175,20 @@ impl TestCluster {
         self.masters.iter().map(|master| master.address.clone()).collect()
     }
 
+    /// The masters' own addresses by all that anybody dials them by: a master names another one by the cable between
+    /// them, which is nobody else's way.
+    pub fn named_masters(&self) -> BTreeMap<String, String> {
+        let mut named = BTreeMap::new();
+        for master in &self.masters {
+            let others = self.masters.iter().filter_map(|other| {
+                self.network.as_ref().and_then(|network| network.address(&other.name, &master.name))
+            });
+            named.extend(others.map(|cable| (cable.to_string(), master.address.clone())));
+            named.insert(master.address.clone(), master.address.clone());
+        }
+        named
+    }
+
     /// The masters' addresses as a framework with a place in the network reaches them, so that faults of the
     /// network are felt there.
     pub fn masters_of(&self, framework: &str) -> anyhow::Result<Vec<String>> {
