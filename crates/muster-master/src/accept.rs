@@ -1,7 +1,10 @@
 //! Connections that come in: as many as leave this master files enough to do its own work.
 
 use futures::{Stream, stream};
-use rustix::process::{Resource, getrlimit};
+use rustix::{
+    net::sockopt::set_tcp_user_timeout,
+    process::{Resource, getrlimit},
+};
 use std::{
     io,
     os::fd::AsRawFd,
@@ -26,6 +29,11 @@ const PREFACE_BYTES: usize = 24;
 /// How long that may take.
 const PREFACE_TIME: Duration = Duration::from_secs(10);
 
+/// What was sent and is not taken for this long ends its connection: the client's host, or the way there, is gone. A
+/// stream of HTTP/1.1 has no pings, and its framework would sit on its offers until the kernel gives up by itself, after
+/// a quarter of an hour.
+const UNTAKEN: Duration = Duration::from_secs(60);
+
 /// How long nothing is accepted after the system refused to.
 const REFUSED: Duration = Duration::from_millis(100);
 /// Clients that are turned away are told of in the log this often.
@@ -49,7 +57,9 @@ pub(crate) fn connections(listener: TcpListener) -> impl Stream<Item = io::Resul
                 turned_away.another();
                 continue;
             }
-            if let Err(error) = stream.set_nodelay(true) {
+            let untaken = u32::try_from(UNTAKEN.as_millis()).unwrap_or(u32::MAX);
+            let set = stream.set_nodelay(true).and_then(|()| Ok(set_tcp_user_timeout(&stream, untaken)?));
+            if let Err(error) = set {
                 tracing::debug!(%error, "a connection ended before it began");
                 continue;
             }
@@ -181,6 +191,13 @@ mod tests {
         let mut all = Vec::new();
         let error = connection.read_to_end(&mut all).await.unwrap_err();
         assert_eq!((error.kind(), all.len()), (io::ErrorKind::TimedOut, PREFACE_BYTES - 1));
+    }
+
+    #[tokio::test]
+    async fn what_a_client_does_not_take_ends_its_connection_in_time() {
+        let (_client, connection) = pair().await;
+        let set = rustix::net::sockopt::tcp_user_timeout(&connection.stream).unwrap();
+        assert_eq!(Duration::from_millis(set.into()), UNTAKEN);
     }
 
     #[tokio::test(start_paused = true)]
