@@ -104,6 +104,7 @@ impl Agent {
         match event {
             AgentEvent::Welcome { agent_id, forget, .. } => {
                 self.agent_id = Some(agent_id);
+                self.ledger.taken_in(self.fence, self.number);
                 forget.iter().for_each(|launch| drop(self.tasks.remove(launch)));
                 vec![]
             }

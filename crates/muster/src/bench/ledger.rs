@@ -1,8 +1,8 @@
 //! What was acknowledged to frameworks, and what was started on agents: the two must agree.
 
-use muster_model::LaunchNumber;
+use muster_model::{Fence, LaunchNumber};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -15,6 +15,8 @@ pub(crate) struct Ledger {
     started: Mutex<HashMap<LaunchNumber, usize>>,
     acknowledged: Mutex<Vec<LaunchNumber>>,
     doubled: AtomicU64,
+    /// The newest leader that any agent was taken in by, and those that it took in.
+    taken_in: Mutex<(Fence, HashSet<usize>)>,
     pub(crate) offers: AtomicU64,
     pub(crate) running: AtomicU64,
     /// Tasks that were taken over the Mesos API, where no launch has a number, and those that were heard of since.
@@ -32,6 +34,23 @@ impl Ledger {
         if lock(&self.started).insert(launch, agent).is_some() {
             self.doubled.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// This leader has taken an agent in.
+    pub(crate) fn taken_in(&self, fence: Fence, agent: usize) {
+        let mut newest = lock(&self.taken_in);
+        if fence > newest.0 {
+            *newest = (fence, HashSet::new());
+        }
+        if fence == newest.0 {
+            newest.1.insert(agent);
+        }
+    }
+
+    /// How many agents the newest leader after this one has taken in.
+    pub(crate) fn taken_in_after(&self, fence: Fence) -> usize {
+        let newest = lock(&self.taken_in);
+        if newest.0 > fence { newest.1.len() } else { 0 }
     }
 
     pub(crate) fn acknowledged(&self, launch: LaunchNumber) {

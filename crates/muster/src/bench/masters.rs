@@ -1,9 +1,10 @@
 //! The measured masters: processes of this program, on loopback.
 
-use super::Shape;
+use super::{Shape, cables::Cables};
 use crate::{cluster::free_ports, parent};
 use anyhow::{Context, bail};
 use muster_sdk::OperatorClient;
+use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs::{self, File},
     path::PathBuf,
@@ -17,7 +18,8 @@ const READY: Duration = Duration::from_secs(60);
 pub(crate) struct Masters {
     children: Vec<Option<Child>>,
     pub(crate) addresses: Vec<String>,
-    members: String,
+    /// Between them, where the network is to be cut.
+    cables: Option<Cables>,
     shards: u32,
     dir: PathBuf,
     _temporary: Option<tempfile::TempDir>,
@@ -26,6 +28,11 @@ pub(crate) struct Masters {
 impl Masters {
     /// Starts them and waits until one leads.
     pub(crate) async fn start(shape: &Shape) -> anyhow::Result<Self> {
+        Self::start_with(shape, false).await
+    }
+
+    /// As [`Self::start`], perhaps with cables between them.
+    pub(crate) async fn start_with(shape: &Shape, with_cables: bool) -> anyhow::Result<Self> {
         let (dir, temporary) = match &shape.work_dir {
             Some(dir) => (dir.clone(), None),
             None => {
@@ -36,12 +43,14 @@ impl Masters {
         fs::create_dir_all(&dir).with_context(|| format!("cannot make the directory {}", dir.display()))?;
         let ports = free_ports(shape.masters)?;
         let addresses: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-        let members: Vec<_> =
-            addresses.iter().enumerate().map(|(n, address)| format!("m{}={address}", n + 1)).collect();
+        let cables = match with_cables {
+            true => Some(Cables::lay(&addresses).await?),
+            false => None,
+        };
         let mut masters = Self {
             children: Vec::new(),
             addresses,
-            members: members.join(","),
+            cables,
             shards: shape.shards,
             dir,
             _temporary: temporary,
@@ -54,12 +63,30 @@ impl Masters {
         Ok(masters)
     }
 
+    /// All masters as one of them dials them.
+    fn members(&self, of: usize) -> String {
+        let member = |(n, address): (usize, &String)| {
+            let dialled = self.cables.as_ref().and_then(|cables| cables.address(of, n)).unwrap_or(address);
+            format!("m{}={dialled}", n + 1)
+        };
+        self.addresses.iter().enumerate().map(member).collect::<Vec<_>>().join(",")
+    }
+
     fn spawn(&self, n: usize) -> anyhow::Result<Child> {
         let name = format!("m{}", n + 1);
         let log = File::options().create(true).append(true).open(self.dir.join(format!("{name}.log")))?;
         let exe = std::env::current_exe().context("cannot find this program's own file")?;
         let mut command = Command::new(exe);
-        command.args(["--log", "warn", "master", "--name", &name, "--members", &self.members, "--data-dir"]);
+        command.args([
+            "--log",
+            "warn",
+            "master",
+            "--name",
+            &name,
+            "--members",
+            &self.members(n),
+            "--data-dir",
+        ]);
         command.arg(self.dir.join(&name)).args(["--shards", &self.shards.to_string()]);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         parent::tie(&mut command).spawn().context("cannot start a master")
@@ -120,6 +147,27 @@ impl Masters {
             child.wait()?;
         }
         Ok(())
+    }
+
+    /// SIGSTOP, or SIGCONT.
+    pub(crate) fn pause(&self, n: usize, is_paused: bool) -> anyhow::Result<()> {
+        let signal = if is_paused { Signal::STOP } else { Signal::CONT };
+        let child = self.children.get(n).and_then(Option::as_ref).context("the master does not run")?;
+        let pid = Pid::from_raw(i32::try_from(child.id())?).context("a process has a number")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    /// Asks the leader to hand over.
+    pub(crate) async fn transfer(&self) -> anyhow::Result<()> {
+        OperatorClient::new(self.addresses.clone()).transfer_leadership(None).await?;
+        Ok(())
+    }
+
+    /// Cuts a master off from the others, where there are cables, or heals that.
+    pub(crate) fn isolate(&self, n: usize, is_cut: bool) {
+        if let Some(cables) = &self.cables {
+            cables.isolate(n, is_cut);
+        }
     }
 
     pub(crate) fn restart(&mut self, n: usize) -> anyhow::Result<()> {

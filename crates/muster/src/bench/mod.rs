@@ -5,6 +5,7 @@
 //! twice.
 
 mod agents;
+mod cables;
 mod failover;
 mod frameworks;
 mod http;
