@@ -131,7 +131,7 @@ pub(crate) async fn run(args: FailoverArgs) -> anyhow::Result<Report> {
     let awaited = Awaited { until, frameworks, agents, patience: PATIENCE };
     let mut all = Vec::new();
     for n in 0..args.trials {
-        let leader = masters.leader(None).await?;
+        let leader = masters.leader().await?;
         while heard.try_recv().is_ok() {}
         let begun = Instant::now();
         args.mode.begin(&mut masters, leader).await?;

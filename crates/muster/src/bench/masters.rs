@@ -59,7 +59,7 @@ impl Masters {
             let child = masters.spawn(n)?;
             masters.children.push(Some(child));
         }
-        masters.leader(None).await?;
+        masters.leader().await?;
         Ok(masters)
     }
 
@@ -92,19 +92,20 @@ impl Masters {
         parent::tie(&mut command).spawn().context("cannot start a master")
     }
 
-    /// Waits until a master leads, other than `not`; returns its number.
-    pub(crate) async fn leader(&mut self, not: Option<usize>) -> anyhow::Result<usize> {
+    /// Waits until a master leads; returns its number. Of several who say that they do, one that stood still has not heard
+    /// yet of the newest.
+    pub(crate) async fn leader(&mut self) -> anyhow::Result<usize> {
         let until = Instant::now() + READY;
         while Instant::now() < until {
             self.check()?;
-            for (n, address) in self.addresses.iter().enumerate() {
-                if Some(n) == not || self.children[n].is_none() {
-                    continue;
-                }
-                let all = OperatorClient::new(vec![address.clone()]).raft_status().await;
-                if all.iter().any(|it| it.status.as_ref().is_ok_and(|said| said.state == "leader")) {
-                    return Ok(n);
-                }
+            let all = OperatorClient::new(self.addresses.clone()).raft_status().await;
+            let leading = all.iter().enumerate().filter_map(|(n, it)| {
+                let said = it.status.as_ref().ok().filter(|said| said.state == "leader")?;
+                let fence = said.fence.as_ref().map(|fence| (fence.incarnation, fence.term));
+                Some((fence, n))
+            });
+            if let Some((_, n)) = leading.max() {
+                return Ok(n);
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -90,7 +90,7 @@ pub(crate) async fn run(args: StateArgs) -> anyhow::Result<Report> {
     let first = args.shape.frameworks;
     let mut frameworks = JoinSet::new();
     args.shape.add_frameworks(&mut frameworks, first, Api::Grpc, &masters.addresses, &pace, &shared);
-    let leader = masters.leader(None).await?;
+    let leader = masters.leader().await?;
     let (uri, none) = (format!("http://{}", masters.addresses[leader]), Launched::none);
     let (mut alone, mut beside, mut answers) = (none(), none(), Vec::new());
     tokio::time::sleep(Duration::from_secs(args.secs)).await;
