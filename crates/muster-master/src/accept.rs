@@ -14,7 +14,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream, lookup_host},
     time::{Instant, Sleep, sleep},
 };
 use tonic::transport::server::Connected;
@@ -38,6 +38,29 @@ const UNTAKEN: Duration = Duration::from_secs(60);
 const REFUSED: Duration = Duration::from_millis(100);
 /// Clients that are turned away are told of in the log this often.
 const SAID: Duration = Duration::from_secs(10);
+
+/// Connections that may wait until they are accepted; the system's own limit (`net.core.somaxconn`) holds as well. When a
+/// master dies all of its clients dial the others at once: one that finds no room tries again only after a second.
+const BACKLOG: u32 = 4_096;
+
+/// Listens at host:port.
+pub(crate) async fn listen(address: &str) -> io::Result<TcpListener> {
+    let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in lookup_host(address).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+        let bound = socket.and_then(|socket| {
+            // The connections of a process that ended a moment ago are no obstacle.
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            socket.listen(BACKLOG)
+        });
+        match bound {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
 
 /// Accepts connections for ever. One that would take a file of those that are kept is ended at once, so that its
 /// client dials another master.
@@ -191,6 +214,27 @@ mod tests {
         let mut all = Vec::new();
         let error = connection.read_to_end(&mut all).await.unwrap_err();
         assert_eq!((error.kind(), all.len()), (io::ErrorKind::TimedOut, PREFACE_BYTES - 1));
+    }
+
+    #[tokio::test]
+    async fn all_clients_of_another_master_may_come_at_once() {
+        const CLIENTS: usize = 500;
+        let listener = listen("localhost:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        for _ in 0..CLIENTS {
+            // One that found no room would be here after a second, or three, or seven.
+            let connected = tokio::time::timeout(Duration::from_millis(900), TcpStream::connect(address));
+            waiting.push(connected.await.unwrap().unwrap());
+        }
+        assert_eq!(waiting.len(), CLIENTS);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_taken_is_not_listened_at() {
+        let first = listen("127.0.0.1:0").await.unwrap();
+        let error = listen(&first.local_addr().unwrap().to_string()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use crate::{
     MasterConfig, MasterError,
-    accept::connections,
+    accept::{self, connections},
     config::FollowerStreams,
     door::Door,
     lead::lead,
@@ -24,10 +24,7 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
-use tokio::{
-    net::TcpListener,
-    sync::{mpsc, watch},
-};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
@@ -53,7 +50,7 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
     let wrong = |source| MasterError::Listen { address: listen.clone(), source };
     let auth = Arc::new(load(&config).await?);
     // The port comes first: a second master on it must not touch the data directory.
-    let listener = TcpListener::bind(&listen).await.map_err(wrong)?;
+    let listener = accept::listen(&listen).await.map_err(wrong)?;
     let address = listener.local_addr().map_err(wrong)?;
     let raft = Raft::open(config.raft()).await?;
     let stop = CancellationToken::new();
