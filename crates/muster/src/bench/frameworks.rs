@@ -34,15 +34,50 @@ pub(crate) struct Pace {
     pub(crate) task: Resources,
 }
 
+impl Pace {
+    /// As fast as offers come, so many tasks in an ACCEPT and so many ACCEPTs at a time.
+    pub(crate) fn unpaced(tasks_per_accept: usize, in_flight: usize) -> Self {
+        Self { tasks_per_accept, in_flight, every: Duration::ZERO, task: Resources::of(10, 1) }
+    }
+
+    /// Where in its interval a framework launches, so that not all do so at once.
+    pub(crate) fn phase(&self, framework: usize) -> Duration {
+        self.every.mul_f64((framework as f64 * 0.618).fract())
+    }
+
+    /// Takes the ACCEPT that is due now, and sets when the next one is; from when its time counts.
+    pub(crate) fn due(&self, next_at: &mut Instant, by_clock: bool) -> Instant {
+        let now = Instant::now();
+        let asked = if by_clock && !self.every.is_zero() { *next_at } else { now };
+        *next_at = if by_clock { asked } else { (*next_at).max(now - self.every) } + self.every;
+        asked
+    }
+}
+
+/// What simulated agents and frameworks do but launch tasks that run on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Play {
+    /// Agents end every task as soon as it runs.
+    pub(crate) ends: bool,
+    /// Frameworks launch nothing and decline all offers, this long after they came.
+    pub(crate) declines: Option<Duration>,
+    /// ACCEPTs are due by the clock, however late those before were; times count from when they were due, so that what
+    /// waits for a stall is counted with all that it waits.
+    pub(crate) by_clock: bool,
+}
+
 /// What all frameworks share.
 pub(crate) struct Shared {
     pub(crate) ledger: Arc<Ledger>,
+    pub(crate) play: Play,
     /// Whether new tasks are launched.
     pub(crate) launching: AtomicBool,
     /// Whether times are recorded.
     pub(crate) recording: AtomicBool,
     /// From ACCEPT to TASK_RUNNING seen.
     pub(crate) latency: Mutex<Histogram<u64>>,
+    /// From ACCEPT to TASK_FINISHED seen.
+    pub(crate) lifetime: Mutex<Histogram<u64>>,
     /// What happened when, for failovers.
     pub(crate) moments: mpsc::Sender<Moment>,
 }
@@ -50,23 +85,57 @@ pub(crate) struct Shared {
 impl Shared {
     /// New tasks are launched, times are not recorded yet.
     pub(crate) fn new(moments: mpsc::Sender<Moment>) -> Arc<Self> {
+        Self::playing(Play::default(), moments)
+    }
+
+    /// The same for those who do something else.
+    pub(crate) fn playing(play: Play, moments: mpsc::Sender<Moment>) -> Arc<Self> {
         Arc::new(Self {
             ledger: Arc::default(),
+            play,
             launching: AtomicBool::new(true),
             recording: AtomicBool::new(false),
             latency: Mutex::new(super::report::times()),
+            lifetime: Mutex::new(super::report::times()),
             moments,
         })
+    }
+
+    /// Begins to record times, without those of before.
+    pub(crate) fn start_recording(&self) {
+        for recorded in [&self.latency, &self.lifetime] {
+            recorded.lock().unwrap_or_else(PoisonError::into_inner).reset();
+        }
+        self.recording.store(true, Ordering::Relaxed);
+    }
+
+    /// A framework heard that a task runs which was asked for then.
+    pub(crate) fn saw_running(&self, asked: Instant) {
+        self.ledger.running.fetch_add(1, Ordering::Relaxed);
+        self.took(&self.latency, asked);
+    }
+
+    /// A framework heard that a task is over which was asked for then.
+    pub(crate) fn saw_end(&self, asked: Instant, is_finished: bool) {
+        let count = if is_finished { &self.ledger.finished } else { &self.ledger.failed };
+        count.fetch_add(1, Ordering::Relaxed);
+        self.took(&self.lifetime, asked);
+    }
+
+    fn took(&self, times: &Mutex<Histogram<u64>>, since: Instant) {
+        if self.recording.load(Ordering::Relaxed) {
+            super::report::record(&mut times.lock().unwrap_or_else(PoisonError::into_inner), since.elapsed());
+        }
     }
 
     /// Nothing new is launched; waits until what is on its way has arrived, so that it can be judged.
     pub(crate) async fn settle(&self) {
         self.launching.store(false, Ordering::Relaxed);
-        let (mut started, mut quiet) = (self.ledger.started_count(), Instant::now());
+        let (mut seen, mut quiet) = (self.ledger.progress(), Instant::now());
         while quiet.elapsed() < Duration::from_secs(1) {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            if self.ledger.started_count() != started {
-                (started, quiet) = (self.ledger.started_count(), Instant::now());
+            if self.ledger.progress() != seen {
+                (seen, quiet) = (self.ledger.progress(), Instant::now());
             }
         }
     }
@@ -100,6 +169,8 @@ struct Framework {
     /// ACCEPTs on their way, with what a repetition after a leader change needs.
     accepts: HashMap<u64, SchedulerCall>,
     running: HashMap<String, Instant>,
+    /// Tasks that are to end and are not over.
+    open: HashMap<String, Instant>,
     calls: u64,
     tasks: u64,
     next_at: Instant,
@@ -118,6 +189,7 @@ pub(crate) async fn run(number: usize, masters: Vec<String>, pace: Pace, shared:
         offers: VecDeque::new(),
         accepts: HashMap::new(),
         running: HashMap::new(),
+        open: HashMap::new(),
         calls: 0,
         tasks: 0,
         next_at: Instant::now(),
@@ -139,7 +211,7 @@ impl Framework {
         let mut stream: Stream = connection.open("/muster.v1.SchedulerService/Session").await?;
         loop {
             let wait = self.next_at.saturating_duration_since(Instant::now());
-            let paced = !self.pace.every.is_zero() && self.can_launch();
+            let paced = self.next_at > Instant::now() && self.can_launch();
             tokio::select! {
                 frame = stream.next() => {
                     let Some(frame) = frame? else { return Ok(()) };
@@ -203,8 +275,16 @@ impl Framework {
             }
             SchedulerEvent::Offers(offers) => {
                 if self.offered_in != self.fence {
+                    if self.offered_in == Fence::default() {
+                        self.next_at = Instant::now() + self.pace.phase(self.number);
+                    }
                     self.offered_in = self.fence;
                     self.moment(Moment::Offered(self.number, self.fence, Instant::now()));
+                }
+                if let Some(after) = self.shared.play.declines
+                    && self.offers.is_empty()
+                {
+                    self.next_at = Instant::now() + after;
                 }
                 self.shared.ledger.offers.fetch_add(offers.len() as u64, Ordering::Relaxed);
                 let offers =
@@ -214,13 +294,14 @@ impl Framework {
             SchedulerEvent::Rescind(id) => self.offers.retain(|(offer_id, ..)| *offer_id != id),
             SchedulerEvent::Update { task_id, status, uuid, .. } => {
                 if status.state == TaskState::Running
-                    && let Some(at) = self.running.remove(task_id.as_str())
+                    && let Some(asked) = self.running.remove(task_id.as_str())
                 {
-                    self.shared.ledger.running.fetch_add(1, Ordering::Relaxed);
-                    if self.shared.recording.load(Ordering::Relaxed) {
-                        let mut latency = self.shared.latency.lock().unwrap_or_else(PoisonError::into_inner);
-                        super::report::record(&mut latency, at.elapsed());
-                    }
+                    self.shared.saw_running(asked);
+                }
+                if status.state.is_terminal()
+                    && let Some(asked) = self.open.remove(task_id.as_str())
+                {
+                    self.shared.saw_end(asked, status.state == TaskState::Finished);
                 }
                 if let Some(uuid) = uuid {
                     send(up, 0, &SchedulerCall::Acknowledge { task_id, uuid })?;
@@ -232,7 +313,10 @@ impl Framework {
                     for (task_id, became) in outcome.tasks {
                         match became {
                             TaskOutcome::Launched(launch) => self.shared.ledger.acknowledged(launch),
-                            TaskOutcome::Refused { .. } => drop(self.running.remove(task_id.as_str())),
+                            TaskOutcome::Refused { .. } => {
+                                self.running.remove(task_id.as_str());
+                                self.open.remove(task_id.as_str());
+                            }
                         }
                     }
                 }
@@ -253,6 +337,9 @@ impl Framework {
     }
 
     fn launch(&mut self, up: &mut Stream) -> Result<(), StreamError> {
+        if self.shared.play.declines.is_some() {
+            return self.decline(up);
+        }
         while self.can_launch() && (self.pace.every.is_zero() || self.next_at <= Instant::now()) {
             let Some((offer_id, agent_id, mut left)) = self.offers.pop_front() else { break };
             let mut tasks = Vec::new();
@@ -265,9 +352,11 @@ impl Framework {
                 send(up, 0, &decline)?;
                 continue;
             }
-            let now = Instant::now();
-            self.next_at = self.next_at.max(now - self.pace.every) + self.pace.every;
-            self.running.extend(tasks.iter().map(|task| (task.task_id.to_string(), now)));
+            let asked = self.pace.due(&mut self.next_at, self.shared.play.by_clock);
+            self.running.extend(tasks.iter().map(|task| (task.task_id.to_string(), asked)));
+            if self.shared.play.ends {
+                self.open.extend(tasks.iter().map(|task| (task.task_id.to_string(), asked)));
+            }
             self.calls += 1;
             let (offer_ids, named, bad) = (vec![offer_id], Vec::new(), Vec::new());
             let call = SchedulerCall::Accept { offer_ids, tasks, named, bad, refuse_ms: 0 };
@@ -275,6 +364,15 @@ impl Framework {
             send(up, self.calls, &call)?;
         }
         Ok(())
+    }
+
+    /// Gives all offers back, to be offered again at once.
+    fn decline(&mut self, up: &mut Stream) -> Result<(), StreamError> {
+        if !self.can_launch() || self.next_at > Instant::now() {
+            return Ok(());
+        }
+        let offer_ids: Vec<_> = self.offers.drain(..).map(|(offer_id, ..)| offer_id).collect();
+        send(up, 0, &SchedulerCall::Decline { offer_ids, refuse_ms: 0 })
     }
 
     fn task(&mut self, agent_id: &AgentId) -> TaskSpec {

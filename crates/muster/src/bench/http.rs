@@ -17,7 +17,7 @@ use muster_model::Resources;
 use muster_proto::{json::Codec, media::Records, mesos};
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
@@ -38,9 +38,12 @@ struct Framework {
     offers: VecDeque<Offered>,
     /// When the ACCEPTs were sent of tasks that are not seen running.
     running: HashMap<String, Instant>,
+    /// Tasks that are to end and are not over.
+    open: HashMap<String, Instant>,
     in_flight: usize,
     tasks: u64,
     next_at: Instant,
+    is_offered: bool,
 }
 
 /// Where a framework is subscribed.
@@ -63,9 +66,11 @@ pub(crate) async fn run(number: usize, masters: Vec<String>, pace: Pace, shared:
         framework_id: None,
         offers: VecDeque::new(),
         running: HashMap::new(),
+        open: HashMap::new(),
         in_flight: 0,
         tasks: 0,
         next_at: Instant::now(),
+        is_offered: false,
     };
     let mut dial = number;
     loop {
@@ -83,14 +88,14 @@ impl Framework {
         let (answers, mut answered) = mpsc::channel(64);
         loop {
             let wait = self.next_at.saturating_duration_since(Instant::now());
-            let paced = !self.pace.every.is_zero() && self.can_launch();
+            let paced = self.next_at > Instant::now() && self.can_launch();
             tokio::select! {
                 event = to.events.next(self.codec) => {
                     let Some(event) = event? else { return Ok(()) };
                     self.event(event, &to)?;
                 }
                 Some(tasks) = answered.recv() => {
-                    self.in_flight -= 1;
+                    self.in_flight = self.in_flight.saturating_sub(1);
                     self.shared.ledger.accepted.fetch_add(tasks, Ordering::Relaxed);
                 }
                 () = tokio::time::sleep(wait), if paced => {}
@@ -191,6 +196,15 @@ impl Framework {
         }
         if let Some(offers) = event.offers {
             self.shared.ledger.offers.fetch_add(offers.offers.len() as u64, Ordering::Relaxed);
+            if !self.is_offered {
+                self.is_offered = true;
+                self.next_at = Instant::now() + self.pace.phase(self.number);
+            }
+            if let Some(after) = self.shared.play.declines
+                && self.offers.is_empty()
+            {
+                self.next_at = Instant::now() + after;
+            }
             for offer in offers.offers {
                 let resources = muster_proto::resources(&offer.resources)
                     .map_err(|error| StreamError::Damaged(error.to_string()))?;
@@ -211,16 +225,19 @@ impl Framework {
 
     fn update(&mut self, status: mesos::TaskStatus, to: &Subscription) -> Result<(), StreamError> {
         if status.state() != mesos::TaskState::TaskStarting
-            && let Some(at) = self.running.remove(&status.task_id.value)
+            && let Some(asked) = self.running.remove(&status.task_id.value)
         {
             self.shared.ledger.told.fetch_add(1, Ordering::Relaxed);
             if status.state() == mesos::TaskState::TaskRunning {
-                self.shared.ledger.running.fetch_add(1, Ordering::Relaxed);
-                if self.shared.recording.load(Ordering::Relaxed) {
-                    let mut latency = self.shared.latency.lock().unwrap_or_else(PoisonError::into_inner);
-                    super::report::record(&mut latency, at.elapsed());
-                }
+                self.shared.saw_running(asked);
             }
+        }
+        let is_live = matches!(
+            status.state(),
+            mesos::TaskState::TaskStaging | mesos::TaskState::TaskStarting | mesos::TaskState::TaskRunning
+        );
+        if !is_live && let Some(asked) = self.open.remove(&status.task_id.value) {
+            self.shared.saw_end(asked, status.state() == mesos::TaskState::TaskFinished);
         }
         let Some(uuid) = status.uuid else { return Ok(()) };
         let acknowledge = call::Acknowledge {
@@ -238,13 +255,21 @@ impl Framework {
     }
 
     fn launch(&mut self, to: &Subscription, answers: &mpsc::Sender<u64>) {
+        if self.shared.play.declines.is_some() {
+            if self.can_launch() && self.next_at <= Instant::now() {
+                self.decline(to, answers);
+            }
+            return;
+        }
         while self.can_launch() && (self.pace.every.is_zero() || self.next_at <= Instant::now()) {
             let Some(offer) = self.offers.pop_front() else { break };
             let task_infos = self.tasks_for(&offer);
             let count = task_infos.len() as u64;
-            let now = Instant::now();
-            self.next_at = self.next_at.max(now - self.pace.every) + self.pace.every;
-            self.running.extend(task_infos.iter().map(|task| (task.task_id.value.clone(), now)));
+            let asked = self.pace.due(&mut self.next_at, self.shared.play.by_clock);
+            self.running.extend(task_infos.iter().map(|task| (task.task_id.value.clone(), asked)));
+            if self.shared.play.ends {
+                self.open.extend(task_infos.iter().map(|task| (task.task_id.value.clone(), asked)));
+            }
             let launch = mesos::offer::Operation {
                 r#type: Some(mesos::offer::operation::Type::Launch.into()),
                 launch: Some(mesos::offer::operation::Launch { task_infos }),
@@ -259,6 +284,18 @@ impl Framework {
             if self.call(to, call, Some((count, answers.clone()))).is_ok() {
                 self.in_flight += 1;
             }
+        }
+    }
+
+    /// Gives all offers back, to be offered again at once.
+    fn decline(&mut self, to: &Subscription, answers: &mpsc::Sender<u64>) {
+        let offer_ids = self.offers.drain(..).map(|offer| mesos::OfferId { value: offer.id }).collect();
+        let filters = Some(mesos::Filters { refuse_seconds: Some(0.0) });
+        let decline = Some(call::Decline { offer_ids, filters });
+        let call = Call { decline, ..of(call::Type::Decline) };
+        // One request at a time: what comes meanwhile goes with the next.
+        if self.call(to, call, Some((0, answers.clone()))).is_ok() {
+            self.in_flight += 1;
         }
     }
 

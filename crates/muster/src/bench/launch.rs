@@ -2,6 +2,7 @@
 
 use super::{
     Api, Shape,
+    floors::{FloorFlags, Load},
     frameworks::{Pace, Shared},
     masters::Masters,
     report::Report,
@@ -33,9 +34,15 @@ pub(crate) struct LaunchArgs {
     /// How long is measured, after a quarter of it as warm-up.
     #[arg(long, default_value_t = 10)]
     secs: u64,
+    #[command(flatten)]
+    floors: FloorFlags,
 }
 
 pub(crate) async fn run(args: LaunchArgs) -> anyhow::Result<Report> {
+    let mut report = Report::default();
+    let clients = args.shape.frameworks * args.inflight;
+    let load = Load { clients, records: args.tasks_per_accept };
+    let floor = args.floors.commits(args.shape.work_dir.as_deref(), load, &mut report).await?;
     let masters = Masters::start(&args.shape).await?;
     let (moments, _unheard) = mpsc::channel(1);
     let shared = Shared::new(moments);
@@ -60,12 +67,14 @@ pub(crate) async fn run(args: LaunchArgs) -> anyhow::Result<Report> {
     let (secs, after) = (began.elapsed().as_secs_f64(), count());
     shared.recording.store(false, Ordering::Relaxed);
     shared.settle().await;
-    let mut report = Report::default();
-    report.figure("launches", (after.0 - before.0) as f64 / secs, "tasks/s");
+    let launches = (after.0 - before.0) as f64 / secs;
+    report.figure("launches", launches, "tasks/s");
+    if let Some(floor) = floor {
+        report.figure("of_floor_quorum", launches / floor, "ratio");
+    }
     {
         let latency = shared.latency.lock().unwrap_or_else(PoisonError::into_inner);
-        report.figure("latency_p50", latency.value_at_quantile(0.5) as f64 / 1e3, "ms");
-        report.figure("latency_p99", latency.value_at_quantile(0.99) as f64 / 1e3, "ms");
+        report.quantiles("latency", &latency, &[("p50", 0.5), ("p99", 0.99)]);
     }
     report.figure("offers", (after.1 - before.1) as f64 / secs, "offers/s");
     report.figure("master_rss_max", masters.rss_mib(), "MiB");

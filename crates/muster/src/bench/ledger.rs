@@ -17,6 +17,9 @@ pub(crate) struct Ledger {
     doubled: AtomicU64,
     pub(crate) offers: AtomicU64,
     pub(crate) running: AtomicU64,
+    /// Tasks that frameworks saw finished, and tasks that they saw end in another way.
+    pub(crate) finished: AtomicU64,
+    pub(crate) failed: AtomicU64,
     /// Tasks that were taken over the Mesos API, where no launch has a number, and those that were heard of since.
     pub(crate) accepted: AtomicU64,
     pub(crate) told: AtomicU64,
@@ -40,6 +43,17 @@ impl Ledger {
 
     pub(crate) fn started_count(&self) -> usize {
         lock(&self.started).len()
+    }
+
+    /// What moves as long as anything is on its way.
+    pub(crate) fn progress(&self) -> [u64; 4] {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        [self.started_count() as u64, of(&self.told), of(&self.finished), of(&self.failed)]
+    }
+
+    /// Tasks that frameworks were told to be launched, by either API.
+    pub(crate) fn launched(&self) -> u64 {
+        lock(&self.acknowledged).len() as u64 + self.accepted.load(Ordering::Relaxed)
     }
 
     /// Acknowledged launches that no agent started, tasks that were taken and never heard of, and launches that were started twice.

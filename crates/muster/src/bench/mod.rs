@@ -6,6 +6,7 @@
 
 mod agents;
 mod failover;
+mod floors;
 mod frameworks;
 mod http;
 mod launch;
@@ -39,6 +40,8 @@ enum Which {
     Failover(failover::FailoverArgs),
     /// Tasks that real agents start and finish per second, beside what the machine does without them.
     Spawn(spawn::SpawnArgs),
+    /// What this machine does without muster: syncs, a quorum's commits, streams, processes.
+    Floors(floors::FloorsArgs),
     /// How long the state of a big cluster takes to read, and what launches feel of it.
     State(state::StateArgs),
 }
@@ -93,7 +96,8 @@ impl Shape {
         for group in 0..self.agents.div_ceil(together) {
             let dialer = Arc::new(wire::Dialer::new(masters, self.agents_per_connection));
             for n in (group * together..self.agents).take(together) {
-                agents.spawn(agents::run(n, group, dialer.clone(), roomy.clone(), shared.ledger.clone()));
+                let (ends, ledger) = (shared.play.ends, shared.ledger.clone());
+                agents.spawn(agents::run(n, group, dialer.clone(), roomy.clone(), ends, ledger));
             }
         }
         agents
@@ -122,10 +126,12 @@ impl Shape {
 
 /// Runs a benchmark.
 pub(crate) async fn run(args: BenchArgs, output: Output) -> anyhow::Result<ExitCode> {
+    crate::master::raise_open_files();
     let report = match args.which {
         Which::Launch(args) => launch::run(args).await?,
         Which::Failover(args) => failover::run(args).await?,
         Which::Spawn(args) => spawn::run(args).await?,
+        Which::Floors(args) => floors::run(args).await?,
         Which::State(args) => state::run(args).await?,
     };
     report.print(output);

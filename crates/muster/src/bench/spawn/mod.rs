@@ -2,7 +2,7 @@
 //! machine starts without them, in turn and in the same run; and how long a launch takes from the order that reaches
 //! an agent to the command that runs.
 
-mod floor;
+pub(super) mod floor;
 mod framework;
 
 use super::report::{Report, record, times};
