@@ -58,3 +58,38 @@ fn launches_have_their_floor_beside_them() {
         assert_eq!((found["tasks_lost"], found["tasks_doubled"]), (0.0, 0.0));
     }
 }
+
+#[test]
+fn lives_of_tasks_are_counted_to_their_end() {
+    for api in ["grpc", "http-json", "http-proto"] {
+        let args = ["lifecycle", "--agents", "4", "--frameworks", "2", "--secs", "1", "--no-floors"];
+        let found = figures(&[&args[..], &["--tasks-per-accept", "5", "--api", api]].concat());
+        have(&found, &["lifecycles", "running_seen_p50", "finished_seen_p99"]);
+        assert_eq!((found["tasks_lost"], found["tasks_doubled"], found["ended_otherwise"]), (0.0, 0.0, 0.0));
+        assert!(!found.contains_key("floor_quorum"), "floors that nobody asked for: {found:?}");
+    }
+}
+
+#[test]
+fn offers_come_again_and_again_to_whoever_declines_them() {
+    for api in ["grpc", "http-json"] {
+        let found = figures(&["offers", "--agents", "8", "--frameworks", "2", "--secs", "1", "--api", api]);
+        have(&found, &["offers", "floor_stream_echo", "of_floor_stream_echo"]);
+    }
+}
+
+#[test]
+fn latency_is_that_of_all_tasks_that_are_due() {
+    let args = ["latency", "--agents", "4", "--frameworks", "2", "--secs", "2", "--no-floors"];
+    let found = figures(&[&args[..], &["--rate", "10"]].concat());
+    have(&found, &["seen_running", "running_seen_p50", "running_seen_p999"]);
+    let found =
+        figures(&["latency", "--executor", "command", "--masters", "1", "--secs", "1", "--no-floors"]);
+    have(&found, &["running_seen_p50", "running_seen_p99", "order_to_exec_p50"]);
+}
+
+#[test]
+fn masters_that_hold_tasks_already_are_measured() {
+    let args = ["launch", "--agents", "4", "--frameworks", "2", "--secs", "1", "--no-floors"];
+    have(&figures(&[&args[..], &["--preload", "300"]].concat()), &["launches"]);
+}

@@ -18,6 +18,9 @@ use std::{
 
 type Stream = Duplex<v1::AgentFrame, v1::AgentDownFrame>;
 
+/// What the ids of tasks begin with that end as soon as they run.
+pub(crate) const ENDS: &str = "e";
+
 /// One agent's memory, kept across its streams as a real one keeps it on disk.
 struct Agent {
     number: usize,
@@ -29,8 +32,6 @@ struct Agent {
     tasks: BTreeMap<LaunchNumber, Task>,
     /// The others. Nothing is taken out: a benchmark ends.
     over: HashSet<LaunchNumber>,
-    /// Whether tasks end as soon as they run.
-    ends: bool,
     ledger: Arc<Ledger>,
 }
 
@@ -41,14 +42,13 @@ struct Task {
 }
 
 /// Runs an agent until it is aborted: it reports every task as running at once, before that as starting where that
-/// is wanted, and after that as finished where tasks end.
+/// is wanted, and after that as finished if it is one that ends.
 /// The first master it goes to is the `first`th.
 pub(crate) async fn run(
     number: usize,
     first: usize,
     dialer: Arc<Dialer>,
     resources: Resources,
-    ends: bool,
     ledger: Arc<Ledger>,
 ) {
     let info = mesos::AgentInfo {
@@ -71,7 +71,6 @@ pub(crate) async fn run(
         fence: Fence::default(),
         tasks: BTreeMap::new(),
         over: HashSet::new(),
-        ends,
         ledger,
     };
     let mut dial = first;
@@ -129,6 +128,7 @@ impl Agent {
             return vec![]; // heard of before: the hello told of it
         }
         self.ledger.started(order.launch, self.number);
+        let ends = order.task.task_id.as_str().starts_with(ENDS);
         let known = KnownTask {
             launch: order.launch,
             task: order.task,
@@ -141,7 +141,7 @@ impl Agent {
         let states = [
             order.starting.then_some(TaskState::Starting),
             Some(TaskState::Running),
-            self.ends.then_some(TaskState::Finished),
+            ends.then_some(TaskState::Finished),
         ];
         let calls = states.into_iter().flatten().map(|state| AgentCall::Status(task.update(state))).collect();
         self.tasks.insert(order.launch, task);

@@ -57,13 +57,28 @@ impl Pace {
 /// What simulated agents and frameworks do but launch tasks that run on.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Play {
-    /// Agents end every task as soon as it runs.
+    /// Tasks end as soon as they run.
     pub(crate) ends: bool,
+    /// Tasks that each framework launches; none = without an end.
+    pub(crate) tasks_max: Option<u64>,
     /// Frameworks launch nothing and decline all offers, this long after they came.
     pub(crate) declines: Option<Duration>,
     /// ACCEPTs are due by the clock, however late those before were; times count from when they were due, so that what
     /// waits for a stall is counted with all that it waits.
     pub(crate) by_clock: bool,
+}
+
+impl Play {
+    /// The id of a framework's nth task.
+    pub(crate) fn task_id(&self, n: u64) -> String {
+        format!("{}{n}", if self.ends { super::agents::ENDS } else { "t" })
+    }
+
+    /// Whether a framework may launch another that has launched so many, of which so many are to end and are not over: who
+    /// launches faster than tasks end would measure a queue.
+    pub(crate) fn has_room(&self, launched: u64, open: usize, pace: &Pace) -> bool {
+        self.tasks_max.is_none_or(|max| launched < max) && open <= 16 * pace.in_flight * pace.tasks_per_accept
+    }
 }
 
 /// What all frameworks share.
@@ -90,15 +105,25 @@ impl Shared {
 
     /// The same for those who do something else.
     pub(crate) fn playing(play: Play, moments: mpsc::Sender<Moment>) -> Arc<Self> {
-        Arc::new(Self {
-            ledger: Arc::default(),
+        Arc::new(Self::fresh(Arc::default(), play, moments))
+    }
+
+    /// Others that keep the same ledger.
+    pub(crate) fn beside(&self, play: Play) -> Arc<Self> {
+        let of = Self::fresh(self.ledger.clone(), play, self.moments.clone());
+        Arc::new(of)
+    }
+
+    fn fresh(ledger: Arc<Ledger>, play: Play, moments: mpsc::Sender<Moment>) -> Self {
+        Self {
+            ledger,
             play,
             launching: AtomicBool::new(true),
             recording: AtomicBool::new(false),
             latency: Mutex::new(super::report::times()),
             lifetime: Mutex::new(super::report::times()),
             moments,
-        })
+        }
     }
 
     /// Begins to record times, without those of before.
@@ -333,6 +358,7 @@ impl Framework {
         self.subscribed
             && self.accepts.len() < self.pace.in_flight
             && !self.offers.is_empty()
+            && self.shared.play.has_room(self.tasks, self.open.len(), &self.pace)
             && self.shared.launching.load(Ordering::Relaxed)
     }
 
@@ -343,7 +369,9 @@ impl Framework {
         while self.can_launch() && (self.pace.every.is_zero() || self.next_at <= Instant::now()) {
             let Some((offer_id, agent_id, mut left)) = self.offers.pop_front() else { break };
             let mut tasks = Vec::new();
-            while tasks.len() < self.pace.tasks_per_accept && left.contains(&self.pace.task) {
+            let most = self.shared.play.tasks_max.map_or(u64::MAX, |max| max.saturating_sub(self.tasks));
+            let most = usize::try_from(most).unwrap_or(usize::MAX).min(self.pace.tasks_per_accept);
+            while tasks.len() < most && left.contains(&self.pace.task) {
                 left.subtract(&self.pace.task);
                 tasks.push(self.task(&agent_id));
             }
@@ -377,7 +405,7 @@ impl Framework {
 
     fn task(&mut self, agent_id: &AgentId) -> TaskSpec {
         self.tasks += 1;
-        let info = task_info(format!("t{}", self.tasks), agent_id.as_str(), &self.pace.task);
+        let info = task_info(self.shared.play.task_id(self.tasks), agent_id.as_str(), &self.pace.task);
         TaskSpec {
             task_id: TaskId::new(&info.task_id.value),
             name: info.name.as_str().into(),

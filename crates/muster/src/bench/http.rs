@@ -251,6 +251,7 @@ impl Framework {
     fn can_launch(&self) -> bool {
         self.in_flight < self.pace.in_flight
             && !self.offers.is_empty()
+            && self.shared.play.has_room(self.tasks, self.open.len(), &self.pace)
             && self.shared.launching.load(Ordering::Relaxed)
     }
 
@@ -306,7 +307,7 @@ impl Framework {
         while tasks.len() < self.pace.tasks_per_accept && left.contains(&self.pace.task) {
             left.subtract(&self.pace.task);
             self.tasks += 1;
-            tasks.push(task_info(format!("t{}", self.tasks), &offer.agent, &self.pace.task));
+            tasks.push(task_info(self.shared.play.task_id(self.tasks), &offer.agent, &self.pace.task));
         }
         tasks
     }

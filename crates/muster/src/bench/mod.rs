@@ -9,20 +9,27 @@ mod failover;
 mod floors;
 mod frameworks;
 mod http;
+mod latency;
 mod launch;
 mod ledger;
+mod lifecycle;
 mod masters;
+mod offers;
+mod preload;
 mod report;
 mod spawn;
 mod state;
+mod window;
 mod wire;
 
-use crate::cli::Output;
+use crate::{cli::Output, signals::Stop};
+use anyhow::ensure;
 use clap::{Args, Subcommand, ValueEnum};
 use frameworks::{Pace, Shared};
 use muster_model::Resources;
 use muster_proto::json::Codec;
-use std::{process::ExitCode, sync::Arc};
+use report::Report;
+use std::{process::ExitCode, sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 
 /// Measure masters and agents on this machine.
@@ -36,6 +43,12 @@ pub(crate) struct BenchArgs {
 enum Which {
     /// Durable launches per second, and how long a launch takes.
     Launch(launch::LaunchArgs),
+    /// Whole lives of tasks per second: launched, running, finished, acknowledged.
+    Lifecycle(lifecycle::LifecycleArgs),
+    /// Offers per second that reach frameworks which decline all of them.
+    Offers(offers::OffersArgs),
+    /// How long a task takes from its submission until it is seen running, at a fixed rate.
+    Latency(latency::LatencyArgs),
     /// How long a killed leader is missed.
     Failover(failover::FailoverArgs),
     /// Tasks that real agents start and finish per second, beside what the machine does without them.
@@ -53,14 +66,14 @@ pub(crate) struct Shape {
     #[arg(long, default_value_t = 3)]
     masters: usize,
     /// Simulated agents.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, value_parser = positive)]
     agents: usize,
     /// Simulated agents that share one connection, each with a stream of its own. One agent on each is what a real
     /// cluster has; more take less of this machine for themselves, and fewer of its descriptors.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     agents_per_connection: u16,
     /// Simulated frameworks.
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = positive)]
     frameworks: usize,
     /// Offer loops of the leader; 0 = one for each core.
     #[arg(long, default_value_t = 0)]
@@ -81,7 +94,30 @@ enum Api {
     HttpProto,
 }
 
+/// Reads a number of at least 1.
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err("write a whole number from 1".into()),
+    }
+}
+
 impl Shape {
+    /// Says what cannot be.
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!(
+            matches!(self.masters, 1 | 3 | 5),
+            "--masters is {}; measure 1, 3 or 5 masters",
+            self.masters
+        );
+        Ok(())
+    }
+
+    /// How often each framework does what all together shall do so often in a second.
+    fn every(&self, per_second: f64) -> Duration {
+        Duration::from_secs_f64(self.frameworks as f64 / per_second)
+    }
+
     /// Starts all simulated clients; they run until the set is shut down.
     fn start_clients(&self, api: Api, masters: &[String], pace: &Pace, shared: &Arc<Shared>) -> JoinSet<()> {
         let mut clients = self.start_agents(masters, shared);
@@ -96,8 +132,7 @@ impl Shape {
         for group in 0..self.agents.div_ceil(together) {
             let dialer = Arc::new(wire::Dialer::new(masters, self.agents_per_connection));
             for n in (group * together..self.agents).take(together) {
-                let (ends, ledger) = (shared.play.ends, shared.ledger.clone());
-                agents.spawn(agents::run(n, group, dialer.clone(), roomy.clone(), ends, ledger));
+                agents.spawn(agents::run(n, group, dialer.clone(), roomy.clone(), shared.ledger.clone()));
             }
         }
         agents
@@ -124,16 +159,48 @@ impl Shape {
     }
 }
 
+/// Ctrl-C or SIGTERM.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted; nothing is left running")]
+struct Interrupted;
+
 /// Runs a benchmark.
 pub(crate) async fn run(args: BenchArgs, output: Output) -> anyhow::Result<ExitCode> {
     crate::master::raise_open_files();
     let report = match args.which {
-        Which::Launch(args) => launch::run(args).await?,
-        Which::Failover(args) => failover::run(args).await?,
-        Which::Spawn(args) => spawn::run(args).await?,
-        Which::Floors(args) => floors::run(args).await?,
-        Which::State(args) => state::run(args).await?,
+        which if which.has_real_agents() => measure(which).await?, // these end what agents have started themselves
+        which => {
+            let mut stop = Stop::listen()?;
+            tokio::select! {
+                report = measure(which) => report?,
+                // Dropped, it takes its processes and its temporary directories with it.
+                () = stop.asked() => return Err(Interrupted.into()),
+            }
+        }
     };
     report.print(output);
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Which {
+    fn has_real_agents(&self) -> bool {
+        match self {
+            Self::Spawn(_) => true,
+            Self::Latency(args) => args.has_real_agents(),
+            _ => false,
+        }
+    }
+}
+
+async fn measure(which: Which) -> anyhow::Result<Report> {
+    match which {
+        Which::Launch(args) => launch::run(args).await,
+        Which::Lifecycle(args) => lifecycle::run(args).await,
+        Which::Offers(args) => offers::run(args).await,
+        Which::Latency(args) => latency::run(args).await,
+        Which::Failover(args) => failover::run(args).await,
+        Which::Spawn(args) => spawn::run(args).await,
+        Which::Floors(args) => floors::run(args).await,
+        Which::State(args) => state::run(args).await,
+    }
 }
