@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
-    process::{Command, Output, Stdio},
+    io::Read,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 const MUSTER: &str = env!("CARGO_BIN_EXE_muster");
@@ -92,4 +96,177 @@ fn latency_is_that_of_all_tasks_that_are_due() {
 fn masters_that_hold_tasks_already_are_measured() {
     let args = ["launch", "--agents", "4", "--frameworks", "2", "--secs", "1", "--no-floors"];
     have(&figures(&[&args[..], &["--preload", "300"]].concat()), &["launches"]);
+}
+
+#[test]
+fn memory_is_that_of_agents_and_of_tasks() {
+    let args = ["memory", "--agents", "30", "--frameworks", "2", "--tasks", "500", "--completed", "1100"];
+    let found = figures(&args);
+    have(&found, &["agent_connected", "running_task_max", "completed_task_max", "master_rss_full"]);
+    assert!(found["tasks"] >= 500.0 && found.contains_key("agent_known"), "{found:?}");
+}
+
+#[test]
+fn idle_agents_stay_connected() {
+    have(&figures(&["idle", "--agents", "10", "--secs", "2"]), &["leader_cpu", "master_rss_max"]);
+}
+
+#[test]
+fn masters_that_are_all_killed_know_all_tasks_again() {
+    let args = ["recover", "--agents", "4", "--frameworks", "2", "--tasks", "2500", "--trials", "2"];
+    let found = figures(&[&args[..], &["--snapshot-every", "20"]].concat());
+    have(&found, &["snapshot_size", "floor_read_median", "leader_median", "serving_max"]);
+    assert!(found["tasks"] >= 2500.0 && found["tasks_lost"] == 0.0, "{found:?}");
+}
+
+#[test]
+fn snapshots_are_taken_in_the_second_half_alone() {
+    let args =
+        ["snapshot", "--agents", "4", "--frameworks", "2", "--tasks", "300", "--rate", "30", "--secs", "3"];
+    let found = figures(&[&args[..], &["--snapshot-every", "20"]].concat());
+    have(&found, &["snapshots_during", "of_quiet_p99", "running_seen_quiet_p99", "running_seen_during_p99"]);
+    assert_eq!(found["snapshots_quiet"], 0.0);
+}
+
+#[test]
+fn pages_of_tasks_are_whole() {
+    let args =
+        ["list", "--agents", "4", "--frameworks", "2", "--tasks", "1200", "--page", "300", "--secs", "2"];
+    let found = figures(&args);
+    have(&found, &["page", "list_grpc_p99", "list_http_p99"]);
+    assert_eq!(found["page"], 300.0);
+}
+
+#[test]
+fn what_cannot_be_measured_is_said() {
+    for (args, part) in [
+        (&["launch", "--masters", "2"][..], "--masters is 2; measure 1, 3 or 5 masters"),
+        (&["launch", "--agents", "0"], "'--agents <AGENTS>': write a whole number from 1"),
+        (&["launch", "--tasks-per-accept", "0"], "write a whole number from 1"),
+        (&["offers", "--agents", "200000"], "--agents is 200000: that is 66667 connections at a master"),
+        (&["memory", "--completed", "100001"], "keeps at most 100000 completed tasks"),
+        (
+            &["latency", "--executor", "command", "--rate", "1000"],
+            "--rate is 1000; of real commands at most 50",
+        ),
+        (&["spawn", "--masters", "4"], "--masters is 4; measure 1, 3 or 5 masters"),
+    ] {
+        let output = bench(args).output().unwrap();
+        assert!(!output.status.success() && said(&output).contains(part), "{args:?}: {}", said(&output));
+    }
+}
+
+#[test]
+fn agents_in_processes_of_their_own_are_in_the_same_ledger() {
+    let args = ["lifecycle", "--agents", "7", "--frameworks", "2", "--secs", "1", "--no-floors"];
+    let found = figures(&[&args[..], &["--agent-processes", "3", "--agents-per-connection", "2"]].concat());
+    have(&found, &["lifecycles", "finished_seen_p99"]);
+}
+
+/// A run whose temporary files are all in one directory.
+struct Running {
+    child: Child,
+    dir: tempfile::TempDir,
+}
+
+impl Running {
+    fn start(args: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let child = bench(args)
+            .env("TMPDIR", dir.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self { child, dir }
+    }
+
+    /// Processes below it, with their arguments.
+    fn processes(&self) -> Vec<(i32, Vec<String>)> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let read = |file| std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+            let parent = format!("PPid:\t{}\n", self.child.id());
+            if read("status").contains(&parent) {
+                found.push((pid, read("cmdline").split('\0').map(str::to_owned).collect()));
+            }
+        }
+        found
+    }
+
+    /// Waits until it has this many such processes.
+    fn wait_for(&mut self, count: usize, argument: &str) -> Vec<i32> {
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            assert!(self.child.try_wait().unwrap().is_none(), "it ended");
+            assert!(Instant::now() < until, "it never has {count} processes with {argument}");
+            let of = self.processes().into_iter().filter(|(_, args)| args.iter().any(|it| it == argument));
+            let pids: Vec<_> = of.map(|(pid, _)| pid).collect();
+            if pids.len() == count {
+                return pids;
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Its children die with it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn what_is_interrupted_leaves_nothing_behind() {
+    for (args, what) in [
+        (
+            &["launch", "--agents", "4", "--agent-processes", "2", "--secs", "60", "--no-floors"][..],
+            "agents-process",
+        ),
+        (&["spawn", "--tasks", "100000", "--timed", "0"], "agent"),
+    ] {
+        let mut running = Running::start(args);
+        let some = if what == "agent" { 1 } else { 2 };
+        running.wait_for(3, "master");
+        running.wait_for(some, what);
+        let pids: Vec<_> = running.processes().into_iter().map(|(pid, _)| pid).collect();
+        kill_process(Pid::from_child(&running.child), Signal::INT).unwrap();
+        let status = running.child.wait().unwrap();
+        let mut text = String::new();
+        running.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        assert!(!status.success() && text.contains("muster: interrupted"), "{status}: {text}");
+        let left: Vec<_> = std::fs::read_dir(running.dir.path()).unwrap().flatten().collect();
+        assert!(left.is_empty(), "{left:?}");
+        let until = Instant::now() + Duration::from_secs(10);
+        while pids.iter().any(|pid| Path::new("/proc").join(pid.to_string()).exists()) {
+            assert!(Instant::now() < until, "some of {pids:?} still run");
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn a_process_of_agents_that_dies_fails_the_run() {
+    let args = [
+        "launch",
+        "--agents",
+        "4",
+        "--agent-processes",
+        "2",
+        "--frameworks",
+        "2",
+        "--secs",
+        "2",
+        "--no-floors",
+    ];
+    let mut running = Running::start(&args);
+    let agents = running.wait_for(2, "agents-process");
+    kill_process(Pid::from_raw(agents[0]).unwrap(), Signal::KILL).unwrap();
+    let status = running.child.wait().unwrap();
+    let mut text = String::new();
+    running.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    assert!(!status.success() && text.contains("the process of agents"), "{status}: {text}");
 }

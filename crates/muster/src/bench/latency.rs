@@ -19,7 +19,8 @@ use tokio::sync::mpsc;
 
 /// ACCEPTs of a framework on their way: enough that none waits for another.
 const IN_FLIGHT: usize = 4_096;
-/// One task after the other on a real agent, in a second.
+/// Tasks that are begun on a real agent in a second, one after the other.
+const COMMANDS: u64 = 20;
 const COMMANDS_MAX: u64 = 50;
 
 #[derive(Debug, Args)]
@@ -56,21 +57,31 @@ impl LatencyArgs {
     pub(crate) fn has_real_agents(&self) -> bool {
         self.executor == Executor::Command
     }
+
+    /// Says what cannot be.
+    fn check(&self) -> anyhow::Result<()> {
+        self.shape.check()?;
+        if self.executor == Executor::Command {
+            let rate = self.rate.unwrap_or(COMMANDS);
+            ensure!(
+                rate <= COMMANDS_MAX,
+                "--rate is {rate}; of real commands at most {COMMANDS_MAX} are begun in a second"
+            );
+            ensure!(self.api == Api::Grpc, "--api: real commands are launched over grpc only; leave it out");
+        }
+        Ok(())
+    }
 }
 
 pub(crate) async fn run(args: LatencyArgs) -> anyhow::Result<Report> {
+    args.check()?;
     let mut report = Report::default();
     let alone = Load { clients: 1, records: 1 };
     args.floors.commits(args.shape.work_dir.as_deref(), alone, &mut report).await?;
     match args.executor {
         Executor::Simulated => simulated(&args, report).await,
         Executor::Command => {
-            let rate = args.rate.unwrap_or(20);
-            ensure!(
-                rate <= COMMANDS_MAX,
-                "--rate is {rate}; of real commands at most {COMMANDS_MAX} are begun in a second"
-            );
-            ensure!(args.api == Api::Grpc, "--api: real commands are launched over grpc only");
+            let rate = args.rate.unwrap_or(COMMANDS);
             let timed = usize::try_from(rate * args.secs)?;
             let shape = &args.shape;
             let spawn = spawn::SpawnArgs::timed(shape.masters, rate as f64, timed, shape.work_dir.clone());

@@ -40,6 +40,7 @@ pub(crate) struct LaunchArgs {
 }
 
 pub(crate) async fn run(args: LaunchArgs) -> anyhow::Result<Report> {
+    args.shape.check()?;
     let mut report = Report::default();
     let load =
         Load { clients: args.shape.frameworks.saturating_mul(args.inflight), records: args.tasks_per_accept };

@@ -15,6 +15,10 @@ pub(crate) struct Ledger {
     started: Mutex<HashMap<LaunchNumber, usize>>,
     acknowledged: Mutex<Vec<LaunchNumber>>,
     doubled: AtomicU64,
+    /// Launches that were started and not told elsewhere yet, where that is to be done.
+    untold: Option<Mutex<Vec<(LaunchNumber, usize)>>>,
+    /// What broke in the benchmark itself, the first of it.
+    failure: Mutex<Option<String>>,
     pub(crate) offers: AtomicU64,
     pub(crate) running: AtomicU64,
     /// Tasks that frameworks saw finished, and tasks that they saw end in another way.
@@ -30,8 +34,27 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Ledger {
+    /// One whose started launches are told elsewhere.
+    pub(crate) fn telling() -> Self {
+        Self { untold: Some(Mutex::default()), ..Self::default() }
+    }
+
+    /// Launches that were started since this was asked before.
+    pub(crate) fn take_untold(&self) -> Vec<(LaunchNumber, usize)> {
+        self.untold.as_ref().map(|untold| std::mem::take(&mut *lock(untold))).unwrap_or_default()
+    }
+
+    /// A part of the benchmark broke: what was measured says nothing.
+    pub(crate) fn fail(&self, why: String) {
+        eprintln!("{why}");
+        lock(&self.failure).get_or_insert(why);
+    }
+
     /// An agent starts a launch that it had not heard of before.
     pub(crate) fn started(&self, launch: LaunchNumber, agent: usize) {
+        if let Some(untold) = &self.untold {
+            lock(untold).push((launch, agent));
+        }
         if lock(&self.started).insert(launch, agent).is_some() {
             self.doubled.fetch_add(1, Ordering::Relaxed);
         }
@@ -57,10 +80,12 @@ impl Ledger {
     }
 
     /// Acknowledged launches that no agent started, tasks that were taken and never heard of, and launches that were started twice.
+    /// Where a part of the benchmark broke nobody knows, which counts as one that is lost.
     pub(crate) fn judge(&self) -> (u64, u64) {
         let started = lock(&self.started);
         let lost = lock(&self.acknowledged).iter().filter(|launch| !started.contains_key(launch)).count();
         let unheard = self.accepted.load(Ordering::Relaxed).saturating_sub(self.told.load(Ordering::Relaxed));
-        (lost as u64 + unheard, self.doubled.load(Ordering::Relaxed))
+        let unknown = u64::from(lock(&self.failure).is_some());
+        (lost as u64 + unheard + unknown, self.doubled.load(Ordering::Relaxed))
     }
 }

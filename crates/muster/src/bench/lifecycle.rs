@@ -36,6 +36,7 @@ pub(crate) struct LifecycleArgs {
 }
 
 pub(crate) async fn run(args: LifecycleArgs) -> anyhow::Result<Report> {
+    args.shape.check()?;
     let mut report = Report::default();
     let load =
         Load { clients: args.shape.frameworks.saturating_mul(args.inflight), records: args.tasks_per_accept };

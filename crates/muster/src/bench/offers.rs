@@ -31,6 +31,7 @@ pub(crate) struct OffersArgs {
 }
 
 pub(crate) async fn run(args: OffersArgs) -> anyhow::Result<Report> {
+    args.shape.check()?;
     let mut report = Report::default();
     let floor = args.floors.echo(&mut report).await?;
     let mut masters = Masters::start(&args.shape).await?;
