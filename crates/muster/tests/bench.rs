@@ -270,3 +270,29 @@ fn a_process_of_agents_that_dies_fails_the_run() {
     running.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
     assert!(!status.success() && text.contains("the process of agents"), "{status}: {text}");
 }
+
+#[test]
+fn a_big_state_is_read_while_tasks_are_launched() {
+    let args = ["state", "--agents", "4", "--frameworks", "2", "--running", "500", "--completed", "300"];
+    let found =
+        figures(&[&args[..], &["--rate", "10", "--secs", "1", "--rounds", "1", "--clients", "2"]].concat());
+    have(&found, &["answers", "answer_size", "whole_median", "launches_alone", "latency_p99_while_read"]);
+}
+
+#[test]
+fn real_tasks_are_measured_beside_processes() {
+    let args = [
+        "spawn",
+        "--masters",
+        "1",
+        "--tasks",
+        "10",
+        "--rounds",
+        "1",
+        "--timed",
+        "2",
+        "--floor-processes",
+        "8",
+    ];
+    have(&figures(&args), &["tasks", "of_best_floor", "floor_posix_spawn_x4", "order_to_exec_p50"]);
+}

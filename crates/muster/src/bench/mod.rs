@@ -19,6 +19,7 @@ mod list;
 mod masters;
 mod memory;
 mod offers;
+mod play;
 mod preload;
 mod recover;
 mod report;

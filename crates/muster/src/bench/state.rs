@@ -30,13 +30,16 @@ pub(crate) struct StateArgs {
     #[command(flatten)]
     shape: Shape,
     /// Running tasks when it is read.
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, visible_alias = "running", default_value_t = 100_000)]
     tasks: usize,
+    /// Completed tasks when it is read: at most 100,000, more no registry keeps.
+    #[arg(long, default_value_t = 0)]
+    completed: usize,
     /// What is read.
     #[arg(long, value_enum, default_value_t = Read::State)]
     read: Read,
     /// Who read all of it, again and again.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, visible_alias = "clients", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     readers: u16,
     /// Tasks per second of all frameworks together, with readers and without.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
@@ -80,6 +83,9 @@ pub(crate) async fn run(args: StateArgs) -> anyhow::Result<Report> {
     let shared = Shared::new(moments);
     let _agents = args.shape.start_agents(&masters.addresses, &shared);
     preload::running(&args.shape, &masters.addresses, &shared, args.tasks).await?;
+    if args.completed > 0 {
+        preload::completed(&args.shape, &masters.addresses, &shared, args.completed).await?;
+    }
     let rss_filled = masters.rss_mib();
     let per_framework = args.rate as f64 / args.shape.frameworks as f64;
     let every = Duration::from_secs_f64(1.0 / per_framework);
