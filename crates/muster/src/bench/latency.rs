@@ -99,7 +99,7 @@ async fn simulated(args: &LatencyArgs, mut report: Report) -> anyhow::Result<Rep
     let mut clients = args.shape.start_clients(args.api, &masters.addresses, &pace, &shared);
     let running = || shared.ledger.running.load(Ordering::Relaxed) as usize;
     let warm = Duration::from_secs_f64(args.secs as f64 / 4.0);
-    warm_up(running, args.shape.frameworks, warm).await;
+    warm_up(running, args.shape.frameworks, warm).await?;
     let window = Window::of(&masters, &shared, Duration::from_secs(args.secs)).await;
     shared.settle().await;
     report.figure("seen_running", window.running / window.secs, "tasks/s");

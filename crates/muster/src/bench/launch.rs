@@ -60,7 +60,7 @@ pub(crate) async fn run(args: LaunchArgs) -> anyhow::Result<Report> {
     args.shape.add_frameworks(&mut clients, 0, args.api, &masters.addresses, &pace, &shared);
     let (ledger, before) = (&shared.ledger, shared.ledger.started_count());
     let warm = Duration::from_secs_f64(args.secs as f64 / 4.0);
-    warm_up(|| ledger.started_count() - before, args.shape.frameworks, warm).await;
+    warm_up(|| ledger.started_count() - before, args.shape.frameworks, warm).await?;
     let window = Window::of(&masters, &shared, Duration::from_secs(args.secs)).await;
     shared.settle().await;
     let launches = window.started / window.secs;

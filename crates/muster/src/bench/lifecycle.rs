@@ -49,7 +49,7 @@ pub(crate) async fn run(args: LifecycleArgs) -> anyhow::Result<Report> {
     let ledger = &shared.ledger;
     let finished = || ledger.finished.load(Ordering::Relaxed);
     let warm = Duration::from_secs_f64(args.secs as f64 / 4.0);
-    warm_up(|| finished() as usize, args.shape.frameworks, warm).await;
+    warm_up(|| finished() as usize, args.shape.frameworks, warm).await?;
     let window = Window::of(&masters, &shared, Duration::from_secs(args.secs)).await;
     shared.settle().await;
     let rate = window.finished / window.secs;

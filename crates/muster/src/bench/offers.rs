@@ -44,7 +44,7 @@ pub(crate) async fn run(args: OffersArgs) -> anyhow::Result<Report> {
     args.shape.add_frameworks(&mut clients, 0, args.api, &masters.addresses, &pace, &shared);
     let offers = || shared.ledger.offers.load(Ordering::Relaxed) as usize;
     let warm = Duration::from_secs_f64(args.secs as f64 / 4.0);
-    warm_up(offers, args.shape.frameworks, warm).await;
+    warm_up(offers, args.shape.frameworks, warm).await?;
     let window = Window::of(&masters, &shared, Duration::from_secs(args.secs)).await;
     let rate = window.offers / window.secs;
     report.figure("offers", rate, "offers/s");

@@ -63,7 +63,7 @@ pub(crate) async fn run(args: SnapshotArgs) -> anyhow::Result<Report> {
         let running = || shared.ledger.running.load(Ordering::Relaxed);
         let before = running();
         let warm = Duration::from_secs_f64(args.secs as f64 / 4.0);
-        warm_up(|| (running() - before) as usize, args.shape.frameworks, warm).await;
+        warm_up(|| (running() - before) as usize, args.shape.frameworks, warm).await?;
         let (window, taken) = tokio::join!(
             Window::of(&masters, &half, Duration::from_secs(args.secs)),
             taken(&masters.addresses, Duration::from_secs(args.secs))

@@ -1,6 +1,7 @@
 //! What happened in a while.
 
 use super::{frameworks::Shared, masters::Masters, report::Report};
+use anyhow::ensure;
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
@@ -76,11 +77,22 @@ impl Window {
     }
 }
 
-/// Waits until there are as many of something as there are frameworks, and then for a while of warm-up.
-pub(crate) async fn warm_up(count: impl Fn() -> usize, frameworks: usize, length: Duration) {
+/// Waits until there are as many of something as there are frameworks, and then for a while of warm-up. Fails when there is
+/// nothing at all: whatever is measured then says nothing.
+pub(crate) async fn warm_up(
+    count: impl Fn() -> usize,
+    frameworks: usize,
+    length: Duration,
+) -> anyhow::Result<()> {
     let begun = Instant::now();
     while count() < frameworks && begun.elapsed() < FIRST {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    ensure!(
+        count() > 0,
+        "nothing happened in the first {} s: no framework got an offer that it could use",
+        FIRST.as_secs()
+    );
     tokio::time::sleep(length).await;
+    Ok(())
 }
