@@ -2,7 +2,7 @@
 
 use super::{
     ledger::Ledger,
-    wire::{Dialer, Duplex, StreamError},
+    wire::{Dialer, Duplex, Pause, StreamError},
 };
 use muster_model::{
     AgentCall, AgentEvent, AgentInfo, Fence, Hello, KnownTask, LaunchNumber, MachineId, Resources, RunOrder,
@@ -13,7 +13,6 @@ use prost::Message;
 use std::{
     collections::{BTreeMap, HashSet},
     sync::Arc,
-    time::Duration,
 };
 
 type Stream = Duplex<v1::AgentFrame, v1::AgentDownFrame>;
@@ -32,6 +31,8 @@ struct Agent {
     tasks: BTreeMap<LaunchNumber, Task>,
     /// The others. Nothing is taken out: a benchmark ends.
     over: HashSet<LaunchNumber>,
+    /// Whether a leader welcomed it on the stream that it has.
+    welcomed: bool,
     ledger: Arc<Ledger>,
 }
 
@@ -71,13 +72,15 @@ pub(crate) async fn run(
         fence: Fence::default(),
         tasks: BTreeMap::new(),
         over: HashSet::new(),
+        welcomed: false,
         ledger,
     };
-    let mut dial = first;
+    let (mut dial, mut pause) = (first, Pause::new());
     loop {
+        agent.welcomed = false;
         let _ended = agent.session(&dialer, dial).await;
         dial += 1;
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        pause.wait(agent.welcomed).await;
     }
 }
 
@@ -152,6 +155,7 @@ impl Agent {
         match event {
             AgentEvent::Welcome { agent_id, forget, .. } => {
                 self.agent_id = Some(agent_id);
+                self.welcomed = true;
                 for launch in forget {
                     self.forget(launch);
                 }

@@ -3,7 +3,7 @@
 pub(crate) use super::play::Play;
 use super::{
     ledger::Ledger,
-    wire::{Connection, Duplex, StreamError},
+    wire::{Connection, Duplex, Pause, StreamError},
 };
 use hdrhistogram::Histogram;
 use muster_model::{
@@ -34,6 +34,10 @@ pub(crate) struct Pace {
     /// What a task needs.
     pub(crate) task: Resources,
 }
+
+/// How long nothing new may come until all has come, where nothing is missing, and where something is.
+const QUIET: Duration = Duration::from_secs(1);
+const QUIET_MAX: Duration = Duration::from_secs(20);
 
 /// What all frameworks share.
 pub(crate) struct Shared {
@@ -107,16 +111,27 @@ impl Shared {
         }
     }
 
-    /// Nothing new is launched; waits until what is on its way has arrived, so that it can be judged.
+    /// Nothing new is launched; waits until what is on its way has arrived, so that it can be judged. As long as anything is
+    /// missing that is a while without anything new.
     pub(crate) async fn settle(&self) {
         self.launching.store(false, Ordering::Relaxed);
         let (mut seen, mut quiet) = (self.ledger.progress(), Instant::now());
-        while quiet.elapsed() < Duration::from_secs(1) {
+        while quiet.elapsed() < QUIET_MAX {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            if self.ledger.progress() != seen {
-                (seen, quiet) = (self.ledger.progress(), Instant::now());
+            let now = self.ledger.progress();
+            if now != seen {
+                (seen, quiet) = (now, Instant::now());
+            } else if quiet.elapsed() >= QUIET && self.ledger.judge() == (0, 0) && self.unended() == 0 {
+                return;
             }
         }
+    }
+
+    /// Tasks that are to end, and of whose end nobody has heard.
+    pub(crate) fn unended(&self) -> u64 {
+        let of = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
+        let ended = of(&self.ledger.finished) + of(&self.ledger.failed);
+        if self.play.ends { self.ledger.launched().saturating_sub(ended) } else { 0 }
     }
 }
 
@@ -174,13 +189,13 @@ pub(crate) async fn run(number: usize, masters: Vec<String>, pace: Pace, shared:
         next_at: Instant::now(),
         subscribed: false,
     };
-    let mut dial = number;
+    let (mut dial, mut pause) = (number, Pause::new());
     loop {
         let master = &masters[dial % masters.len()];
         let _ended = framework.session(master).await;
-        framework.subscribed = false;
         dial += 1;
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        pause.wait(framework.subscribed).await;
+        framework.subscribed = false;
     }
 }
 

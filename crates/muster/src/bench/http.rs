@@ -2,7 +2,7 @@
 
 use super::{
     frameworks::{Offered, Pace, Shared, task_info},
-    wire::StreamError,
+    wire::{Pause, StreamError},
 };
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
@@ -18,12 +18,13 @@ use muster_proto::{json::Codec, media::Records, mesos};
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Instant,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 const PATH: &str = "/api/v1/scheduler";
 const STREAM_ID: &str = "mesos-stream-id";
+const ACKNOWLEDGING_MAX: usize = 8;
 
 /// Requests over connections that are kept and used again, as client libraries do it.
 type Requests = Client<HttpConnector, Full<Bytes>>;
@@ -34,6 +35,8 @@ struct Framework {
     pace: Pace,
     shared: Arc<Shared>,
     requests: Requests,
+    /// Acknowledgements on their way at a time: a client library has few connections, not one for each.
+    acknowledging: Arc<Semaphore>,
     framework_id: Option<mesos::FrameworkId>,
     offers: VecDeque<Offered>,
     /// When the ACCEPTs were sent of tasks that are not seen running.
@@ -44,6 +47,8 @@ struct Framework {
     tasks: u64,
     next_at: Instant,
     is_offered: bool,
+    /// Whether a leader took its SUBSCRIBE on the stream that it has.
+    subscribed: bool,
 }
 
 /// Where a framework is subscribed.
@@ -63,6 +68,7 @@ pub(crate) async fn run(number: usize, masters: Vec<String>, pace: Pace, shared:
         pace,
         shared,
         requests: Client::builder(TokioExecutor::new()).build(connector),
+        acknowledging: Arc::new(Semaphore::new(ACKNOWLEDGING_MAX)),
         framework_id: None,
         offers: VecDeque::new(),
         running: HashMap::new(),
@@ -71,12 +77,14 @@ pub(crate) async fn run(number: usize, masters: Vec<String>, pace: Pace, shared:
         tasks: 0,
         next_at: Instant::now(),
         is_offered: false,
+        subscribed: false,
     };
-    let mut dial = number;
+    let (mut dial, mut pause) = (number, Pause::new());
     loop {
+        framework.subscribed = false;
         let _ended = framework.session(masters[dial % masters.len()].clone()).await;
         dial += 1;
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        pause.wait(framework.subscribed).await;
     }
 }
 
@@ -176,10 +184,16 @@ impl Framework {
     ) -> Result<(), StreamError> {
         let call = Call { framework_id: self.framework_id.clone(), ..call };
         let request = self.request(&to.address, Some(&to.stream_id), &call)?;
-        let answer = self.requests.request(request);
+        let requests = self.requests.clone();
+        // ACCEPTs are bounded by how many may be in flight.
+        let few = tasks.is_none().then(|| self.acknowledging.clone());
         tokio::spawn(async move {
             let mut taken = false;
-            if let Ok(response) = answer.await {
+            let _turn = match few {
+                Some(few) => few.acquire_owned().await.ok(),
+                None => None,
+            };
+            if let Ok(response) = requests.request(request).await {
                 taken = response.status() == StatusCode::ACCEPTED;
                 let _ = response.into_body().collect().await; // so that the connection can be used again
             }
@@ -193,6 +207,7 @@ impl Framework {
     fn event(&mut self, event: Event, to: &Subscription) -> Result<(), StreamError> {
         if let Some(subscribed) = event.subscribed {
             self.framework_id = Some(subscribed.framework_id);
+            self.subscribed = true;
         }
         if let Some(offers) = event.offers {
             self.shared.ledger.offers.fetch_add(offers.offers.len() as u64, Ordering::Relaxed);

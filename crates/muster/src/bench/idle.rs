@@ -22,7 +22,7 @@ pub(crate) async fn run(args: IdleArgs) -> anyhow::Result<Report> {
     let mut agents = args.shape.start_agents(&masters.addresses, &shared);
     masters.agents_connected(args.shape.agents).await?;
     tokio::time::sleep(Duration::from_secs_f64(args.secs as f64 / 10.0)).await;
-    let window = Window::of(&masters, &shared, Duration::from_secs(args.secs)).await;
+    let window = Window::of(&mut masters, &shared, Duration::from_secs(args.secs)).await?;
     masters.agents_connected(args.shape.agents).await?; // they still are
     let leader = masters.leader(None).await?;
     report.figure("leader_cpu", window.master_cpu.get(leader).copied().unwrap_or_default(), "%");

@@ -91,7 +91,7 @@ pub(crate) async fn run(args: LatencyArgs) -> anyhow::Result<Report> {
 }
 
 async fn simulated(args: &LatencyArgs, mut report: Report) -> anyhow::Result<Report> {
-    let masters = Masters::start(&args.shape).await?;
+    let mut masters = Masters::start(&args.shape).await?;
     let (moments, _unheard) = mpsc::channel(1);
     let shared = Shared::playing(Play { by_clock: true, ..Play::default() }, moments);
     let mut pace = Pace::unpaced(1, IN_FLIGHT);
@@ -100,7 +100,7 @@ async fn simulated(args: &LatencyArgs, mut report: Report) -> anyhow::Result<Rep
     let running = || shared.ledger.running.load(Ordering::Relaxed) as usize;
     let warm = Duration::from_secs_f64(args.secs as f64 / 4.0);
     warm_up(running, args.shape.frameworks, warm).await?;
-    let window = Window::of(&masters, &shared, Duration::from_secs(args.secs)).await;
+    let window = Window::of(&mut masters, &shared, Duration::from_secs(args.secs)).await?;
     shared.settle().await;
     report.figure("seen_running", window.running / window.secs, "tasks/s");
     {

@@ -45,7 +45,7 @@ pub(crate) async fn run(args: LaunchArgs) -> anyhow::Result<Report> {
     let load =
         Load { clients: args.shape.frameworks.saturating_mul(args.inflight), records: args.tasks_per_accept };
     let floor = args.floors.commits(args.shape.work_dir.as_deref(), load, &mut report).await?;
-    let masters = Masters::start(&args.shape).await?;
+    let mut masters = Masters::start(&args.shape).await?;
     let (moments, _unheard) = mpsc::channel(1);
     let shared = Shared::new(moments);
     let mut clients = args.shape.start_agents(&masters.addresses, &shared);
@@ -61,7 +61,7 @@ pub(crate) async fn run(args: LaunchArgs) -> anyhow::Result<Report> {
     let (ledger, before) = (&shared.ledger, shared.ledger.started_count());
     let warm = Duration::from_secs_f64(args.secs as f64 / 4.0);
     warm_up(|| ledger.started_count() - before, args.shape.frameworks, warm).await?;
-    let window = Window::of(&masters, &shared, Duration::from_secs(args.secs)).await;
+    let window = Window::of(&mut masters, &shared, Duration::from_secs(args.secs)).await?;
     shared.settle().await;
     let launches = window.started / window.secs;
     report.figure("launches", launches, "tasks/s");

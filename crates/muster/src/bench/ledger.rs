@@ -69,9 +69,9 @@ impl Ledger {
     }
 
     /// What moves as long as anything is on its way.
-    pub(crate) fn progress(&self) -> [u64; 4] {
+    pub(crate) fn progress(&self) -> [u64; 5] {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        [self.started_count() as u64, of(&self.told), of(&self.finished), of(&self.failed)]
+        [self.started_count() as u64, self.launched(), of(&self.told), of(&self.finished), of(&self.failed)]
     }
 
     /// Tasks that frameworks were told to be launched, by either API.

@@ -41,16 +41,16 @@ pub(crate) async fn run(args: LifecycleArgs) -> anyhow::Result<Report> {
     let load =
         Load { clients: args.shape.frameworks.saturating_mul(args.inflight), records: args.tasks_per_accept };
     let floor = args.floors.commits(args.shape.work_dir.as_deref(), load, &mut report).await?;
-    let masters = Masters::start(&args.shape).await?;
+    let mut masters = Masters::start(&args.shape).await?;
     let (moments, _unheard) = mpsc::channel(1);
     let shared = Shared::playing(Play { ends: true, ..Play::default() }, moments);
     let pace = Pace::unpaced(args.tasks_per_accept, args.inflight);
     let mut clients = args.shape.start_clients(args.api, &masters.addresses, &pace, &shared);
     let ledger = &shared.ledger;
-    let finished = || ledger.finished.load(Ordering::Relaxed);
+    let finished = || ledger.finished.load(Ordering::Relaxed) as usize;
     let warm = Duration::from_secs_f64(args.secs as f64 / 4.0);
-    warm_up(|| finished() as usize, args.shape.frameworks, warm).await?;
-    let window = Window::of(&masters, &shared, Duration::from_secs(args.secs)).await;
+    warm_up(finished, args.shape.frameworks, warm).await?;
+    let window = Window::of(&mut masters, &shared, Duration::from_secs(args.secs)).await?;
     shared.settle().await;
     let rate = window.finished / window.secs;
     report.figure("lifecycles", rate, "tasks/s");
@@ -67,8 +67,7 @@ pub(crate) async fn run(args: LifecycleArgs) -> anyhow::Result<Report> {
     report.figure("ended_otherwise", ended_otherwise as f64, "tasks");
     let (lost, doubled) = ledger.judge();
     // Those that started and whose end nobody heard of are lost as well.
-    let unheard = ledger.launched().saturating_sub(finished() + ended_otherwise);
-    report.judge(lost.max(unheard), doubled);
+    report.judge(lost.max(shared.unended()), doubled);
     clients.shutdown().await;
     Ok(report)
 }

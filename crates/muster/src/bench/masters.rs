@@ -106,7 +106,7 @@ impl Masters {
     }
 
     /// Fails when a master has ended by itself.
-    fn check(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         for (n, child) in self.children.iter_mut().enumerate() {
             let Some(status) = child.as_mut().and_then(|child| child.try_wait().transpose()) else {
                 continue;

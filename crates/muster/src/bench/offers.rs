@@ -45,7 +45,7 @@ pub(crate) async fn run(args: OffersArgs) -> anyhow::Result<Report> {
     let offers = || shared.ledger.offers.load(Ordering::Relaxed) as usize;
     let warm = Duration::from_secs_f64(args.secs as f64 / 4.0);
     warm_up(offers, args.shape.frameworks, warm).await?;
-    let window = Window::of(&masters, &shared, Duration::from_secs(args.secs)).await;
+    let window = Window::of(&mut masters, &shared, Duration::from_secs(args.secs)).await?;
     let rate = window.offers / window.secs;
     report.figure("offers", rate, "offers/s");
     if let Some(floor) = floor {

@@ -64,10 +64,10 @@ pub(crate) async fn run(args: SnapshotArgs) -> anyhow::Result<Report> {
         let before = running();
         let warm = Duration::from_secs_f64(args.secs as f64 / 4.0);
         warm_up(|| (running() - before) as usize, args.shape.frameworks, warm).await?;
-        let (window, taken) = tokio::join!(
-            Window::of(&masters, &half, Duration::from_secs(args.secs)),
-            taken(&masters.addresses, Duration::from_secs(args.secs))
-        );
+        let (length, addresses) = (Duration::from_secs(args.secs), masters.addresses.clone());
+        let (window, taken) =
+            tokio::join!(Window::of(&mut masters, &half, length), taken(&addresses, length));
+        let window = window?;
         half.settle().await;
         frameworks.shutdown().await;
         report.figure(&format!("seen_running_{name}"), window.running / window.secs, "tasks/s");

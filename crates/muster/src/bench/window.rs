@@ -51,23 +51,24 @@ impl Counts {
 }
 
 impl Window {
-    /// Records for so long.
-    pub(crate) async fn of(masters: &Masters, shared: &Shared, length: Duration) -> Self {
+    /// Records for so long. Fails when a master ended meanwhile.
+    pub(crate) async fn of(masters: &mut Masters, shared: &Shared, length: Duration) -> anyhow::Result<Self> {
         shared.start_recording();
         let before = Counts::now(masters, shared);
         tokio::time::sleep(length).await;
         let after = Counts::now(masters, shared);
         shared.recording.store(false, Ordering::Relaxed);
+        masters.check()?;
         let secs = (after.at - before.at).as_secs_f64();
         let cpu = before.master_cpu.iter().zip(&after.master_cpu);
-        Self {
+        Ok(Self {
             secs,
             started: (after.started - before.started) as f64,
             finished: (after.finished - before.finished) as f64,
             offers: (after.offers - before.offers) as f64,
             running: (after.running - before.running) as f64,
             master_cpu: cpu.map(|(before, after)| (after - before) / secs * 100.0).collect(),
-        }
+        })
     }
 
     pub(crate) fn tell_cpu(&self, report: &mut Report) {
