@@ -77,7 +77,7 @@ fn is_set() -> bool {
 
 async fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
     let output = cli.output;
-    match cli.command {
+    let code = match cli.command {
         Command::Master(args) => master::run(args).await,
         Command::Agent(args) => match args.verb {
             None => agent::run(args.run).await,
@@ -128,7 +128,10 @@ async fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor(verb) => return doctor::run(verb, output),
         Command::Bench(args) => bench::run(args, output).await,
     }?;
-    Ok(ExitCode::from(signals::exit_code()))
+    Ok(match signals::exit_code() {
+        0 => code,
+        set => ExitCode::from(set),
+    })
 }
 
 /// Masters and agents log what happens; commands log only what went wrong.

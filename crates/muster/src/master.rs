@@ -44,7 +44,7 @@ pub(crate) async fn run(args: MasterArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Raises this process's limit of open files to what it may have: each client is one, and a master without any left ends.
-fn raise_open_files() {
+pub(crate) fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {

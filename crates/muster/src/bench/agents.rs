@@ -2,17 +2,23 @@
 
 use super::{
     ledger::Ledger,
-    wire::{Dialer, Duplex, StreamError},
+    wire::{Dialer, Duplex, Pause, StreamError},
 };
 use muster_model::{
-    AgentCall, AgentEvent, AgentInfo, Fence, Hello, KnownTask, LaunchNumber, MachineId, Resources, Sealed,
-    Session, Source, Status, StatusUpdate, TaskState, Uuid, WallTime,
+    AgentCall, AgentEvent, AgentInfo, Fence, Hello, KnownTask, LaunchNumber, MachineId, Resources, RunOrder,
+    Sealed, Session, Source, Status, StatusUpdate, TaskState, Uuid, WallTime,
 };
 use muster_proto::{AgentDown, mesos, v1};
 use prost::Message;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 type Stream = Duplex<v1::AgentFrame, v1::AgentDownFrame>;
+
+/// What the ids of tasks begin with that end as soon as they run.
+pub(crate) const ENDS: &str = "e";
 
 /// One agent's memory, kept across its streams as a real one keeps it on disk.
 struct Agent {
@@ -21,12 +27,23 @@ struct Agent {
     sealed: Sealed,
     agent_id: Option<muster_model::AgentId>,
     fence: Fence,
-    tasks: BTreeMap<LaunchNumber, KnownTask>,
+    /// Those that are not over, or of whose end it is not confirmed that the registry knows.
+    tasks: BTreeMap<LaunchNumber, Task>,
+    /// The others. Nothing is taken out: a benchmark ends.
+    over: HashSet<LaunchNumber>,
+    /// Whether a leader welcomed it on the stream that it has.
+    welcomed: bool,
     ledger: Arc<Ledger>,
 }
 
-/// Runs an agent until it is aborted: it reports every task as running at once, and before that as starting where that
-/// is wanted.
+/// A task, and how many updates there were of it.
+struct Task {
+    known: KnownTask,
+    updates: u32,
+}
+
+/// Runs an agent until it is aborted: it reports every task as running at once, before that as starting where that
+/// is wanted, and after that as finished if it is one that ends.
 /// The first master it goes to is the `first`th.
 pub(crate) async fn run(
     number: usize,
@@ -54,13 +71,16 @@ pub(crate) async fn run(
         agent_id: None,
         fence: Fence::default(),
         tasks: BTreeMap::new(),
+        over: HashSet::new(),
+        welcomed: false,
         ledger,
     };
-    let mut dial = first;
+    let (mut dial, mut pause) = (first, Pause::new());
     loop {
+        agent.welcomed = false;
         let _ended = agent.session(&dialer, dial).await;
         dial += 1;
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        pause.wait(agent.welcomed).await;
     }
 }
 
@@ -95,9 +115,40 @@ impl Agent {
         Hello {
             agent_id: self.agent_id.clone(),
             info: self.info.clone(),
-            tasks: self.tasks.values().cloned().collect(),
+            tasks: self.tasks.values().map(|task| task.known.clone()).collect(),
             sealed: self.sealed.clone(),
         }
+    }
+
+    fn forget(&mut self, launch: LaunchNumber) {
+        if self.tasks.remove(&launch).is_some() {
+            self.over.insert(launch);
+        }
+    }
+
+    fn run(&mut self, order: RunOrder) -> Vec<AgentCall> {
+        if self.tasks.contains_key(&order.launch) || self.over.contains(&order.launch) {
+            return vec![]; // heard of before: the hello told of it
+        }
+        self.ledger.started(order.launch, self.number);
+        let ends = order.task.task_id.as_str().starts_with(ENDS);
+        let known = KnownTask {
+            launch: order.launch,
+            task: order.task,
+            state: TaskState::Staging,
+            alive: true,
+            resources: order.resources,
+            updates: Vec::new(),
+        };
+        let mut task = Task { known, updates: 0 };
+        let states = [
+            order.starting.then_some(TaskState::Starting),
+            Some(TaskState::Running),
+            ends.then_some(TaskState::Finished),
+        ];
+        let calls = states.into_iter().flatten().map(|state| AgentCall::Status(task.update(state))).collect();
+        self.tasks.insert(order.launch, task);
+        calls
     }
 
     fn event(&mut self, event: AgentEvent) -> Vec<AgentCall> {
@@ -105,41 +156,29 @@ impl Agent {
             AgentEvent::Welcome { agent_id, forget, .. } => {
                 self.agent_id = Some(agent_id);
                 self.ledger.taken_in(self.fence, self.number);
-                forget.iter().for_each(|launch| drop(self.tasks.remove(launch)));
+                self.welcomed = true;
+                for launch in forget {
+                    self.forget(launch);
+                }
                 vec![]
             }
-            AgentEvent::Run(order) => {
-                if self.tasks.contains_key(&order.launch) {
-                    return vec![]; // heard of before: the hello told of it
-                }
-                self.ledger.started(order.launch, self.number);
-                let states = if order.starting {
-                    &[TaskState::Starting, TaskState::Running][..]
-                } else {
-                    &[TaskState::Running]
-                };
-                let updates: Vec<_> = (1..)
-                    .zip(states)
-                    .map(|(seq, state)| update(order.launch, order.task.clone(), *state, seq))
-                    .collect();
-                let known = KnownTask {
-                    launch: order.launch,
-                    task: order.task,
-                    state: TaskState::Running,
-                    alive: true,
-                    resources: order.resources,
-                    updates: updates.clone(),
-                };
-                self.tasks.insert(order.launch, known);
-                updates.into_iter().map(AgentCall::Status).collect()
-            }
+            AgentEvent::Run(order) => self.run(*order),
             AgentEvent::Kill { launch, task, .. } => {
-                self.tasks.remove(&launch);
-                vec![AgentCall::Status(update(launch, task, TaskState::Killed, 3))]
+                let Some(mine) = self.tasks.get_mut(&launch) else {
+                    // Never heard of, or over.
+                    let never = !self.over.contains(&launch);
+                    let dropped = never.then(|| update(launch, task, TaskState::Dropped, 1));
+                    return dropped.into_iter().map(AgentCall::Status).collect();
+                };
+                let killed = mine.known.alive.then(|| mine.update(TaskState::Killed));
+                killed.into_iter().map(AgentCall::Status).collect()
             }
             AgentEvent::Confirm { launch, seq } => {
-                if let Some(known) = self.tasks.get_mut(&launch) {
-                    known.updates.retain(|update| update.seq > seq);
+                if let Some(task) = self.tasks.get_mut(&launch) {
+                    task.known.updates.retain(|update| update.seq > seq);
+                    if !task.known.alive && task.known.updates.is_empty() {
+                        self.forget(launch);
+                    }
                 }
                 vec![]
             }
@@ -150,6 +189,16 @@ impl Agent {
             | AgentEvent::ConfirmExecutor(_)
             | AgentEvent::Volumes { .. } => vec![],
         }
+    }
+}
+
+impl Task {
+    fn update(&mut self, state: TaskState) -> StatusUpdate {
+        self.updates += 1;
+        let update = update(self.known.launch, self.known.task.clone(), state, self.updates);
+        (self.known.state, self.known.alive) = (state, !state.is_terminal());
+        self.known.updates.push(update.clone());
+        update
     }
 }
 

@@ -111,7 +111,10 @@ struct Times {
 }
 
 pub(crate) async fn run(args: FailoverArgs) -> anyhow::Result<Report> {
-    let mut masters = Masters::start_with(&args.shape, args.mode == Mode::Partition).await?;
+    let mut masters = match args.mode {
+        Mode::Partition => Masters::start_with_cables(&args.shape).await?,
+        _ => Masters::start(&args.shape).await?,
+    };
     let until = args.until.unwrap_or(args.mode.until());
     let (moments, mut heard) = mpsc::channel(65_536);
     let shared = Shared::new(moments);

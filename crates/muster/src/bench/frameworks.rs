@@ -1,8 +1,9 @@
 //! Simulated frameworks: they launch as fast as offers and their limits allow.
 
+pub(crate) use super::play::Play;
 use super::{
     ledger::Ledger,
-    wire::{Connection, Duplex, StreamError},
+    wire::{Connection, Duplex, Pause, StreamError},
 };
 use hdrhistogram::Histogram;
 use muster_model::{
@@ -34,15 +35,22 @@ pub(crate) struct Pace {
     pub(crate) task: Resources,
 }
 
+/// How long nothing new may come until all has come, where nothing is missing, and where something is.
+const QUIET: Duration = Duration::from_secs(1);
+const QUIET_MAX: Duration = Duration::from_secs(20);
+
 /// What all frameworks share.
 pub(crate) struct Shared {
     pub(crate) ledger: Arc<Ledger>,
+    pub(crate) play: Play,
     /// Whether new tasks are launched.
     pub(crate) launching: AtomicBool,
     /// Whether times are recorded.
     pub(crate) recording: AtomicBool,
     /// From ACCEPT to TASK_RUNNING seen.
     pub(crate) latency: Mutex<Histogram<u64>>,
+    /// From ACCEPT to TASK_FINISHED seen.
+    pub(crate) lifetime: Mutex<Histogram<u64>>,
     /// What happened when, for failovers.
     pub(crate) moments: mpsc::Sender<Moment>,
 }
@@ -50,25 +58,80 @@ pub(crate) struct Shared {
 impl Shared {
     /// New tasks are launched, times are not recorded yet.
     pub(crate) fn new(moments: mpsc::Sender<Moment>) -> Arc<Self> {
-        Arc::new(Self {
-            ledger: Arc::default(),
+        Self::playing(Play::default(), moments)
+    }
+
+    /// The same for those who do something else.
+    pub(crate) fn playing(play: Play, moments: mpsc::Sender<Moment>) -> Arc<Self> {
+        Arc::new(Self::fresh(Arc::default(), play, moments))
+    }
+
+    /// Others that keep the same ledger.
+    pub(crate) fn beside(&self, play: Play) -> Arc<Self> {
+        let of = Self::fresh(self.ledger.clone(), play, self.moments.clone());
+        Arc::new(of)
+    }
+
+    fn fresh(ledger: Arc<Ledger>, play: Play, moments: mpsc::Sender<Moment>) -> Self {
+        Self {
+            ledger,
+            play,
             launching: AtomicBool::new(true),
             recording: AtomicBool::new(false),
             latency: Mutex::new(super::report::times()),
+            lifetime: Mutex::new(super::report::times()),
             moments,
-        })
+        }
     }
 
-    /// Nothing new is launched; waits until what is on its way has arrived, so that it can be judged.
+    /// Begins to record times, without those of before.
+    pub(crate) fn start_recording(&self) {
+        for recorded in [&self.latency, &self.lifetime] {
+            recorded.lock().unwrap_or_else(PoisonError::into_inner).reset();
+        }
+        self.recording.store(true, Ordering::Relaxed);
+    }
+
+    /// A framework heard that a task runs which was asked for then.
+    pub(crate) fn saw_running(&self, asked: Instant) {
+        self.ledger.running.fetch_add(1, Ordering::Relaxed);
+        self.took(&self.latency, asked);
+    }
+
+    /// A framework heard that a task is over which was asked for then.
+    pub(crate) fn saw_end(&self, asked: Instant, is_finished: bool) {
+        let count = if is_finished { &self.ledger.finished } else { &self.ledger.failed };
+        count.fetch_add(1, Ordering::Relaxed);
+        self.took(&self.lifetime, asked);
+    }
+
+    fn took(&self, times: &Mutex<Histogram<u64>>, since: Instant) {
+        if self.recording.load(Ordering::Relaxed) {
+            super::report::record(&mut times.lock().unwrap_or_else(PoisonError::into_inner), since.elapsed());
+        }
+    }
+
+    /// Nothing new is launched; waits until what is on its way has arrived, so that it can be judged. As long as anything is
+    /// missing that is a while without anything new.
     pub(crate) async fn settle(&self) {
         self.launching.store(false, Ordering::Relaxed);
-        let (mut started, mut quiet) = (self.ledger.started_count(), Instant::now());
-        while quiet.elapsed() < Duration::from_secs(1) {
+        let (mut seen, mut quiet) = (self.ledger.progress(), Instant::now());
+        while quiet.elapsed() < QUIET_MAX {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            if self.ledger.started_count() != started {
-                (started, quiet) = (self.ledger.started_count(), Instant::now());
+            let now = self.ledger.progress();
+            if now != seen {
+                (seen, quiet) = (now, Instant::now());
+            } else if quiet.elapsed() >= QUIET && self.ledger.judge() == (0, 0) && self.unended() == 0 {
+                return;
             }
         }
+    }
+
+    /// Tasks that are to end, and of whose end nobody has heard.
+    pub(crate) fn unended(&self) -> u64 {
+        let of = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
+        let ended = of(&self.ledger.finished) + of(&self.ledger.failed);
+        if self.play.ends { self.ledger.launched().saturating_sub(ended) } else { 0 }
     }
 }
 
@@ -100,6 +163,8 @@ struct Framework {
     /// ACCEPTs on their way, with what a repetition after a leader change needs.
     accepts: HashMap<u64, SchedulerCall>,
     running: HashMap<String, Instant>,
+    /// Tasks that are to end and are not over.
+    open: HashMap<String, Instant>,
     calls: u64,
     tasks: u64,
     next_at: Instant,
@@ -118,18 +183,19 @@ pub(crate) async fn run(number: usize, masters: Vec<String>, pace: Pace, shared:
         offers: VecDeque::new(),
         accepts: HashMap::new(),
         running: HashMap::new(),
+        open: HashMap::new(),
         calls: 0,
         tasks: 0,
         next_at: Instant::now(),
         subscribed: false,
     };
-    let mut dial = number;
+    let (mut dial, mut pause) = (number, Pause::new());
     loop {
         let master = &masters[dial % masters.len()];
         let _ended = framework.session(master).await;
-        framework.subscribed = false;
         dial += 1;
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        pause.wait(framework.subscribed).await;
+        framework.subscribed = false;
     }
 }
 
@@ -139,7 +205,7 @@ impl Framework {
         let mut stream: Stream = connection.open("/muster.v1.SchedulerService/Session").await?;
         loop {
             let wait = self.next_at.saturating_duration_since(Instant::now());
-            let paced = !self.pace.every.is_zero() && self.can_launch();
+            let paced = self.next_at > Instant::now() && self.can_launch();
             tokio::select! {
                 frame = stream.next() => {
                     let Some(frame) = frame? else { return Ok(()) };
@@ -203,8 +269,16 @@ impl Framework {
             }
             SchedulerEvent::Offers(offers) => {
                 if self.offered_in != self.fence {
+                    if self.offered_in == Fence::default() {
+                        self.next_at = Instant::now() + self.pace.phase(self.number);
+                    }
                     self.offered_in = self.fence;
                     self.moment(Moment::Offered(self.number, self.fence, Instant::now()));
+                }
+                if let Some(after) = self.shared.play.declines
+                    && self.offers.is_empty()
+                {
+                    self.next_at = Instant::now() + after;
                 }
                 self.shared.ledger.offers.fetch_add(offers.len() as u64, Ordering::Relaxed);
                 let offers =
@@ -214,13 +288,14 @@ impl Framework {
             SchedulerEvent::Rescind(id) => self.offers.retain(|(offer_id, ..)| *offer_id != id),
             SchedulerEvent::Update { task_id, status, uuid, .. } => {
                 if status.state == TaskState::Running
-                    && let Some(at) = self.running.remove(task_id.as_str())
+                    && let Some(asked) = self.running.remove(task_id.as_str())
                 {
-                    self.shared.ledger.running.fetch_add(1, Ordering::Relaxed);
-                    if self.shared.recording.load(Ordering::Relaxed) {
-                        let mut latency = self.shared.latency.lock().unwrap_or_else(PoisonError::into_inner);
-                        super::report::record(&mut latency, at.elapsed());
-                    }
+                    self.shared.saw_running(asked);
+                }
+                if status.state.is_terminal()
+                    && let Some(asked) = self.open.remove(task_id.as_str())
+                {
+                    self.shared.saw_end(asked, status.state == TaskState::Finished);
                 }
                 if let Some(uuid) = uuid {
                     send(up, 0, &SchedulerCall::Acknowledge { task_id, uuid })?;
@@ -232,7 +307,10 @@ impl Framework {
                     for (task_id, became) in outcome.tasks {
                         match became {
                             TaskOutcome::Launched(launch) => self.shared.ledger.acknowledged(launch),
-                            TaskOutcome::Refused { .. } => drop(self.running.remove(task_id.as_str())),
+                            TaskOutcome::Refused { .. } => {
+                                self.running.remove(task_id.as_str());
+                                self.open.remove(task_id.as_str());
+                            }
                         }
                     }
                 }
@@ -249,14 +327,20 @@ impl Framework {
         self.subscribed
             && self.accepts.len() < self.pace.in_flight
             && !self.offers.is_empty()
+            && self.shared.play.has_room(self.tasks, self.open.len(), &self.pace)
             && self.shared.launching.load(Ordering::Relaxed)
     }
 
     fn launch(&mut self, up: &mut Stream) -> Result<(), StreamError> {
+        if self.shared.play.declines.is_some() {
+            return self.decline(up);
+        }
         while self.can_launch() && (self.pace.every.is_zero() || self.next_at <= Instant::now()) {
             let Some((offer_id, agent_id, mut left)) = self.offers.pop_front() else { break };
             let mut tasks = Vec::new();
-            while tasks.len() < self.pace.tasks_per_accept && left.contains(&self.pace.task) {
+            let most = self.shared.play.tasks_max.map_or(u64::MAX, |max| max.saturating_sub(self.tasks));
+            let most = usize::try_from(most).unwrap_or(usize::MAX).min(self.pace.tasks_per_accept);
+            while tasks.len() < most && left.contains(&self.pace.task) {
                 left.subtract(&self.pace.task);
                 tasks.push(self.task(&agent_id));
             }
@@ -265,9 +349,11 @@ impl Framework {
                 send(up, 0, &decline)?;
                 continue;
             }
-            let now = Instant::now();
-            self.next_at = self.next_at.max(now - self.pace.every) + self.pace.every;
-            self.running.extend(tasks.iter().map(|task| (task.task_id.to_string(), now)));
+            let asked = self.pace.due(&mut self.next_at, self.shared.play.by_clock);
+            self.running.extend(tasks.iter().map(|task| (task.task_id.to_string(), asked)));
+            if self.shared.play.ends {
+                self.open.extend(tasks.iter().map(|task| (task.task_id.to_string(), asked)));
+            }
             self.calls += 1;
             let (offer_ids, named, bad) = (vec![offer_id], Vec::new(), Vec::new());
             let call = SchedulerCall::Accept { offer_ids, tasks, named, bad, refuse_ms: 0 };
@@ -277,9 +363,18 @@ impl Framework {
         Ok(())
     }
 
+    /// Gives all offers back, to be offered again at once.
+    fn decline(&mut self, up: &mut Stream) -> Result<(), StreamError> {
+        if !self.can_launch() || self.next_at > Instant::now() {
+            return Ok(());
+        }
+        let offer_ids: Vec<_> = self.offers.drain(..).map(|(offer_id, ..)| offer_id).collect();
+        send(up, 0, &SchedulerCall::Decline { offer_ids, refuse_ms: 0 })
+    }
+
     fn task(&mut self, agent_id: &AgentId) -> TaskSpec {
         self.tasks += 1;
-        let info = task_info(format!("t{}", self.tasks), agent_id.as_str(), &self.pace.task);
+        let info = task_info(self.shared.play.task_id(self.tasks), agent_id.as_str(), &self.pace.task);
         TaskSpec {
             task_id: TaskId::new(&info.task_id.value),
             name: info.name.as_str().into(),

@@ -2,7 +2,7 @@
 
 use super::{
     frameworks::{Offered, Pace, Shared, task_info},
-    wire::StreamError,
+    wire::{Pause, StreamError},
 };
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
@@ -17,13 +17,14 @@ use muster_model::Resources;
 use muster_proto::{json::Codec, media::Records, mesos};
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, PoisonError, atomic::Ordering},
-    time::{Duration, Instant},
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 const PATH: &str = "/api/v1/scheduler";
 const STREAM_ID: &str = "mesos-stream-id";
+const ACKNOWLEDGING_MAX: usize = 8;
 
 /// Requests over connections that are kept and used again, as client libraries do it.
 type Requests = Client<HttpConnector, Full<Bytes>>;
@@ -34,13 +35,20 @@ struct Framework {
     pace: Pace,
     shared: Arc<Shared>,
     requests: Requests,
+    /// Acknowledgements on their way at a time: a client library has few connections, not one for each.
+    acknowledging: Arc<Semaphore>,
     framework_id: Option<mesos::FrameworkId>,
     offers: VecDeque<Offered>,
     /// When the ACCEPTs were sent of tasks that are not seen running.
     running: HashMap<String, Instant>,
+    /// Tasks that are to end and are not over.
+    open: HashMap<String, Instant>,
     in_flight: usize,
     tasks: u64,
     next_at: Instant,
+    is_offered: bool,
+    /// Whether a leader took its SUBSCRIBE on the stream that it has.
+    subscribed: bool,
 }
 
 /// Where a framework is subscribed.
@@ -60,18 +68,23 @@ pub(crate) async fn run(number: usize, masters: Vec<String>, pace: Pace, shared:
         pace,
         shared,
         requests: Client::builder(TokioExecutor::new()).build(connector),
+        acknowledging: Arc::new(Semaphore::new(ACKNOWLEDGING_MAX)),
         framework_id: None,
         offers: VecDeque::new(),
         running: HashMap::new(),
+        open: HashMap::new(),
         in_flight: 0,
         tasks: 0,
         next_at: Instant::now(),
+        is_offered: false,
+        subscribed: false,
     };
-    let mut dial = number;
+    let (mut dial, mut pause) = (number, Pause::new());
     loop {
+        framework.subscribed = false;
         let _ended = framework.session(masters[dial % masters.len()].clone()).await;
         dial += 1;
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        pause.wait(framework.subscribed).await;
     }
 }
 
@@ -83,14 +96,14 @@ impl Framework {
         let (answers, mut answered) = mpsc::channel(64);
         loop {
             let wait = self.next_at.saturating_duration_since(Instant::now());
-            let paced = !self.pace.every.is_zero() && self.can_launch();
+            let paced = self.next_at > Instant::now() && self.can_launch();
             tokio::select! {
                 event = to.events.next(self.codec) => {
                     let Some(event) = event? else { return Ok(()) };
                     self.event(event, &to)?;
                 }
                 Some(tasks) = answered.recv() => {
-                    self.in_flight -= 1;
+                    self.in_flight = self.in_flight.saturating_sub(1);
                     self.shared.ledger.accepted.fetch_add(tasks, Ordering::Relaxed);
                 }
                 () = tokio::time::sleep(wait), if paced => {}
@@ -171,10 +184,16 @@ impl Framework {
     ) -> Result<(), StreamError> {
         let call = Call { framework_id: self.framework_id.clone(), ..call };
         let request = self.request(&to.address, Some(&to.stream_id), &call)?;
-        let answer = self.requests.request(request);
+        let requests = self.requests.clone();
+        // ACCEPTs are bounded by how many may be in flight.
+        let few = tasks.is_none().then(|| self.acknowledging.clone());
         tokio::spawn(async move {
             let mut taken = false;
-            if let Ok(response) = answer.await {
+            let _turn = match few {
+                Some(few) => few.acquire_owned().await.ok(),
+                None => None,
+            };
+            if let Ok(response) = requests.request(request).await {
                 taken = response.status() == StatusCode::ACCEPTED;
                 let _ = response.into_body().collect().await; // so that the connection can be used again
             }
@@ -188,9 +207,19 @@ impl Framework {
     fn event(&mut self, event: Event, to: &Subscription) -> Result<(), StreamError> {
         if let Some(subscribed) = event.subscribed {
             self.framework_id = Some(subscribed.framework_id);
+            self.subscribed = true;
         }
         if let Some(offers) = event.offers {
             self.shared.ledger.offers.fetch_add(offers.offers.len() as u64, Ordering::Relaxed);
+            if !self.is_offered {
+                self.is_offered = true;
+                self.next_at = Instant::now() + self.pace.phase(self.number);
+            }
+            if let Some(after) = self.shared.play.declines
+                && self.offers.is_empty()
+            {
+                self.next_at = Instant::now() + after;
+            }
             for offer in offers.offers {
                 let resources = muster_proto::resources(&offer.resources)
                     .map_err(|error| StreamError::Damaged(error.to_string()))?;
@@ -211,16 +240,19 @@ impl Framework {
 
     fn update(&mut self, status: mesos::TaskStatus, to: &Subscription) -> Result<(), StreamError> {
         if status.state() != mesos::TaskState::TaskStarting
-            && let Some(at) = self.running.remove(&status.task_id.value)
+            && let Some(asked) = self.running.remove(&status.task_id.value)
         {
             self.shared.ledger.told.fetch_add(1, Ordering::Relaxed);
             if status.state() == mesos::TaskState::TaskRunning {
-                self.shared.ledger.running.fetch_add(1, Ordering::Relaxed);
-                if self.shared.recording.load(Ordering::Relaxed) {
-                    let mut latency = self.shared.latency.lock().unwrap_or_else(PoisonError::into_inner);
-                    super::report::record(&mut latency, at.elapsed());
-                }
+                self.shared.saw_running(asked);
             }
+        }
+        let is_live = matches!(
+            status.state(),
+            mesos::TaskState::TaskStaging | mesos::TaskState::TaskStarting | mesos::TaskState::TaskRunning
+        );
+        if !is_live && let Some(asked) = self.open.remove(&status.task_id.value) {
+            self.shared.saw_end(asked, status.state() == mesos::TaskState::TaskFinished);
         }
         let Some(uuid) = status.uuid else { return Ok(()) };
         let acknowledge = call::Acknowledge {
@@ -234,17 +266,26 @@ impl Framework {
     fn can_launch(&self) -> bool {
         self.in_flight < self.pace.in_flight
             && !self.offers.is_empty()
+            && self.shared.play.has_room(self.tasks, self.open.len(), &self.pace)
             && self.shared.launching.load(Ordering::Relaxed)
     }
 
     fn launch(&mut self, to: &Subscription, answers: &mpsc::Sender<u64>) {
+        if self.shared.play.declines.is_some() {
+            if self.can_launch() && self.next_at <= Instant::now() {
+                self.decline(to, answers);
+            }
+            return;
+        }
         while self.can_launch() && (self.pace.every.is_zero() || self.next_at <= Instant::now()) {
             let Some(offer) = self.offers.pop_front() else { break };
             let task_infos = self.tasks_for(&offer);
             let count = task_infos.len() as u64;
-            let now = Instant::now();
-            self.next_at = self.next_at.max(now - self.pace.every) + self.pace.every;
-            self.running.extend(task_infos.iter().map(|task| (task.task_id.value.clone(), now)));
+            let asked = self.pace.due(&mut self.next_at, self.shared.play.by_clock);
+            self.running.extend(task_infos.iter().map(|task| (task.task_id.value.clone(), asked)));
+            if self.shared.play.ends {
+                self.open.extend(task_infos.iter().map(|task| (task.task_id.value.clone(), asked)));
+            }
             let launch = mesos::offer::Operation {
                 r#type: Some(mesos::offer::operation::Type::Launch.into()),
                 launch: Some(mesos::offer::operation::Launch { task_infos }),
@@ -262,6 +303,18 @@ impl Framework {
         }
     }
 
+    /// Gives all offers back, to be offered again at once.
+    fn decline(&mut self, to: &Subscription, answers: &mpsc::Sender<u64>) {
+        let offer_ids = self.offers.drain(..).map(|offer| mesos::OfferId { value: offer.id }).collect();
+        let filters = Some(mesos::Filters { refuse_seconds: Some(0.0) });
+        let decline = Some(call::Decline { offer_ids, filters });
+        let call = Call { decline, ..of(call::Type::Decline) };
+        // One request at a time: what comes meanwhile goes with the next.
+        if self.call(to, call, Some((0, answers.clone()))).is_ok() {
+            self.in_flight += 1;
+        }
+    }
+
     /// As many as fit. Offers of the benchmark's agents always have room.
     fn tasks_for(&mut self, offer: &Offered) -> Vec<mesos::TaskInfo> {
         let mut left: Resources = offer.resources.clone();
@@ -269,7 +322,7 @@ impl Framework {
         while tasks.len() < self.pace.tasks_per_accept && left.contains(&self.pace.task) {
             left.subtract(&self.pace.task);
             self.tasks += 1;
-            tasks.push(task_info(format!("t{}", self.tasks), &offer.agent, &self.pace.task));
+            tasks.push(task_info(self.shared.play.task_id(self.tasks), &offer.agent, &self.pace.task));
         }
         tasks
     }

@@ -2,16 +2,15 @@
 
 use super::{
     Api, Shape,
-    frameworks::{Pace, Shared},
+    floors::{FloorFlags, Load},
+    frameworks::{Pace, Play, Shared},
     masters::Masters,
+    preload,
     report::Report,
+    window::{Window, warm_up},
 };
 use clap::Args;
-use muster_model::Resources;
-use std::{
-    sync::{PoisonError, atomic::Ordering},
-    time::{Duration, Instant},
-};
+use std::{sync::PoisonError, time::Duration};
 use tokio::sync::mpsc;
 
 #[derive(Debug, Args)]
@@ -22,56 +21,60 @@ pub(crate) struct LaunchArgs {
     #[arg(long, value_enum, default_value_t = Api::Grpc)]
     api: Api,
     /// Tasks in one ACCEPT.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = super::positive)]
     tasks_per_accept: usize,
     /// ACCEPTs of one framework on their way at a time.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = super::positive)]
     inflight: usize,
     /// Tasks per second of all frameworks together; 0 = as many as possible.
     #[arg(long, default_value_t = 0)]
     rate: u64,
     /// How long is measured, after a quarter of it as warm-up.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     secs: u64,
+    /// Tasks that run already before anything is measured.
+    #[arg(long, default_value_t = 0)]
+    preload: usize,
+    #[command(flatten)]
+    floors: FloorFlags,
 }
 
 pub(crate) async fn run(args: LaunchArgs) -> anyhow::Result<Report> {
-    let masters = Masters::start(&args.shape).await?;
+    args.shape.check()?;
+    let mut report = Report::default();
+    let load =
+        Load { clients: args.shape.frameworks.saturating_mul(args.inflight), records: args.tasks_per_accept };
+    let floor = args.floors.commits(args.shape.work_dir.as_deref(), load, &mut report).await?;
+    let mut masters = Masters::start(&args.shape).await?;
     let (moments, _unheard) = mpsc::channel(1);
     let shared = Shared::new(moments);
-    let ledger = &shared.ledger;
-    let per_second = args.rate as f64 / args.shape.frameworks as f64 / args.tasks_per_accept as f64;
-    let pace = Pace {
-        tasks_per_accept: args.tasks_per_accept,
-        in_flight: args.inflight,
-        every: if args.rate == 0 { Duration::ZERO } else { Duration::from_secs_f64(1.0 / per_second) },
-        task: Resources::of(10, 1),
-    };
-    let mut clients = args.shape.start_clients(args.api, &masters.addresses, &pace, &shared);
-    let settle = Instant::now();
-    while ledger.started_count() < args.shape.frameworks && settle.elapsed() < Duration::from_secs(60) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut clients = args.shape.start_agents(&masters.addresses, &shared);
+    if args.preload > 0 {
+        let loading = shared.beside(Play::default());
+        preload::running(&args.shape, &masters.addresses, &loading, args.preload).await?;
     }
-    tokio::time::sleep(Duration::from_secs_f64(args.secs as f64 / 4.0)).await;
-    let count = || (ledger.started_count(), ledger.offers.load(Ordering::Relaxed), masters.cpu_secs());
-    shared.recording.store(true, Ordering::Relaxed);
-    let (began, before) = (Instant::now(), count());
-    tokio::time::sleep(Duration::from_secs(args.secs)).await;
-    let (secs, after) = (began.elapsed().as_secs_f64(), count());
-    shared.recording.store(false, Ordering::Relaxed);
+    let mut pace = Pace::unpaced(args.tasks_per_accept, args.inflight);
+    if args.rate > 0 {
+        pace.every = args.shape.every(args.rate as f64 / args.tasks_per_accept as f64);
+    }
+    args.shape.add_frameworks(&mut clients, 0, args.api, &masters.addresses, &pace, &shared);
+    let (ledger, before) = (&shared.ledger, shared.ledger.started_count());
+    let warm = Duration::from_secs_f64(args.secs as f64 / 4.0);
+    warm_up(|| ledger.started_count() - before, args.shape.frameworks, warm).await?;
+    let window = Window::of(&mut masters, &shared, Duration::from_secs(args.secs)).await?;
     shared.settle().await;
-    let mut report = Report::default();
-    report.figure("launches", (after.0 - before.0) as f64 / secs, "tasks/s");
+    let launches = window.started / window.secs;
+    report.figure("launches", launches, "tasks/s");
+    if let Some(floor) = floor {
+        report.figure("of_floor_quorum", launches / floor, "ratio");
+    }
     {
         let latency = shared.latency.lock().unwrap_or_else(PoisonError::into_inner);
-        report.figure("latency_p50", latency.value_at_quantile(0.5) as f64 / 1e3, "ms");
-        report.figure("latency_p99", latency.value_at_quantile(0.99) as f64 / 1e3, "ms");
+        report.quantiles("latency", &latency, &[("p50", 0.5), ("p99", 0.99)]);
     }
-    report.figure("offers", (after.1 - before.1) as f64 / secs, "offers/s");
+    report.figure("offers", window.offers / window.secs, "offers/s");
     report.figure("master_rss_max", masters.rss_mib(), "MiB");
-    for (n, (before, after)) in before.2.iter().zip(&after.2).enumerate() {
-        report.figure(&format!("master_cpu_m{}", n + 1), (after - before) / secs * 100.0, "%");
-    }
+    window.tell_cpu(&mut report);
     let (lost, doubled) = ledger.judge();
     report.judge(lost, doubled);
     clients.shutdown().await;

@@ -9,6 +9,15 @@ use std::{
     },
 };
 
+/// What an agent has to tell of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It starts a launch.
+    Started(LaunchNumber, usize),
+    /// This leader has taken it in.
+    TakenIn(Fence, usize),
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     /// Where each launch was started.
@@ -17,8 +26,15 @@ pub(crate) struct Ledger {
     doubled: AtomicU64,
     /// The newest leader that any agent was taken in by, and those that it took in.
     taken_in: Mutex<(Fence, HashSet<usize>)>,
+    /// What was not told elsewhere yet, where that is to be done.
+    untold: Option<Mutex<Vec<Told>>>,
+    /// What broke in the benchmark itself, the first of it.
+    failure: Mutex<Option<String>>,
     pub(crate) offers: AtomicU64,
     pub(crate) running: AtomicU64,
+    /// Tasks that frameworks saw finished, and tasks that they saw end in another way.
+    pub(crate) finished: AtomicU64,
+    pub(crate) failed: AtomicU64,
     /// Tasks that were taken over the Mesos API, where no launch has a number, and those that were heard of since.
     pub(crate) accepted: AtomicU64,
     pub(crate) told: AtomicU64,
@@ -29,8 +45,27 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Ledger {
+    /// One of which all is told elsewhere.
+    pub(crate) fn telling() -> Self {
+        Self { untold: Some(Mutex::default()), ..Self::default() }
+    }
+
+    /// What came since this was asked before.
+    pub(crate) fn take_untold(&self) -> Vec<Told> {
+        self.untold.as_ref().map(|untold| std::mem::take(&mut *lock(untold))).unwrap_or_default()
+    }
+
+    /// A part of the benchmark broke: what was measured says nothing.
+    pub(crate) fn fail(&self, why: String) {
+        eprintln!("{why}");
+        lock(&self.failure).get_or_insert(why);
+    }
+
     /// An agent starts a launch that it had not heard of before.
     pub(crate) fn started(&self, launch: LaunchNumber, agent: usize) {
+        if let Some(untold) = &self.untold {
+            lock(untold).push(Told::Started(launch, agent));
+        }
         if lock(&self.started).insert(launch, agent).is_some() {
             self.doubled.fetch_add(1, Ordering::Relaxed);
         }
@@ -38,6 +73,9 @@ impl Ledger {
 
     /// This leader has taken an agent in.
     pub(crate) fn taken_in(&self, fence: Fence, agent: usize) {
+        if let Some(untold) = &self.untold {
+            lock(untold).push(Told::TakenIn(fence, agent));
+        }
         let mut newest = lock(&self.taken_in);
         if fence > newest.0 {
             *newest = (fence, HashSet::new());
@@ -61,11 +99,24 @@ impl Ledger {
         lock(&self.started).len()
     }
 
+    /// What moves as long as anything is on its way.
+    pub(crate) fn progress(&self) -> [u64; 5] {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        [self.started_count() as u64, self.launched(), of(&self.told), of(&self.finished), of(&self.failed)]
+    }
+
+    /// Tasks that frameworks were told to be launched, by either API.
+    pub(crate) fn launched(&self) -> u64 {
+        lock(&self.acknowledged).len() as u64 + self.accepted.load(Ordering::Relaxed)
+    }
+
     /// Acknowledged launches that no agent started, tasks that were taken and never heard of, and launches that were started twice.
+    /// Where a part of the benchmark broke nobody knows, which counts as one that is lost.
     pub(crate) fn judge(&self) -> (u64, u64) {
         let started = lock(&self.started);
         let lost = lock(&self.acknowledged).iter().filter(|launch| !started.contains_key(launch)).count();
         let unheard = self.accepted.load(Ordering::Relaxed).saturating_sub(self.told.load(Ordering::Relaxed));
-        (lost as u64 + unheard, self.doubled.load(Ordering::Relaxed))
+        let unknown = u64::from(lock(&self.failure).is_some());
+        (lost as u64 + unheard + unknown, self.doubled.load(Ordering::Relaxed))
     }
 }

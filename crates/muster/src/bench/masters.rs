@@ -1,12 +1,13 @@
 //! The measured masters: processes of this program, on loopback.
 
 use super::{Shape, cables::Cables};
-use crate::{cluster::free_ports, parent};
+use crate::{cluster::free_ports, parent, sandboxes::agent::Agent};
 use anyhow::{Context, bail};
 use muster_sdk::OperatorClient;
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs::{self, File},
+    os::unix::process::CommandExt,
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -15,12 +16,17 @@ use std::{
 /// How long masters may take until one leads.
 const READY: Duration = Duration::from_secs(60);
 
+/// How long all agents may take to connect.
+const CONNECTED: Duration = Duration::from_secs(300);
+
 pub(crate) struct Masters {
     children: Vec<Option<Child>>,
     pub(crate) addresses: Vec<String>,
     /// Between them, where the network is to be cut.
     cables: Option<Cables>,
     shards: u32,
+    /// Entries after which a snapshot is taken; the default when not set.
+    snapshot_every: Option<u64>,
     dir: PathBuf,
     _temporary: Option<tempfile::TempDir>,
 }
@@ -28,11 +34,21 @@ pub(crate) struct Masters {
 impl Masters {
     /// Starts them and waits until one leads.
     pub(crate) async fn start(shape: &Shape) -> anyhow::Result<Self> {
-        Self::start_with(shape, false).await
+        Self::start_as(shape, None, false).await
     }
 
-    /// As [`Self::start`], perhaps with cables between them.
-    pub(crate) async fn start_with(shape: &Shape, with_cables: bool) -> anyhow::Result<Self> {
+    /// The same, with snapshots after so many entries.
+    pub(crate) async fn start_with(shape: &Shape, snapshot_every: Option<u64>) -> anyhow::Result<Self> {
+        Self::start_as(shape, snapshot_every, false).await
+    }
+
+    /// The same, with cables between them.
+    pub(crate) async fn start_with_cables(shape: &Shape) -> anyhow::Result<Self> {
+        Self::start_as(shape, None, true).await
+    }
+
+    async fn start_as(shape: &Shape, snapshot_every: Option<u64>, with_cables: bool) -> anyhow::Result<Self> {
+        shape.check()?;
         let (dir, temporary) = match &shape.work_dir {
             Some(dir) => (dir.clone(), None),
             None => {
@@ -52,6 +68,7 @@ impl Masters {
             addresses,
             cables,
             shards: shape.shards,
+            snapshot_every,
             dir,
             _temporary: temporary,
         };
@@ -77,6 +94,8 @@ impl Masters {
         let log = File::options().create(true).append(true).open(self.dir.join(format!("{name}.log")))?;
         let exe = std::env::current_exe().context("cannot find this program's own file")?;
         let mut command = Command::new(exe);
+        // A group of its own: Ctrl-C is for us, who end it.
+        command.process_group(0);
         command.args([
             "--log",
             "warn",
@@ -88,6 +107,12 @@ impl Masters {
             "--data-dir",
         ]);
         command.arg(self.dir.join(&name)).args(["--shards", &self.shards.to_string()]);
+        if let Some(entries) = self.snapshot_every {
+            let path = self.dir.join(format!("{name}.toml"));
+            fs::write(&path, format!("[raft]\nsnapshot-entries = {entries}\nsnapshot-mib = 65536\n"))
+                .with_context(|| format!("cannot write {}", path.display()))?;
+            command.arg("--config").arg(path);
+        }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         parent::tie(&mut command).spawn().context("cannot start a master")
     }
@@ -113,7 +138,7 @@ impl Masters {
     }
 
     /// Fails when a master has ended by itself.
-    fn check(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         for (n, child) in self.children.iter_mut().enumerate() {
             let Some(status) = child.as_mut().and_then(|child| child.try_wait().transpose()) else {
                 continue;
@@ -139,6 +164,27 @@ impl Masters {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         bail!("a restarted master did not catch up within 60 s; see the logs in {}", self.dir.display())
+    }
+
+    /// Waits until so many agents are connected to the leader.
+    pub(crate) async fn agents_connected(&mut self, agents: usize) -> anyhow::Result<()> {
+        let until = Instant::now() + CONNECTED;
+        let mut connected = 0.0;
+        while Instant::now() < until {
+            let leader = self.leader().await?;
+            connected = self.metric(leader, "master/slaves_connected").await.unwrap_or(0.0);
+            if connected >= agents as f64 {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        bail!("only {connected} of {agents} agents are connected after {} s", CONNECTED.as_secs())
+    }
+
+    /// What the nth master says in `/metrics/snapshot` under this name.
+    pub(crate) async fn metric(&self, n: usize, name: &str) -> anyhow::Result<f64> {
+        let all = Agent::new(None).metrics(&self.addresses[n]).await?;
+        all.get(name).copied().with_context(|| format!("master m{} has no metric {name}", n + 1))
     }
 
     /// SIGKILL.
@@ -176,14 +222,39 @@ impl Masters {
         Ok(())
     }
 
+    /// SIGKILL for all of them.
+    pub(crate) fn kill_all(&mut self) -> anyhow::Result<()> {
+        (0..self.children.len()).try_for_each(|n| self.kill(n))
+    }
+
+    /// Starts all of them that do not run.
+    pub(crate) fn restart_all(&mut self) -> anyhow::Result<()> {
+        for n in 0..self.children.len() {
+            if self.children[n].is_none() {
+                self.restart(n)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Entries after which a snapshot is taken by masters that start from now on.
+    pub(crate) fn set_snapshots(&mut self, every: u64) {
+        self.snapshot_every = Some(every);
+    }
+
+    /// Where the nth master's log and snapshots are.
+    pub(crate) fn data_dir(&self, n: usize) -> PathBuf {
+        self.dir.join(format!("m{}", n + 1))
+    }
+
+    /// The resident memory of each master, in bytes.
+    pub(crate) fn rss(&self) -> Vec<f64> {
+        self.children.iter().flatten().map(|child| rss_kib(child).unwrap_or(0.0) * 1024.0).collect()
+    }
+
     /// The resident memory of the largest master, in MiB.
     pub(crate) fn rss_mib(&self) -> f64 {
-        let of = |child: &Child| {
-            let status = fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
-            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-            line.split_whitespace().next()?.parse::<f64>().ok()
-        };
-        self.children.iter().flatten().filter_map(of).fold(0.0, f64::max) / 1024.0
+        self.children.iter().flatten().filter_map(rss_kib).fold(0.0, f64::max) / 1024.0
     }
 
     /// The processor time that each master has used, in seconds.
@@ -196,6 +267,13 @@ impl Masters {
         };
         self.children.iter().flatten().filter_map(of).collect()
     }
+}
+
+/// A process's resident memory, in KiB.
+fn rss_kib(child: &Child) -> Option<f64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 impl Drop for Masters {

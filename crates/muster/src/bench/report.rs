@@ -17,6 +17,13 @@ impl Report {
         self.figures.push((name.into(), value, unit));
     }
 
+    /// Figures of times by the names of their quantiles, in ms.
+    pub(crate) fn quantiles(&mut self, name: &str, times: &Histogram<u64>, which: &[(&str, f64)]) {
+        for (quantile, q) in which {
+            self.figure(&format!("{name}_{quantile}"), times.value_at_quantile(*q) as f64 / 1e3, "ms");
+        }
+    }
+
     /// Tasks that were acknowledged and never started, and tasks that were started twice.
     pub(crate) fn judge(&mut self, lost: u64, doubled: u64) {
         (self.lost, self.doubled) = (lost, doubled);

@@ -4,6 +4,7 @@ use super::{
     Api, Shape,
     frameworks::{Pace, Shared},
     masters::Masters,
+    preload,
     report::{Report, median_max, times},
 };
 use anyhow::{Context, bail};
@@ -24,21 +25,21 @@ use std::{
 };
 use tokio::{sync::mpsc, task::JoinSet};
 
-/// How long the registry may take to fill.
-const FILLED: Duration = Duration::from_secs(600);
-
 #[derive(Debug, Args)]
 pub(crate) struct StateArgs {
     #[command(flatten)]
     shape: Shape,
     /// Running tasks when it is read.
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, visible_alias = "running", default_value_t = 100_000)]
     tasks: usize,
+    /// Completed tasks when it is read: at most 100,000, more no registry keeps.
+    #[arg(long, default_value_t = 0)]
+    completed: usize,
     /// What is read.
     #[arg(long, value_enum, default_value_t = Read::State)]
     read: Read,
     /// Who read all of it, again and again.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, visible_alias = "clients", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     readers: u16,
     /// Tasks per second of all frameworks together, with readers and without.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
@@ -81,7 +82,10 @@ pub(crate) async fn run(args: StateArgs) -> anyhow::Result<Report> {
     let (moments, _unheard) = mpsc::channel(1);
     let shared = Shared::new(moments);
     let _agents = args.shape.start_agents(&masters.addresses, &shared);
-    fill(&args, &masters, &shared).await?;
+    preload::running(&args.shape, &masters.addresses, &shared, args.tasks).await?;
+    if args.completed > 0 {
+        preload::completed(&args.shape, &masters.addresses, &shared, args.completed).await?;
+    }
     let rss_filled = masters.rss_mib();
     let per_framework = args.rate as f64 / args.shape.frameworks as f64;
     let every = Duration::from_secs_f64(1.0 / per_framework);
@@ -132,23 +136,6 @@ pub(crate) async fn run(args: StateArgs) -> anyhow::Result<Report> {
     let (lost, doubled) = shared.ledger.judge();
     report.judge(lost, doubled);
     Ok(report)
-}
-
-/// Launches as many tasks as there are to be, a hundred at a time.
-async fn fill(args: &StateArgs, masters: &Masters, shared: &Arc<Shared>) -> anyhow::Result<()> {
-    let pace =
-        Pace { tasks_per_accept: 100, in_flight: 1, every: Duration::ZERO, task: Resources::of(10, 1) };
-    let mut frameworks = JoinSet::new();
-    args.shape.add_frameworks(&mut frameworks, 0, Api::Grpc, &masters.addresses, &pace, shared);
-    let until = Instant::now() + FILLED;
-    while shared.ledger.started_count() < args.tasks {
-        if Instant::now() > until {
-            bail!("only {} tasks run after {} s", shared.ledger.started_count(), FILLED.as_secs());
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    shared.settle().await;
-    Ok(())
 }
 
 /// What is launched in so many seconds.

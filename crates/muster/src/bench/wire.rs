@@ -135,6 +135,33 @@ impl<Up: Message, Down: Message + Default> Duplex<Up, Down> {
     }
 }
 
+/// How long a client waits before it dials again: twice as long each time that it was in vain, by chance somewhat less, as
+/// the real ones do. Ten thousand that all dial as fast as they can leave masters no time to find a leader.
+#[derive(Debug)]
+pub(crate) struct Pause {
+    next: Duration,
+}
+
+impl Pause {
+    const FIRST: Duration = Duration::from_millis(10);
+    const LONGEST: Duration = Duration::from_secs(2);
+
+    /// Nothing was in vain yet.
+    pub(crate) fn new() -> Self {
+        Self { next: Self::FIRST }
+    }
+
+    /// Waits; `served`: since the last time a leader took what this client said.
+    pub(crate) async fn wait(&mut self, served: bool) {
+        if served {
+            self.next = Self::FIRST;
+        }
+        let pause = self.next.mul_f64(rand::random_range(0.5..1.0));
+        self.next = (self.next * 2).min(Self::LONGEST);
+        tokio::time::sleep(pause).await;
+    }
+}
+
 /// How simulated agents come to the masters.
 pub(crate) enum Dialer {
     /// Each by itself.

@@ -9,7 +9,7 @@ use std::{
 
 /// How processes are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(in crate::bench) enum Way {
     /// The C library's, which copies nothing of this process.
     PosixSpawn,
     /// A copy of this process, which becomes the program.
@@ -17,7 +17,12 @@ pub(super) enum Way {
 }
 
 /// Processes started and ended per second, by so many threads.
-pub(super) fn rate(way: Way, threads: usize, processes: usize, command: &[String]) -> anyhow::Result<f64> {
+pub(in crate::bench) fn rate(
+    way: Way,
+    threads: usize,
+    processes: usize,
+    command: &[String],
+) -> anyhow::Result<f64> {
     let each = processes.div_ceil(threads);
     let begun = Instant::now();
     std::thread::scope(|scope| {

@@ -2,13 +2,14 @@
 //! machine starts without them, in turn and in the same run; and how long a launch takes from the order that reaches
 //! an agent to the command that runs.
 
-mod floor;
+pub(super) mod floor;
 mod framework;
 
 use super::report::{Report, record, times};
 use crate::{
     cluster::{Cluster, Plan, free_ports},
     sandboxes::agent::Agent,
+    signals::Stop,
 };
 use anyhow::{Context, ensure};
 use clap::Args;
@@ -54,11 +55,41 @@ pub(crate) struct SpawnArgs {
 /// How long the tasks of one round may take.
 const ROUND: Duration = Duration::from_secs(600);
 
+impl SpawnArgs {
+    /// Times tasks on one agent and nothing else: so many, so many of them in a second.
+    pub(super) fn timed(
+        masters: usize,
+        rate: f64,
+        timed: usize,
+        work_dir: Option<std::path::PathBuf>,
+    ) -> Self {
+        let cmd = "/bin/true".into();
+        Self {
+            masters,
+            agents: 1,
+            tasks: timed,
+            rounds: 0,
+            floor_processes: 0,
+            timed,
+            rate,
+            cmd,
+            no_cgroups: false,
+            work_dir,
+        }
+    }
+}
+
 pub(crate) async fn run(args: SpawnArgs) -> anyhow::Result<Report> {
+    run_into(args, Report::default()).await
+}
+
+/// Measures, and adds to the report.
+pub(super) async fn run_into(args: SpawnArgs, report: Report) -> anyhow::Result<Report> {
     let command: Vec<String> = args.cmd.split_whitespace().map(str::to_owned).collect();
     ensure!(!command.is_empty(), "--cmd is empty; give a program, for example /bin/true");
     ensure!(args.agents > 0 && args.tasks > 0, "--agents and --tasks must be at least 1");
     ensure!(args.rate > 0.0, "--rate is {}; give a number above 0", args.rate);
+    ensure!(matches!(args.masters, 1 | 3 | 5), "--masters is {}; measure 1, 3 or 5 masters", args.masters);
     let (dir, _temporary) = match &args.work_dir {
         Some(dir) => (dir.clone(), None),
         None => {
@@ -77,9 +108,13 @@ pub(crate) async fn run(args: SpawnArgs) -> anyhow::Result<Report> {
         agent_arguments: vec![format!("--cgroup-root={groups}")],
         temporary: true,
     };
+    let mut stop = Stop::listen()?;
     let mut cluster = Cluster::start(&plan)?;
-    let measured = measure(&args, &command, &mut cluster, &addresses).await;
-    cluster.end().await;
+    let measured = tokio::select! {
+        measured = measure(&args, &command, &mut cluster, &addresses, report) => measured,
+        () = stop.asked() => Err(super::Interrupted.into()),
+    };
+    cluster.end().await; // and with it all that tasks have outside of its directory
     measured
 }
 
@@ -88,14 +123,14 @@ async fn measure(
     command: &[String],
     cluster: &mut Cluster,
     agents: &[String],
+    mut report: Report,
 ) -> anyhow::Result<Report> {
     cluster.ready().await?;
-    let mut report = Report::default();
     let mut tasks = Tasks::start(cluster.master_addresses(), command)?;
     timed(args, &mut tasks, agents, &mut report).await?;
     let (mut rates, mut ratios) = (Vec::new(), Vec::new());
     let mut floors: Vec<(String, Vec<f64>)> = Vec::new();
-    let each = args.tasks.div_ceil(usize::from(args.rounds));
+    let each = args.tasks.div_ceil(usize::from(args.rounds).max(1));
     for round in 1..=args.rounds {
         let mut best: f64 = 0.0;
         let mut n = 0;
@@ -118,11 +153,15 @@ async fn measure(
         rates.push(rate);
         ratios.push(rate / best);
     }
-    report.figure("tasks", median(&mut rates), "tasks/s");
+    if args.rounds > 0 {
+        report.figure("tasks", median(&mut rates), "tasks/s");
+    }
     for (name, rates) in &mut floors {
         report.figure(name, median(rates), "processes/s");
     }
-    report.figure("of_best_floor", median(&mut ratios), "ratio");
+    if args.rounds > 0 {
+        report.figure("of_best_floor", median(&mut ratios), "ratio");
+    }
     let (lost, doubled) = tasks.end().await?;
     report.judge(lost, doubled);
     Ok(report)
@@ -144,8 +183,8 @@ async fn timed(
         ticks.tick().await;
         record(&mut seen, tasks.launch_one(ROUND).await?);
     }
-    report.figure("running_seen_p50", seen.value_at_quantile(0.5) as f64 / 1e3, "ms");
-    report.figure("running_seen_p99", seen.value_at_quantile(0.99) as f64 / 1e3, "ms");
+    let which = [("p50", 0.5), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)];
+    report.quantiles("running_seen", &seen, &which);
     // Each agent tells of its own; of several the slowest counts.
     let mut worst = [0.0_f64; 2];
     for address in agents {
