@@ -5,6 +5,7 @@
 //! twice.
 
 mod agents;
+mod alloc;
 mod failover;
 mod frameworks;
 mod http;
@@ -41,6 +42,8 @@ enum Which {
     Spawn(spawn::SpawnArgs),
     /// How long the state of a big cluster takes to read, and what launches feel of it.
     State(state::StateArgs),
+    /// How long the offer loops take to offer a cluster, beside a plain pass of the same size; without masters.
+    Alloc(alloc::AllocArgs),
 }
 
 /// What every benchmark's cluster is made of.
@@ -127,6 +130,7 @@ pub(crate) async fn run(args: BenchArgs, output: Output) -> anyhow::Result<ExitC
         Which::Failover(args) => failover::run(args).await?,
         Which::Spawn(args) => spawn::run(args).await?,
         Which::State(args) => state::run(args).await?,
+        Which::Alloc(args) => alloc::run(&args)?,
     };
     report.print(output);
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
