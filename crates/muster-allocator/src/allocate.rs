@@ -23,13 +23,16 @@ use std::{
     borrow::Cow,
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap},
+    sync::Arc,
 };
 
 /// What is free of an agent.
 pub(crate) struct Room<'a> {
     place: u32,
     site: &'a Site,
-    free: Cow<'a, Resources>,
+    free: Arc<Resources>,
+    /// That is all that is not held.
+    is_rest: bool,
     amounts: Cow<'a, [u64]>,
     is_plain: bool,
 }
@@ -41,7 +44,8 @@ impl<'a> Room<'a> {
             None => Self {
                 place,
                 site,
-                free: Cow::Borrowed(&site.rest),
+                free: site.rest.clone(),
+                is_rest: true,
                 amounts: Cow::Borrowed(&site.amounts),
                 is_plain: site.is_plain,
             },
@@ -50,7 +54,8 @@ impl<'a> Room<'a> {
                 site,
                 amounts: Cow::Owned(kinds.known(&free)),
                 is_plain: free.is_plain(),
-                free: Cow::Owned(free),
+                free: Arc::new(free),
+                is_rest: false,
             },
         }
     }
@@ -63,6 +68,8 @@ pub(crate) struct Standing<'a> {
     pub(crate) kinds: &'a Kinds,
     /// All that there is.
     pub(crate) fleet: &'a [u64],
+    /// Where these kinds are, if there are any.
+    pub(crate) cpus_and_mem: (Option<usize>, Option<usize>),
     /// The fleet's largest total of each kind, if anybody has needs.
     pub(crate) largest: &'a Resources,
     pub(crate) policy: &'a Policy,
@@ -71,9 +78,10 @@ pub(crate) struct Standing<'a> {
 /// What a pass gave.
 pub(crate) struct Given {
     pub(crate) ask: usize,
+    room: usize,
     /// The place of the agent.
     pub(crate) place: u32,
-    pub(crate) part: Resources,
+    pub(crate) part: Arc<Resources>,
     /// That is all of it that is not held.
     pub(crate) is_all: bool,
 }
@@ -119,22 +127,16 @@ pub(crate) fn allocate(
     let in_place = standing.accounts.roles().iter().map(|(role, _)| roles[role].as_slice());
     let passes = round.go(in_place, false);
     // Who got something of a room in both rounds is offered it together.
-    let mut together: BTreeMap<(usize, u32), Given> = BTreeMap::new();
-    let mut order = BTreeMap::new();
-    for (n, room) in round.rooms.iter().enumerate() {
-        order.insert(room.place, n);
-    }
-    for mut given in round.given {
-        match together.get_mut(&(given.ask, given.place)) {
-            Some(before) => before.part.add(&given.part),
-            None => {
-                given.is_all = false;
-                together.insert((given.ask, given.place), given);
-            }
+    let mut given = round.given;
+    given.sort_by_key(|given| (given.ask, given.room));
+    given.dedup_by(|second, first| {
+        let is_same = (second.ask, second.room) == (first.ask, first.room);
+        if is_same {
+            Arc::make_mut(&mut first.part).add(&second.part);
+            first.is_all = false;
         }
-    }
-    let mut given: Vec<Given> = together.into_values().collect();
-    given.sort_by_key(|given| (given.ask, order[&given.place]));
+        is_same
+    });
     (given, passes)
 }
 
@@ -221,17 +223,18 @@ impl Round<'_, '_> {
     fn is_worth_it(&self, room: usize) -> bool {
         match self.standing.plan.is_any_content {
             true => !self.rooms[room].free.is_empty(),
-            false => self.is_allocatable(room),
+            false => self.is_room_allocatable(room),
         }
     }
 
-    fn is_allocatable(&self, room: usize) -> bool {
-        let amount = |kind| {
-            let at = self.standing.kinds.find(kind);
-            at.and_then(|at| self.rooms[room].amounts.get(at)).copied().unwrap_or(0)
-        };
-        let policy = self.standing.policy;
-        amount("cpus") >= policy.min_cpus_milli || amount("mem") >= policy.min_mem_milli
+    /// Whether so much of each kind is worth an offer to who says nothing else.
+    fn is_allocatable(&self, amount: &dyn Fn(usize) -> u64) -> bool {
+        let Standing { policy, cpus_and_mem: (cpus, mem), .. } = *self.standing;
+        cpus.map_or(0, amount) >= policy.min_cpus_milli || mem.map_or(0, amount) >= policy.min_mem_milli
+    }
+
+    fn is_room_allocatable(&self, at: usize) -> bool {
+        self.is_allocatable(&|kind| self.rooms[at].amounts.get(kind).copied().unwrap_or(0))
     }
 
     fn give(&mut self, i: usize, at: usize, part: Part, tree: &mut Tree<'_>) {
@@ -249,24 +252,21 @@ impl Round<'_, '_> {
                 if !self.quotas.is_empty() {
                     self.quotas.take(own, &room.amounts);
                 }
-                room.amounts = Cow::Owned(Vec::new());
-                match std::mem::take(&mut room.free) {
-                    Cow::Borrowed(rest) => (rest.clone(), true),
-                    Cow::Owned(part) => (part, false),
-                }
+                room.amounts = Cow::Borrowed(&[]);
+                (std::mem::take(&mut room.free), room.is_rest)
             }
             Part::Some(part) => {
                 serve(&kinds.known(&part));
                 if !self.quotas.is_empty() {
                     self.quotas.take(own, &kinds.known(&part.unreserved()));
                 }
-                room.free.to_mut().subtract(&part);
+                room.free = Arc::new(room.free.minus(&part));
                 room.amounts = Cow::Owned(kinds.known(&room.free));
-                room.is_plain = room.free.is_plain();
-                (part, false)
+                (room.is_plain, room.is_rest) = (room.free.is_plain(), false);
+                (Arc::new(part), false)
             }
         };
-        self.given.push(Given { ask: i, place: room.place, part, is_all });
+        self.given.push(Given { ask: i, room: at, place: room.place, part, is_all });
     }
 
     /// What of a room the asks of a class may have and want, but for their filters, if that is worth an offer to them.
@@ -279,6 +279,10 @@ impl Round<'_, '_> {
         let part = if room.is_plain {
             match self.quotas.is_empty() || self.quotas.allow_all(own, &room.amounts) {
                 true => Part::Whole,
+                // Most often the role has all that it may have: nothing is copied of what is too little.
+                false if class.at_least.is_none() && !self.is_allocatable(&|kind| {
+                    self.quotas.most(own, kind).min(room.amounts.get(kind).copied().unwrap_or(0))
+                }) => return None,
                 false => Part::Some(self.quotas.allow(own, &room.free, self.standing.kinds)),
             }
         } else {
@@ -296,7 +300,7 @@ impl Round<'_, '_> {
             Part::Some(some) => some,
         };
         let is_worth_it = match (&class.at_least, &part) {
-            (None, Part::Whole) => self.is_allocatable(at),
+            (None, Part::Whole) => self.is_room_allocatable(at),
             (None, Part::Some(some)) => self.standing.policy.is_allocatable(some),
             (Some(any), _) if any.is_empty() => !what.is_empty(),
             (Some(some), _) => {

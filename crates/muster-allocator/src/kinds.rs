@@ -31,10 +31,22 @@ impl Kinds {
 
     /// The scalars, whatever they are under; kinds that are new get their places.
     pub(crate) fn amounts(&mut self, of: &Resources) -> Amounts {
-        of.iter().filter(|(_, value)| matches!(value, Value::Scalar(_))).for_each(|(name, _)| {
-            self.place(name);
-        });
-        self.known(of)
+        let mut amounts = Amounts::new();
+        self.amounts_in(of, &mut amounts);
+        amounts
+    }
+
+    /// The same, in a row that is there.
+    pub(crate) fn amounts_in(&mut self, of: &Resources, amounts: &mut Amounts) {
+        amounts.clear();
+        amounts.resize(self.len(), 0);
+        for (name, value) in of.iter() {
+            if let Value::Scalar(n) = value {
+                let at = self.place(name);
+                amounts.resize(self.len(), 0);
+                amounts[at] = amounts[at].saturating_add(*n);
+            }
+        }
     }
 
     /// The scalars of kinds that have their places.

@@ -94,7 +94,7 @@ impl Quotas {
     }
 
     /// The most of a kind that a role may have of what is not reserved.
-    fn most(&self, own: &Own, kind: usize) -> u64 {
+    pub(crate) fn most(&self, own: &Own, kind: usize) -> u64 {
         let limit = own.iter().map(|at| self.left[*at].limits[kind]).min().unwrap_or(u64::MAX);
         self.spare.get(kind).map_or(0, |spare| spare.saturating_add(self.lacked(own, kind))).min(limit)
     }

@@ -4,7 +4,7 @@ use crate::{
     Grant, Pass, Policy, View, Wishes,
     accounts::Accounts,
     allocate::{Given, Room, Standing, allocate},
-    kinds::Kinds,
+    kinds::{Amounts, Kinds},
     nouns::Filter,
     plan::{Answers, Plan},
     quota::{Consumed, Quotas},
@@ -61,7 +61,7 @@ pub struct ShardOutput {
 struct Granted {
     account: u32,
     site: u32,
-    resources: Resources,
+    resources: Arc<Resources>,
 }
 
 /// A shard of the agents and its offer loop's state. Names are looked up where something is told; within, agents and
@@ -80,6 +80,8 @@ pub struct Shard {
     /// What the other shards have granted, where there are quotas.
     elsewhere: BTreeMap<Role, Resources>,
     grants_counted: u64,
+    /// A row that is used for one thing after the other.
+    scratch: Amounts,
     /// Who asks for what, unless that changed.
     plan: Option<Plan>,
     answers: Answers,
@@ -101,6 +103,7 @@ impl Shard {
             granted_reserved: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
             grants_counted: 0,
+            scratch: Amounts::new(),
             plan: None,
             answers: Answers::default(),
             largest: None,
@@ -243,7 +246,8 @@ impl Shard {
 
     fn returned(&mut self, n: u64, refused: Option<Refused>) {
         let Some(Granted { account, site, resources }) = self.granted.remove(&n) else { return };
-        self.accounts.gives(account, &self.kinds.amounts(&resources));
+        self.kinds.amounts_in(&resources, &mut self.scratch);
+        self.accounts.gives(account, &self.scratch);
         if !resources.is_plain() {
             let role = &self.accounts.row(account).account.1;
             subtract(&mut self.granted_reserved, role, &reserved_part(&resources));
@@ -298,7 +302,7 @@ impl Shard {
         let dirty = self.sites.take_dirty(&self.view, &mut self.kinds, |place| answers.forget(place));
         let mut free = Vec::with_capacity(dirty.len());
         for place in dirty {
-            let site = self.sites.site_mut(place);
+            let site = self.sites.site(place);
             if !site.offerable || site.is_all_granted || site.rest.is_empty() {
                 continue;
             }
@@ -306,12 +310,12 @@ impl Shard {
                 free.push((place, None));
                 continue;
             }
-            let mut rest = site.rest.clone();
+            let mut rest = Resources::clone(&site.rest);
             let granted = site.grants.iter().filter_map(|n| self.granted.get(n));
             granted.for_each(|granted| rest.subtract(&granted.resources));
-            site.is_all_granted = rest.is_empty();
-            if !rest.is_empty() {
-                free.push((place, Some(rest)));
+            match rest.is_empty() {
+                true => self.sites.all_granted(place),
+                false => free.push((place, Some(rest))),
             }
         }
         free
@@ -347,6 +351,7 @@ impl Shard {
             accounts: &self.accounts,
             kinds: &self.kinds,
             fleet: &fleet,
+            cpus_and_mem: (self.kinds.find("cpus"), self.kinds.find("mem")),
             largest: self.largest.as_ref().unwrap_or(&none),
             policy: &self.policy,
         };
@@ -361,17 +366,23 @@ impl Shard {
         let Given { place, part: resources, is_all, .. } = given;
         self.grants_counted += 1;
         let n = self.grants_counted;
-        self.accounts.takes(account, &self.kinds.known(&resources));
+        match is_all {
+            true => self.accounts.takes(account, &self.sites.site(place).amounts),
+            false => self.accounts.takes(account, &self.kinds.known(&resources)),
+        }
         let (framework_id, role) = self.accounts.row(account).account.clone();
         if !resources.is_plain() {
             add(&mut self.granted_reserved, &role, &reserved_part(&resources));
         }
         let site = self.sites.site_mut(place);
         site.grants.push(n);
-        site.is_all_granted = is_all;
         let agent_id = site.id.clone();
-        self.granted.insert(n, Granted { account, site: place, resources: resources.clone() });
-        Grant { n, framework_id, role, agent_id, resources }
+        if is_all {
+            self.sites.all_granted(place);
+        }
+        let grant = Grant { n, framework_id, role, agent_id, resources: Resources::clone(&resources) };
+        self.granted.insert(n, Granted { account, site: place, resources });
+        grant
     }
 
     /// Whether the sums are what counting gives.

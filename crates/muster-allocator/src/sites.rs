@@ -2,6 +2,7 @@
 
 use crate::{
     AgentView, View,
+    bits::Bits,
     kinds::{Amounts, Kinds},
     nouns::{About, Filter},
 };
@@ -20,7 +21,7 @@ pub(crate) struct Site {
     pub(crate) has_gpus: bool,
     pub(crate) offerable: bool,
     /// What is not held of it.
-    pub(crate) rest: Resources,
+    pub(crate) rest: Arc<Resources>,
     /// That in numbers.
     pub(crate) amounts: Amounts,
     /// Whether nothing of it is under a label.
@@ -58,7 +59,7 @@ impl Site {
         self.about = agent.about.clone();
         self.offerable = agent.offerable;
         self.has_gpus = self.total.quantity("gpus") > 0;
-        self.rest = self.total.minus(&agent.held);
+        self.rest = Arc::new(self.total.minus(&agent.held));
         self.amounts = kinds.amounts(&self.rest);
         self.is_plain = self.rest.is_plain();
         self.is_all_granted = false;
@@ -76,6 +77,8 @@ pub(crate) struct Sites {
     /// Those that may have something to offer.
     dirty: Vec<u32>,
     all_dirty: bool,
+    /// Those of which something may be free.
+    open: Bits,
     /// When each one that has filters is to be looked at.
     looks: BTreeSet<(Timestamp, u32)>,
 }
@@ -106,6 +109,7 @@ impl Sites {
         if let Some(place) = self.find(id) {
             let site = self.site_mut(place);
             (site.is_stale, site.is_gone) = (true, false);
+            self.open.set(place as usize, true);
             return place;
         }
         let site = Site {
@@ -114,7 +118,7 @@ impl Sites {
             total: Resources::none(),
             has_gpus: false,
             offerable: false,
-            rest: Resources::none(),
+            rest: Arc::default(),
             amounts: Amounts::new(),
             is_plain: true,
             grants: Vec::new(),
@@ -136,6 +140,7 @@ impl Sites {
             }
         };
         self.places.insert(id.clone(), place);
+        self.open.set(place as usize, true);
         place
     }
 
@@ -152,6 +157,7 @@ impl Sites {
         let site = &mut self.all[place as usize];
         if site.is_gone && site.grants.is_empty() {
             site.is_dirty = false;
+            self.open.set(place as usize, false);
             self.places.remove(&site.id);
             self.empty.push(place);
         }
@@ -162,6 +168,7 @@ impl Sites {
         let site = &mut self.all[place as usize];
         site.grants.retain(|it| *it != grant);
         site.is_all_granted = false;
+        self.open.set(place as usize, true);
         if site.is_gone {
             self.give_up(place);
         } else {
@@ -171,7 +178,16 @@ impl Sites {
 
     /// The view may know something new of each.
     pub(crate) fn all_stale(&mut self) {
-        self.all.iter_mut().for_each(|site| site.is_stale = true);
+        for (place, site) in self.all.iter_mut().enumerate() {
+            site.is_stale = true;
+            self.open.set(place, true);
+        }
+    }
+
+    /// Nothing of it is free until something is returned or the view knows something new.
+    pub(crate) fn all_granted(&mut self, place: u32) {
+        self.all[place as usize].is_all_granted = true;
+        self.open.set(place as usize, false);
     }
 
     /// It may have something to offer.
@@ -197,11 +213,19 @@ impl Sites {
         mut afresh: impl FnMut(u32),
     ) -> Vec<u32> {
         let mut dirty = std::mem::take(&mut self.dirty);
-        let all = std::mem::take(&mut self.all_dirty);
-        if all || dirty.len() > self.places.len() / 8 {
+        if std::mem::take(&mut self.all_dirty) {
+            let mut next = 0;
+            while let Some(place) = self.open.next(next, None) {
+                if !std::mem::replace(&mut self.all[place].is_dirty, true) {
+                    dirty.push(place as u32);
+                }
+                next = place + 1;
+            }
+        }
+        if dirty.len() > self.places.len() / 8 {
             // To walk along all is quicker than to sort.
             dirty.clear();
-            dirty.extend(self.places.values().filter(|place| all || self.all[**place as usize].is_dirty));
+            dirty.extend(self.places.values().filter(|place| self.all[**place as usize].is_dirty));
         } else {
             // A place that was given up and taken again may be in it twice.
             dirty.retain(|place| std::mem::take(&mut self.all[*place as usize].is_dirty));
