@@ -12,6 +12,10 @@ use fleet::Fleet;
 use muster_allocator::{Grant, Refused, Shard, ShardId, ShardInput};
 use muster_model::Timestamp;
 
+/// As in the binary that is shipped.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A shard that has offered all that is free.
 struct Loop {
     shard: Shard,

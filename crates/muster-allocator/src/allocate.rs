@@ -9,10 +9,10 @@ use crate::{
     Pass, Policy, Why,
     accounts::Accounts,
     bits::Bits,
-    kinds::{Kinds, add, add_in, share},
+    kinds::{Amounts, Kinds, add, add_in, share},
     plan::{Answers, Plan},
     quota::{Own, Quotas},
-    sites::Site,
+    sites::{Site, Sites},
     tree::Tree,
 };
 use muster_model::{
@@ -27,37 +27,40 @@ use std::{
 };
 
 /// What is free of an agent.
-pub(crate) struct Room<'a> {
+#[derive(Debug)]
+pub(crate) struct Room {
     place: u32,
-    site: &'a Site,
-    free: Arc<Resources>,
     /// That is all that is not held.
     is_rest: bool,
-    amounts: Cow<'a, [u64]>,
     is_plain: bool,
+    free: Arc<Resources>,
+    /// In numbers, if it is not all that is not held.
+    amounts: Amounts,
 }
 
-impl<'a> Room<'a> {
+impl Room {
     /// All that is not held, or what of it is not granted.
-    pub(crate) fn new(place: u32, site: &'a Site, free: Option<Resources>, kinds: &Kinds) -> Self {
+    pub(crate) fn new(place: u32, site: &Site, free: Option<Resources>, kinds: &Kinds) -> Self {
         match free {
             None => Self {
                 place,
-                site,
-                free: site.rest.clone(),
                 is_rest: true,
-                amounts: Cow::Borrowed(&site.amounts),
                 is_plain: site.is_plain,
+                free: site.rest.clone(),
+                amounts: Amounts::new(),
             },
             Some(free) => Self {
                 place,
-                site,
-                amounts: Cow::Owned(kinds.known(&free)),
-                is_plain: free.is_plain(),
-                free: Arc::new(free),
                 is_rest: false,
+                is_plain: free.is_plain(),
+                amounts: kinds.known(&free),
+                free: Arc::new(free),
             },
         }
+    }
+
+    fn amounts<'a>(&'a self, sites: &'a Sites) -> &'a [u64] {
+        if self.is_rest { &sites.site(self.place).amounts } else { &self.amounts }
     }
 }
 
@@ -65,6 +68,7 @@ impl<'a> Room<'a> {
 pub(crate) struct Standing<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) accounts: &'a Accounts,
+    pub(crate) sites: &'a Sites,
     pub(crate) kinds: &'a Kinds,
     /// All that there is.
     pub(crate) fleet: &'a [u64],
@@ -76,9 +80,10 @@ pub(crate) struct Standing<'a> {
 }
 
 /// What a pass gave.
+#[derive(Debug)]
 pub(crate) struct Given {
-    pub(crate) ask: usize,
-    room: usize,
+    pub(crate) ask: u32,
+    room: u32,
     /// The place of the agent.
     pub(crate) place: u32,
     pub(crate) part: Arc<Resources>,
@@ -97,29 +102,29 @@ enum Part {
 /// Gives each room to one ask after the other, each time all of it that the ask may have: to the role with the smallest
 /// weighted dominant share, and in it to the framework with the smallest; ties go by name. First come the roles that
 /// lack something that they are guaranteed, until they do not. The pass is over when no room is left that anybody may
-/// have.
+/// have. Adds to what is given.
 pub(crate) fn allocate(
-    rooms: Vec<Room<'_>>,
+    rooms: &mut [Room],
     standing: &Standing<'_>,
     answers: &mut Answers,
     quotas: &mut Quotas,
-) -> (Vec<Given>, Vec<Pass>) {
+    given: &mut Vec<Given>,
+) -> Vec<Pass> {
     let kinds = standing.fleet.len();
     let mut has = vec![0; standing.plan.asks.len() * kinds];
     for (ask, row) in standing.plan.asks.iter().zip(has.chunks_exact_mut(kinds.max(1))) {
         add_in(row, &standing.accounts.row(ask.account).has);
     }
     let own = standing.plan.classes.iter().map(|class| quotas.own(&class.role)).collect();
-    let mut round = Round { standing, rooms, answers, quotas, own, has, given: Vec::new() };
+    let mut round = Round { standing, rooms, answers, quotas, own, has, given };
     let roles = standing.accounts.roles();
     if !round.quotas.anybody_lacks() {
-        let passes = round.go(roles.iter().map(|(_, has)| has.as_slice()), false);
-        return (round.given, passes);
+        return round.go(roles.iter().map(|(_, has)| has.as_slice()), false);
     }
     round.go(roles.iter().map(|(_, has)| has.as_slice()), true);
     let mut roles: BTreeMap<_, _> = roles.iter().map(|(role, has)| (role, has.clone())).collect();
-    for given in &round.given {
-        let class = &standing.plan.classes[standing.plan.asks[given.ask].class as usize];
+    for given in &*round.given {
+        let class = &standing.plan.classes[standing.plan.asks[given.ask as usize].class as usize];
         if let Some(has) = roles.get_mut(&class.role) {
             add(has, &standing.kinds.known(&given.part));
         }
@@ -127,7 +132,6 @@ pub(crate) fn allocate(
     let in_place = standing.accounts.roles().iter().map(|(role, _)| roles[role].as_slice());
     let passes = round.go(in_place, false);
     // Who got something of a room in both rounds is offered it together.
-    let mut given = round.given;
     given.sort_by_key(|given| (given.ask, given.room));
     given.dedup_by(|second, first| {
         let is_same = (second.ask, second.room) == (first.ask, first.room);
@@ -137,19 +141,19 @@ pub(crate) fn allocate(
         }
         is_same
     });
-    (given, passes)
+    passes
 }
 
-struct Round<'a, 'b> {
-    standing: &'b Standing<'b>,
-    rooms: Vec<Room<'a>>,
-    answers: &'b mut Answers,
-    quotas: &'b mut Quotas,
+struct Round<'a> {
+    standing: &'a Standing<'a>,
+    rooms: &'a mut [Room],
+    answers: &'a mut Answers,
+    quotas: &'a mut Quotas,
     /// The quotas of each class.
     own: Vec<Own>,
     /// What each ask has, row after row.
     has: Vec<u64>,
-    given: Vec<Given>,
+    given: &'a mut Vec<Given>,
 }
 
 /// What is found out in the course of a round.
@@ -164,9 +168,9 @@ struct Found {
     best: Vec<Option<BinaryHeap<(Score, Reverse<usize>)>>>,
 }
 
-impl Round<'_, '_> {
+impl Round<'_> {
     /// One round over all who ask, or those only whose roles lack something. `roles` is what they have by their places.
-    fn go<'c>(&mut self, roles: impl Iterator<Item = &'c [u64]>, lacking: bool) -> Vec<Pass> {
+    fn go<'b>(&mut self, roles: impl Iterator<Item = &'b [u64]>, lacking: bool) -> Vec<Pass> {
         let Standing { plan, fleet, accounts, .. } = *self.standing;
         let weight = Policy::WEIGHT_MILLI;
         let rows = self.has.chunks_exact(fleet.len().max(1));
@@ -234,11 +238,12 @@ impl Round<'_, '_> {
     }
 
     fn is_room_allocatable(&self, at: usize) -> bool {
-        self.is_allocatable(&|kind| self.rooms[at].amounts.get(kind).copied().unwrap_or(0))
+        let amounts = self.rooms[at].amounts(self.standing.sites);
+        self.is_allocatable(&|kind| amounts.get(kind).copied().unwrap_or(0))
     }
 
     fn give(&mut self, i: usize, at: usize, part: Part, tree: &mut Tree<'_>) {
-        let Standing { plan, fleet, kinds, .. } = *self.standing;
+        let Standing { plan, fleet, kinds, sites, .. } = *self.standing;
         let own = &self.own[plan.asks[i].class as usize];
         let row = &mut self.has[i * fleet.len()..][..fleet.len()];
         let mut serve = |counted: &[u64]| {
@@ -246,14 +251,16 @@ impl Round<'_, '_> {
             tree.serve(counted, share(row, fleet, Policy::WEIGHT_MILLI));
         };
         let room = &mut self.rooms[at];
+        let place = room.place;
         let (part, is_all) = match part {
             Part::Whole => {
-                serve(&room.amounts);
+                let amounts = room.amounts(sites);
+                serve(amounts);
                 if !self.quotas.is_empty() {
-                    self.quotas.take(own, &room.amounts);
+                    self.quotas.take(own, amounts);
                 }
-                room.amounts = Cow::Borrowed(&[]);
-                (std::mem::take(&mut room.free), room.is_rest)
+                room.amounts.clear();
+                (std::mem::take(&mut room.free), std::mem::take(&mut room.is_rest))
             }
             Part::Some(part) => {
                 serve(&kinds.known(&part));
@@ -261,27 +268,29 @@ impl Round<'_, '_> {
                     self.quotas.take(own, &kinds.known(&part.unreserved()));
                 }
                 room.free = Arc::new(room.free.minus(&part));
-                room.amounts = Cow::Owned(kinds.known(&room.free));
+                room.amounts = kinds.known(&room.free);
                 (room.is_plain, room.is_rest) = (room.free.is_plain(), false);
                 (Arc::new(part), false)
             }
         };
-        self.given.push(Given { ask: i, room: at, place: room.place, part, is_all });
+        self.given.push(Given { ask: i as u32, room: at as u32, place, part, is_all });
     }
 
     /// What of a room the asks of a class may have and want, but for their filters, if that is worth an offer to them.
     fn part(&mut self, class: usize, at: usize) -> Option<Part> {
         let room = &self.rooms[at];
+        let site = self.standing.sites.site(room.place);
         let (own, class) = (&self.own[class], &self.standing.plan.classes[class]);
-        if !(class.gpus || !room.site.has_gpus) || !class.wants(room.place, &room.site.about, self.answers) {
+        if !(class.gpus || !site.has_gpus) || !class.wants(room.place, &site.about, self.answers) {
             return None;
         }
         let part = if room.is_plain {
-            match self.quotas.is_empty() || self.quotas.allow_all(own, &room.amounts) {
+            let amounts = room.amounts(self.standing.sites);
+            match self.quotas.is_empty() || self.quotas.allow_all(own, amounts) {
                 true => Part::Whole,
                 // Most often the role has all that it may have: nothing is copied of what is too little.
                 false if class.at_least.is_none() && !self.is_allocatable(&|kind| {
-                    self.quotas.most(own, kind).min(room.amounts.get(kind).copied().unwrap_or(0))
+                    self.quotas.most(own, kind).min(amounts.get(kind).copied().unwrap_or(0))
                 }) => return None,
                 false => Part::Some(self.quotas.allow(own, &room.free, self.standing.kinds)),
             }
@@ -318,7 +327,7 @@ impl Round<'_, '_> {
             Part::Whole => &*room.free,
             Part::Some(some) => some,
         };
-        room.site.hides(self.standing.plan.asks[i].account, what)
+        self.standing.sites.site(room.place).hides(self.standing.plan.asks[i].account, what)
     }
 
     /// The first room from the ask's cursor on that it may have something of.
@@ -372,7 +381,7 @@ impl Round<'_, '_> {
 
     fn scored(&mut self, class: usize, at: usize) -> Option<(Score, Part)> {
         let part = self.part(class, at)?;
-        let Standing { plan, policy, largest, .. } = *self.standing;
+        let Standing { plan, policy, largest, sites, .. } = *self.standing;
         let room = &self.rooms[at];
         let what = match &part {
             Part::Whole => &*room.free,
@@ -381,7 +390,8 @@ impl Round<'_, '_> {
         let all = if what.is_plain() { Cow::Borrowed(what) } else { Cow::Owned(what.flattened()) };
         let fitting = plan.classes[class].needs.iter().filter(|need| all.contains(need));
         let alpha = policy.affinity_weight_milli;
-        let best = fitting.map(|need| score(need, &room.site.total, what, largest, alpha)).max();
+        let total = &sites.site(room.place).total;
+        let best = fitting.map(|need| score(need, total, what, largest, alpha)).max();
         best.map(|score| (score, part))
     }
 }

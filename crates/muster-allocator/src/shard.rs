@@ -82,6 +82,9 @@ pub struct Shard {
     grants_counted: u64,
     /// A row that is used for one thing after the other.
     scratch: Amounts,
+    /// The rooms of a pass and what it gave: empty between two passes, but the memory is kept.
+    rooms: Vec<Room>,
+    given: Vec<Given>,
     /// Who asks for what, unless that changed.
     plan: Option<Plan>,
     answers: Answers,
@@ -104,6 +107,8 @@ impl Shard {
             elsewhere: BTreeMap::new(),
             grants_counted: 0,
             scratch: Amounts::new(),
+            rooms: Vec::new(),
+            given: Vec::new(),
             plan: None,
             answers: Answers::default(),
             largest: None,
@@ -296,18 +301,18 @@ impl Shard {
         ShardOutput { grants, passes, wake_at: self.sites.next_end() }
     }
 
-    /// The agents that may have something to offer, each with what of it is free, unless that is all that is not held.
-    fn free(&mut self) -> Vec<(u32, Option<Resources>)> {
+    /// The agents that may have something to offer, each with what of it is free.
+    fn find_rooms(&mut self) {
         let answers = &mut self.answers;
         let dirty = self.sites.take_dirty(&self.view, &mut self.kinds, |place| answers.forget(place));
-        let mut free = Vec::with_capacity(dirty.len());
-        for place in dirty {
+        self.rooms.reserve(dirty.len());
+        for &place in &dirty {
             let site = self.sites.site(place);
             if !site.offerable || site.is_all_granted || site.rest.is_empty() {
                 continue;
             }
             if site.grants.is_empty() {
-                free.push((place, None));
+                self.rooms.push(Room::new(place, site, None, &self.kinds));
                 continue;
             }
             let mut rest = Resources::clone(&site.rest);
@@ -315,10 +320,10 @@ impl Shard {
             granted.for_each(|granted| rest.subtract(&granted.resources));
             match rest.is_empty() {
                 true => self.sites.all_granted(place),
-                false => free.push((place, Some(rest))),
+                false => self.rooms.push(Room::new(place, site, Some(rest), &self.kinds)),
             }
         }
-        free
+        self.sites.give_back(dirty);
     }
 
     fn plan(&mut self) -> Plan {
@@ -332,8 +337,9 @@ impl Shard {
     }
 
     fn allocate(&mut self) -> (Vec<Grant>, Vec<Pass>) {
-        let free = self.free();
-        if free.is_empty() || self.wishes.is_empty() {
+        self.find_rooms();
+        if self.rooms.is_empty() || self.wishes.is_empty() {
+            self.rooms.clear();
             return Default::default();
         }
         debug_assert!(self.is_counted(), "sums are kept up");
@@ -343,22 +349,23 @@ impl Shard {
         }
         let mut quotas = self.quotas();
         let fleet = self.kinds.amounts(self.view.fleet());
-        let rooms = free.into_iter();
-        let rooms = rooms.map(|(place, free)| Room::new(place, self.sites.site(place), free, &self.kinds));
         let none = Resources::none();
         let standing = Standing {
             plan: &plan,
             accounts: &self.accounts,
+            sites: &self.sites,
             kinds: &self.kinds,
             fleet: &fleet,
             cpus_and_mem: (self.kinds.find("cpus"), self.kinds.find("mem")),
             largest: self.largest.as_ref().unwrap_or(&none),
             policy: &self.policy,
         };
-        let (given, passes) = allocate(rooms.collect(), &standing, &mut self.answers, &mut quotas);
-        let grants = given.into_iter().map(|given| self.grant(plan.asks[given.ask].account, given));
-        let grants = grants.collect();
-        self.plan = Some(plan);
+        let mut given = std::mem::take(&mut self.given);
+        let passes = allocate(&mut self.rooms, &standing, &mut self.answers, &mut quotas, &mut given);
+        let mut grants = Vec::with_capacity(given.len());
+        grants.extend(given.drain(..).map(|given| self.grant(plan.asks[given.ask as usize].account, given)));
+        self.rooms.clear();
+        (self.plan, self.given) = (Some(plan), given);
         (grants, passes)
     }
 

@@ -244,6 +244,14 @@ impl Sites {
         dirty
     }
 
+    /// Takes back the memory of what was taken.
+    pub(crate) fn give_back(&mut self, mut dirty: Vec<u32>) {
+        if self.dirty.is_empty() {
+            dirty.clear();
+            self.dirty = dirty;
+        }
+    }
+
     /// An account wants nothing the like until then.
     pub(crate) fn filter(&mut self, place: u32, account: u32, new: Filter) {
         let site = &mut self.all[place as usize];
