@@ -1,353 +1,410 @@
 //! The decision: dominant-resource fairness over roles, and over the frameworks of each role.
 //!
 //! Ghodsi et al., "Dominant Resource Fairness", NSDI 2011: whoever's dominant share is smallest is next.
+//!
+//! What many asks have in common is decided once for all of them ([`Class`](crate::plan::Class)): what is free only becomes
+//! less in a pass, and so do quotas; so what one of them may not have, none of them may later.
 
-use crate::{quota::Quotas, tree::Tree};
+use crate::{
+    Pass, Policy, Why,
+    accounts::Accounts,
+    bits::Bits,
+    kinds::{Amounts, Kinds, add, add_in, share},
+    plan::{Answers, Plan},
+    quota::{Own, Quotas},
+    sites::{Site, Sites},
+    tree::Tree,
+};
 use muster_model::{
-    AgentId, Attribute, FrameworkId, Resources, Role, Timestamp, Wants,
+    Resources,
     score::{Score, score},
 };
-use muster_registry::Account;
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
     sync::Arc,
 };
 
-/// How to decide.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy {
-    /// The weight of a role's claim, in thousandths; 1000 where none is given.
-    pub weights: BTreeMap<Role, u64>,
-    /// How affinity weighs against balance in the placement score, in thousandths.
-    pub affinity_weight_milli: u64,
-    /// A room with fewer thousandths of a cpu than this ...
-    pub min_cpus_milli: u64,
-    /// ... and less memory than this many thousandths of a MB is not worth offering.
-    pub min_mem_milli: u64,
+/// What is free of an agent.
+#[derive(Debug)]
+pub(crate) struct Room {
+    place: u32,
+    /// That is all that is not held.
+    is_rest: bool,
+    is_plain: bool,
+    free: Arc<Resources>,
+    /// In numbers, if it is not all that is not held.
+    amounts: Amounts,
 }
 
-impl Default for Policy {
-    fn default() -> Self {
-        Self {
-            weights: BTreeMap::new(),
-            affinity_weight_milli: 600,
-            min_cpus_milli: 10,
-            min_mem_milli: 32_000,
+impl Room {
+    /// All that is not held, or what of it is not granted.
+    pub(crate) fn new(place: u32, site: &Site, free: Option<Resources>, kinds: &Kinds) -> Self {
+        match free {
+            None => Self {
+                place,
+                is_rest: true,
+                is_plain: site.is_plain,
+                free: site.rest.clone(),
+                amounts: Amounts::new(),
+            },
+            Some(free) => Self {
+                place,
+                is_rest: false,
+                is_plain: free.is_plain(),
+                amounts: kinds.known(&free),
+                free: Arc::new(free),
+            },
         }
     }
-}
 
-impl Policy {
-    /// The weight of a role of which nobody says one.
-    pub const WEIGHT_MILLI: u64 = 1000;
-
-    /// Whether resources are worth an offer to who says nothing else.
-    pub fn is_allocatable(&self, free: &Resources) -> bool {
-        free.quantity("cpus") >= self.min_cpus_milli || free.quantity("mem") >= self.min_mem_milli
+    fn amounts<'a>(&'a self, sites: &'a Sites) -> &'a [u64] {
+        if self.is_rest { &sites.site(self.place).amounts } else { &self.amounts }
     }
-}
-
-/// Free resources of one agent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Room {
-    /// Which agent.
-    pub agent_id: AgentId,
-    /// What is told of it.
-    pub about: Arc<About>,
-    /// All it has.
-    pub total: Resources,
-    /// What is free of it.
-    pub free: Resources,
-}
-
-/// What frameworks choose agents by, beside their resources.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct About {
-    /// Its host name.
-    pub hostname: Arc<str>,
-    /// Its attributes.
-    pub attributes: Vec<Attribute>,
-}
-
-/// What a framework wants offers for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wishes {
-    /// The roles it wants offers in: subscribed and not suppressed.
-    pub roles: BTreeSet<Role>,
-    /// What it said it needs: only rooms with space for one of these, best score first. Empty = anything.
-    pub needs: Vec<Resources>,
-    /// What it wants in a role beside.
-    pub wants: BTreeMap<Role, Wants>,
-    /// Whether it can make use of reservations that refine others (RESERVATION_REFINEMENT).
-    pub refined: bool,
-    /// Whether it is offered agents that have gpus (GPU_RESOURCES).
-    pub gpus: bool,
-}
-
-/// A framework that wants offers in a role.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ask {
-    /// Who, and in which role.
-    pub account: Account,
-    /// The scalars it has already, offers included.
-    pub has: Resources,
-    /// What it wants.
-    pub wishes: Arc<Wishes>,
-}
-
-impl Ask {
-    fn wants(&self) -> Option<&Wants> {
-        self.wishes.wants.get(&self.account.1)
-    }
-
-    /// Whether it wants anything of this agent.
-    fn takes_agent(&self, room: &Room) -> bool {
-        let wanted = self.wants().and_then(|wants| wants.agents.as_ref());
-        (self.wishes.gpus || room.total.quantity("gpus") == 0)
-            && wanted.is_none_or(|agents| agents.allow(&room.about.hostname, &room.about.attributes))
-    }
-
-    /// What of a room it may have, if that is worth an offer to it.
-    fn part_of<'a>(&self, room: &'a Room, quotas: &Quotas, policy: &Policy) -> Option<Cow<'a, Resources>> {
-        let role = &self.account.1;
-        // Most rooms are looked at and not taken: nothing is copied of a plain one.
-        let mut part = match room.free.is_plain() {
-            true => Cow::Borrowed(&room.free),
-            false if self.wishes.refined => Cow::Owned(room.free.usable_by(role)),
-            false => {
-                let usable = room.free.usable_by(role);
-                Cow::Owned(usable.filtered(|label| label.is_none_or(|label| !label.is_refined())))
-            }
-        };
-        if !quotas.is_empty() {
-            part = Cow::Owned(quotas.allow(role, &part));
-        }
-        let is_worth_it = match self.wants().and_then(|wants| wants.at_least.as_ref()) {
-            None => policy.is_allocatable(&part),
-            Some(any) if any.is_empty() => !part.is_empty(),
-            Some(some) => {
-                let all = part.quantities();
-                some.iter().any(|least| all.contains(least))
-            }
-        };
-        is_worth_it.then_some(part)
-    }
-}
-
-/// Resources of a room for one framework.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Grant {
-    /// Counted by the shard.
-    pub n: u64,
-    /// To whom.
-    pub framework_id: FrameworkId,
-    /// In which role.
-    pub role: Role,
-    /// Of which agent.
-    pub agent_id: AgentId,
-    /// What.
-    pub resources: Resources,
-}
-
-/// Who got nothing in a pass though something was free, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pass {
-    /// Who.
-    pub account: Account,
-    /// Why.
-    pub why: Why,
-}
-
-/// Why nothing was granted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// All that is free is hidden by the framework's filters until the first of them ends.
-    Filtered,
-    /// Nothing free has space for what it needs.
-    NeedsUnmet,
-    /// What is free is reserved for other roles, beyond the role's quota, kept for others, too little, or on agents that it
-    /// does not want.
-    NotForIt,
 }
 
 /// What a pass goes by.
 pub(crate) struct Standing<'a> {
-    /// What each role's own frameworks have, offers included.
-    pub(crate) roles: &'a BTreeMap<Role, Resources>,
+    pub(crate) plan: &'a Plan,
+    pub(crate) accounts: &'a Accounts,
+    pub(crate) sites: &'a Sites,
+    pub(crate) kinds: &'a Kinds,
     /// All that there is.
-    pub(crate) fleet: &'a Resources,
+    pub(crate) fleet: &'a [u64],
+    /// Where these kinds are, if there are any.
+    pub(crate) cpus_and_mem: (Option<usize>, Option<usize>),
     /// The fleet's largest total of each kind, if anybody has needs.
     pub(crate) largest: &'a Resources,
     pub(crate) policy: &'a Policy,
-    /// The weights that operators set.
-    pub(crate) weights: &'a BTreeMap<Role, u64>,
-    /// Whether a filter hides these resources of a room from an ask.
-    pub(crate) hidden: &'a dyn Fn(&Ask, &Room, &Resources) -> bool,
 }
 
-/// What a pass gave: which ask, of which room, what.
-pub(crate) type Given = (usize, usize, Resources);
+/// What a pass gave.
+#[derive(Debug)]
+pub(crate) struct Given {
+    pub(crate) ask: u32,
+    room: u32,
+    /// The place of the agent.
+    pub(crate) place: u32,
+    pub(crate) part: Arc<Resources>,
+    /// That is all of it that is not held.
+    pub(crate) is_all: bool,
+}
+
+/// Of a room, for all who ask the same.
+enum Part {
+    /// All that is free, which is plain.
+    Whole,
+    /// Some of it.
+    Some(Resources),
+}
 
 /// Gives each room to one ask after the other, each time all of it that the ask may have: to the role with the smallest
 /// weighted dominant share, and in it to the framework with the smallest; ties go by name. First come the roles that
 /// lack something that they are guaranteed, until they do not. The pass is over when no room is left that anybody may
-/// have; rooms and asks leave it with what they have by then.
+/// have. Adds to what is given.
 pub(crate) fn allocate(
     rooms: &mut [Room],
-    asks: &mut [Ask],
     standing: &Standing<'_>,
+    answers: &mut Answers,
     quotas: &mut Quotas,
-) -> (Vec<Given>, Vec<Pass>) {
-    let mut given = Vec::new();
-    if !quotas.anybody_lacks() {
-        let passes = Round { standing, rooms, asks }.go(standing.roles, quotas, false, &mut given);
-        return (given, passes);
+    given: &mut Vec<Given>,
+) -> Vec<Pass> {
+    let kinds = standing.fleet.len();
+    let mut has = vec![0; standing.plan.asks.len() * kinds];
+    for (ask, row) in standing.plan.asks.iter().zip(has.chunks_exact_mut(kinds.max(1))) {
+        add_in(row, &standing.accounts.row(ask.account).has);
     }
-    Round { standing, rooms, asks }.go(standing.roles, quotas, true, &mut given);
-    let mut roles = standing.roles.clone();
-    for (i, _, part) in &given {
-        roles.entry(asks[*i].account.1.clone()).or_default().add(&part.quantities());
+    let own = standing.plan.classes.iter().map(|class| quotas.own(&class.role)).collect();
+    let mut round = Round { standing, rooms, answers, quotas, own, has, given };
+    let roles = standing.accounts.roles();
+    if !round.quotas.anybody_lacks() {
+        return round.go(roles.iter().map(|(_, has)| has.as_slice()), false);
     }
-    let passes = Round { standing, rooms, asks }.go(&roles, quotas, false, &mut given);
+    round.go(roles.iter().map(|(_, has)| has.as_slice()), true);
+    let mut roles: BTreeMap<_, _> = roles.iter().map(|(role, has)| (role, has.clone())).collect();
+    for given in &*round.given {
+        let class = &standing.plan.classes[standing.plan.asks[given.ask as usize].class as usize];
+        if let Some(has) = roles.get_mut(&class.role) {
+            add(has, &standing.kinds.known(&given.part));
+        }
+    }
+    let in_place = standing.accounts.roles().iter().map(|(role, _)| roles[role].as_slice());
+    let passes = round.go(in_place, false);
     // Who got something of a room in both rounds is offered it together.
-    let mut together: BTreeMap<(usize, usize), Resources> = BTreeMap::new();
-    for (ask, room, part) in given {
-        together.entry((ask, room)).or_default().add(&part);
-    }
-    (together.into_iter().map(|((ask, room), part)| (ask, room, part)).collect(), passes)
+    given.sort_by_key(|given| (given.ask, given.room));
+    given.dedup_by(|second, first| {
+        let is_same = (second.ask, second.room) == (first.ask, first.room);
+        if is_same {
+            Arc::make_mut(&mut first.part).add(&second.part);
+            first.is_all = false;
+        }
+        is_same
+    });
+    passes
 }
 
 struct Round<'a> {
     standing: &'a Standing<'a>,
     rooms: &'a mut [Room],
-    asks: &'a mut [Ask],
+    answers: &'a mut Answers,
+    quotas: &'a mut Quotas,
+    /// The quotas of each class.
+    own: Vec<Own>,
+    /// What each ask has, row after row.
+    has: Vec<u64>,
+    given: &'a mut Vec<Given>,
+}
+
+/// What is found out in the course of a round.
+struct Found {
+    /// Rooms that are worth to be looked at.
+    free: Bits,
+    /// Of each class, rooms that it may have something of as far as is known; nothing is known yet of who has none.
+    open: Vec<Option<Bits>>,
+    /// Of each ask, from where on it looks: what was passed over stays passed over.
+    cursor: Vec<usize>,
+    /// Of each class with needs the best rooms first, as they scored when they were last looked at: scores only fall.
+    best: Vec<Option<BinaryHeap<(Score, Reverse<usize>)>>>,
 }
 
 impl Round<'_> {
-    /// One round over all who ask, or those only whose roles lack something.
-    fn go(
-        self,
-        roles: &BTreeMap<Role, Resources>,
-        quotas: &mut Quotas,
-        lacking: bool,
-        given: &mut Vec<Given>,
-    ) -> Vec<Pass> {
-        let Self { standing, rooms, asks } = self;
-        let Standing { fleet, policy, .. } = *standing;
-        let weight = |role: &Role| {
-            let set = standing.weights.get(role).or_else(|| policy.weights.get(role));
-            set.copied().unwrap_or(Policy::WEIGHT_MILLI)
+    /// One round over all who ask, or those only whose roles lack something. `roles` is what they have by their places.
+    fn go<'b>(&mut self, roles: impl Iterator<Item = &'b [u64]>, lacking: bool) -> Vec<Pass> {
+        let Standing { plan, fleet, accounts, .. } = *self.standing;
+        let weight = Policy::WEIGHT_MILLI;
+        let rows = self.has.chunks_exact(fleet.len().max(1));
+        let shares = rows.map(|has| share(has, fleet, weight)).chain(std::iter::repeat(0));
+        let asks = plan.asks.iter().zip(shares).map(|(ask, share)| (ask.leaf, share));
+        let mut tree = Tree::new(&plan.shape, fleet, roles, asks);
+        let mut found = Found {
+            free: Bits::default(),
+            open: vec![None; plan.classes.len()],
+            cursor: vec![0; plan.asks.len()],
+            best: (0..plan.classes.len()).map(|_| None).collect(),
         };
-        // Somebody may be content with less than others.
-        let few = asks.iter().any(|ask| ask.wants().is_some_and(|wants| wants.at_least.is_some()));
-        let is_worth_it = |free: &Resources| if few { !free.is_empty() } else { policy.is_allocatable(free) };
-        let mut free: BTreeSet<usize> = (0..rooms.len()).filter(|&i| is_worth_it(&rooms[i].free)).collect();
-        let mut cursor = vec![0; asks.len()];
-        let mut got = vec![false; asks.len()];
+        let mut left = 0;
+        for room in (0..self.rooms.len()).filter(|room| self.is_worth_it(*room)) {
+            found.free.set(room, true);
+            left += 1;
+        }
+        let mut got = vec![false; plan.asks.len()];
         let mut passes = Vec::new();
-        let mut tree = Tree::new(asks, roles, fleet, weight);
-        while !free.is_empty()
-            && let Some(i) = tree.next()
+        while left > 0
+            && let Some(i) = tree.first()
         {
-            let ask = &asks[i];
-            if lacking && !quotas.lacks(&ask.account.1) {
+            let class = plan.asks[i].class as usize;
+            if lacking && !self.quotas.lacks(&self.own[class]) {
+                tree.leave();
                 continue;
             }
-            let part = |room| part_for(ask, room, standing, quotas);
-            let choice = match ask.wishes.needs.is_empty() {
-                true => first_open(rooms, &free, &mut cursor[i], part),
-                false => best_scored(rooms, &free, ask, standing, part),
+            let choice = match plan.classes[class].needs.is_empty() {
+                true => self.first_open(i, &mut found),
+                false => self.best_scored(i, &mut found),
             };
             let (room, part) = match choice {
                 Ok(chosen) => chosen,
                 Err(why) => {
                     if !got[i] {
-                        passes.push(Pass { account: ask.account.clone(), why });
+                        let account = accounts.row(plan.asks[i].account).account.clone();
+                        passes.push(Pass { account, why });
                     }
+                    tree.leave();
                     continue;
                 }
             };
             got[i] = true;
-            if !quotas.is_empty() {
-                quotas.take(&ask.account.1, &part);
+            self.give(i, room, part, &mut tree);
+            if !self.is_worth_it(room) {
+                found.free.set(room, false);
+                left -= 1;
             }
-            let counted = part.quantities();
-            asks[i].has.add(&counted);
-            tree.serve(i, &asks[i], &counted);
-            rooms[room].free.subtract(&part);
-            if !is_worth_it(&rooms[room].free) {
-                free.remove(&room);
-            }
-            given.push((i, room, part));
         }
         passes
     }
-}
 
-/// What of a room an ask may have and wants.
-fn part_for<'a>(
-    ask: &Ask,
-    room: &'a Room,
-    standing: &Standing<'_>,
-    quotas: &Quotas,
-) -> Result<Cow<'a, Resources>, Why> {
-    if !ask.takes_agent(room) {
-        return Err(Why::NotForIt);
+    /// Whether what is left of a room is worth an offer to anybody.
+    fn is_worth_it(&self, room: usize) -> bool {
+        match self.standing.plan.is_any_content {
+            true => !self.rooms[room].free.is_empty(),
+            false => self.is_room_allocatable(room),
+        }
     }
-    let part = ask.part_of(room, quotas, standing.policy).ok_or(Why::NotForIt)?;
-    if (standing.hidden)(ask, room, &part) { Err(Why::Filtered) } else { Ok(part) }
-}
 
-/// The first room from the ask's cursor on that it may have something of. What was passed over stays passed over.
-fn first_open<'a>(
-    rooms: &'a [Room],
-    free: &BTreeSet<usize>,
-    cursor: &mut usize,
-    part: impl Fn(&'a Room) -> Result<Cow<'a, Resources>, Why>,
-) -> Result<(usize, Resources), Why> {
-    let mut why_not = Why::NotForIt;
-    for &i in free.range(*cursor..) {
-        match part(&rooms[i]) {
-            Ok(part) => {
-                *cursor = i + 1;
-                return Ok((i, part.into_owned()));
+    /// Whether so much of each kind is worth an offer to who says nothing else.
+    fn is_allocatable(&self, amount: &dyn Fn(usize) -> u64) -> bool {
+        let Standing { policy, cpus_and_mem: (cpus, mem), .. } = *self.standing;
+        cpus.map_or(0, amount) >= policy.min_cpus_milli || mem.map_or(0, amount) >= policy.min_mem_milli
+    }
+
+    fn is_room_allocatable(&self, at: usize) -> bool {
+        let amounts = self.rooms[at].amounts(self.standing.sites);
+        self.is_allocatable(&|kind| amounts.get(kind).copied().unwrap_or(0))
+    }
+
+    fn give(&mut self, i: usize, at: usize, part: Part, tree: &mut Tree<'_>) {
+        let Standing { plan, fleet, kinds, sites, .. } = *self.standing;
+        let own = &self.own[plan.asks[i].class as usize];
+        let row = &mut self.has[i * fleet.len()..][..fleet.len()];
+        let mut serve = |counted: &[u64]| {
+            add_in(row, counted);
+            tree.serve(counted, share(row, fleet, Policy::WEIGHT_MILLI));
+        };
+        let room = &mut self.rooms[at];
+        let place = room.place;
+        let (part, is_all) = match part {
+            Part::Whole => {
+                let amounts = room.amounts(sites);
+                serve(amounts);
+                if !self.quotas.is_empty() {
+                    self.quotas.take(own, amounts);
+                }
+                room.amounts.clear();
+                (std::mem::take(&mut room.free), std::mem::take(&mut room.is_rest))
             }
-            Err(Why::Filtered) => why_not = Why::Filtered,
-            Err(_) => {}
-        }
+            Part::Some(part) => {
+                serve(&kinds.known(&part));
+                if !self.quotas.is_empty() {
+                    self.quotas.take(own, &kinds.known(&part.unreserved()));
+                }
+                room.free = Arc::new(room.free.minus(&part));
+                room.amounts = kinds.known(&room.free);
+                (room.is_plain, room.is_rest) = (room.free.is_plain(), false);
+                (Arc::new(part), false)
+            }
+        };
+        self.given.push(Given { ask: i as u32, room: at as u32, place, part, is_all });
     }
-    *cursor = rooms.len();
-    Err(why_not)
+
+    /// What of a room the asks of a class may have and want, but for their filters, if that is worth an offer to them.
+    fn part(&mut self, class: usize, at: usize) -> Option<Part> {
+        let room = &self.rooms[at];
+        let site = self.standing.sites.site(room.place);
+        let (own, class) = (&self.own[class], &self.standing.plan.classes[class]);
+        if !(class.gpus || !site.has_gpus) || !class.wants(room.place, &site.about, self.answers) {
+            return None;
+        }
+        let part = if room.is_plain {
+            let amounts = room.amounts(self.standing.sites);
+            match self.quotas.is_empty() || self.quotas.allow_all(own, amounts) {
+                true => Part::Whole,
+                // Most often the role has all that it may have: nothing is copied of what is too little.
+                false
+                    if class.at_least.is_none()
+                        && !self.is_allocatable(&|kind| {
+                            self.quotas.most(own, kind).min(amounts.get(kind).copied().unwrap_or(0))
+                        }) =>
+                {
+                    return None;
+                }
+                false => Part::Some(self.quotas.allow(own, &room.free, self.standing.kinds)),
+            }
+        } else {
+            let mut usable = room.free.usable_by(&class.role);
+            if !class.refined {
+                usable = usable.filtered(|label| label.is_none_or(|label| !label.is_refined()));
+            }
+            if !self.quotas.is_empty() {
+                usable = self.quotas.allow(own, &usable, self.standing.kinds);
+            }
+            Part::Some(usable)
+        };
+        let what = match &part {
+            Part::Whole => &*room.free,
+            Part::Some(some) => some,
+        };
+        let is_worth_it = match (&class.at_least, &part) {
+            (None, Part::Whole) => self.is_room_allocatable(at),
+            (None, Part::Some(some)) => self.standing.policy.is_allocatable(some),
+            (Some(any), _) if any.is_empty() => !what.is_empty(),
+            (Some(some), _) => {
+                let all = what.quantities();
+                some.iter().any(|least| all.contains(least))
+            }
+        };
+        is_worth_it.then_some(part)
+    }
+
+    /// Whether a filter hides from an ask what it may have of a room.
+    fn is_hidden(&self, i: usize, at: usize, part: &Part) -> bool {
+        let room = &self.rooms[at];
+        let what = match part {
+            Part::Whole => &*room.free,
+            Part::Some(some) => some,
+        };
+        self.standing.sites.site(room.place).hides(self.standing.plan.asks[i].account, what)
+    }
+
+    /// The first room from the ask's cursor on that it may have something of.
+    fn first_open(&mut self, i: usize, found: &mut Found) -> Result<(usize, Part), Why> {
+        let class = self.standing.plan.asks[i].class as usize;
+        let mut why_not = Why::NotForIt;
+        while let Some(at) = found.free.next(found.cursor[i], found.open[class].as_ref()) {
+            found.cursor[i] = at + 1;
+            match self.part(class, at) {
+                None => found.close(class, at, self.rooms.len()),
+                Some(part) if self.is_hidden(i, at, &part) => why_not = Why::Filtered,
+                Some(part) => return Ok((at, part)),
+            }
+        }
+        found.cursor[i] = self.rooms.len();
+        Err(why_not)
+    }
+
+    /// The room with the best score for any of the ask's needs; ties go to the first.
+    fn best_scored(&mut self, i: usize, found: &mut Found) -> Result<(usize, Part), Why> {
+        let class = self.standing.plan.asks[i].class as usize;
+        let mut best = match found.best[class].take() {
+            Some(best) => best,
+            None => {
+                let free = (0..self.rooms.len()).filter(|at| found.free.has(*at));
+                let scored =
+                    free.filter_map(|at| self.scored(class, at).map(|(score, _)| (score, Reverse(at))));
+                scored.collect::<Vec<_>>().into()
+            }
+        };
+        let (mut chosen, mut hidden) = (None, Vec::new());
+        while let Some((before, Reverse(at))) = best.pop() {
+            if !found.free.has(at) {
+                continue;
+            }
+            let Some((score, part)) = self.scored(class, at) else { continue };
+            if score < before {
+                best.push((score, Reverse(at)));
+            } else if self.is_hidden(i, at, &part) {
+                hidden.push((score, Reverse(at)));
+            } else {
+                // Something may be left of it for others.
+                hidden.push((score, Reverse(at)));
+                chosen = Some((at, part));
+                break;
+            }
+        }
+        best.extend(hidden);
+        found.best[class] = Some(best);
+        chosen.ok_or(Why::NeedsUnmet)
+    }
+
+    fn scored(&mut self, class: usize, at: usize) -> Option<(Score, Part)> {
+        let part = self.part(class, at)?;
+        let Standing { plan, policy, largest, sites, .. } = *self.standing;
+        let room = &self.rooms[at];
+        let what = match &part {
+            Part::Whole => &*room.free,
+            Part::Some(some) => some,
+        };
+        let all = if what.is_plain() { Cow::Borrowed(what) } else { Cow::Owned(what.flattened()) };
+        let fitting = plan.classes[class].needs.iter().filter(|need| all.contains(need));
+        let alpha = policy.affinity_weight_milli;
+        let total = &sites.site(room.place).total;
+        let best = fitting.map(|need| score(need, total, what, largest, alpha)).max();
+        best.map(|score| (score, part))
+    }
 }
 
-/// The room with the best score for any of the ask's needs; ties go to the first.
-fn best_scored<'a>(
-    rooms: &'a [Room],
-    free: &BTreeSet<usize>,
-    ask: &Ask,
-    standing: &Standing<'_>,
-    part: impl Fn(&'a Room) -> Result<Cow<'a, Resources>, Why>,
-) -> Result<(usize, Resources), Why> {
-    let alpha = standing.policy.affinity_weight_milli;
-    let mut best: Option<(Score, usize, Cow<'a, Resources>)> = None;
-    for &i in free {
-        let (room, Ok(part)) = (&rooms[i], part(&rooms[i])) else { continue };
-        let all = if part.is_plain() { part.clone() } else { Cow::Owned(part.flattened()) };
-        let fitting = ask.wishes.needs.iter().filter(|need| all.contains(need));
-        let scores = fitting.map(|need| score(need, &room.total, &part, standing.largest, alpha));
-        if let Some(score) = scores.max()
-            && best.as_ref().is_none_or(|(most, ..)| score > *most)
-        {
-            best = Some((score, i, part));
-        }
+impl Found {
+    /// Nobody of a class may have anything of a room.
+    fn close(&mut self, class: usize, at: usize, rooms: usize) {
+        self.open[class].get_or_insert_with(|| Bits::all(rooms)).set(at, false);
     }
-    best.map(|(_, i, part)| (i, part.into_owned())).ok_or(Why::NeedsUnmet)
-}
-
-/// What a framework declined, and until when it is not offered again unless there is something new.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Filter {
-    pub(crate) refused: Resources,
-    pub(crate) until: Timestamp,
 }

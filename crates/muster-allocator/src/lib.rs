@@ -12,15 +12,26 @@
 //! # Nevers
 //! - No clock: filters end by the time they are told. No floats. No period: a shard runs when told of something.
 
+mod accounts;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod alike;
 mod allocate;
+mod bits;
+mod kinds;
+mod nouns;
+mod plan;
 mod quota;
+#[cfg(test)]
+mod reference;
 mod shard;
+mod sites;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
 mod tree;
 mod view;
 
-pub use allocate::{About, Ask, Grant, Pass, Policy, Room, Why, Wishes};
+pub use nouns::{About, Grant, Pass, Policy, Why, Wishes};
 pub use shard::{Refused, Shard, ShardInput, ShardOutput};
 pub use view::{AgentView, ShardId, View};

@@ -1,12 +1,17 @@
 //! The machine of one shard: its view, its outstanding grants, its filters.
 
 use crate::{
-    Ask, Grant, Pass, Policy, Room, View, Wishes,
-    allocate::{Filter, Standing, allocate},
+    Grant, Pass, Policy, View, Wishes,
+    accounts::Accounts,
+    allocate::{Given, Room, Standing, allocate},
+    kinds::{Amounts, Kinds},
+    nouns::Filter,
+    plan::{Answers, Plan},
     quota::{Consumed, Quotas},
+    sites::Sites,
     view::{add, reserved_part, subtract},
 };
-use muster_model::{AgentId, FrameworkId, Resources, Role, Timestamp};
+use muster_model::{FrameworkId, Resources, Role, Timestamp};
 use muster_registry::{Account, Change};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -51,79 +56,105 @@ pub struct ShardOutput {
     pub wake_at: Option<Timestamp>,
 }
 
-/// A shard of the agents and its offer loop's state.
+/// A grant that stands: to whom, of whom, what.
+#[derive(Debug)]
+struct Granted {
+    account: u32,
+    site: u32,
+    resources: Arc<Resources>,
+}
+
+/// A shard of the agents and its offer loop's state. Names are looked up where something is told; within, agents and
+/// accounts are known by their places, and scalars are rows of numbers.
 #[derive(Debug)]
 pub struct Shard {
     view: View,
     policy: Policy,
     wishes: BTreeMap<FrameworkId, Arc<Wishes>>,
-    /// Whoever has nothing in common with a filter costs nothing: filters are kept by agent.
-    filters: BTreeMap<AgentId, BTreeMap<Account, Vec<Filter>>>,
-    filter_ends: BTreeSet<(Timestamp, AgentId)>,
-    granted: BTreeMap<u64, Grant>,
-    granted_on: BTreeMap<AgentId, Resources>,
-    /// The scalars that each account has, held or granted, and those of each role together.
-    has: BTreeMap<Account, Resources>,
-    role_has: BTreeMap<Role, Resources>,
+    kinds: Kinds,
+    accounts: Accounts,
+    sites: Sites,
+    granted: BTreeMap<u64, Granted>,
     /// What each role has granted of what is reserved.
     granted_reserved: BTreeMap<Role, Resources>,
     /// What the other shards have granted, where there are quotas.
     elsewhere: BTreeMap<Role, Resources>,
     grants_counted: u64,
-    /// Agents that may have something to offer.
-    dirty: BTreeSet<AgentId>,
+    /// A row that is used for one thing after the other.
+    scratch: Amounts,
+    /// The rooms of a pass and what it gave: empty between two passes, but the memory is kept.
+    rooms: Vec<Room>,
+    given: Vec<Given>,
+    /// Who asks for what, unless that changed.
+    plan: Option<Plan>,
+    answers: Answers,
+    /// The fleet's largest total of each kind, unless that changed.
+    largest: Option<Resources>,
 }
 
 impl Shard {
     /// A shard that starts from a view.
     pub fn new(view: View, policy: Policy) -> Self {
         let mut shard = Self {
-            view,
+            view: View::empty(view.shard()),
             policy,
             wishes: BTreeMap::new(),
-            filters: BTreeMap::new(),
-            filter_ends: BTreeSet::new(),
+            kinds: Kinds::default(),
+            accounts: Accounts::default(),
+            sites: Sites::default(),
             granted: BTreeMap::new(),
-            granted_on: BTreeMap::new(),
-            has: BTreeMap::new(),
-            role_has: BTreeMap::new(),
             granted_reserved: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
             grants_counted: 0,
-            dirty: BTreeSet::new(),
+            scratch: Amounts::new(),
+            rooms: Vec::new(),
+            given: Vec::new(),
+            plan: None,
+            answers: Answers::default(),
+            largest: None,
         };
-        shard.count();
-        shard.all_dirty();
+        shard.reset(view);
         shard
     }
 
-    /// Counts anew what everyone has.
+    fn reset(&mut self, view: View) {
+        self.view = view;
+        self.largest = None;
+        self.sites.reset(&self.view);
+        self.sites.all_dirty();
+        self.count();
+    }
+
+    /// Counts anew what everyone has. Accounts that have filters or want something keep their places.
     fn count(&mut self) {
-        (self.has, self.role_has) = self.counted();
-    }
-
-    fn counted(&self) -> (BTreeMap<Account, Resources>, BTreeMap<Role, Resources>) {
-        let (mut has, mut role_has) = (self.view.held().clone(), BTreeMap::new());
-        for grant in self.granted.values() {
-            let account = (grant.framework_id.clone(), grant.role.clone());
-            add(&mut has, &account, &grant.resources.quantities());
+        let mut accounts = Accounts::default();
+        (self.kinds, self.plan) = (Kinds::default(), None);
+        for (account, held) in self.view.held() {
+            let place = accounts.place(account);
+            accounts.takes(place, &self.kinds.amounts(held));
         }
-        has.iter().for_each(|((_, role), resources)| add(&mut role_has, role, resources));
-        (has, role_has)
-    }
-
-    fn takes(&mut self, account: &Account, taken: &Resources) {
-        add(&mut self.has, account, taken);
-        add(&mut self.role_has, &account.1, taken);
-    }
-
-    fn gives(&mut self, account: &Account, freed: &Resources) {
-        subtract(&mut self.has, account, freed);
-        subtract(&mut self.role_has, &account.1, freed);
+        for grant in self.granted.values_mut() {
+            grant.account = accounts.place(&self.accounts.row(grant.account).account);
+            accounts.takes(grant.account, &self.kinds.amounts(&grant.resources.quantities()));
+        }
+        let filtered: BTreeSet<u32> = self.sites.filtered_accounts().collect();
+        let places = (0..self.accounts.len() as u32)
+            .map(|old| filtered.contains(&old).then(|| accounts.place(&self.accounts.row(old).account)));
+        self.sites.move_accounts(&places.collect::<Vec<_>>());
+        self.accounts = accounts;
+        self.accounts.all_of_use();
+        // Rows of numbers are of the former kinds.
+        self.sites.all_stale();
     }
 
     /// Takes what happened in, and allocates what became free.
     pub fn step(&mut self, now: Timestamp, inputs: impl IntoIterator<Item = ShardInput>) -> ShardOutput {
+        self.take_in(now, inputs);
+        self.pass()
+    }
+
+    /// The first half of a [step](Self::step): what happened.
+    pub fn take_in(&mut self, now: Timestamp, inputs: impl IntoIterator<Item = ShardInput>) {
         for input in inputs {
             match input {
                 ShardInput::Changed(changes) => changes.iter().for_each(|change| self.fold(change)),
@@ -135,126 +166,107 @@ impl Shard {
                         by_role.get(role).is_none_or(|now| !now.contains(before))
                     };
                     if self.elsewhere.iter().any(gives) {
-                        self.all_dirty();
+                        self.sites.all_dirty();
                     }
                     self.elsewhere = by_role;
                 }
-                ShardInput::Reset(view) => {
-                    self.view = *view;
-                    self.count();
-                    self.all_dirty();
-                }
+                ShardInput::Reset(view) => self.reset(*view),
             }
         }
-        self.end_filters(now);
-        let (grants, passes) = self.allocate();
-        ShardOutput { grants, passes, wake_at: self.filter_ends.first().map(|(until, _)| *until) }
-    }
-
-    fn all_dirty(&mut self) {
-        self.dirty = self.view.agents().keys().cloned().collect();
+        self.sites.end_filters(now);
+        if self.accounts.has_grown() {
+            self.count();
+        }
     }
 
     fn fold(&mut self, change: &Change) {
         self.view.fold(change);
         match change {
-            Change::AgentAdmitted(agent) => self.dirty.extend([agent.id.clone()]),
-            Change::AgentOfferable { agent_id, offerable: true } => self.dirty.extend([agent_id.clone()]),
-            Change::TotalChanged { agent_id, .. } => self.dirty.extend([agent_id.clone()]),
+            Change::AgentAdmitted(agent) => {
+                self.largest = None;
+                self.agent_changed(&agent.id, true);
+            }
+            Change::AgentOfferable { agent_id, offerable } => self.agent_changed(agent_id, *offerable),
+            Change::AgentDisconnected(id, _) | Change::AgentUnreachable(id) => self.agent_changed(id, false),
+            Change::TermBegan => self.sites.all_stale(),
+            Change::TotalChanged { agent_id, .. } => {
+                self.largest = None;
+                self.agent_changed(agent_id, true);
+            }
             Change::HeldChanged { agent_id, account, freed, taken } => {
                 if let Some(account) = account {
-                    self.gives(account, &freed.quantities());
-                    self.takes(account, &taken.quantities());
+                    let place = self.accounts.place(account);
+                    self.accounts.gives(place, &self.kinds.amounts(freed));
+                    self.accounts.takes(place, &self.kinds.amounts(taken));
                 }
+                self.agent_changed(agent_id, !freed.is_empty());
                 if !freed.is_empty() {
-                    self.dirty.extend([agent_id.clone()]);
                     self.quota_freed();
                 }
             }
-            Change::RoleSettings(..) => self.all_dirty(),
+            Change::RoleSettings(..) => {
+                self.plan = None;
+                self.sites.all_dirty();
+            }
             Change::AgentRemoved(id) => {
-                self.filters.remove(id);
+                self.largest = None;
+                self.sites.remove(id);
             }
             _ => {}
         }
     }
 
+    /// The view knows something new of an agent, of which there may be more to offer.
+    fn agent_changed(&mut self, id: &muster_model::AgentId, more: bool) {
+        let place = match self.view.agents().contains_key(id) {
+            true => Some(self.sites.changed(id)),
+            false => None, // another shard's
+        };
+        if let Some(place) = place.filter(|_| more) {
+            self.sites.dirty(place);
+        }
+    }
+
     fn wish(&mut self, framework_id: FrameworkId, wishes: Option<Wishes>) {
+        self.plan = None;
         match wishes {
             Some(wishes) => {
                 self.wishes.insert(framework_id, Arc::new(wishes));
-                self.all_dirty();
+                self.sites.all_dirty();
             }
             None => {
                 self.wishes.remove(&framework_id);
-                self.filters
-                    .values_mut()
-                    .for_each(|by_account| by_account.retain(|(id, _), _| *id != framework_id));
+                let accounts = &self.accounts;
+                self.sites.forget_filters_of(|place| accounts.row(place).account.0 == framework_id);
             }
         }
     }
 
     fn revive(&mut self, framework_id: &FrameworkId, roles: &BTreeSet<Role>) {
-        for by_account in self.filters.values_mut() {
-            by_account.retain(|(id, role), _| id != framework_id || !roles.contains(role));
-        }
-        self.all_dirty();
+        let accounts = roles.iter().map(|role| self.accounts.find(&(framework_id.clone(), role.clone())));
+        let accounts: BTreeSet<u32> = accounts.flatten().collect();
+        self.sites.forget_filters_of(|place| accounts.contains(&place));
+        self.sites.all_dirty();
     }
 
     fn returned(&mut self, n: u64, refused: Option<Refused>) {
-        let Some(grant) = self.granted.remove(&n) else { return };
-        let account = (grant.framework_id, grant.role);
-        subtract(&mut self.granted_on, &grant.agent_id, &grant.resources);
-        self.gives(&account, &grant.resources.quantities());
-        if !grant.resources.is_plain() {
-            subtract(&mut self.granted_reserved, &account.1, &reserved_part(&grant.resources));
+        let Some(Granted { account, site, resources }) = self.granted.remove(&n) else { return };
+        self.kinds.amounts_in(&resources, &mut self.scratch);
+        self.accounts.gives(account, &self.scratch);
+        if !resources.is_plain() {
+            let role = &self.accounts.row(account).account.1;
+            subtract(&mut self.granted_reserved, role, &reserved_part(&resources));
         }
-        self.dirty.insert(grant.agent_id.clone());
+        self.sites.returned(site, n);
         self.quota_freed();
         if let Some(Refused { resources, until }) = refused.filter(|it| !it.resources.is_empty()) {
-            self.filter_ends.insert((until, grant.agent_id.clone()));
-            let filters = self.filters.entry(grant.agent_id).or_default().entry(account).or_default();
-            // A newer refusal of more makes an older one of less needless.
-            filters.retain(|old| old.until > until || !resources.contains(&old.refused));
-            filters.push(Filter { refused: resources, until });
+            self.sites.filter(site, account, Filter { refused: resources, until });
         }
-    }
-
-    fn end_filters(&mut self, now: Timestamp) {
-        while let Some((until, agent_id)) = self.filter_ends.first().cloned() {
-            if until > now {
-                return;
-            }
-            self.filter_ends.pop_first();
-            if let Some(by_account) = self.filters.get_mut(&agent_id) {
-                by_account.values_mut().for_each(|filters| filters.retain(|filter| filter.until > now));
-                by_account.retain(|_, filters| !filters.is_empty());
-                if by_account.is_empty() {
-                    self.filters.remove(&agent_id);
-                }
-            }
-            self.dirty.insert(agent_id);
-        }
-    }
-
-    /// The rooms of the agents that changed since the last pass.
-    fn rooms(&mut self) -> Vec<Room> {
-        let dirty = std::mem::take(&mut self.dirty);
-        let agents = dirty.into_iter().filter_map(|id| self.view.agents().get_key_value(&id));
-        let offerable = agents.filter(|(_, agent)| agent.offerable);
-        let rooms = offerable.map(|(id, agent)| {
-            let mut free = agent.total.minus(&agent.held);
-            if let Some(granted) = self.granted_on.get(id) {
-                free.subtract(granted);
-            }
-            Room { agent_id: id.clone(), about: agent.about.clone(), total: agent.total.clone(), free }
-        });
-        rooms.filter(|room| !room.free.is_empty()).collect()
     }
 
     /// What counts against quotas.
     fn consumed(&self) -> Consumed {
-        let mut by_role = self.role_has.clone();
+        let mut by_role = self.accounts.roles_named(&self.kinds);
         for (role, reserved) in self.view.held_reserved().iter().chain(&self.granted_reserved) {
             subtract(&mut by_role, role, reserved);
         }
@@ -266,79 +278,137 @@ impl Shard {
         Consumed { by_role, reserved: self.view.reserved().clone(), free }
     }
 
-    fn quotas(&self) -> Quotas {
+    fn quotas(&mut self) -> Quotas {
         match self.view.quotas().is_empty() {
             true => Quotas::default(),
-            false => Quotas::new(self.view.quotas(), &self.consumed()),
+            false => {
+                let consumed = self.consumed();
+                Quotas::new(self.view.quotas(), &consumed, &mut self.kinds)
+            }
         }
     }
 
     /// Where there are quotas, what one agent's resources were given back for may be had of any other.
     fn quota_freed(&mut self) {
         if !self.view.quotas().is_empty() {
-            self.all_dirty();
+            self.sites.all_dirty();
         }
+    }
+
+    /// The other half of a [step](Self::step): allocates what became free.
+    pub fn pass(&mut self) -> ShardOutput {
+        let (grants, passes) = self.allocate();
+        ShardOutput { grants, passes, wake_at: self.sites.next_end() }
+    }
+
+    /// The agents that may have something to offer, each with what of it is free.
+    fn find_rooms(&mut self) {
+        let answers = &mut self.answers;
+        let dirty = self.sites.take_dirty(&self.view, &mut self.kinds, |place| answers.forget(place));
+        self.rooms.reserve(dirty.len());
+        for &place in &dirty {
+            let site = self.sites.site(place);
+            if !site.offerable || site.is_all_granted || site.rest.is_empty() {
+                continue;
+            }
+            if site.grants.is_empty() {
+                self.rooms.push(Room::new(place, site, None, &self.kinds));
+                continue;
+            }
+            let mut rest = Resources::clone(&site.rest);
+            let granted = site.grants.iter().filter_map(|n| self.granted.get(n));
+            granted.for_each(|granted| rest.subtract(&granted.resources));
+            match rest.is_empty() {
+                true => self.sites.all_granted(place),
+                false => self.rooms.push(Room::new(place, site, Some(rest), &self.kinds)),
+            }
+        }
+        self.sites.give_back(dirty);
+    }
+
+    fn plan(&mut self) -> Plan {
+        let kept = self.plan.take().filter(|plan| plan.shape.roles() == self.accounts.roles().len());
+        kept.unwrap_or_else(|| {
+            let (set, policy) = (self.view.weights(), &self.policy.weights);
+            Plan::new(&self.wishes, &mut self.accounts, &mut self.answers, |role| {
+                set.get(role).or_else(|| policy.get(role)).copied().unwrap_or(Policy::WEIGHT_MILLI)
+            })
+        })
     }
 
     fn allocate(&mut self) -> (Vec<Grant>, Vec<Pass>) {
-        let mut rooms = self.rooms();
-        if rooms.is_empty() || self.wishes.is_empty() {
+        self.find_rooms();
+        if self.rooms.is_empty() || self.wishes.is_empty() {
+            self.rooms.clear();
             return Default::default();
         }
-        debug_assert!((self.has.clone(), self.role_has.clone()) == self.counted(), "sums are kept up");
-        let mut asks = Vec::new();
-        for (framework_id, wishes) in &self.wishes {
-            for role in &wishes.roles {
-                let account = (framework_id.clone(), role.clone());
-                let has = self.has.get(&account).cloned().unwrap_or_default();
-                asks.push(Ask { account, has, wishes: wishes.clone() });
-            }
+        debug_assert!(self.is_counted(), "sums are kept up");
+        let plan = self.plan();
+        if plan.is_any_choosy && self.largest.is_none() {
+            self.largest = Some(self.view.largest());
         }
-        let largest = match asks.iter().all(|ask| ask.wishes.needs.is_empty()) {
-            true => Resources::none(),
-            false => self.view.largest(),
-        };
-        let hidden = |ask: &Ask, room: &Room, part: &Resources| {
-            let filters =
-                self.filters.get(&room.agent_id).and_then(|by_account| by_account.get(&ask.account));
-            filters.is_some_and(|filters| filters.iter().any(|filter| filter.refused.contains(part)))
-        };
+        let mut quotas = self.quotas();
+        let fleet = self.kinds.amounts(self.view.fleet());
+        let none = Resources::none();
         let standing = Standing {
-            roles: &self.role_has,
-            fleet: self.view.fleet(),
-            largest: &largest,
+            plan: &plan,
+            accounts: &self.accounts,
+            sites: &self.sites,
+            kinds: &self.kinds,
+            fleet: &fleet,
+            cpus_and_mem: (self.kinds.find("cpus"), self.kinds.find("mem")),
+            largest: self.largest.as_ref().unwrap_or(&none),
             policy: &self.policy,
-            weights: self.view.weights(),
-            hidden: &hidden,
         };
-        let (given, passes) = allocate(&mut rooms, &mut asks, &standing, &mut self.quotas());
-        let grants = given.into_iter();
-        let grants = grants.map(|(ask, room, part)| self.grant(&asks[ask].account, &rooms[room], part));
-        (grants.collect(), passes)
+        let mut given = std::mem::take(&mut self.given);
+        let passes = allocate(&mut self.rooms, &standing, &mut self.answers, &mut quotas, &mut given);
+        let mut grants = Vec::with_capacity(given.len());
+        grants.extend(given.drain(..).map(|given| self.grant(plan.asks[given.ask as usize].account, given)));
+        self.rooms.clear();
+        (self.plan, self.given) = (Some(plan), given);
+        (grants, passes)
     }
 
-    fn grant(&mut self, account: &Account, room: &Room, resources: Resources) -> Grant {
+    fn grant(&mut self, account: u32, given: Given) -> Grant {
+        let Given { place, part: resources, is_all, .. } = given;
         self.grants_counted += 1;
-        add(&mut self.granted_on, &room.agent_id, &resources);
-        self.takes(account, &resources.quantities());
-        if !resources.is_plain() {
-            add(&mut self.granted_reserved, &account.1, &reserved_part(&resources));
+        let n = self.grants_counted;
+        match is_all {
+            true => self.accounts.takes(account, &self.sites.site(place).amounts),
+            false => self.accounts.takes(account, &self.kinds.known(&resources)),
         }
-        let grant = Grant {
-            n: self.grants_counted,
-            framework_id: account.0.clone(),
-            role: account.1.clone(),
-            agent_id: room.agent_id.clone(),
-            resources,
-        };
-        self.granted.insert(grant.n, grant.clone());
+        let (framework_id, role) = self.accounts.row(account).account.clone();
+        if !resources.is_plain() {
+            add(&mut self.granted_reserved, &role, &reserved_part(&resources));
+        }
+        let site = self.sites.site_mut(place);
+        site.grants.push(n);
+        let agent_id = site.id.clone();
+        if is_all {
+            self.sites.all_granted(place);
+        }
+        let grant = Grant { n, framework_id, role, agent_id, resources: Resources::clone(&resources) };
+        self.granted.insert(n, Granted { account, site: place, resources });
         grant
     }
 
-    /// What is promised of each agent beyond what the registry holds.
-    pub fn granted_on(&self) -> &BTreeMap<AgentId, Resources> {
-        &self.granted_on
+    /// Whether the sums are what counting gives.
+    fn is_counted(&self) -> bool {
+        let (mut has, mut role_has) = (self.view.held().clone(), BTreeMap::new());
+        for grant in self.granted.values() {
+            let account: &Account = &self.accounts.row(grant.account).account;
+            add(&mut has, account, &grant.resources.quantities());
+        }
+        has.iter().for_each(|((_, role), resources)| add(&mut role_has, role, resources));
+        (has, role_has) == (self.accounts.named(&self.kinds), self.accounts.roles_named(&self.kinds))
     }
+
+    /// How many grants there were.
+    #[cfg(test)]
+    pub(crate) fn grants_counted(&self) -> u64 {
+        self.grants_counted
+    }
+
     /// The shard's view.
     pub fn view(&self) -> &View {
         &self.view

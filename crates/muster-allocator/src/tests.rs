@@ -1,14 +1,11 @@
 //! A pass: who gets what of which room.
 
-use crate::{
-    About, Ask, Policy, Room, Why, Wishes,
-    allocate::{Standing, allocate},
-    quota::{Consumed, Quotas},
-};
+use crate::{Policy, Shard, ShardId, ShardInput, View, Why, Wishes};
 use muster_model::{
-    AgentId, Constraint, Constraints, FrameworkId, Predicate, Resources, Role, Selector, Wants,
+    AgentId, AgentInfo, ClusterId, Constraint, Constraints, FrameworkId, Hello, Index, MachineId, Predicate,
+    Resources, Role, Sealed, Selector, Term, Timestamp, Wants,
 };
-use muster_registry::Quota;
+use muster_registry::{Change, Command, Entry, Quota, Registry, RoleSettings};
 use std::{collections::BTreeMap, sync::Arc};
 
 fn r(text: &str) -> Resources {
@@ -25,8 +22,8 @@ type Got = (String, usize, String);
 /// A fleet of agents with nothing in use, and frameworks that want it.
 #[derive(Default)]
 struct Pass {
-    rooms: Vec<Room>,
-    asks: Vec<Ask>,
+    agents: Vec<Resources>,
+    asks: Vec<(FrameworkId, Wishes)>,
     has: BTreeMap<Role, Resources>,
     weights: BTreeMap<Role, u64>,
     quotas: BTreeMap<Role, Quota>,
@@ -34,19 +31,13 @@ struct Pass {
 
 impl Pass {
     fn agents(mut self, all: &[&str]) -> Self {
-        for resources in all {
-            let n = self.rooms.len();
-            let about = Arc::new(About { hostname: format!("h{n}").into(), attributes: Vec::new() });
-            let agent_id = AgentId::new(format!("a{n}"));
-            self.rooms.push(Room { agent_id, about, total: r(resources), free: r(resources) });
-        }
+        self.agents.extend(all.iter().map(|it| r(it)));
         self
     }
 
     /// A framework in one role.
     fn framework(mut self, name: &str, role_name: &str, wishes: Wishes) -> Self {
-        let account = (FrameworkId::new(name), role(role_name));
-        self.asks.push(Ask { account, has: Resources::none(), wishes: Arc::new(wishes) });
+        self.asks.push((FrameworkId::new(name), Wishes { roles: [role(role_name)].into(), ..wishes }));
         self
     }
 
@@ -56,32 +47,51 @@ impl Pass {
         self
     }
 
-    /// What each framework got of which room, and who got nothing.
-    fn go(mut self) -> (Vec<Got>, Vec<(String, Why)>) {
-        let mut fleet = Resources::none();
-        let mut reserved: BTreeMap<Role, Resources> = BTreeMap::new();
-        for room in &self.rooms {
-            fleet.add(&room.total.quantities());
-            for (role, part) in room.total.reserved() {
-                reserved.entry(role).or_default().add(&part.quantities());
-            }
-        }
-        let mut free = fleet.clone();
-        self.has.values().chain(reserved.values()).for_each(|it| free.subtract(it));
-        let consumed = Consumed { by_role: self.has.clone(), reserved, free };
-        let mut quotas = Quotas::new(&self.quotas, &consumed);
-        let standing = Standing {
-            roles: &self.has,
-            fleet: &fleet,
-            largest: &fleet,
-            policy: &Policy::default(),
-            weights: &self.weights,
-            hidden: &|_, _, _| false,
+    /// All that the shard is told before it is asked.
+    fn changes(&self) -> Vec<Change> {
+        let hello = |(n, resources): (usize, &Resources)| {
+            let info = AgentInfo {
+                machine_id: MachineId::new(format!("m{n}")),
+                hostname: format!("h{n}").as_str().into(),
+                port: 1,
+                resources: resources.clone(),
+                attributes: Vec::new(),
+            };
+            let hello = Hello { agent_id: None, info, tasks: Vec::new(), sealed: Sealed::default() };
+            Command::AdmitAgent(Box::new(hello))
         };
-        let (given, passes) = allocate(&mut self.rooms, &mut self.asks, &standing, &mut quotas);
-        let name = |ask: usize| self.asks[ask].account.0.to_string();
-        let given = given.into_iter().map(|(ask, room, part)| (name(ask), room, part.to_string()));
-        let passes = passes.into_iter().map(|pass| (pass.account.0.to_string(), pass.why));
+        let commands = self.agents.iter().enumerate().map(hello).collect();
+        let mut registry = Registry::new(ClusterId::new("c"), 1);
+        let applied = registry.apply(Index(1), Term(0), &Entry { commands, ..Entry::default() });
+        let held = self.has.iter().map(|(role, has)| Change::HeldChanged {
+            agent_id: AgentId::new("elsewhere"),
+            account: Some((FrameworkId::new("somebody"), role.clone())),
+            freed: Resources::none(),
+            taken: has.clone(),
+        });
+        let mut settings: BTreeMap<Role, RoleSettings> = BTreeMap::new();
+        for (role, weight) in &self.weights {
+            settings.entry(role.clone()).or_default().weight_milli = Some(*weight);
+        }
+        for (role, quota) in &self.quotas {
+            settings.entry(role.clone()).or_default().quota = quota.clone();
+        }
+        let settings = settings.into_iter().map(|(role, it)| Change::RoleSettings(role, Arc::new(it)));
+        applied.changes.into_iter().chain(held).chain(settings).collect()
+    }
+
+    /// What each framework got of which room, and who got nothing.
+    fn go(self) -> (Vec<Got>, Vec<(String, Why)>) {
+        let view = View::empty(ShardId { index: 0, count: 1 });
+        let mut shard = Shard::new(view, Policy::default());
+        let changes = ShardInput::Changed(Arc::new(self.changes()));
+        let wishes = self.asks.into_iter().map(|(id, wishes)| ShardInput::Wish(id, Some(wishes)));
+        let output = shard.step(Timestamp(0), [changes].into_iter().chain(wishes));
+        let room = |id: &AgentId| id.as_str().trim_start_matches("c-S").parse().unwrap();
+        let given = output.grants.into_iter();
+        let given =
+            given.map(|it| (it.framework_id.to_string(), room(&it.agent_id), it.resources.to_string()));
+        let passes = output.passes.into_iter().map(|pass| (pass.account.0.to_string(), pass.why));
         (given.collect(), passes.collect())
     }
 

@@ -1,129 +1,177 @@
-//! Whose turn it is: roles as a tree by their names, frameworks at its leaves, the smallest share first at each step.
+//! Whose turn it is: the roles as a tree by their names, and in each the frameworks that ask.
 
-use crate::{Ask, Policy};
-use muster_model::{Resources, Role};
+use crate::{
+    Policy,
+    kinds::{add_in, share},
+};
+use muster_model::Role;
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap},
 };
 
-/// A dominant share in parts of 10^12 of the fleet, divided by the weight.
-fn share(has: &Resources, fleet: &Resources, weight_milli: u64) -> u128 {
-    let dominant = has.iter().filter_map(|(kind, _)| {
-        let all = u128::from(fleet.scalar(kind));
-        (u128::from(has.scalar(kind)) * 1_000_000_000_000).checked_div(all)
-    });
-    dominant.max().unwrap_or(0) * 1000 / u128::from(weight_milli.max(1))
-}
+const ROOT: usize = 0;
 
 /// The roles that want something. `a` stands above `a/b`: what `a/b` has counts for `a` as well, and among those below
 /// `a` are its own frameworks, which take part like one of the roles below it.
-pub(crate) struct Tree<'a> {
-    fleet: &'a Resources,
-    nodes: Vec<Node>,
-    /// The leaf of each role that has frameworks.
-    leaves: BTreeMap<Role, usize>,
+#[derive(Debug, Default)]
+pub(crate) struct Shape {
+    nodes: Vec<ShapeNode>,
+    /// The leaf of each role that has frameworks who ask.
+    leaves: BTreeMap<Role, u32>,
+    /// The nodes that count what a role's own frameworks have, by the role's place.
+    counted_at: Vec<Vec<u32>>,
 }
 
-#[derive(Default)]
-struct Node {
+#[derive(Debug)]
+struct ShapeNode {
     parent: usize,
     weight_milli: u64,
-    has: Resources,
-    /// Those below that want something, by share and then in the order of names.
-    below: BTreeSet<(u128, usize)>,
-    /// A role's own frameworks, by share and then in the order of names.
-    asks: BinaryHeap<Reverse<(u128, usize)>>,
+    is_leaf: bool,
 }
 
-const ROOT: usize = 0;
-
-impl<'a> Tree<'a> {
-    /// Of those who ask. `roles` is what each role's own frameworks have, of all roles; weights are each role's.
-    pub(crate) fn new(
-        asks: &[Ask],
-        roles: &BTreeMap<Role, Resources>,
-        fleet: &'a Resources,
+impl Shape {
+    /// Of the roles of those who ask. `all` are all roles there are, each in its place.
+    pub(crate) fn new<'a>(
+        asking: impl Iterator<Item = &'a Role>,
+        all: impl Iterator<Item = &'a Role>,
         weight_milli: impl Fn(&Role) -> u64,
     ) -> Self {
-        let mut tree = Self { fleet, nodes: vec![Node::default()], leaves: BTreeMap::new() };
+        let root = ShapeNode { parent: ROOT, weight_milli: Policy::WEIGHT_MILLI, is_leaf: false };
+        let mut shape = Self { nodes: vec![root], ..Self::default() };
         let mut by_path: BTreeMap<&str, usize> = BTreeMap::new();
-        let named: BTreeSet<&Role> = asks.iter().map(|ask| &ask.account.1).collect();
-        for role in named {
+        for role in asking.collect::<BTreeSet<_>>() {
             let mut at = ROOT;
             for path in paths(role.as_str()) {
-                let nodes = &mut tree.nodes;
+                let nodes = &mut shape.nodes;
                 at = *by_path.entry(path).or_insert_with(|| {
                     // A part of a role's name is one as well.
                     let weight = Role::parse(path).map_or(Policy::WEIGHT_MILLI, |role| weight_milli(&role));
-                    nodes.push(Node { parent: at, weight_milli: weight, ..Node::default() });
+                    nodes.push(ShapeNode { parent: at, weight_milli: weight, is_leaf: false });
                     nodes.len() - 1
                 });
             }
-            tree.nodes.push(Node { parent: at, weight_milli: Policy::WEIGHT_MILLI, ..Node::default() });
-            tree.leaves.insert(role.clone(), tree.nodes.len() - 1);
+            let leaf = ShapeNode { parent: at, weight_milli: Policy::WEIGHT_MILLI, is_leaf: true };
+            shape.nodes.push(leaf);
+            shape.leaves.insert(role.clone(), shape.nodes.len() as u32 - 1);
         }
-        for (role, has) in roles {
-            for path in paths(role.as_str()) {
-                if let Some(at) = by_path.get(path) {
-                    tree.nodes[*at].has.add(has);
-                }
+        shape.counted_at = all
+            .map(|role| {
+                let above = paths(role.as_str()).filter_map(|path| by_path.get(path));
+                above.map(|at| *at as u32).chain(shape.leaves.get(role).copied()).collect()
+            })
+            .collect();
+        shape
+    }
+
+    /// Where a role's frameworks ask.
+    pub(crate) fn leaf(&self, role: &Role) -> u32 {
+        self.leaves.get(role).copied().unwrap_or_default()
+    }
+
+    /// How many roles there were.
+    pub(crate) fn roles(&self) -> usize {
+        self.counted_at.len()
+    }
+}
+
+/// The shape with what everyone has, for one round.
+pub(crate) struct Tree<'a> {
+    shape: &'a Shape,
+    fleet: &'a [u64],
+    /// What each node has, row after row.
+    has: Vec<u64>,
+    /// Of each node those below that want something, by share and then in the order of names: nodes, or below a leaf those
+    /// who ask.
+    below: Vec<BinaryHeap<Reverse<(u128, u32)>>>,
+    /// The nodes from the root to whose turn it is.
+    path: Vec<usize>,
+}
+
+impl<'a> Tree<'a> {
+    /// `roles` is what each role's own frameworks have, by their places, and `asks` are the leaf and the share of each who
+    /// asks.
+    pub(crate) fn new<'b>(
+        shape: &'a Shape,
+        fleet: &'a [u64],
+        roles: impl Iterator<Item = &'b [u64]>,
+        asks: impl Iterator<Item = (u32, u128)>,
+    ) -> Self {
+        let count = shape.nodes.len();
+        let mut has = vec![0; count * fleet.len()];
+        for (amounts, nodes) in roles.zip(&shape.counted_at) {
+            for at in nodes {
+                add_in(row(&mut has, fleet.len(), *at as usize), amounts);
             }
-            if let Some(leaf) = tree.leaves.get(role) {
-                tree.nodes[*leaf].has = has.clone();
-            }
         }
-        for (i, ask) in asks.iter().enumerate() {
-            let leaf = tree.leaves[&ask.account.1];
-            let share = share(&ask.has, fleet, Policy::WEIGHT_MILLI);
-            tree.nodes[leaf].asks.push(Reverse((share, i)));
+        let mut below: Vec<Vec<Reverse<(u128, u32)>>> = vec![Vec::new(); count];
+        for (n, (leaf, share)) in (0..).zip(asks) {
+            below[leaf as usize].push(Reverse((share, n)));
         }
-        for at in (1..tree.nodes.len()).rev() {
-            let place = (tree.share(at), at);
-            let parent = tree.nodes[at].parent;
-            tree.nodes[parent].below.insert(place);
+        let mut tree = Self { shape, fleet, has, below: Vec::new(), path: Vec::new() };
+        for at in 1..count {
+            let share = tree.share(at);
+            below[shape.nodes[at].parent].push(Reverse((share, at as u32)));
         }
+        tree.below = below.into_iter().map(BinaryHeap::from).collect();
         tree
     }
 
     fn share(&self, at: usize) -> u128 {
-        share(&self.nodes[at].has, self.fleet, self.nodes[at].weight_milli)
+        let has = &self.has[at * self.fleet.len()..][..self.fleet.len()];
+        share(has, self.fleet, self.shape.nodes[at].weight_milli)
     }
 
-    /// Whose turn it is. It is asked no more unless it is [served](Self::serve).
-    pub(crate) fn next(&mut self) -> Option<usize> {
+    /// Whose turn it is.
+    pub(crate) fn first(&mut self) -> Option<usize> {
         loop {
+            self.path.clear();
             let mut at = ROOT;
-            while let Some((_, below)) = self.nodes[at].below.first() {
-                at = *below;
-            }
-            if let Some(Reverse((_, ask))) = self.nodes[at].asks.pop() {
-                return Some(ask);
+            self.path.push(at);
+            while let Some(Reverse((_, first))) = self.below[at].peek() {
+                if self.shape.nodes[at].is_leaf {
+                    return Some(*first as usize);
+                }
+                at = *first as usize;
+                self.path.push(at);
             }
             if at == ROOT {
                 return None;
             }
             // Nobody is left here.
-            let (place, parent) = ((self.share(at), at), self.nodes[at].parent);
-            self.nodes[parent].below.remove(&place);
+            self.below[self.shape.nodes[at].parent].pop();
         }
     }
 
-    /// Whose turn it was got this; it is asked again.
-    pub(crate) fn serve(&mut self, i: usize, ask: &Ask, got: &Resources) {
-        let Some(leaf) = self.leaves.get(&ask.account.1) else { return };
-        self.nodes[*leaf].asks.push(Reverse((share(&ask.has, self.fleet, Policy::WEIGHT_MILLI), i)));
-        let mut at = *leaf;
-        while at != ROOT {
-            let (before, parent) = ((self.share(at), at), self.nodes[at].parent);
-            self.nodes[at].has.add(got);
-            let now = (self.share(at), at);
-            let below = &mut self.nodes[parent].below;
-            below.remove(&before);
-            below.insert(now);
-            at = parent;
+    /// Whose turn it is asks no more.
+    pub(crate) fn leave(&mut self) {
+        if let Some(leaf) = self.path.last() {
+            self.below[*leaf].pop();
         }
     }
+
+    /// Whose turn it is got this, and has this share by now.
+    pub(crate) fn serve(&mut self, got: &[u64], its_share: u128) {
+        let Some(&leaf) = self.path.last() else { return };
+        if let Some(mut first) = self.below[leaf].peek_mut() {
+            first.0.0 = its_share;
+        }
+        for &at in &self.path[1..] {
+            add_in(row(&mut self.has, self.fleet.len(), at), got);
+            let parent = self.shape.nodes[at].parent;
+            // Alone it is first whatever it has.
+            if self.below[parent].len() > 1 {
+                let share = self.share(at);
+                if let Some(mut first) = self.below[parent].peek_mut() {
+                    first.0.0 = share;
+                }
+            }
+        }
+    }
+}
+
+fn row(all: &mut [u64], kinds: usize, at: usize) -> &mut [u64] {
+    &mut all[at * kinds..][..kinds]
 }
 
 /// `a`, `a/b`, `a/b/c` of `a/b/c`.

@@ -54,6 +54,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "muster-proto",
             "muster-http",
             "muster-raft",
+            "muster-registry",
+            "muster-allocator",
         ],
     ),
     (

@@ -6,6 +6,7 @@
 
 mod agent_processes;
 mod agents;
+mod alloc;
 mod cables;
 mod failover;
 mod floors;
@@ -77,6 +78,8 @@ enum Which {
     AgentsProcess(agent_processes::AgentsProcessArgs),
     /// How long the state of a big cluster takes to read, and what launches feel of it.
     State(state::StateArgs),
+    /// How long the offer loops take to offer a cluster, beside a plain pass of the same size; without masters.
+    Alloc(alloc::AllocArgs),
 }
 
 /// What every benchmark's cluster is made of.
@@ -241,6 +244,7 @@ impl Which {
 async fn measure(which: Which) -> anyhow::Result<Report> {
     match which {
         Which::AgentsProcess(_) => anyhow::bail!("agents measure nothing"),
+        Which::Alloc(args) => alloc::run(&args),
         Which::Launch(args) => launch::run(args).await,
         Which::Lifecycle(args) => lifecycle::run(args).await,
         Which::Offers(args) => offers::run(args).await,
