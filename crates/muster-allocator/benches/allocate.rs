@@ -89,11 +89,7 @@ fn declines(c: &mut Criterion) {
         });
     });
     c.bench_function("fold/view_of_10000_agents", |b| {
-        b.iter_batched(
-            || (),
-            |()| fleet.view(ShardId { index: 0, count: 1 }),
-            BatchSize::LargeInput,
-        );
+        b.iter_batched(|| (), |()| fleet.view(ShardId { index: 0, count: 1 }), BatchSize::LargeInput);
     });
 }
 

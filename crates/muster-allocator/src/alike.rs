@@ -25,7 +25,8 @@ fn framework(luck: u8) -> FrameworkId {
 }
 
 fn some_resources(luck: u8) -> Resources {
-    let all = ["cpus:1", "cpus:2;mem:32", "mem:64", "disk:4", "cpus:3;mem:10;disk:8", "ports:[2-3]", "cpus:9"];
+    let all =
+        ["cpus:1", "cpus:2;mem:32", "mem:64", "disk:4", "cpus:3;mem:10;disk:8", "ports:[2-3]", "cpus:9"];
     Resources::parse(all[usize::from(luck) % all.len()]).unwrap()
 }
 
@@ -44,7 +45,10 @@ fn wishes(a: u8, b: u8, c: u8) -> Wishes {
             let predicate = Predicate::TextEquals(format!("{}", b / 16 % 2).as_str().into());
             vec![vec![Constraint { selector: name(b), predicate }]]
         }
-        2 => vec![vec![Constraint { selector: Selector::Hostname, predicate: Predicate::TextNotEquals("h1".into()) }]],
+        2 => vec![vec![Constraint {
+            selector: Selector::Hostname,
+            predicate: Predicate::TextNotEquals("h1".into()),
+        }]],
         _ => Vec::new(),
     };
     let agents = (!agents.is_empty()).then_some(Constraints(agents));

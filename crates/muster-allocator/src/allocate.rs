@@ -289,9 +289,14 @@ impl Round<'_> {
             match self.quotas.is_empty() || self.quotas.allow_all(own, amounts) {
                 true => Part::Whole,
                 // Most often the role has all that it may have: nothing is copied of what is too little.
-                false if class.at_least.is_none() && !self.is_allocatable(&|kind| {
-                    self.quotas.most(own, kind).min(amounts.get(kind).copied().unwrap_or(0))
-                }) => return None,
+                false
+                    if class.at_least.is_none()
+                        && !self.is_allocatable(&|kind| {
+                            self.quotas.most(own, kind).min(amounts.get(kind).copied().unwrap_or(0))
+                        }) =>
+                {
+                    return None;
+                }
                 false => Part::Some(self.quotas.allow(own, &room.free, self.standing.kinds)),
             }
         } else {
@@ -353,7 +358,8 @@ impl Round<'_> {
             Some(best) => best,
             None => {
                 let free = (0..self.rooms.len()).filter(|at| found.free.has(*at));
-                let scored = free.filter_map(|at| self.scored(class, at).map(|(score, _)| (score, Reverse(at))));
+                let scored =
+                    free.filter_map(|at| self.scored(class, at).map(|(score, _)| (score, Reverse(at))));
                 scored.collect::<Vec<_>>().into()
             }
         };

@@ -1,12 +1,6 @@
 //! Who asks for what, prepared once for many passes: until wishes, weights or roles change.
 
-use crate::{
-    Wishes,
-    accounts::Accounts,
-    bits::Bits,
-    nouns::About,
-    tree::Shape,
-};
+use crate::{Wishes, accounts::Accounts, bits::Bits, nouns::About, tree::Shape};
 use muster_model::{Constraints, FrameworkId, Resources, Role};
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -149,7 +143,8 @@ impl Plan {
             }
         }
         // Answers that nobody waits for any more are dropped.
-        let is_wanted = |answer: &Answer| plan.classes.iter().any(|it| it.agents.as_ref() == Some(&answer.to));
+        let is_wanted =
+            |answer: &Answer| plan.classes.iter().any(|it| it.agents.as_ref() == Some(&answer.to));
         answers.all.retain(is_wanted);
         for class in &mut plan.classes {
             class.kept = class.agents.as_ref().and_then(|agents| answers.place(agents));

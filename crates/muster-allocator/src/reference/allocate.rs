@@ -249,4 +249,3 @@ fn best_scored<'a>(
     }
     best.map(|(_, i, part)| (i, part.into_owned())).ok_or(Why::NeedsUnmet)
 }
-

@@ -86,7 +86,11 @@ impl Shard {
     }
 
     /// Takes what happened in, and allocates what became free.
-    pub(crate) fn step(&mut self, now: Timestamp, inputs: impl IntoIterator<Item = ShardInput>) -> ShardOutput {
+    pub(crate) fn step(
+        &mut self,
+        now: Timestamp,
+        inputs: impl IntoIterator<Item = ShardInput>,
+    ) -> ShardOutput {
         for input in inputs {
             match input {
                 ShardInput::Changed(changes) => changes.iter().for_each(|change| self.fold(change)),
@@ -178,7 +182,8 @@ impl Shard {
         self.dirty.insert(grant.agent_id.clone());
         self.quota_freed();
         let is_there = self.view.agents().contains_key(&grant.agent_id);
-        if let Some(Refused { resources, until }) = refused.filter(|it| is_there && !it.resources.is_empty()) {
+        if let Some(Refused { resources, until }) = refused.filter(|it| is_there && !it.resources.is_empty())
+        {
             let filters = self.filters.entry(grant.agent_id).or_default().entry(account).or_default();
             // A newer refusal of more makes an older one of less needless.
             filters.retain(|old| old.until > until || !resources.contains(&old.refused));

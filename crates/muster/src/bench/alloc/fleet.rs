@@ -7,8 +7,8 @@ use anyhow::bail;
 use muster_allocator::{Policy, ShardId, ShardInput, View, Wishes};
 use muster_model::{
     AgentId, AgentInfo, Attribute, AttributeValue, Capabilities, ClusterId, Constraint, Constraints,
-    FrameworkId, FrameworkInfo, Hello, Index, MachineId, Predicate, Resources, Role, Sealed, Selector, TaskId,
-    TaskSpec, Term, Wants,
+    FrameworkId, FrameworkInfo, Hello, Index, MachineId, Predicate, Resources, Role, Sealed, Selector,
+    TaskId, TaskSpec, Term, Wants,
 };
 use muster_registry::{Command, Entry, Launch, Outcome, Quota, Registry, Subscribe};
 use std::collections::BTreeMap;
@@ -28,7 +28,12 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    pub(super) fn new(agents: usize, frameworks: usize, quota: bool, constraints: bool) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        agents: usize,
+        frameworks: usize,
+        quota: bool,
+        constraints: bool,
+    ) -> anyhow::Result<Self> {
         let roles: Vec<Role> = (0..ROLES.min(frameworks)).map(role).collect::<Result<_, _>>()?;
         // Every third role weighs double.
         let weights = roles.iter().step_by(3).map(|role| (role.clone(), 2 * Policy::WEIGHT_MILLI)).collect();
@@ -40,7 +45,9 @@ impl Fleet {
         let (agent, task) = (parse(AGENT)?, parse(TASK)?);
         let subscribes = (0..frameworks).map(|n| subscribe(n, roles[n % roles.len()].clone()));
         for (n, outcome) in fleet.apply(subscribes.collect()).into_iter().enumerate() {
-            let Outcome::Subscribed { framework_id, .. } = outcome else { bail!("no framework: {outcome:?}") };
+            let Outcome::Subscribed { framework_id, .. } = outcome else {
+                bail!("no framework: {outcome:?}")
+            };
             fleet.wishes.push((framework_id, wishes(n, roles[n % roles.len()].clone(), constraints)));
         }
         let hellos = (0..agents).map(|n| hello(n, agent.clone()));
@@ -48,7 +55,13 @@ impl Fleet {
         for (n, outcome) in fleet.apply(hellos.collect()).into_iter().enumerate() {
             let Outcome::Admitted { agent_id, .. } = outcome else { bail!("no agent: {outcome:?}") };
             let framework_id = fleet.wishes[n % frameworks].0.clone();
-            launches.push(launch(n, framework_id, roles[n % frameworks % roles.len()].clone(), agent_id, &task));
+            launches.push(launch(
+                n,
+                framework_id,
+                roles[n % frameworks % roles.len()].clone(),
+                agent_id,
+                &task,
+            ));
         }
         fleet.apply(launches);
         if fleet.registry.task_count() != agents {
