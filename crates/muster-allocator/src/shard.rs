@@ -137,6 +137,9 @@ impl Shard {
             grant.account = accounts.place(&self.accounts.row(grant.account).account);
             accounts.takes(grant.account, &self.kinds.amounts(&grant.resources.quantities()));
         }
+        for (framework_id, wishes) in &self.wishes {
+            wishes.roles.iter().for_each(|role| _ = accounts.place(&(framework_id.clone(), role.clone())));
+        }
         let filtered: BTreeSet<u32> = self.sites.filtered_accounts().collect();
         let places = (0..self.accounts.len() as u32)
             .map(|old| filtered.contains(&old).then(|| accounts.place(&self.accounts.row(old).account)));
@@ -401,6 +404,12 @@ impl Shard {
         }
         has.iter().for_each(|((_, role), resources)| add(&mut role_has, role, resources));
         (has, role_has) == (self.accounts.named(&self.kinds), self.accounts.roles_named(&self.kinds))
+    }
+
+    /// How many accounts have a place.
+    #[cfg(test)]
+    pub(crate) fn accounts_kept(&self) -> usize {
+        self.accounts.len()
     }
 
     /// How many grants there were.

@@ -234,3 +234,21 @@ fn a_pass_ends_when_everybody_has_what_it_may_have() {
     let pass = Pass::default().agents(&["cpus:2;mem:100"]).quota("web", "", &[("cpus", 1_000)]);
     assert_eq!(pass.framework("f", "web", needs).given(), [got("f", 0, "cpus:1;mem:100")]);
 }
+
+#[test]
+fn accounts_of_no_use_are_forgotten() {
+    let mut shard = Shard::new(View::empty(ShardId { index: 0, count: 1 }), Policy::default());
+    let hello = Pass::default().agents(&["cpus:1;mem:100"]).changes();
+    shard.step(Timestamp(0), [ShardInput::Changed(Arc::new(hello))]);
+    for round in 0..20 {
+        let id = |n: usize| FrameworkId::new(format!("f{}", round * 1_000 + n));
+        let wishes = Wishes { roles: [role("*")].into(), ..any() };
+        let come = (0..300).map(|n| ShardInput::Wish(id(n), Some(wishes.clone())));
+        let grants = shard.step(Timestamp(0), come).grants;
+        assert_eq!(grants.len(), 1);
+        let go = (0..300).map(|n| ShardInput::Wish(id(n), None));
+        let back = grants.into_iter().map(|grant| ShardInput::Returned(grant.n, None));
+        shard.step(Timestamp(0), go.chain(back));
+        assert!(shard.accounts_kept() <= 900, "{} after {round}", shard.accounts_kept());
+    }
+}

@@ -104,6 +104,8 @@ pub(crate) fn run(args: &AllocArgs) -> anyhow::Result<Report> {
     let pass_ms = of_many.median(|cycle| cycle.pass) * 1e3;
     let mut report = Report::default();
     report.figure("pass", pass_ms, "ms");
+    // What of it was not spent waiting for a core.
+    report.figure("pass_cpu", of_many.median(|cycle| cycle.pass_cpu) * 1e3, "ms");
     report.figure("declines", of_many.median(|cycle| cycle.declines) * 1e3, "ms");
     report.figure("offers_per_cycle", of_many.median(|cycle| cycle.offers as f64), "offers");
     report.figure("floor_plain_drf", floor_ms, "ms");
