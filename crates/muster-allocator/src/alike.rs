@@ -80,6 +80,12 @@ fn varied(change: Change) -> Change {
     if luck.is_multiple_of(2) {
         total.insert("ports", Value::ranges([(1, 9)]));
     }
+    if luck % 5 == 1 {
+        // Of a kind that nobody else has, and that is reserved.
+        for (name, label, value) in Resources::parse("fpga(b):4").unwrap().iter_labelled() {
+            total.insert_labelled(name, label.cloned().map(Arc::new), value.clone());
+        }
+    }
     Change::AgentAdmitted(Arc::new(agent))
 }
 
@@ -93,8 +99,9 @@ struct Both {
 }
 
 impl Both {
-    fn new() -> Self {
-        let shard = ShardId { index: 0, count: 1 };
+    /// One of so many shards.
+    fn new(count: u32) -> Self {
+        let shard = ShardId { index: 0, count };
         let policy = Policy { weights: BTreeMap::from([(role(1), 2500)]), ..Policy::default() };
         let mut both = Self {
             quick: Shard::new(View::empty(shard), policy.clone()),
@@ -157,9 +164,10 @@ proptest! {
 
     #[test]
     fn the_quick_shard_decides_as_the_plain_one(
+        count in 1..4_u32,
         steps in proptest::collection::vec((any::<bool>(), any::<Dice>()), 0..160),
     ) {
-        let mut both = Both::new();
+        let mut both = Both::new(count);
         for (of_world, dice) in steps {
             if of_world { both.play(dice) } else { both.act(dice) }
         }
@@ -169,7 +177,7 @@ proptest! {
 #[test]
 fn what_proptest_tries_is_not_nothing() {
     // The law says nothing if nobody is ever granted anything: the same steps, counted.
-    let mut both = Both::new();
+    let mut both = Both::new(1);
     for n in 0..=255_u8 {
         let mix = |by: u8| n.wrapping_mul(by).wrapping_add(by);
         both.act((mix(7), mix(29), mix(53), mix(11)));

@@ -350,8 +350,10 @@ impl Shard {
         if plan.is_any_choosy && self.largest.is_none() {
             self.largest = Some(self.view.largest());
         }
+        // First what all agents have: that may be of kinds that nobody here has or ever got, and quotas count all kinds.
+        let mut fleet = self.kinds.amounts(self.view.fleet());
         let mut quotas = self.quotas();
-        let fleet = self.kinds.amounts(self.view.fleet());
+        fleet.resize(self.kinds.len(), 0);
         let none = Resources::none();
         let standing = Standing {
             plan: &plan,
