@@ -156,6 +156,9 @@ struct Round<'a> {
     given: &'a mut Vec<Given>,
 }
 
+/// Rooms with their scores, the best first, and of equals the first.
+type Best = BinaryHeap<(Score, Reverse<usize>)>;
+
 /// What is found out in the course of a round.
 struct Found {
     /// Rooms that are worth to be looked at.
@@ -165,7 +168,7 @@ struct Found {
     /// Of each ask, from where on it looks: what was passed over stays passed over.
     cursor: Vec<usize>,
     /// Of each class with needs the best rooms first, as they scored when they were last looked at: scores only fall.
-    best: Vec<Option<BinaryHeap<(Score, Reverse<usize>)>>>,
+    best: Vec<Option<Best>>,
 }
 
 impl Round<'_> {
@@ -281,7 +284,7 @@ impl Round<'_> {
         let room = &self.rooms[at];
         let site = self.standing.sites.site(room.place);
         let (own, class) = (&self.own[class], &self.standing.plan.classes[class]);
-        if !(class.gpus || !site.has_gpus) || !class.wants(room.place, &site.about, self.answers) {
+        if (site.has_gpus && !class.gpus) || !class.wants(room.place, &site.about, self.answers) {
             return None;
         }
         let part = if room.is_plain {

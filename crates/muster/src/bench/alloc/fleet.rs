@@ -111,13 +111,13 @@ fn parse(text: &str) -> anyhow::Result<Resources> {
 
 /// Every second role stands below another one.
 fn role(n: usize) -> anyhow::Result<Role> {
-    let text = if n % 2 == 0 { format!("team-{n}") } else { format!("team-{}/web", n - 1) };
+    let text = if n.is_multiple_of(2) { format!("team-{n}") } else { format!("team-{}/web", n - 1) };
     Role::parse(&text).map_err(anyhow::Error::msg)
 }
 
 fn wishes(n: usize, role: Role, constraints: bool) -> Wishes {
     let mut wishes = Wishes { roles: [role.clone()].into(), ..Wishes::default() };
-    if constraints && n % 2 == 0 {
+    if constraints && n.is_multiple_of(2) {
         let selector = Selector::Attribute("zone".into());
         let predicate = Predicate::TextNotEquals(format!("z{}", n / 2 % ZONES).as_str().into());
         let agents = Some(Constraints(vec![vec![Constraint { selector, predicate }]]));
