@@ -43,6 +43,8 @@ const QUIET_MAX: Duration = Duration::from_secs(20);
 pub(crate) struct Shared {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) play: Play,
+    /// Tasks of others in the same ledger that run on.
+    open_before: u64,
     /// Whether new tasks are launched.
     pub(crate) launching: AtomicBool,
     /// ACCEPTs that are not answered.
@@ -76,6 +78,7 @@ impl Shared {
 
     fn fresh(ledger: Arc<Ledger>, play: Play, moments: mpsc::Sender<Moment>) -> Self {
         Self {
+            open_before: ledger.open(),
             ledger,
             play,
             launching: AtomicBool::new(true),
@@ -131,14 +134,14 @@ impl Shared {
     }
 
     fn misses_something(&self) -> bool {
-        self.asking.load(Ordering::Relaxed) > 0 || self.ledger.judge() != (0, 0) || self.unended() > 0
+        let is_late =
+            || self.asking.load(Ordering::Relaxed) > 0 || self.ledger.judge() != (0, 0) || self.unended() > 0;
+        !self.ledger.is_broken() && is_late()
     }
 
     /// Tasks that are to end, and of whose end nobody has heard.
     pub(crate) fn unended(&self) -> u64 {
-        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let ended = of(&self.ledger.finished) + of(&self.ledger.failed);
-        if self.play.ends { self.ledger.launched().saturating_sub(ended) } else { 0 }
+        if self.play.ends { self.ledger.open().saturating_sub(self.open_before) } else { 0 }
     }
 }
 
