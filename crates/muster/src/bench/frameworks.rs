@@ -16,7 +16,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -43,8 +43,12 @@ const QUIET_MAX: Duration = Duration::from_secs(20);
 pub(crate) struct Shared {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) play: Play,
+    /// Tasks of others in the same ledger that run on.
+    open_before: u64,
     /// Whether new tasks are launched.
     pub(crate) launching: AtomicBool,
+    /// ACCEPTs that are not answered.
+    pub(crate) asking: AtomicU64,
     /// Whether times are recorded.
     pub(crate) recording: AtomicBool,
     /// From ACCEPT to TASK_RUNNING seen.
@@ -74,9 +78,11 @@ impl Shared {
 
     fn fresh(ledger: Arc<Ledger>, play: Play, moments: mpsc::Sender<Moment>) -> Self {
         Self {
+            open_before: ledger.open(),
             ledger,
             play,
             launching: AtomicBool::new(true),
+            asking: AtomicU64::new(0),
             recording: AtomicBool::new(false),
             latency: Mutex::new(super::report::times()),
             lifetime: Mutex::new(super::report::times()),
@@ -121,17 +127,21 @@ impl Shared {
             let now = self.ledger.progress();
             if now != seen {
                 (seen, quiet) = (now, Instant::now());
-            } else if quiet.elapsed() >= QUIET && self.ledger.judge() == (0, 0) && self.unended() == 0 {
+            } else if quiet.elapsed() >= QUIET && !self.misses_something() {
                 return;
             }
         }
     }
 
+    fn misses_something(&self) -> bool {
+        let is_late =
+            || self.asking.load(Ordering::Relaxed) > 0 || self.ledger.judge() != (0, 0) || self.unended() > 0;
+        !self.ledger.is_broken() && is_late()
+    }
+
     /// Tasks that are to end, and of whose end nobody has heard.
     pub(crate) fn unended(&self) -> u64 {
-        let of = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
-        let ended = of(&self.ledger.finished) + of(&self.ledger.failed);
-        if self.play.ends { self.ledger.launched().saturating_sub(ended) } else { 0 }
+        if self.play.ends { self.ledger.open().saturating_sub(self.open_before) } else { 0 }
     }
 }
 
@@ -303,7 +313,9 @@ impl Framework {
             }
             SchedulerEvent::Outcome { id, outcome } => match outcome {
                 CallOutcome::Accepted(outcome) => {
-                    self.accepts.remove(&id);
+                    if !self.answered(id) {
+                        return Ok(()); // it was asked again, and both are answered
+                    }
                     for (task_id, became) in outcome.tasks {
                         match became {
                             TaskOutcome::Launched(launch) => self.shared.ledger.acknowledged(launch),
@@ -315,12 +327,23 @@ impl Framework {
                     }
                 }
                 CallOutcome::Busy | CallOutcome::Unknown => {} // stays, and is asked again
-                CallOutcome::Done | CallOutcome::Refused(_) => drop(self.accepts.remove(&id)),
+                CallOutcome::Done | CallOutcome::Refused(_) => {
+                    self.answered(id);
+                }
             },
             SchedulerEvent::Error(why) => return Err(StreamError::Refused(why)),
             _ => {}
         }
         Ok(())
+    }
+
+    /// An ACCEPT is answered; whether it was not before.
+    fn answered(&mut self, id: u64) -> bool {
+        let was_open = self.accepts.remove(&id).is_some();
+        if was_open {
+            self.shared.asking.fetch_sub(1, Ordering::Relaxed);
+        }
+        was_open
     }
 
     fn can_launch(&self) -> bool {
@@ -358,6 +381,7 @@ impl Framework {
             let (offer_ids, named, bad) = (vec![offer_id], Vec::new(), Vec::new());
             let call = SchedulerCall::Accept { offer_ids, tasks, named, bad, refuse_ms: 0 };
             self.accepts.insert(self.calls, call.clone());
+            self.shared.asking.fetch_add(1, Ordering::Relaxed);
             send(up, self.calls, &call)?;
         }
         Ok(())

@@ -184,7 +184,10 @@ impl Framework {
     ) -> Result<(), StreamError> {
         let call = Call { framework_id: self.framework_id.clone(), ..call };
         let request = self.request(&to.address, Some(&to.stream_id), &call)?;
-        let requests = self.requests.clone();
+        let (requests, shared) = (self.requests.clone(), self.shared.clone());
+        if tasks.is_some() {
+            shared.asking.fetch_add(1, Ordering::Relaxed);
+        }
         // ACCEPTs are bounded by how many may be in flight.
         let few = tasks.is_none().then(|| self.acknowledging.clone());
         tokio::spawn(async move {
@@ -199,6 +202,7 @@ impl Framework {
             }
             if let Some((tasks, answers)) = tasks {
                 let _ = answers.send(if taken { tasks } else { 0 }).await; // the session may be over
+                shared.asking.fetch_sub(1, Ordering::Relaxed);
             }
         });
         Ok(())

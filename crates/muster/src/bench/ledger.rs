@@ -110,6 +110,17 @@ impl Ledger {
         lock(&self.acknowledged).len() as u64 + self.accepted.load(Ordering::Relaxed)
     }
 
+    /// Tasks that were launched and that no framework saw end.
+    pub(crate) fn open(&self) -> u64 {
+        let ended = self.finished.load(Ordering::Relaxed) + self.failed.load(Ordering::Relaxed);
+        self.launched().saturating_sub(ended)
+    }
+
+    /// Whether a part of the benchmark broke.
+    pub(crate) fn is_broken(&self) -> bool {
+        lock(&self.failure).is_some()
+    }
+
     /// Acknowledged launches that no agent started, tasks that were taken and never heard of, and launches that were started twice.
     /// Where a part of the benchmark broke nobody knows, which counts as one that is lost.
     pub(crate) fn judge(&self) -> (u64, u64) {
