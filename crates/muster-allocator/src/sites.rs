@@ -180,7 +180,7 @@ impl Sites {
     pub(crate) fn all_stale(&mut self) {
         for (place, site) in self.all.iter_mut().enumerate() {
             site.is_stale = true;
-            self.open.set(place, true);
+            self.open.set(place, !site.is_gone);
         }
     }
 

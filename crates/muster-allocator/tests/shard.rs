@@ -305,6 +305,23 @@ fn cpus(stands: &[Grant]) -> u64 {
 }
 
 #[test]
+fn a_kind_that_only_another_shards_agents_have_is_counted() {
+    let mut fleet = Fleet::new(2, Policy::default());
+    let f = fleet.framework(&["web"]);
+    let quota = Quota { limits: [("cpus".into(), 2_000)].into(), ..Quota::default() };
+    fleet.apply(Command::SetQuotas { quotas: vec![(role("web"), quota)], force: false, new: false });
+    fleet.wish(&f, &["web"], &[]);
+    let mut stands = Vec::new();
+    for n in 0..8 {
+        // In one agent, of whichever shard, reserved for somebody else.
+        let resources = if n == 0 { "cpus:4;mem:1000;gpus(ml):8" } else { "cpus:4;mem:1000" };
+        stands.extend(fleet.agent(n, resources).1);
+        fleet.in_turn("web", &mut stands);
+    }
+    assert_eq!(cpus(&stands), 2_000, "{stands:?}");
+}
+
+#[test]
 fn a_limit_holds_over_all_shards_and_all_that_is_below_the_role() {
     let mut fleet = Fleet::new(4, Policy::default());
     let (f, g) = (fleet.framework(&["web/a"]), fleet.framework(&["web/b"]));

@@ -12,6 +12,7 @@ use muster_raft::{AppliedBatch, Leadership, Raft, Reign};
 use muster_registry::Change;
 use std::{
     collections::{HashMap, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,6 +28,9 @@ struct Pass {
     inputs: Vec<ShardInput>,
     asked: Instant,
 }
+
+/// What came of a pass; none if it panicked.
+type Passed = Option<ShardOutput>;
 
 /// A client, and what is counted of it once its framework is known.
 #[derive(Debug)]
@@ -100,7 +104,10 @@ pub(crate) async fn lead(
                 None => break, // the reign is over
             },
             Ok(()) = it.leadership.changed() => it.take_held(),
-            Some((shard, output)) = outputs_in.recv() => it.step(Input::Allocated(shard, output)),
+            Some((shard, passed)) = outputs_in.recv() => match passed {
+                Some(output) => it.step(Input::Allocated(shard, output)),
+                None => it.offers_end(shard),
+            },
             n = inputs.recv_many(&mut some, INPUTS_AT_ONCE) => {
                 if n == 0 {
                     break;
@@ -124,7 +131,7 @@ pub(crate) async fn lead(
 
 fn start_shards(
     config: &Config,
-    outputs: &mpsc::Sender<(u32, ShardOutput)>,
+    outputs: &mpsc::Sender<(u32, Passed)>,
     tallies: &Tallies,
 ) -> Vec<std::sync::mpsc::SyncSender<Pass>> {
     let count = config.shards.max(1);
@@ -146,16 +153,18 @@ fn shard(
     id: ShardId,
     policy: Policy,
     passes: &std::sync::mpsc::Receiver<Pass>,
-    outputs: &mpsc::Sender<(u32, ShardOutput)>,
+    outputs: &mpsc::Sender<(u32, Passed)>,
     tallies: &Tallies,
 ) {
     let (mut shard, timers) = (Shard::new(View::empty(id), policy), tallies.timers());
     while let Ok(pass) = passes.recv() {
         let began = Instant::now();
         timers.allocation_latency.took(began.duration_since(pass.asked));
-        let output = shard.step(pass.now, pass.inputs);
+        // What is left of the shard after a panic is not used again.
+        let passed = catch_unwind(AssertUnwindSafe(|| shard.step(pass.now, pass.inputs))).ok();
         timers.allocation_run.took(began.elapsed());
-        if outputs.blocking_send((id.index, output)).is_err() {
+        let goes_on = passed.is_some();
+        if outputs.blocking_send((id.index, passed)).is_err() || !goes_on {
             return;
         }
     }
@@ -165,6 +174,12 @@ impl Loop {
     fn step(&mut self, input: Input) {
         self.decide(input);
         self.perform();
+    }
+
+    /// Without one of its offer loops it does not lead.
+    fn offers_end(&mut self, shard: u32) {
+        tracing::error!(shard, "an offer loop ended: this master steps down");
+        self.ended = true;
     }
 
     /// One step of the machine, on the registry as it stands.
@@ -330,8 +345,7 @@ impl Loop {
                     .get(shard as usize)
                     .map(|shard| shard.try_send(Pass { now, inputs, asked: Instant::now() }));
                 if !matches!(sent, Some(Ok(()))) {
-                    tracing::error!(shard, "an offer loop ended: this master steps down");
-                    self.ended = true;
+                    self.offers_end(shard);
                 }
             }
             Effect::Answer { id, outcome } => {

@@ -5,8 +5,11 @@
 //! (Ongaro, "Consensus: Bridging Theory and Practice", 9.6) whether they would elect it. Each answers for itself: one
 //! that hears the leader still, or was not refused by it, says no, and nothing has changed.
 //!
-//! Nothing depends on the lease that is cut short: reads ask a quorum, and what a leader orders is committed. So a
-//! suspicion that is wrong costs an election at most, and that only where a majority has it. Where no connection is
+//! Nothing depends on the lease that is cut short: reads ask a quorum, and what a leader orders is committed. openraft
+//! gives it back with the next leader only, so a follower that was wrong grants every pre-vote of that term: a leader
+//! that another one cannot hear either may then be replaced although a majority hears it. So a suspicion that is wrong
+//! costs an election at most, and only with two of them. A second refusal is asked for, as a listener that is
+//! restarted, or an address that is taken for a moment, refuses only once. Where no connection is
 //! refused (a host that lost its power, a network that was cut, a process that stands still) the lease runs out as ever.
 
 use crate::{
@@ -35,6 +38,8 @@ const DIALS: [Duration; 6] = [
     Duration::from_millis(20),
     Duration::from_millis(40),
 ];
+/// So many in a row are believed.
+const REFUSALS: u32 = 2;
 /// A connection that is not made or refused by then says nothing.
 const DIAL: Duration = Duration::from_millis(100);
 
@@ -86,7 +91,7 @@ async fn find_out(node: &Node, core: &Core, leader: u64, vote: Vote, ended: Inst
     let turn = Duration::from_millis(node.config.heartbeat_ms) / 2;
     let until = ended + Duration::from_millis(node.config.election_ms_max);
     sleep(turn * u32::try_from(before).unwrap_or(0)).await;
-    while leads() && Instant::now() < until {
+    while leads() && silent() && Instant::now() < until {
         if core.trigger().elect(true).await.is_err() {
             break;
         }
@@ -97,15 +102,19 @@ async fn find_out(node: &Node, core: &Core, leader: u64, vote: Vote, ended: Inst
 
 /// Whether nobody listens there, while it is worth knowing.
 async fn is_refused(address: &str, is_of_use: impl Fn() -> bool) -> bool {
+    let mut refused = 0;
     for pause in DIALS {
         sleep(pause).await;
         if !is_of_use() {
             return false;
         }
         match timeout(DIAL, TcpStream::connect(address)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => return true,
+            Ok(Ok(_)) => refused = 0,
+            Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => refused += 1,
             Ok(Err(_)) | Err(_) => return false,
+        }
+        if refused == REFUSALS {
+            return true;
         }
     }
     false

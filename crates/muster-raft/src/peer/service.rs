@@ -251,33 +251,28 @@ async fn append_all(
             Some((sequence, answer)) = next_in_order(&mut waiting), if !waiting.is_empty() => {
                 let answer = match answer {
                     Ok(answer) => Ok(wire::to_append_response(sequence, answer)),
-                    Err(error) => break stopped(error),
+                    Err(error) => break Some(stopped(error)),
                 };
                 if let Err(error) = point_async!(Point::AppendAnswer).await {
-                    break stopped(error);
+                    break Some(stopped(error));
                 }
                 if answers.send(answer).await.is_err() {
-                    return;
+                    break None;
                 }
             }
             request = requests.message(), if waiting.len() < PIPELINE => {
                 let request = match request {
                     Ok(Some(request)) => request,
-                    Ok(None) | Err(_) => {
-                        if let Some((leader, vote)) = leader {
-                            suspicion::stream_ended(&node, leader, vote);
-                        }
-                        return;
-                    }
+                    Ok(None) | Err(_) => break None,
                 };
                 let from = request.target.as_ref().map(|target| target.from_node);
                 let core = match core_for(&node, request.target.as_ref()).await {
                     Ok(core) => core,
-                    Err(status) => break status,
+                    Err(status) => break Some(status),
                 };
                 let sequence = request.sequence;
                 if let Err(error) = point_async!(Point::AppendReceive).await {
-                    break stopped(error);
+                    break Some(stopped(error));
                 }
                 match wire::from_append(request) {
                     Ok(request) => {
@@ -287,13 +282,17 @@ async fn append_all(
                     Err(error) => {
                         // An entry that this version does not understand must stop it, never be skipped.
                         node.store.fail(format!("cannot take an entry of the leader in: {error}"));
-                        break invalid(error);
+                        break Some(invalid(error));
                     }
                 }
             }
         }
     };
-    answers.send(Err(end)).await.ok();
+    match (end, leader) {
+        (Some(end), _) => drop(answers.send(Err(end)).await),
+        (None, Some((leader, vote))) => suspicion::stream_ended(&node, leader, vote),
+        (None, None) => {}
+    }
 }
 
 /// The next answer. openraft takes a request in when it is first polled, and they are polled in their order, unless tokio

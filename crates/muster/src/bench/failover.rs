@@ -135,7 +135,9 @@ pub(crate) async fn run(args: FailoverArgs) -> anyhow::Result<Report> {
     let mut all = Vec::new();
     for n in 0..args.trials {
         let leader = masters.leader().await?;
-        while heard.try_recv().is_ok() {}
+        while let Ok(moment) = heard.try_recv() {
+            newest = newest.max(moment.fence());
+        }
         let begun = Instant::now();
         args.mode.begin(&mut masters, leader).await?;
         let took = trial(&mut heard, ledger, begun, &mut newest, awaited).await;
@@ -226,11 +228,7 @@ async fn trial(
             }
         };
         let Some(moment) = moment else { bail!("the frameworks are gone") };
-        let (fence, at) = match moment {
-            Moment::Leader(_, fence, at)
-            | Moment::Subscribed(_, fence, at)
-            | Moment::Offered(_, fence, at) => (fence, at),
-        };
+        let (fence, at) = (moment.fence(), moment.at());
         if fence <= before {
             continue;
         }

@@ -49,8 +49,8 @@ pub(crate) struct Shared {
     pub(crate) launching: AtomicBool,
     /// ACCEPTs that are not answered.
     pub(crate) asking: AtomicU64,
-    /// Whether times are recorded.
-    pub(crate) recording: AtomicBool,
+    /// Times are recorded of what was asked for between these two, whenever it comes.
+    recording: Mutex<(Option<Instant>, Option<Instant>)>,
     /// From ACCEPT to TASK_RUNNING seen.
     pub(crate) latency: Mutex<Histogram<u64>>,
     /// From ACCEPT to TASK_FINISHED seen.
@@ -83,7 +83,7 @@ impl Shared {
             play,
             launching: AtomicBool::new(true),
             asking: AtomicU64::new(0),
-            recording: AtomicBool::new(false),
+            recording: Mutex::default(),
             latency: Mutex::new(super::report::times()),
             lifetime: Mutex::new(super::report::times()),
             moments,
@@ -95,7 +95,12 @@ impl Shared {
         for recorded in [&self.latency, &self.lifetime] {
             recorded.lock().unwrap_or_else(PoisonError::into_inner).reset();
         }
-        self.recording.store(true, Ordering::Relaxed);
+        *self.recording.lock().unwrap_or_else(PoisonError::into_inner) = (Some(Instant::now()), None);
+    }
+
+    /// What is asked for from now on is not recorded.
+    pub(crate) fn stop_recording(&self) {
+        self.recording.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(Instant::now());
     }
 
     /// A framework heard that a task runs which was asked for then.
@@ -112,7 +117,8 @@ impl Shared {
     }
 
     fn took(&self, times: &Mutex<Histogram<u64>>, since: Instant) {
-        if self.recording.load(Ordering::Relaxed) {
+        let (from, to) = *self.recording.lock().unwrap_or_else(PoisonError::into_inner);
+        if from.is_some_and(|from| since >= from) && to.is_none_or(|to| since <= to) {
             super::report::record(&mut times.lock().unwrap_or_else(PoisonError::into_inner), since.elapsed());
         }
     }
@@ -154,6 +160,24 @@ pub(crate) enum Moment {
     Subscribed(usize, Fence, Instant),
     /// It got its first offer there.
     Offered(usize, Fence, Instant),
+}
+
+impl Moment {
+    fn parts(self) -> (Fence, Instant) {
+        let (Self::Leader(_, fence, at) | Self::Subscribed(_, fence, at) | Self::Offered(_, fence, at)) =
+            self;
+        (fence, at)
+    }
+
+    /// Under which leader.
+    pub(crate) fn fence(self) -> Fence {
+        self.parts().0
+    }
+
+    /// When.
+    pub(crate) fn at(self) -> Instant {
+        self.parts().1
+    }
 }
 
 type Stream = Duplex<v1::SchedulerFrame, v1::SchedulerDownFrame>;

@@ -244,7 +244,8 @@ impl Which {
 async fn measure(which: Which) -> anyhow::Result<Report> {
     match which {
         Which::AgentsProcess(_) => anyhow::bail!("agents measure nothing"),
-        Which::Alloc(args) => alloc::run(&args),
+        // It computes and waits for nothing: on a thread of its own, so that Ctrl-C is heard.
+        Which::Alloc(args) => tokio::task::spawn_blocking(move || alloc::run(&args)).await?,
         Which::Launch(args) => launch::run(args).await,
         Which::Lifecycle(args) => lifecycle::run(args).await,
         Which::Offers(args) => offers::run(args).await,

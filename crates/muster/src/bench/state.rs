@@ -141,12 +141,11 @@ pub(crate) async fn run(args: StateArgs) -> anyhow::Result<Report> {
 /// What is launched in so many seconds.
 async fn during(shared: &Shared, secs: u64) -> Launched {
     let latency = || shared.latency.lock().unwrap_or_else(PoisonError::into_inner);
-    *latency() = times();
-    shared.recording.store(true, Ordering::Relaxed);
+    shared.start_recording();
     let (began, before) = (Instant::now(), shared.ledger.started_count());
     tokio::time::sleep(Duration::from_secs(secs)).await;
     let (secs, after) = (began.elapsed().as_secs_f64(), shared.ledger.started_count());
-    shared.recording.store(false, Ordering::Relaxed);
+    shared.stop_recording();
     Launched { tasks: (after - before) as u64, secs, latency: mem::replace(&mut *latency(), times()) }
 }
 

@@ -57,7 +57,7 @@ impl Window {
         let before = Counts::now(masters, shared);
         tokio::time::sleep(length).await;
         let after = Counts::now(masters, shared);
-        shared.recording.store(false, Ordering::Relaxed);
+        shared.stop_recording();
         masters.check()?;
         let secs = (after.at - before.at).as_secs_f64();
         let cpu = before.master_cpu.iter().zip(&after.master_cpu);
