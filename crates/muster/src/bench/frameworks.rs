@@ -22,6 +22,9 @@ use std::{
 };
 use tokio::sync::mpsc;
 
+/// Until what a leader was too busy for is said again.
+const BUSY: Duration = Duration::from_millis(50);
+
 /// How a framework launches.
 #[derive(Debug, Clone)]
 pub(crate) struct Pace {
@@ -196,6 +199,12 @@ struct Framework {
     offers: VecDeque<(OfferId, AgentId, Resources)>,
     /// ACCEPTs on their way, with what a repetition after a leader change needs.
     accepts: HashMap<u64, SchedulerCall>,
+    /// Acknowledgements that are not answered. One that was not taken is said again, as the SDK does: its task would wait
+    /// for ever.
+    acks: HashMap<u64, SchedulerCall>,
+    /// Calls that the leader was too busy for, and when they are said again.
+    busy: Vec<u64>,
+    again: Instant,
     running: HashMap<String, Instant>,
     /// Tasks that are to end and are not over.
     open: HashMap<String, Instant>,
@@ -216,6 +225,9 @@ pub(crate) async fn run(number: usize, masters: Vec<String>, pace: Pace, shared:
         offered_in: Fence::default(),
         offers: VecDeque::new(),
         accepts: HashMap::new(),
+        acks: HashMap::new(),
+        busy: Vec::new(),
+        again: Instant::now(),
         running: HashMap::new(),
         open: HashMap::new(),
         calls: 0,
@@ -256,9 +268,19 @@ impl Framework {
                     }
                 }
                 () = tokio::time::sleep(wait), if paced => {}
+                () = tokio::time::sleep_until(self.again.into()), if !self.busy.is_empty() => self.say_again(&mut stream)?,
             }
             self.launch(&mut stream)?;
         }
+    }
+
+    fn say_again(&mut self, up: &mut Stream) -> Result<(), StreamError> {
+        for id in std::mem::take(&mut self.busy) {
+            if let Some(call) = self.accepts.get(&id).or_else(|| self.acks.get(&id)) {
+                send(up, id, call)?;
+            }
+        }
+        Ok(())
     }
 
     fn meet(&mut self, up: &mut Stream) -> Result<(), StreamError> {
@@ -297,6 +319,9 @@ impl Framework {
                 self.subscribed = true;
                 self.moment(Moment::Subscribed(self.number, self.fence, Instant::now()));
                 // What was on its way when the leader died is asked again: the registry answers as before.
+                // Updates that were not acknowledged are told again.
+                self.acks.clear();
+                self.busy.clear();
                 for (id, call) in self.accepts.clone() {
                     send(up, id, &call)?;
                 }
@@ -332,7 +357,10 @@ impl Framework {
                     self.shared.saw_end(asked, status.state == TaskState::Finished);
                 }
                 if let Some(uuid) = uuid {
-                    send(up, 0, &SchedulerCall::Acknowledge { task_id, uuid })?;
+                    self.calls += 1;
+                    let call = SchedulerCall::Acknowledge { task_id, uuid };
+                    send(up, self.calls, &call)?;
+                    self.acks.insert(self.calls, call);
                 }
             }
             SchedulerEvent::Outcome { id, outcome } => match outcome {
@@ -350,7 +378,13 @@ impl Framework {
                         }
                     }
                 }
-                CallOutcome::Busy | CallOutcome::Unknown => {} // stays, and is asked again
+                CallOutcome::Busy | CallOutcome::Unknown => {
+                    if self.busy.is_empty() {
+                        self.again = Instant::now() + BUSY;
+                    }
+                    self.busy.push(id);
+                }
+                CallOutcome::Done | CallOutcome::Refused(_) if self.acks.remove(&id).is_some() => {}
                 CallOutcome::Done | CallOutcome::Refused(_) => {
                     self.answered(id);
                 }
