@@ -1,7 +1,6 @@
 //! The law of the quick shard: it decides as the plain one does, whatever it is told.
 
 #[path = "../../muster-registry/tests/world/mod.rs"]
-#[allow(dead_code)]
 mod world;
 
 use crate::{Grant, Policy, Refused, Shard, ShardId, ShardInput, View, Wishes, reference};

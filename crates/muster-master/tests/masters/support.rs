@@ -2,7 +2,6 @@
 #![allow(unreachable_pub)]
 
 #[path = "../../../muster-raft/tests/support/proxy.rs"]
-#[allow(dead_code)] // the replicas' own tests use all of it
 mod proxy;
 
 use muster_master::{MasterConfig, Serving, start};

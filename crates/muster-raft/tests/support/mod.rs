@@ -270,6 +270,18 @@ impl Cluster {
     }
 }
 
+impl proxy::Wire {
+    /// As if nobody listened at the other end, for good.
+    pub fn refuse(&self) {
+        self.cut();
+        self.accept.abort();
+    }
+
+    pub fn dials(&self) -> u64 {
+        self.state.lock().unwrap().dials
+    }
+}
+
 impl Replica {
     pub fn proposals(&self) -> Option<Arc<Proposals>> {
         self.reign.lock().unwrap().clone()

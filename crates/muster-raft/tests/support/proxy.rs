@@ -10,14 +10,15 @@ use tokio::{
 #[derive(Clone)]
 pub struct Wire {
     pub address: String,
-    state: Arc<Mutex<State>>,
-    accept: Arc<AbortHandle>,
+    pub state: Arc<Mutex<State>>,
+    pub accept: Arc<AbortHandle>,
 }
 
 #[derive(Default)]
-struct State {
+pub struct State {
     cut: bool,
-    dials: u64,
+    /// How often it was dialled.
+    pub dials: u64,
     open: JoinSet<()>,
 }
 
@@ -38,17 +39,6 @@ impl Wire {
 
     pub fn heal(&self) {
         self.state.lock().unwrap().cut = false;
-    }
-
-    /// As if nobody listened at the other end, for good.
-    pub fn refuse(&self) {
-        self.cut();
-        self.accept.abort();
-    }
-
-    /// How often it was dialled.
-    pub fn dials(&self) -> u64 {
-        self.state.lock().unwrap().dials
     }
 }
 

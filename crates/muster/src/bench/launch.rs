@@ -1,10 +1,11 @@
 //! `muster bench launch`.
 
 use super::{
-    Api, Shape,
-    floors::{FloorFlags, Load},
-    frameworks::{Pace, Play, Shared},
+    Shape,
+    floors::FloorFlags,
+    frameworks::Shared,
     masters::Masters,
+    play::{Accepts, Play},
     preload,
     report::Report,
     window::{Window, warm_up},
@@ -17,15 +18,8 @@ use tokio::sync::mpsc;
 pub(crate) struct LaunchArgs {
     #[command(flatten)]
     shape: Shape,
-    /// What frameworks speak.
-    #[arg(long, value_enum, default_value_t = Api::Grpc)]
-    api: Api,
-    /// Tasks in one ACCEPT.
-    #[arg(long, default_value_t = 1, value_parser = super::positive)]
-    tasks_per_accept: usize,
-    /// ACCEPTs of one framework on their way at a time.
-    #[arg(long, default_value_t = 1, value_parser = super::positive)]
-    inflight: usize,
+    #[command(flatten)]
+    accepts: Accepts,
     /// Tasks per second of all frameworks together; 0 = as many as possible.
     #[arg(long, default_value_t = 0)]
     rate: u64,
@@ -42,8 +36,7 @@ pub(crate) struct LaunchArgs {
 pub(crate) async fn run(args: LaunchArgs) -> anyhow::Result<Report> {
     args.shape.check()?;
     let mut report = Report::default();
-    let load =
-        Load { clients: args.shape.frameworks.saturating_mul(args.inflight), records: args.tasks_per_accept };
+    let load = args.accepts.load(args.shape.frameworks);
     let floor = args.floors.commits(args.shape.work_dir.as_deref(), load, &mut report).await?;
     let mut masters = Masters::start(&args.shape).await?;
     let (moments, _unheard) = mpsc::channel(1);
@@ -53,11 +46,11 @@ pub(crate) async fn run(args: LaunchArgs) -> anyhow::Result<Report> {
         let loading = shared.beside(Play::default());
         preload::running(&args.shape, &masters.addresses, &loading, args.preload).await?;
     }
-    let mut pace = Pace::unpaced(args.tasks_per_accept, args.inflight);
+    let mut pace = args.accepts.pace();
     if args.rate > 0 {
-        pace.every = args.shape.every(args.rate as f64 / args.tasks_per_accept as f64);
+        pace.every = args.shape.every(args.rate as f64 / args.accepts.tasks_per_accept as f64);
     }
-    args.shape.add_frameworks(&mut clients, 0, args.api, &masters.addresses, &pace, &shared);
+    args.shape.add_frameworks(&mut clients, 0, args.accepts.api, &masters.addresses, &pace, &shared);
     let (ledger, before) = (&shared.ledger, shared.ledger.started_count());
     let warm = Duration::from_secs_f64(args.secs as f64 / 4.0);
     warm_up(|| ledger.started_count() - before, args.shape.frameworks, warm).await?;

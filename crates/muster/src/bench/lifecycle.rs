@@ -1,10 +1,11 @@
 //! `muster bench lifecycle`: tasks from their launch to the acknowledgement that they finished.
 
 use super::{
-    Api, Shape,
-    floors::{FloorFlags, Load},
-    frameworks::{Pace, Play, Shared},
+    Shape,
+    floors::FloorFlags,
+    frameworks::Shared,
     masters::Masters,
+    play::{Accepts, Play},
     report::Report,
     window::{Window, warm_up},
 };
@@ -19,15 +20,8 @@ use tokio::sync::mpsc;
 pub(crate) struct LifecycleArgs {
     #[command(flatten)]
     shape: Shape,
-    /// What frameworks speak.
-    #[arg(long, value_enum, default_value_t = Api::Grpc)]
-    api: Api,
-    /// Tasks in one ACCEPT.
-    #[arg(long, default_value_t = 1, value_parser = super::positive)]
-    tasks_per_accept: usize,
-    /// ACCEPTs of one framework on their way at a time.
-    #[arg(long, default_value_t = 1, value_parser = super::positive)]
-    inflight: usize,
+    #[command(flatten)]
+    accepts: Accepts,
     /// How long is measured, after a quarter of it as warm-up.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     secs: u64,
@@ -38,14 +32,13 @@ pub(crate) struct LifecycleArgs {
 pub(crate) async fn run(args: LifecycleArgs) -> anyhow::Result<Report> {
     args.shape.check()?;
     let mut report = Report::default();
-    let load =
-        Load { clients: args.shape.frameworks.saturating_mul(args.inflight), records: args.tasks_per_accept };
+    let load = args.accepts.load(args.shape.frameworks);
     let floor = args.floors.commits(args.shape.work_dir.as_deref(), load, &mut report).await?;
     let mut masters = Masters::start(&args.shape).await?;
     let (moments, _unheard) = mpsc::channel(1);
     let shared = Shared::playing(Play { ends: true, ..Play::default() }, moments);
-    let pace = Pace::unpaced(args.tasks_per_accept, args.inflight);
-    let mut clients = args.shape.start_clients(args.api, &masters.addresses, &pace, &shared);
+    let pace = args.accepts.pace();
+    let mut clients = args.shape.start_clients(args.accepts.api, &masters.addresses, &pace, &shared);
     let ledger = &shared.ledger;
     let finished = || ledger.finished.load(Ordering::Relaxed) as usize;
     let warm = Duration::from_secs_f64(args.secs as f64 / 4.0);

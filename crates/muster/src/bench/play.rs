@@ -1,8 +1,34 @@
 //! How simulated agents and frameworks behave where they do not just launch tasks that run on.
 
-use super::{agents::ENDS, frameworks::Pace};
+use super::{Api, agents::ENDS, floors::Load, frameworks::Pace};
+use clap::Args;
 use muster_model::Resources;
 use std::time::{Duration, Instant};
+
+/// How frameworks ask for tasks as fast as they can.
+#[derive(Debug, Args)]
+pub(crate) struct Accepts {
+    /// What frameworks speak.
+    #[arg(long, value_enum, default_value_t = Api::Grpc)]
+    pub(crate) api: Api,
+    /// Tasks in one ACCEPT.
+    #[arg(long, default_value_t = 1, value_parser = super::positive)]
+    pub(crate) tasks_per_accept: usize,
+    /// ACCEPTs of one framework on their way at a time.
+    #[arg(long, default_value_t = 1, value_parser = super::positive)]
+    inflight: usize,
+}
+
+impl Accepts {
+    pub(crate) fn pace(&self) -> Pace {
+        Pace::unpaced(self.tasks_per_accept, self.inflight)
+    }
+
+    /// What so many frameworks ask of a quorum with nothing around it.
+    pub(crate) fn load(&self, frameworks: usize) -> Load {
+        Load { clients: frameworks.saturating_mul(self.inflight), records: self.tasks_per_accept }
+    }
+}
 
 impl Pace {
     /// As fast as offers come, so many tasks in an ACCEPT and so many ACCEPTs at a time.
