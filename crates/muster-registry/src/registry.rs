@@ -61,7 +61,7 @@ pub struct Registry {
 /// What is derived from the tables: rebuilt on restore, never stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Indexes {
-    pub(crate) tasks_of_agent: OrdMap<AgentId, OrdSet<TaskKey>>,
+    pub(crate) tasks_of_agent: OrdMap<AgentId, OrdMap<LaunchNumber, TaskKey>>,
     pub(crate) held_on_agent: OrdMap<AgentId, Resources>,
     pub(crate) agent_of_machine: OrdMap<MachineId, AgentId>,
     pub(crate) spent_offers: OrdMap<OfferId, u64>,
@@ -442,10 +442,10 @@ impl Registry {
         self.tasks_from(TaskKey { framework_id: id.clone(), task_id: muster_model::TaskId::new("") })
             .take_while(move |task| task.key.framework_id == *id)
     }
-    /// An agent's tasks that are not over.
+    /// An agent's tasks that are not over, in the order of their launches.
     pub fn tasks_of_agent(&self, id: &AgentId) -> impl Iterator<Item = &Task> {
         let keys = self.index.tasks_of_agent.get(id);
-        keys.into_iter().flatten().filter_map(|key| self.task(key))
+        keys.into_iter().flat_map(OrdMap::values).filter_map(|key| self.task(key))
     }
     /// Tasks that are over, newest first.
     pub fn completed_tasks(&self) -> impl DoubleEndedIterator<Item = &Task> {

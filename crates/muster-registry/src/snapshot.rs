@@ -218,7 +218,8 @@ impl Indexes {
     pub(crate) fn of(all: &Registry) -> Self {
         let mut index = Self::default();
         for task in all.tasks.values() {
-            index.tasks_of_agent.entry(task.agent_id.clone()).or_default().insert(task.key.clone());
+            let keys = index.tasks_of_agent.entry(task.agent_id.clone()).or_default();
+            keys.insert(task.launch, task.key.clone());
         }
         for held in all.holdings().into_iter().filter(|held| !held.resources.is_empty()) {
             index.held_on_agent.entry(held.agent_id).or_default().add(&held.resources);

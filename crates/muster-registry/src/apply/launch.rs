@@ -237,7 +237,7 @@ impl Registry {
             updated: self.header.wall,
         };
         self.hold(&names.agent_id, account, &spec.resources, to);
-        self.index.tasks_of_agent.entry(names.agent_id.clone()).or_default().insert(key.clone());
+        self.index.tasks_of_agent.entry(names.agent_id.clone()).or_default().insert(number, key.clone());
         let task = self.tasks.put(key, task);
         to.changes.push(Change::RunDue(task));
         number

@@ -153,7 +153,7 @@ impl Registry {
         self.tasks.remove(&task.key);
         self.told.remove(&task.key);
         if let Some(keys) = self.index.tasks_of_agent.get_mut(&task.agent_id) {
-            keys.remove(&task.key);
+            keys.remove(&task.launch);
             if keys.is_empty() {
                 self.index.tasks_of_agent.remove(&task.agent_id);
                 to.emptied.push(task.agent_id.clone());

@@ -14,14 +14,11 @@ const OWN_UPDATES: u32 = 1 << 31;
 
 impl Registry {
     pub(crate) fn accepted(&mut self, agent_id: &AgentId, launches: &[LaunchNumber]) -> Outcome {
-        // The agent names launches, the table is by task: its own tasks are few enough to look through once.
-        let mut waiting: Vec<_> = self
-            .tasks_of_agent(agent_id)
-            .filter(|task| !task.accepted && launches.contains(&task.launch))
-            .map(|task| task.key.clone())
-            .collect();
-        for key in waiting.drain(..) {
-            self.tasks.update(&key, |task| task.accepted = true);
+        let Some(keys) = self.index.tasks_of_agent.get(agent_id) else { return Outcome::Done };
+        for key in launches.iter().filter_map(|launch| keys.get(launch)) {
+            if self.tasks.get(key).is_some_and(|task| !task.accepted) {
+                self.tasks.update(key, |task| task.accepted = true);
+            }
         }
         Outcome::Done
     }
