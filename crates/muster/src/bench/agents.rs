@@ -2,6 +2,7 @@
 
 use super::{
     ledger::Ledger,
+    play::Fate,
     wire::{Dialer, Duplex, Pause, StreamError},
 };
 use muster_model::{
@@ -17,9 +18,6 @@ use std::{
 
 type Stream = Duplex<v1::AgentFrame, v1::AgentDownFrame>;
 
-/// What the ids of tasks begin with that end as soon as they run.
-pub(crate) const ENDS: &str = "e";
-
 /// One agent's memory, kept across its streams as a real one keeps it on disk.
 struct Agent {
     number: usize,
@@ -31,6 +29,9 @@ struct Agent {
     tasks: BTreeMap<LaunchNumber, Task>,
     /// The others. Nothing is taken out: a benchmark ends.
     over: HashSet<LaunchNumber>,
+    /// Orders that are not said to be taken yet, where that is all that is said, and in which session.
+    taken: Vec<LaunchNumber>,
+    session: Session,
     /// Whether a leader welcomed it on the stream that it has.
     welcomed: bool,
     ledger: Arc<Ledger>,
@@ -42,8 +43,8 @@ struct Task {
     updates: u32,
 }
 
-/// Runs an agent until it is aborted: it reports every task as running at once, before that as starting where that
-/// is wanted, and after that as finished if it is one that ends.
+/// Runs an agent until it is aborted: it reports every task at once as what its id says ([`Fate`]), before that as
+/// starting where that is wanted.
 /// The first master it goes to is the `first`th.
 pub(crate) async fn run(
     number: usize,
@@ -72,12 +73,15 @@ pub(crate) async fn run(
         fence: Fence::default(),
         tasks: BTreeMap::new(),
         over: HashSet::new(),
+        taken: Vec::new(),
+        session: Session(0),
         welcomed: false,
         ledger,
     };
     let (mut dial, mut pause) = (first, Pause::new());
     loop {
         agent.welcomed = false;
+        agent.taken.clear(); // the hello tells of them
         let _ended = agent.session(&dialer, dial).await;
         dial += 1;
         pause.wait(agent.welcomed).await;
@@ -88,7 +92,7 @@ impl Agent {
     async fn session(&mut self, dialer: &Dialer, dial: usize) -> Result<(), StreamError> {
         let connection = dialer.dial(dial).await?;
         let mut stream: Stream = connection.open("/muster.v1.AgentService/Session").await?;
-        while let Some(frame) = stream.next().await? {
+        while let Some(frame) = self.next(&mut stream).await? {
             let (fence, session, event) =
                 muster_proto::agent_event(frame).map_err(|error| StreamError::Damaged(error.to_string()))?;
             if fence < self.fence && fence != Fence::default() {
@@ -104,11 +108,23 @@ impl Agent {
                 AgentDown::Redial(_) => return Ok(()),
                 AgentDown::Event(event) => event,
             };
+            self.session = session;
             for call in self.event(event) {
                 send(&mut stream, session, &call)?;
             }
         }
         Ok(())
+    }
+
+    /// The next frame. Before that is waited for, the orders that came together are said to be taken, together.
+    async fn next(&mut self, stream: &mut Stream) -> Result<Option<v1::AgentDownFrame>, StreamError> {
+        if let Some(frame) = stream.whole()? {
+            return Ok(Some(frame));
+        }
+        if !self.taken.is_empty() {
+            send(stream, self.session, &AgentCall::Accepted(std::mem::take(&mut self.taken)))?;
+        }
+        stream.next().await
     }
 
     fn hello(&self) -> Hello {
@@ -131,7 +147,7 @@ impl Agent {
             return vec![]; // heard of before: the hello told of it
         }
         self.ledger.started(order.launch, self.number);
-        let ends = order.task.task_id.as_str().starts_with(ENDS);
+        let fate = Fate::of(order.task.task_id.as_str());
         let known = KnownTask {
             launch: order.launch,
             task: order.task,
@@ -141,12 +157,16 @@ impl Agent {
             updates: Vec::new(),
         };
         let mut task = Task { known, updates: 0 };
-        let states = [
-            order.starting.then_some(TaskState::Starting),
-            Some(TaskState::Running),
-            ends.then_some(TaskState::Finished),
-        ];
-        let calls = states.into_iter().flatten().map(|state| AgentCall::Status(task.update(state))).collect();
+        let states: &[_] = match fate {
+            Fate::Taken => &[],
+            Fate::Runs => &[TaskState::Starting, TaskState::Running],
+            Fate::Ends => &[TaskState::Starting, TaskState::Running, TaskState::Finished],
+        };
+        if fate == Fate::Taken {
+            self.taken.push(order.launch);
+        }
+        let told = states.iter().filter(|state| order.starting || **state != TaskState::Starting);
+        let calls = told.map(|state| AgentCall::Status(task.update(*state))).collect();
         self.tasks.insert(order.launch, task);
         calls
     }

@@ -3,6 +3,7 @@
 pub(crate) use super::play::Play;
 use super::{
     ledger::Ledger,
+    play::Fate,
     wire::{Connection, Duplex, Pause, StreamError},
 };
 use hdrhistogram::Histogram;
@@ -54,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) asking: AtomicU64,
     /// Times are recorded of what was asked for between these two, whenever it comes.
     recording: Mutex<(Option<Instant>, Option<Instant>)>,
+    /// From ACCEPT to its answer.
+    pub(crate) answered: Mutex<Histogram<u64>>,
     /// From ACCEPT to TASK_RUNNING seen.
     pub(crate) latency: Mutex<Histogram<u64>>,
     /// From ACCEPT to TASK_FINISHED seen.
@@ -80,6 +83,9 @@ impl Shared {
     }
 
     fn fresh(ledger: Arc<Ledger>, play: Play, moments: mpsc::Sender<Moment>) -> Self {
+        if play.fate == Fate::Taken {
+            ledger.trust_agents();
+        }
         Self {
             open_before: ledger.open(),
             ledger,
@@ -87,6 +93,7 @@ impl Shared {
             launching: AtomicBool::new(true),
             asking: AtomicU64::new(0),
             recording: Mutex::default(),
+            answered: Mutex::new(super::report::times()),
             latency: Mutex::new(super::report::times()),
             lifetime: Mutex::new(super::report::times()),
             moments,
@@ -95,7 +102,7 @@ impl Shared {
 
     /// Begins to record times, without those of before.
     pub(crate) fn start_recording(&self) {
-        for recorded in [&self.latency, &self.lifetime] {
+        for recorded in [&self.answered, &self.latency, &self.lifetime] {
             recorded.lock().unwrap_or_else(PoisonError::into_inner).reset();
         }
         *self.recording.lock().unwrap_or_else(PoisonError::into_inner) = (Some(Instant::now()), None);
@@ -104,6 +111,11 @@ impl Shared {
     /// What is asked for from now on is not recorded.
     pub(crate) fn stop_recording(&self) {
         self.recording.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(Instant::now());
+    }
+
+    /// An ACCEPT was answered which was sent then.
+    pub(crate) fn saw_answer(&self, asked: Instant) {
+        self.took(&self.answered, asked);
     }
 
     /// A framework heard that a task runs which was asked for then.
@@ -150,7 +162,7 @@ impl Shared {
 
     /// Tasks that are to end, and of whose end nobody has heard.
     pub(crate) fn unended(&self) -> u64 {
-        if self.play.ends { self.ledger.open().saturating_sub(self.open_before) } else { 0 }
+        if self.play.fate == Fate::Ends { self.ledger.open().saturating_sub(self.open_before) } else { 0 }
     }
 }
 
@@ -198,7 +210,7 @@ struct Framework {
     offered_in: Fence,
     offers: VecDeque<(OfferId, AgentId, Resources)>,
     /// ACCEPTs on their way, with what a repetition after a leader change needs.
-    accepts: HashMap<u64, SchedulerCall>,
+    accepts: HashMap<u64, (Instant, SchedulerCall)>,
     /// Acknowledgements that are not answered. One that was not taken is said again, as the SDK does: its task would wait
     /// for ever.
     acks: HashMap<u64, SchedulerCall>,
@@ -276,7 +288,7 @@ impl Framework {
 
     fn say_again(&mut self, up: &mut Stream) -> Result<(), StreamError> {
         for id in std::mem::take(&mut self.busy) {
-            if let Some(call) = self.accepts.get(&id).or_else(|| self.acks.get(&id)) {
+            if let Some(call) = self.accepts.get(&id).map(|(_, call)| call).or_else(|| self.acks.get(&id)) {
                 send(up, id, call)?;
             }
         }
@@ -322,8 +334,8 @@ impl Framework {
                 // Updates that were not acknowledged are told again.
                 self.acks.clear();
                 self.busy.clear();
-                for (id, call) in self.accepts.clone() {
-                    send(up, id, &call)?;
+                for (id, (_, call)) in &self.accepts {
+                    send(up, *id, call)?;
                 }
             }
             SchedulerEvent::Offers(offers) => {
@@ -397,11 +409,10 @@ impl Framework {
 
     /// An ACCEPT is answered; whether it was not before.
     fn answered(&mut self, id: u64) -> bool {
-        let was_open = self.accepts.remove(&id).is_some();
-        if was_open {
-            self.shared.asking.fetch_sub(1, Ordering::Relaxed);
-        }
-        was_open
+        let Some((asked, _)) = self.accepts.remove(&id) else { return false };
+        self.shared.asking.fetch_sub(1, Ordering::Relaxed);
+        self.shared.saw_answer(asked);
+        true
     }
 
     fn can_launch(&self) -> bool {
@@ -431,16 +442,19 @@ impl Framework {
                 continue;
             }
             let asked = self.pace.due(&mut self.next_at, self.shared.play.by_clock);
-            self.running.extend(tasks.iter().map(|task| (task.task_id.to_string(), asked)));
-            if self.shared.play.ends {
+            if self.shared.play.fate != Fate::Taken {
+                self.running.extend(tasks.iter().map(|task| (task.task_id.to_string(), asked)));
+            }
+            if self.shared.play.fate == Fate::Ends {
                 self.open.extend(tasks.iter().map(|task| (task.task_id.to_string(), asked)));
             }
             self.calls += 1;
             let (offer_ids, named, bad) = (vec![offer_id], Vec::new(), Vec::new());
             let call = SchedulerCall::Accept { offer_ids, tasks, named, bad, refuse_ms: 0 };
-            self.accepts.insert(self.calls, call.clone());
             self.shared.asking.fetch_add(1, Ordering::Relaxed);
-            send(up, self.calls, &call)?;
+            let sent = send(up, self.calls, &call);
+            self.accepts.insert(self.calls, (asked, call));
+            sent?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use super::{
     frameworks::{Offered, Pace, Shared, task_info},
+    play::Fate,
     wire::{Pause, StreamError},
 };
 use bytes::Bytes;
@@ -180,7 +181,7 @@ impl Framework {
         &self,
         to: &Subscription,
         call: Call,
-        tasks: Option<(u64, mpsc::Sender<u64>)>,
+        tasks: Option<(u64, Instant, mpsc::Sender<u64>)>,
     ) -> Result<(), StreamError> {
         let call = Call { framework_id: self.framework_id.clone(), ..call };
         let request = self.request(&to.address, Some(&to.stream_id), &call)?;
@@ -200,7 +201,8 @@ impl Framework {
                 taken = response.status() == StatusCode::ACCEPTED;
                 let _ = response.into_body().collect().await; // so that the connection can be used again
             }
-            if let Some((tasks, answers)) = tasks {
+            if let Some((tasks, asked, answers)) = tasks {
+                shared.saw_answer(asked);
                 let _ = answers.send(if taken { tasks } else { 0 }).await; // the session may be over
                 shared.asking.fetch_sub(1, Ordering::Relaxed);
             }
@@ -286,8 +288,10 @@ impl Framework {
             let task_infos = self.tasks_for(&offer);
             let count = task_infos.len() as u64;
             let asked = self.pace.due(&mut self.next_at, self.shared.play.by_clock);
-            self.running.extend(task_infos.iter().map(|task| (task.task_id.value.clone(), asked)));
-            if self.shared.play.ends {
+            if self.shared.play.fate != Fate::Taken {
+                self.running.extend(task_infos.iter().map(|task| (task.task_id.value.clone(), asked)));
+            }
+            if self.shared.play.fate == Fate::Ends {
                 self.open.extend(task_infos.iter().map(|task| (task.task_id.value.clone(), asked)));
             }
             let launch = mesos::offer::Operation {
@@ -301,7 +305,7 @@ impl Framework {
                 filters: Some(mesos::Filters { refuse_seconds: Some(0.0) }),
             };
             let call = Call { accept: Some(accept), ..of(call::Type::Accept) };
-            if self.call(to, call, Some((count, answers.clone()))).is_ok() {
+            if self.call(to, call, Some((count, asked, answers.clone()))).is_ok() {
                 self.in_flight += 1;
             }
         }
@@ -314,7 +318,7 @@ impl Framework {
         let decline = Some(call::Decline { offer_ids, filters });
         let call = Call { decline, ..of(call::Type::Decline) };
         // One request at a time: what comes meanwhile goes with the next.
-        if self.call(to, call, Some((0, answers.clone()))).is_ok() {
+        if self.call(to, call, Some((0, Instant::now(), answers.clone()))).is_ok() {
             self.in_flight += 1;
         }
     }

@@ -103,10 +103,9 @@ async fn simulated(args: &LatencyArgs, mut report: Report) -> anyhow::Result<Rep
     let window = Window::of(&mut masters, &shared, Duration::from_secs(args.secs)).await?;
     shared.settle().await;
     report.figure("seen_running", window.running / window.secs, "tasks/s");
-    {
-        let latency = shared.latency.lock().unwrap_or_else(PoisonError::into_inner);
-        let which = [("p50", 0.5), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)];
-        report.quantiles("running_seen", &latency, &which);
+    for (name, times) in [("accepted", &shared.answered), ("running_seen", &shared.latency)] {
+        let times = times.lock().unwrap_or_else(PoisonError::into_inner);
+        report.quantiles(name, &times, &[("p50", 0.5), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)]);
     }
     window.tell_cpu(&mut report);
     let (lost, doubled) = shared.ledger.judge();

@@ -5,7 +5,7 @@ use super::{
     floors::FloorFlags,
     frameworks::Shared,
     masters::Masters,
-    play::{Accepts, Play},
+    play::{Accepts, Fate, Play},
     preload,
     report::Report,
     window::{Window, warm_up},
@@ -20,6 +20,10 @@ pub(crate) struct LaunchArgs {
     shape: Shape,
     #[command(flatten)]
     accepts: Accepts,
+    /// Agents report each task running, which its framework sees and acknowledges: three commands in the log for each task. When
+    /// not given, agents say that they took the orders, and nothing more.
+    #[arg(long)]
+    running: bool,
     /// Tasks per second of all frameworks together; 0 = as many as possible.
     #[arg(long, default_value_t = 0)]
     rate: u64,
@@ -40,7 +44,8 @@ pub(crate) async fn run(args: LaunchArgs) -> anyhow::Result<Report> {
     let floor = args.floors.commits(args.shape.work_dir.as_deref(), load, &mut report).await?;
     let mut masters = Masters::start(&args.shape).await?;
     let (moments, _unheard) = mpsc::channel(1);
-    let shared = Shared::new(moments);
+    let fate = if args.running { Fate::Runs } else { Fate::Taken };
+    let shared = Shared::playing(Play { fate, ..Play::default() }, moments);
     let mut clients = args.shape.start_agents(&masters.addresses, &shared);
     if args.preload > 0 {
         let loading = shared.beside(Play::default());
@@ -61,9 +66,11 @@ pub(crate) async fn run(args: LaunchArgs) -> anyhow::Result<Report> {
     if let Some(floor) = floor {
         report.figure("of_floor_quorum", launches / floor, "ratio");
     }
-    {
-        let latency = shared.latency.lock().unwrap_or_else(PoisonError::into_inner);
-        report.quantiles("latency", &latency, &[("p50", 0.5), ("p99", 0.99)]);
+    for (name, times) in [("latency", &shared.answered), ("running_seen", &shared.latency)] {
+        let times = times.lock().unwrap_or_else(PoisonError::into_inner);
+        if !times.is_empty() {
+            report.quantiles(name, &times, &[("p50", 0.5), ("p99", 0.99)]);
+        }
     }
     report.figure("offers", window.offers / window.secs, "offers/s");
     report.figure("master_rss_max", masters.rss_mib(), "MiB");

@@ -5,7 +5,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -38,6 +38,8 @@ pub(crate) struct Ledger {
     /// Tasks that were taken over the Mesos API, where no launch has a number, and those that were heard of since.
     pub(crate) accepted: AtomicU64,
     pub(crate) told: AtomicU64,
+    /// Whether agents alone tell of those: nothing more becomes of tasks than that an agent takes their order.
+    agents_tell: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -48,6 +50,11 @@ impl Ledger {
     /// One of which all is told elsewhere.
     pub(crate) fn telling() -> Self {
         Self { untold: Some(Mutex::default()), ..Self::default() }
+    }
+
+    /// From now on tasks are launched of which agents alone tell.
+    pub(crate) fn trust_agents(&self) {
+        self.agents_tell.store(true, Ordering::Relaxed);
     }
 
     /// What came since this was asked before.
@@ -125,9 +132,52 @@ impl Ledger {
     /// Where a part of the benchmark broke nobody knows, which counts as one that is lost.
     pub(crate) fn judge(&self) -> (u64, u64) {
         let started = lock(&self.started);
-        let lost = lock(&self.acknowledged).iter().filter(|launch| !started.contains_key(launch)).count();
-        let unheard = self.accepted.load(Ordering::Relaxed).saturating_sub(self.told.load(Ordering::Relaxed));
+        let acknowledged = lock(&self.acknowledged);
+        let lost = acknowledged.iter().filter(|launch| !started.contains_key(launch)).count();
+        let by_agents = match self.agents_tell.load(Ordering::Relaxed) {
+            true => (started.len() + lost).saturating_sub(acknowledged.len()),
+            false => 0,
+        };
+        let told = self.told.load(Ordering::Relaxed) + by_agents as u64;
+        let unheard = self.accepted.load(Ordering::Relaxed).saturating_sub(told);
         let unknown = u64::from(lock(&self.failure).is_some());
         (lost as u64 + unheard + unknown, self.doubled.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use muster_model::Index;
+
+    fn launch(n: u32) -> LaunchNumber {
+        LaunchNumber { incarnation: 1, index: Index(7), n }
+    }
+
+    #[test]
+    fn a_task_that_no_agent_tells_of_is_lost_by_either_api() {
+        let ledger = Ledger::default();
+        ledger.trust_agents();
+        ledger.acknowledged(launch(0));
+        ledger.accepted.fetch_add(2, Ordering::Relaxed);
+        assert_eq!(ledger.judge(), (3, 0));
+        ledger.started(launch(0), 1);
+        assert_eq!(ledger.judge(), (2, 0), "what one API acknowledged is not taken for the other's");
+        ledger.started(launch(1), 1);
+        assert_eq!(ledger.judge(), (1, 0));
+        ledger.started(launch(2), 2);
+        assert_eq!(ledger.judge(), (0, 0));
+        ledger.started(launch(2), 1);
+        assert_eq!(ledger.judge(), (0, 1));
+    }
+
+    #[test]
+    fn where_frameworks_are_told_of_tasks_their_agents_word_is_not_enough() {
+        let ledger = Ledger::default();
+        ledger.accepted.fetch_add(1, Ordering::Relaxed);
+        ledger.started(launch(0), 1);
+        assert_eq!(ledger.judge(), (1, 0));
+        ledger.told.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(ledger.judge(), (0, 0));
     }
 }

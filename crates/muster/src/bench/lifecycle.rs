@@ -5,7 +5,7 @@ use super::{
     floors::FloorFlags,
     frameworks::Shared,
     masters::Masters,
-    play::{Accepts, Play},
+    play::{Accepts, Fate, Play},
     report::Report,
     window::{Window, warm_up},
 };
@@ -36,7 +36,7 @@ pub(crate) async fn run(args: LifecycleArgs) -> anyhow::Result<Report> {
     let floor = args.floors.commits(args.shape.work_dir.as_deref(), load, &mut report).await?;
     let mut masters = Masters::start(&args.shape).await?;
     let (moments, _unheard) = mpsc::channel(1);
-    let shared = Shared::playing(Play { ends: true, ..Play::default() }, moments);
+    let shared = Shared::playing(Play { fate: Fate::Ends, ..Play::default() }, moments);
     let pace = args.accepts.pace();
     let mut clients = args.shape.start_clients(args.accepts.api, &masters.addresses, &pace, &shared);
     let ledger = &shared.ledger;

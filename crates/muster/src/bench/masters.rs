@@ -2,7 +2,7 @@
 
 use super::{Shape, cables::Cables};
 use crate::{cluster::free_ports, parent, sandboxes::agent::Agent};
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use muster_sdk::OperatorClient;
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
@@ -25,6 +25,8 @@ pub(crate) struct Masters {
     /// Between them, where the network is to be cut.
     cables: Option<Cables>,
     shards: u32,
+    /// Settings, as in a file of them, a line each.
+    settings: Vec<String>,
     /// Entries after which a snapshot is taken; the default when not set.
     snapshot_every: Option<u64>,
     dir: PathBuf,
@@ -57,6 +59,11 @@ impl Masters {
             }
         };
         fs::create_dir_all(&dir).with_context(|| format!("cannot make the directory {}", dir.display()))?;
+        ensure!(
+            !dir.join("m1").exists(),
+            "--work-dir: {} holds the data of an earlier run; name an empty directory, or remove what is in it",
+            dir.display()
+        );
         let ports = free_ports(shape.masters)?;
         let addresses: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let cables = match with_cables {
@@ -68,6 +75,7 @@ impl Masters {
             addresses,
             cables,
             shards: shape.shards,
+            settings: shape.set.clone(),
             snapshot_every,
             dir,
             _temporary: temporary,
@@ -89,6 +97,17 @@ impl Masters {
         self.addresses.iter().enumerate().map(member).collect::<Vec<_>>().join(",")
     }
 
+    /// The masters' file of settings.
+    fn config(&self) -> String {
+        let mut lines = self.settings.clone();
+        if let Some(entries) = self.snapshot_every {
+            lines.push(format!("raft.snapshot-entries = {entries}"));
+            lines.push("raft.snapshot-mib = 65536".into());
+        }
+        lines.push(String::new());
+        lines.join("\n")
+    }
+
     fn spawn(&self, n: usize) -> anyhow::Result<Child> {
         let name = format!("m{}", n + 1);
         let log = File::options().create(true).append(true).open(self.dir.join(format!("{name}.log")))?;
@@ -107,12 +126,9 @@ impl Masters {
             "--data-dir",
         ]);
         command.arg(self.dir.join(&name)).args(["--shards", &self.shards.to_string()]);
-        if let Some(entries) = self.snapshot_every {
-            let path = self.dir.join(format!("{name}.toml"));
-            fs::write(&path, format!("[raft]\nsnapshot-entries = {entries}\nsnapshot-mib = 65536\n"))
-                .with_context(|| format!("cannot write {}", path.display()))?;
-            command.arg("--config").arg(path);
-        }
+        let path = self.dir.join(format!("{name}.toml"));
+        fs::write(&path, self.config()).with_context(|| format!("cannot write {}", path.display()))?;
+        command.arg("--config").arg(path);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         parent::tie(&mut command).spawn().context("cannot start a master")
     }

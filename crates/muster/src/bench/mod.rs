@@ -105,7 +105,10 @@ pub(crate) struct Shape {
     /// Offer loops of the leader; 0 = one for each core.
     #[arg(long, default_value_t = 0)]
     shards: u32,
-    /// Where the masters' data is; a temporary directory when not given. A disk that forgets measures nothing.
+    /// A setting of the masters, as in their file: `session.ping-ms=15000`. May be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
+    set: Vec<String>,
+    /// Where the masters' data is: an empty directory, or none yet; a temporary directory when not given. A disk that forgets measures nothing.
     #[arg(long, value_name = "DIR")]
     work_dir: Option<std::path::PathBuf>,
 }
@@ -126,6 +129,16 @@ fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n) if n > 0 => Ok(n),
         _ => Err("write a whole number from 1".into()),
+    }
+}
+
+/// Reads a setting: its names and its value as in TOML.
+fn setting(text: &str) -> Result<String, String> {
+    let is_whole = text.split_once('=').is_some_and(|(key, _)| key.contains('.')) && !text.contains('\n');
+    if is_whole {
+        Ok(text.to_owned())
+    } else {
+        Err("write SECTION.KEY=VALUE, as in session.ping-ms=15000".into())
     }
 }
 
@@ -215,6 +228,9 @@ struct Interrupted;
 /// Runs a benchmark.
 pub(crate) async fn run(args: BenchArgs, output: Output) -> anyhow::Result<ExitCode> {
     crate::master::raise_open_files();
+    if !args.which.has_real_agents() {
+        crate::master::use_small_pages(); // tasks of real ones would inherit that
+    }
     let report = match args.which {
         Which::AgentsProcess(args) => return agent_processes::run(args).await,
         which if which.has_real_agents() => measure(which).await?, // these end what agents have started themselves

@@ -1,6 +1,6 @@
 //! How simulated agents and frameworks behave where they do not just launch tasks that run on.
 
-use super::{Api, agents::ENDS, floors::Load, frameworks::Pace};
+use super::{Api, floors::Load, frameworks::Pace};
 use clap::Args;
 use muster_model::Resources;
 use std::time::{Duration, Instant};
@@ -50,11 +50,39 @@ impl Pace {
     }
 }
 
+/// What becomes of tasks on simulated agents. It stands in the ids of tasks, which is all that agents know of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// They are reported running, and run on.
+    #[default]
+    Runs,
+    /// They are reported running, and finished right after that.
+    Ends,
+    /// Agents say that they have taken the order, and nothing more.
+    Taken,
+}
+
+impl Fate {
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Runs => "r",
+            Self::Ends => "e",
+            Self::Taken => "t",
+        }
+    }
+
+    /// Of the task with this id.
+    pub(crate) fn of(id: &str) -> Self {
+        let is = |fate: &Self| id.starts_with(fate.prefix());
+        [Self::Ends, Self::Taken].into_iter().find(is).unwrap_or(Self::Runs)
+    }
+}
+
 /// What simulated agents and frameworks do but launch tasks that run on.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Play {
-    /// Tasks end as soon as they run.
-    pub(crate) ends: bool,
+    /// What becomes of tasks.
+    pub(crate) fate: Fate,
     /// Tasks that each framework launches; none = without an end.
     pub(crate) tasks_max: Option<u64>,
     /// Frameworks launch nothing and decline all offers, this long after they came.
@@ -67,7 +95,7 @@ pub(crate) struct Play {
 impl Play {
     /// The id of a framework's nth task.
     pub(crate) fn task_id(&self, n: u64) -> String {
-        format!("{}{n}", if self.ends { ENDS } else { "t" })
+        format!("{}{n}", self.fate.prefix())
     }
 
     /// Whether a framework may launch another that has launched so many, of which so many are to end and are not over: who

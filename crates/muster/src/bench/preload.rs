@@ -3,6 +3,7 @@
 use super::{
     Api, Shape,
     frameworks::{Pace, Play, Shared},
+    play::Fate,
 };
 use anyhow::{bail, ensure};
 use std::{
@@ -47,7 +48,8 @@ pub(crate) async fn completed(
         "--completed is {tasks}; a registry keeps {COMPLETED_MAX} completed tasks, so give no more"
     );
     let count = tasks.div_ceil(COMPLETED_EACH);
-    let play = Play { ends: true, tasks_max: Some(tasks.div_ceil(count.max(1)) as u64), ..Play::default() };
+    let play =
+        Play { fate: Fate::Ends, tasks_max: Some(tasks.div_ceil(count.max(1)) as u64), ..Play::default() };
     let shared = shared.beside(play);
     let mut frameworks = JoinSet::new();
     let shape = Shape { frameworks: count, ..shape.clone() };

@@ -117,7 +117,7 @@ impl<Up: Message, Down: Message + Default> Duplex<Up, Down> {
     }
 
     /// Takes a message that is there as a whole.
-    fn whole(&mut self) -> Result<Option<Down>, StreamError> {
+    pub(crate) fn whole(&mut self) -> Result<Option<Down>, StreamError> {
         let Some((prefix, rest)) = self.unread.split_first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
         let [0, a, b, c, d] = *prefix else {
             return Err(StreamError::Damaged("it is compressed, which was not asked for".into()));
