@@ -190,7 +190,7 @@ impl Leader {
             resources: task.resources.clone(),
             grace_ms: task.grace_ms,
             user: framework.map_or_else(|| "".into(), |framework| framework.info.user.clone()),
-            killed: task.kill.is_some() || framework.is_none(),
+            killed: task.kill().is_some() || framework.is_none(),
             sealed: task.sealed.clone(),
             framework: framework.map(|framework| framework.info.sealed.clone()).unwrap_or_default(),
             executor: task.executor_id.as_ref().and_then(|executor_id| {

@@ -265,7 +265,7 @@ impl Feed {
                 state: task.state,
                 source: Source::Master,
                 reason: Some(muster_model::Reason::FrameworkRemoved),
-                message: task.message.clone(),
+                message: task.message().into(),
                 wall: task.updated,
                 sealed: Default::default(),
             };

@@ -15,7 +15,7 @@ mod task;
 
 use crate::{
     Account, Agent, AgentState, BeginTerm, Change, Connection, Disconnection, Outcome, Registry, Task,
-    registry::Context,
+    registry::Context, task::ByKey,
 };
 use muster_fault::planted;
 use muster_model::{AgentId, Index, LaunchNumber, Resources, Session};
@@ -66,7 +66,7 @@ impl Registry {
     fn drop_updates(&mut self, to: &mut Context<'_>) {
         let tasks: Vec<_> = self.tasks.values().map(|task| (**task).clone()).collect();
         for mut task in tasks {
-            task.updates.clear();
+            task.change(|rest| rest.updates.clear());
             self.put_task(task, to);
         }
     }
@@ -148,12 +148,14 @@ impl Registry {
     /// Puts a task's record in its place; one that is done leaves the live tasks.
     pub(crate) fn put_task(&mut self, task: Task, to: &mut Context<'_>) -> Option<Arc<Task>> {
         if !task.is_done() {
-            return Some(self.tasks.put(task.key.clone(), task));
+            let task = Arc::new(task);
+            self.tasks.put(&task.key, task.clone());
+            return Some(task);
         }
         self.tasks.remove(&task.key);
         self.told.remove(&task.key);
         if let Some(keys) = self.index.tasks_of_agent.get_mut(&task.agent_id) {
-            keys.remove(&task.key);
+            keys.remove(&ByKey(task.origin.clone()));
             if keys.is_empty() {
                 self.index.tasks_of_agent.remove(&task.agent_id);
                 to.emptied.push(task.agent_id.clone());
