@@ -4,7 +4,7 @@ use crate::{
     Agent, Carved, Change, Command, CompletedFramework, DoneOperation, Duty, Entry, Framework, Group, Header,
     Limits, Outcome, Refusal, RoleSettings, Task,
     table::Table,
-    task::{ByKey, Shapes},
+    task::{Alike, ByKey},
     task_table::TaskTable,
 };
 use imbl::{OrdMap, OrdSet};
@@ -59,7 +59,7 @@ pub struct Registry {
     /// What the last status of a task's executor or agent carried beside its state, as it was sealed.
     pub(crate) told: TaskTable<Sealed>,
     /// So that tasks share what they have in common: no part of what there is.
-    pub(crate) shapes: Shapes,
+    pub(crate) alike: Alike,
     pub(crate) index: Indexes,
 }
 
@@ -202,7 +202,7 @@ impl Registry {
             spent_operations: Table::default(),
             groups: Table::default(),
             told: TaskTable::default(),
-            shapes: Shapes::default(),
+            alike: Alike::default(),
             index: Indexes::default(),
         }
     }

@@ -190,13 +190,13 @@ impl Registry {
                 Record::Framework(it) => drop(all.frameworks.put(it.id.clone(), *it)),
                 Record::Agent(it) => drop(all.agents.put(it.id.clone(), *it)),
                 Record::Task(mut it) => {
-                    known.share(&mut it, &mut all.shapes);
+                    known.share(&mut it, &mut all.alike);
                     let it = Arc::new(*it);
                     all.tasks.put(&it.key, it.clone());
                 }
                 Record::Executor(it) => drop(all.executors.put(it.key.clone(), *it)),
                 Record::CompletedTask(seq, mut it) => {
-                    known.share(&mut it, &mut all.shapes);
+                    known.share(&mut it, &mut all.alike);
                     all.completed_tasks.put(seq, *it);
                 }
                 Record::CompletedFramework(seq, it) => drop(all.completed_frameworks.put(seq, *it)),

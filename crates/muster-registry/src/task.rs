@@ -3,10 +3,13 @@
 //! There may be a million of them, so that what does not change is kept apart from what does, what many have in common
 //! is kept once, and what most have not takes no room. On disk it is one flat record (`stored.rs`).
 
-mod shape;
+mod alike;
+mod description;
 mod stored;
 
-pub(crate) use shape::{Known, Shapes};
+pub(crate) use alike::{Alike, Known};
+
+use description::{Description, Whole};
 
 use muster_model::{
     AgentId, ExecutorId, Index, LaunchNumber, Resources, Role, Sealed, Status, TaskKey, TaskState, Uuid,
@@ -49,11 +52,10 @@ pub struct Origin {
     pub launch: LaunchNumber,
     /// Where.
     pub agent_id: AgentId,
-    /// Its whole `mesos.v1.TaskInfo`.
-    pub sealed: Sealed,
     /// When it was launched, for display.
     pub launched: WallTime,
     pub(crate) shape: Arc<Shape>,
+    description: Description,
 }
 
 /// What many tasks have in common.
@@ -84,6 +86,30 @@ impl Deref for Task {
     type Target = Origin;
     fn deref(&self) -> &Origin {
         &self.origin
+    }
+}
+
+impl Origin {
+    /// A launch of now.
+    pub(crate) fn new(
+        (key, name): (TaskKey, SmolStr),
+        launch: LaunchNumber,
+        agent_id: AgentId,
+        shape: Shape,
+        sealed: &Sealed,
+        launched: WallTime,
+    ) -> Self {
+        let description = Description::of(sealed, [agent_id.as_str(), key.task_id.as_str(), &name]);
+        Self { key, name, launch, agent_id, launched, shape: Arc::new(shape), description }
+    }
+
+    /// Its whole `mesos.v1.TaskInfo`.
+    pub fn sealed(&self) -> Sealed {
+        self.whole().into()
+    }
+
+    fn whole(&self) -> Whole {
+        self.description.whole([self.agent_id.as_str(), self.key.task_id.as_str(), &self.name])
     }
 }
 

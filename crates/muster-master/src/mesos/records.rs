@@ -263,7 +263,7 @@ fn network(ip: IpAddr) -> mesos::NetworkInfo {
 
 /// A task.
 pub(super) fn task(task: &Task, statuses: Vec<mesos::TaskStatus>) -> mesos::Task {
-    let info = muster_proto::container::shown_task(&task.sealed);
+    let info = muster_proto::container::shown_task(&task.sealed());
     let mut resources = wire_resources(&task.resources);
     resources.iter_mut().for_each(|it| it.allocation_info = Some(allocation(&task.role)));
     let head = task.updates().first();

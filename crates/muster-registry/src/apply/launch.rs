@@ -216,21 +216,17 @@ impl Registry {
         }
         let number = self.next_launch(to);
         let key = names.task(spec);
-        let shape = self.shapes.shared(Arc::new(Shape {
+        let shape = Shape {
             role: names.role.clone(),
             resources: spec.resources.clone(),
             executor_id: spec.executor.as_ref().map(|executor| executor.executor_id.clone()),
             grace_ms: spec.grace_ms,
-        }));
-        let task = Task::new(Origin {
-            key: key.clone(),
-            name: spec.name.clone().into(),
-            launch: number,
-            agent_id: names.agent_id.clone(),
-            sealed: spec.sealed.clone(),
-            launched: self.header.wall,
-            shape,
-        });
+        };
+        let named = (key.clone(), spec.name.clone().into());
+        let agent_id = names.agent_id.clone();
+        let mut origin = Origin::new(named, number, agent_id, shape, &spec.sealed, self.header.wall);
+        self.alike.share(&mut origin);
+        let task = Task::new(origin);
         self.hold(&names.agent_id, account, &spec.resources, to);
         self.index
             .tasks_of_agent

@@ -1,6 +1,6 @@
 //! A task as it is stored and hashed: one flat record, as it was before its parts were kept apart.
 
-use super::{Kill, Origin, QueuedUpdate, Rest, Shape, Task};
+use super::{Kill, Origin, QueuedUpdate, Rest, Shape, Task, Whole};
 use muster_model::{
     AgentId, ExecutorId, LaunchNumber, Resources, Role, Sealed, TaskKey, TaskState, WallTime,
 };
@@ -23,7 +23,7 @@ struct Lent<'a> {
     resources: &'a Resources,
     executor_id: &'a Option<ExecutorId>,
     grace_ms: Option<u64>,
-    sealed: &'a Sealed,
+    sealed: Whole,
     state: TaskState,
     accepted: bool,
     held: bool,
@@ -71,7 +71,7 @@ impl<'a> From<&'a Task> for Lent<'a> {
             resources: &task.resources,
             executor_id: &task.executor_id,
             grace_ms: task.grace_ms,
-            sealed: &task.sealed,
+            sealed: task.whole(),
             state: task.state,
             accepted: task.accepted,
             held: task.held,
@@ -94,15 +94,14 @@ impl From<Owned> for Task {
             executor_id: stored.executor_id,
             grace_ms: stored.grace_ms,
         };
-        let origin = Origin {
-            key: stored.key,
-            name: stored.name,
-            launch: stored.launch,
-            agent_id: stored.agent_id,
-            sealed: stored.sealed,
-            launched: stored.launched,
-            shape: Arc::new(shape),
-        };
+        let origin = Origin::new(
+            (stored.key, stored.name),
+            stored.launch,
+            stored.agent_id,
+            shape,
+            &stored.sealed,
+            stored.launched,
+        );
         let mut task = Self {
             origin: Arc::new(origin),
             updated: stored.updated,
