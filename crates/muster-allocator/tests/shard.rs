@@ -203,8 +203,10 @@ fn a_filter_hides_no_more_than_was_refused() {
         wall: WallTime(0),
         sealed: Sealed::default(),
     };
-    let update = StatusUpdate { launch: task.launch, task: task.key, seq: 1, uuid: Uuid::default(), status };
-    let (_, grants) = fleet.apply(Command::Status { agent_id: task.agent_id, update: Box::new(update) });
+    let update =
+        StatusUpdate { launch: task.launch, task: task.key.clone(), seq: 1, uuid: Uuid::default(), status };
+    let (_, grants) =
+        fleet.apply(Command::Status { agent_id: task.agent_id.clone(), update: Box::new(update) });
     assert_eq!(grants[0].resources, r("cpus:4;mem:1000"), "there is something new");
 }
 

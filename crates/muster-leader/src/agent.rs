@@ -190,8 +190,8 @@ impl Leader {
             resources: task.resources.clone(),
             grace_ms: task.grace_ms,
             user: framework.map_or_else(|| "".into(), |framework| framework.info.user.clone()),
-            killed: task.kill.is_some() || framework.is_none(),
-            sealed: task.sealed.clone(),
+            killed: task.kill().is_some() || framework.is_none(),
+            sealed: task.sealed(),
             framework: framework.map(|framework| framework.info.sealed.clone()).unwrap_or_default(),
             executor: task.executor_id.as_ref().and_then(|executor_id| {
                 let spec = registry.executor_of(&task.agent_id, &task.key.framework_id, executor_id)?;

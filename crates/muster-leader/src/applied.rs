@@ -287,7 +287,7 @@ impl Leader {
         match change {
             Change::RunDue(task) => self.order_run(registry, task, effects),
             Change::KillDue(task) => {
-                let grace_ms = task.kill.and_then(|kill| kill.grace_ms);
+                let grace_ms = task.kill().and_then(|kill| kill.grace_ms);
                 let (launch, task_key) = (task.launch, task.key.clone());
                 let kill = AgentEvent::Kill { launch, task: task_key, grace_ms };
                 self.order(&task.agent_id, kill, effects);

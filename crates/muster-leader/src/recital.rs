@@ -208,9 +208,9 @@ impl Leader {
         let is_last = match left {
             Left::Updates(after) => {
                 let mut waiting =
-                    tasks_after(registry, framework_id, after).filter(|task| !task.updates.is_empty());
+                    tasks_after(registry, framework_id, after).filter(|task| !task.updates().is_empty());
                 for task in waiting.by_ref().take(*room) {
-                    if let Some(head) = task.updates.first() {
+                    if let Some(head) = task.updates().first() {
                         let (task_id, agent_id) = (task.key.task_id.clone(), Some(task.agent_id.clone()));
                         let status = session.shown(head.status.clone());
                         let event =

@@ -1,7 +1,7 @@
 //! What is true of every registry, checked by tests and by the simulation.
 
 use crate::{Registry, registry::Indexes};
-use muster_model::{AgentId, Resources};
+use muster_model::{AgentId, Resources, TaskKey};
 use std::collections::BTreeMap;
 
 impl Registry {
@@ -35,7 +35,7 @@ impl Registry {
             if !task.held && !task.state.is_terminal() {
                 return Err(format!("task {} is {} and holds nothing", task.key, task.state));
             }
-            if !task.updates.is_empty() && self.framework(&task.key.framework_id).is_none() {
+            if !task.updates().is_empty() && self.framework(&task.key.framework_id).is_none() {
                 return Err(format!("task {} waits for a framework that is no more", task.key));
             }
         }
@@ -93,8 +93,11 @@ impl Registry {
         }
         self.check_carved()?;
         self.check_groups()?;
-        if let Some((key, _)) = self.told.iter().find(|(key, _)| !self.tasks.contains(key)) {
-            return Err(format!("the last word of {key} is kept, and it is over"));
+        for (framework_id, task_id, _) in self.told.iter() {
+            let key = TaskKey { framework_id: framework_id.clone(), task_id: task_id.clone() };
+            if !self.tasks.contains(&key) {
+                return Err(format!("the last word of {key} is kept, and it is over"));
+            }
         }
         let held: Resources =
             self.holdings().iter().fold(Resources::none(), |sum, it| sum.plus(&it.resources));

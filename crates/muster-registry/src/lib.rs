@@ -33,6 +33,7 @@ mod role;
 mod snapshot;
 mod table;
 mod task;
+mod task_table;
 
 pub use agent::{Agent, AgentState, Stray};
 pub use apply::{MACHINES_MAX, TOLD_BYTES_MAX};
@@ -45,4 +46,4 @@ pub use outcome::{OVERCOMMITS, OperateOutcome, Outcome, Refusal};
 pub use registry::{Account, Applied, Client, EventStream, Holding, Newcomer, Registry, Spent};
 pub use role::{Quota, ROLES_MAX, RoleSettings};
 pub use snapshot::{Header, Record, RestoreError};
-pub use task::{Kill, QueuedUpdate, Task};
+pub use task::{Kill, Origin, QueuedUpdate, Shape, Task};

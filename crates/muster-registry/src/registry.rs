@@ -2,7 +2,10 @@
 
 use crate::{
     Agent, Carved, Change, Command, CompletedFramework, DoneOperation, Duty, Entry, Framework, Group, Header,
-    Limits, Outcome, Refusal, RoleSettings, Task, table::Table,
+    Limits, Outcome, Refusal, RoleSettings, Task,
+    table::Table,
+    task::{Alike, ByLaunch},
+    task_table::TaskTable,
 };
 use imbl::{OrdMap, OrdSet};
 use muster_model::{
@@ -11,7 +14,7 @@ use muster_model::{
     Token, WallTime, Window,
 };
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 /// Frameworks, agents, tasks and what must be remembered of offers. Cloning shares structure.
 #[derive(Debug, Clone)]
@@ -19,7 +22,7 @@ pub struct Registry {
     pub(crate) header: Header,
     pub(crate) frameworks: Table<FrameworkId, Framework>,
     pub(crate) agents: Table<AgentId, Agent>,
-    pub(crate) tasks: Table<TaskKey, Task>,
+    pub(crate) tasks: TaskTable<Arc<Task>>,
     pub(crate) executors: Table<ExecutorKey, Executor>,
     /// Tasks that are over, by the order in which they ended.
     pub(crate) completed_tasks: Table<u64, Task>,
@@ -54,14 +57,16 @@ pub struct Registry {
     /// Tasks that were launched together, by the first launch of each group.
     pub(crate) groups: Table<LaunchNumber, Group>,
     /// What the last status of a task's executor or agent carried beside its state, as it was sealed.
-    pub(crate) told: Table<TaskKey, Sealed>,
+    pub(crate) told: TaskTable<Sealed>,
+    /// So that tasks share what they have in common: no part of what there is.
+    pub(crate) alike: Alike,
     pub(crate) index: Indexes,
 }
 
 /// What is derived from the tables: rebuilt on restore, never stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Indexes {
-    pub(crate) tasks_of_agent: OrdMap<AgentId, OrdMap<LaunchNumber, TaskKey>>,
+    pub(crate) tasks_of_agent: OrdMap<AgentId, OrdSet<ByLaunch>>,
     pub(crate) held_on_agent: OrdMap<AgentId, Resources>,
     pub(crate) agent_of_machine: OrdMap<MachineId, AgentId>,
     pub(crate) spent_offers: OrdMap<OfferId, u64>,
@@ -178,7 +183,7 @@ impl Registry {
             header: Header::new(cluster_id, incarnation),
             frameworks: Table::default(),
             agents: Table::default(),
-            tasks: Table::default(),
+            tasks: TaskTable::default(),
             executors: Table::default(),
             completed_tasks: Table::default(),
             completed_frameworks: Table::default(),
@@ -196,7 +201,8 @@ impl Registry {
             operations: Table::default(),
             spent_operations: Table::default(),
             groups: Table::default(),
-            told: Table::default(),
+            told: TaskTable::default(),
+            alike: Alike::default(),
             index: Indexes::default(),
         }
     }
@@ -411,7 +417,7 @@ impl Registry {
     /// The whole `mesos.v1.TaskStatus` that a task's executor or agent said last, also once it is acknowledged, unless it
     /// carried nothing of its own or is longer than [`TOLD_BYTES_MAX`](crate::TOLD_BYTES_MAX).
     pub fn told(&self, key: &TaskKey) -> Option<&Sealed> {
-        self.told.get(key).map(|told| &**told)
+        self.told.get(key)
     }
     /// What an operator set for an agent that is not to be offered.
     pub fn duty(&self, id: &AgentId) -> Option<&Duty> {
@@ -435,17 +441,16 @@ impl Registry {
     }
     /// Tasks from `start` on, by framework and id.
     pub fn tasks_from(&self, start: TaskKey) -> impl Iterator<Item = &Task> {
-        self.tasks.range(start..).map(|(_, task)| &**task)
+        self.tasks.from(start).map(|task| &**task)
     }
     /// A framework's tasks, by id.
     pub fn tasks_of_framework<'a>(&'a self, id: &'a FrameworkId) -> impl Iterator<Item = &'a Task> {
-        self.tasks_from(TaskKey { framework_id: id.clone(), task_id: muster_model::TaskId::new("") })
-            .take_while(move |task| task.key.framework_id == *id)
+        self.tasks.of_framework(id).map(|task| &**task)
     }
     /// An agent's tasks that are not over, in the order of their launches.
     pub fn tasks_of_agent(&self, id: &AgentId) -> impl Iterator<Item = &Task> {
         let keys = self.index.tasks_of_agent.get(id);
-        keys.into_iter().flat_map(OrdMap::values).filter_map(|key| self.task(key))
+        keys.into_iter().flatten().filter_map(|it| self.task(&it.0.key))
     }
     /// Tasks that are over, newest first.
     pub fn completed_tasks(&self) -> impl DoubleEndedIterator<Item = &Task> {

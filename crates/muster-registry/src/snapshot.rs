@@ -4,13 +4,14 @@ use crate::{
     Agent, Carved, CompletedFramework, DoneOperation, Duty, EventStream, Framework, Group, Limits, Newcomer,
     Registry, RoleSettings, Spent, Task,
     registry::{Executor, ExecutorKey, Indexes},
+    task::{ByLaunch, Known},
 };
 use muster_model::{
     AgentId, ClusterId, FrameworkId, Index, LaunchNumber, MachineName, OperationOutcome, Role, Sealed,
     TaskKey, Term, Timestamp, WallTime, Window,
 };
 use serde::{Deserialize, Serialize};
-use std::{fmt, hash::Hasher, net::IpAddr};
+use std::{fmt, hash::Hasher, net::IpAddr, sync::Arc};
 use xxhash_rust::xxh3::Xxh3Default;
 
 /// What there is one of.
@@ -170,7 +171,10 @@ impl Registry {
                 self.spent_operations.iter().map(|(seq, it)| Record::SpentOperations(*seq, (**it).clone())),
             )
             .chain(self.groups.iter().map(|(first, it)| Record::Group(*first, (**it).clone())))
-            .chain(self.told.iter().map(|(key, it)| Record::Told(Box::new(key.clone()), (**it).clone())))
+            .chain(self.told.iter().map(|(framework_id, task_id, it)| {
+                let (framework_id, task_id) = (framework_id.clone(), task_id.clone());
+                Record::Told(Box::new(TaskKey { framework_id, task_id }), it.clone())
+            }))
     }
 
     /// The registry that these records were taken of.
@@ -179,14 +183,22 @@ impl Registry {
         let Some(Record::Header(header)) = records.next() else { return Err(RestoreError::Header) };
         let mut all = Self::new(header.cluster_id.clone(), header.incarnation);
         all.header = *header;
+        let mut known = Known::default();
         for record in records {
             match record {
                 Record::Header(_) => return Err(RestoreError::Header),
                 Record::Framework(it) => drop(all.frameworks.put(it.id.clone(), *it)),
                 Record::Agent(it) => drop(all.agents.put(it.id.clone(), *it)),
-                Record::Task(it) => drop(all.tasks.put(it.key.clone(), *it)),
+                Record::Task(mut it) => {
+                    known.share(&mut it, &mut all.alike);
+                    let it = Arc::new(*it);
+                    all.tasks.put(&it.key, it.clone());
+                }
                 Record::Executor(it) => drop(all.executors.put(it.key.clone(), *it)),
-                Record::CompletedTask(seq, it) => drop(all.completed_tasks.put(seq, *it)),
+                Record::CompletedTask(seq, mut it) => {
+                    known.share(&mut it, &mut all.alike);
+                    all.completed_tasks.put(seq, *it);
+                }
                 Record::CompletedFramework(seq, it) => drop(all.completed_frameworks.put(seq, *it)),
                 Record::RemovedFramework(id, at) => drop(all.removed_frameworks.put(id, at)),
                 Record::Spent(seq, it) => drop(all.spent.put(seq, *it)),
@@ -205,7 +217,7 @@ impl Registry {
                 }
                 Record::SpentOperations(seq, it) => drop(all.spent_operations.put(seq, it)),
                 Record::Group(first, it) => drop(all.groups.put(first, it)),
-                Record::Told(key, it) => drop(all.told.put(*key, it)),
+                Record::Told(key, it) => all.told.put(&key, it),
             }
         }
         all.index = Indexes::of(&all);
@@ -218,8 +230,8 @@ impl Indexes {
     pub(crate) fn of(all: &Registry) -> Self {
         let mut index = Self::default();
         for task in all.tasks.values() {
-            let keys = index.tasks_of_agent.entry(task.agent_id.clone()).or_default();
-            keys.insert(task.launch, task.key.clone());
+            let of_agent = index.tasks_of_agent.entry(task.agent_id.clone()).or_default();
+            of_agent.insert(ByLaunch(task.origin.clone()));
         }
         for held in all.holdings().into_iter().filter(|held| !held.resources.is_empty()) {
             index.held_on_agent.entry(held.agent_id).or_default().add(&held.resources);

@@ -39,7 +39,7 @@ impl Hasher for Gathered {
     }
 }
 
-fn hash_of<K: Hash, V: Hash>(key: &K, value: &V) -> u64 {
+pub(crate) fn hash_of<K: Hash, V: Hash>(key: &K, value: &V) -> u64 {
     let mut hasher = Gathered(Vec::with_capacity(1_024));
     key.hash(&mut hasher);
     value.hash(&mut hasher);

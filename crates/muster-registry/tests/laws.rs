@@ -97,9 +97,9 @@ proptest! {
                     }
                     Change::UpdateDue { task, uuid, .. } => {
                         let now = world.registry.task(task).expect("its task lives");
-                        prop_assert_eq!(now.updates[0].uuid, *uuid);
+                        prop_assert_eq!(now.updates()[0].uuid, *uuid);
                         if let Some(before) = before.get(task).filter(|it| it.launch == now.launch) {
-                            let head = before.updates.first().map(|head| head.uuid);
+                            let head = before.updates().first().map(|head| head.uuid);
                             prop_assert_ne!(head, Some(*uuid), "the head was told before");
                         }
                     }
@@ -117,14 +117,14 @@ proptest! {
                     accepted.insert(task.launch);
                 }
                 if let Some(before) = before.get(&task.key).filter(|it| it.launch == task.launch)
-                    && let (Some(old), Some(new)) = (before.updates.first(), task.updates.first())
+                    && let (Some(old), Some(new)) = (before.updates().first(), task.updates().first())
                 {
                     // Only its own acknowledgement moves the head on. (What the same entry forgets may add
                     // the next one, so the new head need not have waited before.)
                     let acknowledgement = Command::Acknowledge { task: task.key.clone(), uuid: old.uuid };
                     let acknowledged = commands.contains(&acknowledgement);
                     prop_assert!(old == new || acknowledged, "the head of {} was replaced", task.key);
-                    let waited = before.updates.get(1);
+                    let waited = before.updates().get(1);
                     prop_assert!(old == new || waited.is_none_or(|next| next == new), "{} lost its turn", task.key);
                 }
             }
@@ -172,7 +172,7 @@ proptest! {
             let lost = world.registry.agents().filter(|it| it.lost_since().is_some()).count();
             prop_assert!(lost <= limits.lost_agents as usize);
             for task in world.registry.tasks() {
-                prop_assert!(task.updates.len() <= limits.updates_per_task as usize);
+                prop_assert!(task.updates().len() <= limits.updates_per_task as usize);
             }
         }
     }

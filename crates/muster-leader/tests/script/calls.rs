@@ -78,7 +78,7 @@ impl Script {
             "ack" => {
                 let task_id = TaskId::new(words.0[2]);
                 let key = TaskKey { framework_id: known.unwrap(), task_id: task_id.clone() };
-                let head = self.registry.task(&key).and_then(|task| task.updates.first());
+                let head = self.registry.task(&key).and_then(|task| task.updates().first());
                 SchedulerCall::Acknowledge { task_id, uuid: head.map_or(Uuid([9; 16]), |head| head.uuid) }
             }
             "reconcile" => SchedulerCall::Reconcile {

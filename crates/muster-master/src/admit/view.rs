@@ -80,7 +80,7 @@ impl View {
         let default = framework.map(|it| &*it.info.user);
         self.framework_of(default)
             && self.tasks.allows_what(|| {
-                let info = mesos::TaskInfo::decode(&*task.sealed).unwrap_or_default();
+                let info = mesos::TaskInfo::decode(&*task.sealed()).unwrap_or_default();
                 let own = user(&info).filter(|it| !it.is_empty());
                 own.or(default).map(str::to_owned)
             })

@@ -265,7 +265,7 @@ impl Feed {
                 state: task.state,
                 source: Source::Master,
                 reason: Some(muster_model::Reason::FrameworkRemoved),
-                message: task.message.clone(),
+                message: task.message().into(),
                 wall: task.updated,
                 sealed: Default::default(),
             };
@@ -304,7 +304,7 @@ fn whose(event: &Event, raft: &Raft) -> Whose {
         let over = || registry.completed_frameworks().find(|it| it.framework.id == key.framework_id);
         let framework = registry.framework(&key.framework_id).or_else(|| over().map(|it| &it.framework));
         let task = registry.task(&key).or_else(|| registry.completed_tasks().find(|it| it.key == key));
-        let info = task.map(|it| mesos::TaskInfo::decode(&*it.sealed).unwrap_or_default());
+        let info = task.map(|it| mesos::TaskInfo::decode(&*it.sealed()).unwrap_or_default());
         Whose {
             // Of one that nobody knows any more nobody is told but who is told of all.
             framework: framework.filter(|_| info.is_some()).map(|it| it.info.user.clone()),

@@ -183,7 +183,7 @@ pub(super) fn executor_info(it: &Executor<'_>) -> mesos::ExecutorInfo {
 /// The statuses that the registry has of a task: those that wait for an acknowledgement, and the state that it came to,
 /// with the container that it is in.
 pub(super) fn statuses(task: &Task, registry: &Registry) -> Vec<mesos::TaskStatus> {
-    let waiting = task.updates.iter().filter_map(|update| {
+    let waiting = task.updates().iter().filter_map(|update| {
         mesos_status(&task.key.task_id, Some(&task.agent_id), &update.status, Some(&update.uuid)).ok()
     });
     let mut statuses: Vec<_> = waiting.collect();
@@ -195,7 +195,7 @@ pub(super) fn statuses(task: &Task, registry: &Registry) -> Vec<mesos::TaskStatu
             task_id: mesos::TaskId { value: task.key.task_id.to_string() },
             state,
             agent_id: Some(mesos::AgentId { value: task.agent_id.to_string() }),
-            message: (!task.message.is_empty()).then(|| task.message.to_string()),
+            message: (!task.message().is_empty()).then(|| task.message().to_string()),
             timestamp: Some(master_api::seconds(task.updated)),
             ..Default::default()
         };
@@ -263,10 +263,10 @@ fn network(ip: IpAddr) -> mesos::NetworkInfo {
 
 /// A task.
 pub(super) fn task(task: &Task, statuses: Vec<mesos::TaskStatus>) -> mesos::Task {
-    let info = muster_proto::container::shown_task(&task.sealed);
+    let info = muster_proto::container::shown_task(&task.sealed());
     let mut resources = wire_resources(&task.resources);
     resources.iter_mut().for_each(|it| it.allocation_info = Some(allocation(&task.role)));
-    let head = task.updates.first();
+    let head = task.updates().first();
     let told = match head {
         Some(head) => Some(head.status.state),
         None => Some(task.state).filter(|state| *state != TaskState::Staging),

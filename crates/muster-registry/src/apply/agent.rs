@@ -147,7 +147,7 @@ impl Registry {
         if !known.alive {
             self.let_go(&mut task, to);
         }
-        let over = task.state.is_terminal() || task.kill.is_some();
+        let over = task.state.is_terminal() || task.kill().is_some();
         let ended = !known.alive;
         if ended && known.updates.is_empty() {
             answer.forget.push(task.launch);

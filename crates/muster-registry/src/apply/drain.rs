@@ -53,10 +53,10 @@ impl Registry {
                 (None, grace) => grace.is_some(),
                 (Some(_), None) => false,
             };
-            if task.kill.is_some_and(|former| !is_sooner(former)) {
+            if task.kill().is_some_and(|former| !is_sooner(former)) {
                 continue;
             }
-            task.kill = Some(kill);
+            task.change(|rest| rest.kill = Some(kill));
             if let Some(task) = self.put_task(task, to)
                 && connected
             {

@@ -154,13 +154,14 @@ impl Registry {
             // Shown as killed, held until the agent reports the end (`protocol` C13).
             if !task.state.is_terminal() {
                 task.state = TaskState::Killed;
-                task.message = "the framework was removed".into();
+                task.change(|rest| rest.message = "the framework was removed".into());
                 task.updated = self.header.wall;
             }
-            task.updates.clear();
-            let wanted = task.held && task.kill.is_none();
+            task.change(|rest| rest.updates.clear());
+            let wanted = task.held && task.kill().is_none();
             if wanted {
-                task.kill = Some(Kill { index: to.index, grace_ms: None });
+                let kill = Kill { index: to.index, grace_ms: None };
+                task.change(|rest| rest.kill = Some(kill));
             }
             let agent_id = task.agent_id.clone();
             let task = self.put_task(task, to);

@@ -1,8 +1,9 @@
 //! Launching: checked again here, whatever the leader believed.
 
 use crate::{
-    Agent, Change, Launch, Outcome, Refusal, Registry, Task,
+    Agent, Change, Launch, Origin, Outcome, Refusal, Registry, Shape, Task,
     registry::{Context, Executor, ExecutorKey, Spent},
+    task::ByLaunch,
 };
 use muster_model::{
     AcceptOutcome, AgentId, BadTask, FrameworkId, LaunchNumber, OfferId, Reason, Resources, Role, TaskId,
@@ -215,30 +216,25 @@ impl Registry {
         }
         let number = self.next_launch(to);
         let key = names.task(spec);
-        let task = Task {
-            key: key.clone(),
-            name: spec.name.clone(),
-            launch: number,
-            agent_id: names.agent_id.clone(),
+        let shape = Shape {
             role: names.role.clone(),
             resources: spec.resources.clone(),
             executor_id: spec.executor.as_ref().map(|executor| executor.executor_id.clone()),
             grace_ms: spec.grace_ms,
-            sealed: spec.sealed.clone(),
-            state: TaskState::Staging,
-            accepted: false,
-            held: true,
-            kill: None,
-            last_seq: 0,
-            own_updates: 0,
-            updates: Vec::new(),
-            message: "".into(),
-            launched: self.header.wall,
-            updated: self.header.wall,
         };
+        let named = (key.clone(), spec.name.clone().into());
+        let agent_id = names.agent_id.clone();
+        let mut origin = Origin::new(named, number, agent_id, shape, &spec.sealed, self.header.wall);
+        self.alike.share(&mut origin);
+        let task = Task::new(origin);
         self.hold(&names.agent_id, account, &spec.resources, to);
-        self.index.tasks_of_agent.entry(names.agent_id.clone()).or_default().insert(number, key.clone());
-        let task = self.tasks.put(key, task);
+        self.index
+            .tasks_of_agent
+            .entry(names.agent_id.clone())
+            .or_default()
+            .insert(ByLaunch(task.origin.clone()));
+        let task = Arc::new(task);
+        self.tasks.put(&key, task.clone());
         to.changes.push(Change::RunDue(task));
         number
     }

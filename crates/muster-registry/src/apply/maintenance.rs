@@ -92,9 +92,10 @@ impl Registry {
                 let message = "its machine is down for maintenance";
                 self.own_update(&mut task, TaskState::Lost, Reason::AgentRemoved, message, to);
             }
-            let wanted = task.held && task.kill.is_none();
+            let wanted = task.held && task.kill().is_none();
             if wanted {
-                task.kill = Some(Kill { index: to.index, grace_ms: None });
+                let kill = Kill { index: to.index, grace_ms: None };
+                task.change(|rest| rest.kill = Some(kill));
             }
             if let Some(task) = self.put_task(task, to)
                 && wanted

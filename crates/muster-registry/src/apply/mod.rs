@@ -66,7 +66,7 @@ impl Registry {
     fn drop_updates(&mut self, to: &mut Context<'_>) {
         let tasks: Vec<_> = self.tasks.values().map(|task| (**task).clone()).collect();
         for mut task in tasks {
-            task.updates.clear();
+            task.change(|rest| rest.updates.clear());
             self.put_task(task, to);
         }
     }
@@ -148,7 +148,9 @@ impl Registry {
     /// Puts a task's record in its place; one that is done leaves the live tasks.
     pub(crate) fn put_task(&mut self, task: Task, to: &mut Context<'_>) -> Option<Arc<Task>> {
         if !task.is_done() {
-            return Some(self.tasks.put(task.key.clone(), task));
+            let task = Arc::new(task);
+            self.tasks.put(&task.key, task.clone());
+            return Some(task);
         }
         self.tasks.remove(&task.key);
         self.told.remove(&task.key);

@@ -1,10 +1,11 @@
 //! Updates, acknowledgements and kills.
 
-use crate::{Change, Kill, Outcome, QueuedUpdate, Refusal, Registry, Task, registry::Context};
+use crate::{Change, Kill, Outcome, QueuedUpdate, Refusal, Registry, Task, registry::Context, task::Rest};
 use muster_fault::planted;
 use muster_model::{
     AgentId, LaunchNumber, Reason, Sealed, Source, Status, StatusUpdate, TaskKey, TaskState, Uuid,
 };
+use std::sync::Arc;
 
 /// The longest sealed status that is kept beyond its acknowledgement, in bytes: one with health, checks and addresses, but
 /// not much data.
@@ -14,10 +15,11 @@ const OWN_UPDATES: u32 = 1 << 31;
 
 impl Registry {
     pub(crate) fn accepted(&mut self, agent_id: &AgentId, launches: &[LaunchNumber]) -> Outcome {
-        let Some(keys) = self.index.tasks_of_agent.get(agent_id) else { return Outcome::Done };
-        for key in launches.iter().filter_map(|launch| keys.get(launch)) {
+        let Some(of_agent) = self.index.tasks_of_agent.get(agent_id) else { return Outcome::Done };
+        for task in launches.iter().filter_map(|launch| of_agent.get(launch)) {
+            let key = &task.0.key;
             if self.tasks.get(key).is_some_and(|task| !task.accepted) {
-                self.tasks.update(key, |task| task.accepted = true);
+                self.tasks.update(key, |task| Arc::make_mut(task).accepted = true);
             }
         }
         Outcome::Done
@@ -51,10 +53,10 @@ impl Registry {
         let status = &update.status;
         if !task.state.is_terminal() {
             task.state = status.state;
-            task.message = status.message.clone();
+            task.change(|rest| rest.message = status.message.clone());
             task.updated = self.header.wall;
             match (1..=TOLD_BYTES_MAX).contains(&status.sealed.len()) {
-                true => drop(self.told.put(task.key.clone(), status.sealed.clone())),
+                true => self.told.put(&task.key, status.sealed.clone()),
                 false => drop(self.told.remove(&task.key)),
             }
             self.queue_update(task, update.uuid, status.clone(), to);
@@ -70,14 +72,18 @@ impl Registry {
         if !self.frameworks.contains(&task.key.framework_id) {
             return; // nobody will ever acknowledge it
         }
-        if let Some(at) = task.updates.iter().skip(1).position(|it| it.status.state == status.state) {
-            task.updates.remove(at + 1);
-        }
-        if task.updates.len() >= (self.header.limits.updates_per_task as usize).max(2) {
-            task.updates.remove(1);
-        }
-        task.updates.push(QueuedUpdate { uuid, status });
-        if task.updates.len() == 1 {
+        let most = (self.header.limits.updates_per_task as usize).max(2);
+        task.change(|Rest { updates, .. }| {
+            if let Some(at) = updates.iter().skip(1).position(|it| it.status.state == status.state) {
+                updates.remove(at + 1);
+            }
+            if updates.len() >= most {
+                updates.remove(1);
+            }
+            updates.reserve_exact(1); // most tasks have one that waits
+            updates.push(QueuedUpdate { uuid, status });
+        });
+        if task.updates().len() == 1 {
             to.changes.extend(head_due(task));
         }
     }
@@ -92,7 +98,7 @@ impl Registry {
         to: &mut Context<'_>,
     ) {
         task.state = state;
-        task.message = message.into();
+        task.change(|rest| rest.message = message.into());
         task.updated = self.header.wall;
         task.own_updates += 1;
         let status = Status {
@@ -126,11 +132,11 @@ impl Registry {
 
     pub(crate) fn acknowledge(&mut self, key: &TaskKey, uuid: Uuid, to: &mut Context<'_>) -> Outcome {
         let Some(task) = self.tasks.get(key) else { return Outcome::Refused(Refusal::UnknownTask) };
-        if task.updates.first().is_none_or(|head| head.uuid != uuid) {
+        if task.updates().first().is_none_or(|head| head.uuid != uuid) {
             return Outcome::Refused(Refusal::NotTheHead);
         }
         let mut task = (**task).clone();
-        task.updates.remove(0);
+        task.change(|rest| drop(rest.updates.remove(0)));
         to.changes.extend(head_due(&task));
         self.put_task(task, to);
         Outcome::Done
@@ -143,10 +149,11 @@ impl Registry {
         }
         let connected = self.agents.get(&task.agent_id).is_some_and(|agent| agent.is_connected());
         let kill = Kill { index: to.index, grace_ms };
-        if let Some(task) = self.tasks.update(key, |task| task.kill = Some(kill))
+        let change = |task: &mut Arc<Task>| Arc::make_mut(task).change(|rest| rest.kill = Some(kill));
+        if let Some(task) = self.tasks.update(key, change)
             && connected
         {
-            to.changes.push(Change::KillDue(task));
+            to.changes.push(Change::KillDue(task.clone()));
         }
         Outcome::Done
     }
@@ -154,7 +161,7 @@ impl Registry {
 
 /// The change that tells a framework of the head of a task's queue.
 fn head_due(task: &Task) -> Option<Change> {
-    let head = task.updates.first()?;
+    let head = task.updates().first()?;
     Some(Change::UpdateDue {
         task: task.key.clone(),
         agent_id: task.agent_id.clone(),

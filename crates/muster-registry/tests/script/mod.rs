@@ -235,7 +235,7 @@ impl Script {
             }
             "ack" => {
                 let task = self.key(arg(1));
-                let head = self.registry.task(&task).and_then(|task| task.updates.first());
+                let head = self.registry.task(&task).and_then(|task| task.updates().first());
                 Command::Acknowledge { task, uuid: head.map_or(Uuid([9; 16]), |head| head.uuid) }
             }
             "kill" => Command::Kill { task: self.key(arg(1)), grace_ms: words.number("grace") },
@@ -460,9 +460,9 @@ impl Script {
             }
         }
         for task in self.registry.tasks() {
-            let flags = [(task.held, "held"), (task.accepted, "accepted"), (task.kill.is_some(), "killed")];
+            let flags = [(task.held, "held"), (task.accepted, "accepted"), (task.kill().is_some(), "killed")];
             let flags: Vec<_> = flags.iter().filter(|(is, _)| *is).map(|(_, flag)| *flag).collect();
-            let waiting: Vec<_> = task.updates.iter().map(|it| it.status.state.name()).collect();
+            let waiting: Vec<_> = task.updates().iter().map(|it| it.status.state.name()).collect();
             let flags = flags.join(" ");
             write!(out, "  task {} {} {flags} waiting {waiting:?}", task.key, task.state).unwrap();
             if let Some(group) = self.registry.group_of(task.launch) {

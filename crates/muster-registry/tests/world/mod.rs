@@ -149,9 +149,9 @@ impl World {
                 None => Command::Tick,
             },
             (14, ..) => {
-                let waiting: Vec<_> = self.registry.tasks().filter(|it| !it.updates.is_empty()).collect();
+                let waiting: Vec<_> = self.registry.tasks().filter(|it| !it.updates().is_empty()).collect();
                 match pick(&waiting, a) {
-                    Some(it) => Command::Acknowledge { task: it.key.clone(), uuid: it.updates[0].uuid },
+                    Some(it) => Command::Acknowledge { task: it.key.clone(), uuid: it.updates()[0].uuid },
                     None => Command::Tick,
                 }
             }

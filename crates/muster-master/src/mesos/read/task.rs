@@ -12,7 +12,7 @@ pub(super) struct Shown<'a>(pub(super) &'a Task, pub(super) &'a Registry);
 impl Serialize for Shown<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let task = self.0;
-        let info = muster_proto::container::shown_task(&task.sealed);
+        let info = muster_proto::container::shown_task(&task.sealed());
         let shown = show::task::Task {
             id: task.key.task_id.as_str(),
             name: &task.name,

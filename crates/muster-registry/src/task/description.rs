@@ -1,0 +1,170 @@
+//! A task's description, with its own names cut out: what is left is mostly the same for all tasks of a kind.
+
+use memchr::memchr3;
+use muster_model::Sealed;
+use serde::{Serialize, Serializer};
+use std::hash::{Hash, Hasher};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Descriptions up to this length, in bytes, are kept once where they are equal.
+const SHARED_MAX: usize = 16 << 10;
+/// The most places from which a name is cut out; later ones stay as they are.
+const CUTS_MAX: usize = 16;
+/// A place: which name, and its offset in what is left.
+const CUT_BYTES: usize = 5;
+
+/// A sealed description without those names that its task has beside it.
+///
+/// It is not opened: wherever one of the names stands with its length before it, both can be put back. First the number of
+/// places, then the places in order, then what is left. Nothing at all stands for an empty one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Description(Sealed);
+
+/// The names, in an order that never changes.
+pub(crate) type Names<'a> = [&'a str; 3];
+
+impl Description {
+    pub(crate) fn of(sealed: &[u8], names: Names<'_>) -> Self {
+        if sealed.is_empty() {
+            return Self::default();
+        }
+        let cuts = cuts(sealed, names);
+        let mut bytes = Vec::with_capacity(1 + cuts.len() * CUT_BYTES + sealed.len());
+        bytes.push(cuts.len() as u8);
+        let mut gone = 0;
+        for (which, at) in &cuts {
+            bytes.push(*which as u8);
+            bytes.extend_from_slice(&((at - gone) as u32).to_le_bytes());
+            gone += names[*which].len();
+        }
+        let mut end = 0;
+        for (which, at) in cuts {
+            bytes.extend_from_slice(&sealed[end..at]);
+            end = at + names[which].len();
+        }
+        bytes.extend_from_slice(&sealed[end..]);
+        Self(Sealed::new(bytes))
+    }
+
+    /// As it came.
+    pub(crate) fn whole(&self, names: Names<'_>) -> Whole {
+        let Some((count, rest)) = self.0.split_first() else { return Whole(Vec::new()) };
+        let (cuts, left) = rest.split_at(usize::from(*count) * CUT_BYTES);
+        let cut = |bytes: &[u8]| {
+            let [which, a, b, c, d] = *bytes.first_chunk::<CUT_BYTES>()?;
+            Some((*names.get(usize::from(which))?, u32::from_le_bytes([a, b, c, d]) as usize))
+        };
+        let cuts = cuts.chunks(CUT_BYTES).filter_map(cut);
+        let names_bytes: usize = cuts.clone().map(|(name, _)| name.len()).sum();
+        let mut bytes = Vec::with_capacity(left.len() + names_bytes);
+        let mut done = 0;
+        for (name, at) in cuts {
+            bytes.extend_from_slice(&left[done..at]);
+            bytes.extend_from_slice(name.as_bytes());
+            done = at;
+        }
+        bytes.extend_from_slice(&left[done..]);
+        Whole(bytes)
+    }
+
+    /// By what it is found among others, if it is not too large to be kept for those that come.
+    pub(super) fn mark(&self) -> Option<u64> {
+        (1..=SHARED_MAX).contains(&self.0.len()).then(|| xxh3_64(&self.0))
+    }
+}
+
+/// Which names stand where with their length before them, in order.
+fn cuts(sealed: &[u8], names: Names<'_>) -> Vec<(usize, usize)> {
+    let mut cuts = Vec::with_capacity(4);
+    // The length of a longer one is no single byte, and a shorter one stands in many places by chance.
+    let lengths = names.map(|name| u8::try_from(name.len()).ok().filter(|n| (2..128).contains(n)));
+    let Some(any) = lengths.iter().flatten().next().filter(|_| u32::try_from(sealed.len()).is_ok()) else {
+        return cuts;
+    };
+    let [a, b, c] = lengths.map(|length| length.unwrap_or(*any));
+    let mut from = 0;
+    while cuts.len() < CUTS_MAX
+        && let Some(found) = memchr3(a, b, c, &sealed[from..])
+    {
+        from += found + 1;
+        let length = usize::from(sealed[from - 1]);
+        let is_here = |name: &&str| name.len() == length && sealed[from..].starts_with(name.as_bytes());
+        if let Some(which) = names.iter().position(|name| is_here(name)) {
+            cuts.push((which, from));
+            from += length;
+        }
+    }
+    cuts
+}
+
+/// The bytes of a description; stored and hashed as if they were sealed.
+pub(crate) struct Whole(Vec<u8>);
+
+impl From<Whole> for Sealed {
+    fn from(whole: Whole) -> Self {
+        Self::new(whole.0)
+    }
+}
+
+impl Serialize for Whole {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl Hash for Whole {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (!self.0.is_empty()).then_some(&self.0[..]).hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::hash_of;
+    use proptest::prelude::*;
+
+    const NAMES: Names<'_> = ["c1-S4", "web.1", "web"];
+
+    #[test]
+    fn names_are_cut_out_and_put_back() {
+        let sealed = b"\n\x03web\x12\x07\n\x05web.1\x1a\x07\n\x05c1-S4:\x04web.\x03we\x05web.1";
+        let description = Description::of(sealed, NAMES);
+        assert_eq!(description.whole(NAMES).0, sealed);
+        let other = ["c1-S7", "web.2", "web"];
+        let sealed = b"\n\x03web\x12\x07\n\x05web.2\x1a\x07\n\x05c1-S7:\x04web.\x03we\x05web.2";
+        assert_eq!(Description::of(sealed, other), description, "they differ by their names alone");
+        assert_eq!(description.whole(other).0, sealed);
+    }
+
+    #[test]
+    fn an_empty_one_takes_nothing() {
+        assert_eq!(Description::of(b"", NAMES), Description::default());
+        assert!(Description::default().whole(NAMES).0.is_empty());
+    }
+
+    fn piece() -> impl Strategy<Value = Vec<u8>> {
+        let name = |name: &'static str| Just([&[name.len() as u8], name.as_bytes()].concat());
+        prop_oneof![
+            3 => proptest::collection::vec(any::<u8>(), 0..12),
+            1 => name(NAMES[0]),
+            1 => name(NAMES[1]),
+            1 => name(NAMES[2]),
+            1 => Just(b"web.1".to_vec()),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_it_is_it_comes_back(
+            pieces in proptest::collection::vec(piece(), 0..40),
+            names in proptest::sample::select(vec![NAMES, ["", "a", ""], ["c1-S4", "web", "web"]]),
+        ) {
+            let sealed = pieces.concat();
+            let whole = Description::of(&sealed, names).whole(names);
+            prop_assert_eq!(&whole.0, &sealed);
+            let sealed = Sealed::new(sealed);
+            prop_assert_eq!(hash_of(&(), &whole), hash_of(&(), &sealed));
+        }
+    }
+}
