@@ -5,6 +5,8 @@ use super::{
     frameworks::{Moment, Pace, Shared},
     ledger::Ledger,
     masters::Masters,
+    play::Play,
+    preload,
     report::{Report, median_max},
 };
 use anyhow::bail;
@@ -33,6 +35,9 @@ pub(crate) struct FailoverArgs {
     /// Tasks per second of all frameworks together, meanwhile.
     #[arg(long, default_value_t = 100)]
     rate: u64,
+    /// Tasks that run already, of as many other frameworks, which are gone.
+    #[arg(long, value_name = "TASKS", default_value_t = 0)]
+    running: usize,
 }
 
 /// What becomes of the leader.
@@ -126,7 +131,13 @@ pub(crate) async fn run(args: FailoverArgs) -> anyhow::Result<Report> {
         every: Duration::from_secs_f64(1.0 / per_framework.max(0.001)),
         task: Resources::of(10, 1),
     };
-    let mut clients = args.shape.start_clients(Api::Grpc, &masters.addresses, &pace, &shared);
+    let mut clients = args.shape.start_agents(&masters.addresses, &shared);
+    if args.running > 0 {
+        let loading = shared.beside(Play::default());
+        preload::running(&args.shape, &masters.addresses, &loading, args.running).await?;
+        while heard.try_recv().is_ok() {} // of those that are gone
+    }
+    args.shape.add_frameworks(&mut clients, 0, Api::Grpc, &masters.addresses, &pace, &shared);
     let mut newest = Fence::default();
     let (frameworks, agents) = (args.shape.frameworks, args.shape.agents);
     let all = Awaited { until: Until::Agents, frameworks, agents, patience: FIRST };
