@@ -13,7 +13,7 @@ use crate::{
     proposer::{self, Proposer},
     store::{self, Store, StoreOptions, lock},
     stranger::{self, Strangers},
-    suspicion::Suspected,
+    suspicion::{self, Suspected},
     types::{Member, TypeConfig},
 };
 use muster_fault::planted;
@@ -314,6 +314,9 @@ impl Node {
             .map_err(|error| error.to_string())?;
         *self.core.write().unwrap_or_else(PoisonError::into_inner) = Some(core.clone());
         self.spawn(leadership::watch(self.clone(), core.clone()));
+        if !mark.blank() {
+            self.spawn(suspicion::at_start(self.clone(), core.clone()));
+        }
         self.spawn(keep_log_short(self.clone(), core.clone()));
         Ok(core)
     }

@@ -1,4 +1,4 @@
-//! A leader whose process died is replaced before its lease runs out.
+//! A leader whose process died is replaced before its lease runs out, and after a start nobody waits for one.
 //!
 //! When a process dies, its kernel ends its connections and refuses new ones. So a follower whose append stream breaks
 //! off dials the leader. If that is refused, it waits for the leader's lease no longer and asks the others by pre-vote
@@ -84,20 +84,41 @@ async fn find_out(node: &Node, core: &Core, leader: u64, vote: Vote, ended: Inst
     if core.handle_transfer_leader(TransferLeaderRequest::new(vote, leader, None)).await.is_err() {
         return true; // consensus has stopped
     }
-    // One after the other, so that they do not take each other's votes. Who is behind in its log is refused.
     let voters: Vec<_> = membership.voter_ids().filter(|id| *id != leader).collect();
+    let until = ended + Duration::from_millis(node.config.election_ms_max);
+    stand(node, core, &voters, || leads() && silent() && Instant::now() < until).await;
+    true
+}
+
+/// What a replica does that has just started: it knows of no leader's lease, and asks the others by pre-vote once a
+/// leader would have been heard. One that is heard is not asked for, and those that hear it say no.
+pub(crate) async fn at_start(node: Arc<Node>, core: Core) {
+    let seen = || {
+        let metrics = core.server_metrics();
+        let metrics = metrics.borrow_watched();
+        (metrics.vote, metrics.membership_config.clone())
+    };
+    let (vote, membership) = seen();
+    let voters: Vec<_> = membership.voter_ids().collect();
+    let heartbeat = Duration::from_millis(node.config.heartbeat_ms);
+    let until = Instant::now() + Duration::from_millis(node.config.election_ms_max);
+    sleep(heartbeat).await;
+    stand(&node, &core, &voters, || seen().0 == vote && !node.stopping() && Instant::now() < until).await;
+}
+
+/// Stands for election by pre-vote for as long as it is of use. One after the other, so that voters do not take each
+/// other's votes; who is behind in its log is refused.
+async fn stand(node: &Node, core: &Core, voters: &[u64], is_of_use: impl Fn() -> bool) {
     let own = node.store.mark().node_id;
     let before = voters.iter().filter(|id| **id < own).count();
     let turn = Duration::from_millis(node.config.heartbeat_ms) / 2;
-    let until = ended + Duration::from_millis(node.config.election_ms_max);
     sleep(turn * u32::try_from(before).unwrap_or(0)).await;
-    while leads() && silent() && Instant::now() < until {
+    while is_of_use() {
         if core.trigger().elect(true).await.is_err() {
             break;
         }
         sleep(turn * u32::try_from(voters.len()).unwrap_or(1)).await;
     }
-    true
 }
 
 /// Whether nobody listens there, while it is worth knowing.

@@ -174,6 +174,29 @@ async fn a_leader_that_is_gone_is_replaced_before_its_lease_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_start_of_all_of_them_nobody_waits_for_a_leader() {
+    let mut cluster = Cluster::new(3);
+    cluster.tune = leases_without_end;
+    for n in 0..3 {
+        cluster.start(n).await;
+    }
+    let at = tick(&cluster).await;
+    cluster.agree(at).await;
+    let (_, reign) = cluster.leader().await;
+    for n in 0..3 {
+        cluster.kill(n).await;
+    }
+    for n in 0..3 {
+        cluster.start(n).await;
+    }
+    let (_, new) = cluster.leader().await;
+    assert!(new.term > reign.term);
+    let at = tick(&cluster).await;
+    cluster.agree(at).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_one_follower_takes_for_dead_leads_on() {
     let mut cluster = Cluster::new(3);
     cluster.tune = leases_without_end;

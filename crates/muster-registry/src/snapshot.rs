@@ -6,12 +6,13 @@ use crate::{
     registry::{Executor, ExecutorKey, Indexes},
     task::{ByLaunch, Known},
 };
+use imbl::OrdSet;
 use muster_model::{
-    AgentId, ClusterId, FrameworkId, Index, LaunchNumber, MachineName, OperationOutcome, Role, Sealed,
-    TaskKey, Term, Timestamp, WallTime, Window,
+    AgentId, ClusterId, FrameworkId, Index, LaunchNumber, MachineName, OperationOutcome, Resources, Role,
+    Sealed, TaskKey, Term, Timestamp, WallTime, Window,
 };
 use serde::{Deserialize, Serialize};
-use std::{fmt, hash::Hasher, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, fmt, hash::Hasher, net::IpAddr, sync::Arc};
 use xxhash_rust::xxh3::Xxh3Default;
 
 /// What there is one of.
@@ -229,12 +230,29 @@ impl Indexes {
     /// Everything derived, from the tables alone.
     pub(crate) fn of(all: &Registry) -> Self {
         let mut index = Self::default();
+        let mut on_agents: BTreeMap<&AgentId, (OrdSet<ByLaunch>, Resources)> = BTreeMap::new();
         for task in all.tasks.values() {
-            let of_agent = index.tasks_of_agent.entry(task.agent_id.clone()).or_default();
-            of_agent.insert(ByLaunch(task.origin.clone()));
+            let (tasks, held) = on_agents.entry(&task.agent_id).or_default();
+            tasks.insert(ByLaunch(task.origin.clone()));
+            if task.held {
+                held.add(&task.resources);
+            }
         }
-        for held in all.holdings().into_iter().filter(|held| !held.resources.is_empty()) {
-            index.held_on_agent.entry(held.agent_id).or_default().add(&held.resources);
+        for executor in all.executors.values() {
+            let (_, held) = on_agents.entry(&executor.key.agent_id).or_default();
+            held.add(&executor.spec.resources);
+        }
+        for agent in all.agents.values().filter(|agent| !agent.strays.is_empty()) {
+            let (_, held) = on_agents.entry(&agent.id).or_default();
+            agent.strays.values().for_each(|stray| held.add(&stray.resources));
+        }
+        for (id, (tasks, held)) in on_agents {
+            if !tasks.is_empty() {
+                index.tasks_of_agent.insert(id.clone(), tasks);
+            }
+            if !held.is_empty() {
+                index.held_on_agent.insert(id.clone(), held);
+            }
         }
         for agent in all.agents.values() {
             if let Some(since) = agent.lost_since() {

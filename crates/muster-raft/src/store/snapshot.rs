@@ -14,6 +14,8 @@ use std::{
     fs::File,
     io::{self, BufReader, BufWriter, Read, Write},
     path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
 };
 
 /// The folder in the data directory.
@@ -21,6 +23,9 @@ pub(crate) const SNAPSHOTS: &str = "snapshots";
 const MAGIC: &[u8; 8] = b"MUSTSNAP";
 const LAYOUT: u32 = 1;
 const CHUNK_BYTES: usize = 256 * 1024;
+/// Records that are decoded while others are put in their places, and how many such batches may wait.
+const BATCH_RECORDS: usize = 256;
+const BATCHES_AHEAD: usize = 8;
 /// A length beyond this was never written.
 const CHUNK_BYTES_MAX: usize = 1 << 30;
 
@@ -148,7 +153,7 @@ pub(crate) fn publish(temp: &Path, dir: &Path, id: &LogId, options: &StoreOption
 /// Reads and verifies a whole file.
 pub(crate) fn read(path: &Path) -> Result<(SnapshotMeta, Registry), SnapshotError> {
     let mut reader = ChunkReader::new(BufReader::new(File::open(path)?))?;
-    let head: Head = codec::decode(&reader.record()?.ok_or(SnapshotError::Short)?)?;
+    let head: Head = codec::decode(reader.record()?.ok_or(SnapshotError::Short)?)?;
     let membership = codec::decode_membership(&head.membership)?;
     let meta = SnapshotMeta {
         last_log_id: Some(log_id(head.term, head.index)),
@@ -157,26 +162,34 @@ pub(crate) fn read(path: &Path) -> Result<(SnapshotMeta, Registry), SnapshotErro
             membership,
         ),
     };
-    let mut problem = None;
-    let records = std::iter::from_fn(|| match next_record(&mut reader) {
-        Ok(record) => record,
-        Err(error) => {
-            problem = Some(error);
-            None
-        }
+    // Decoding takes about as long as putting the records in their places.
+    let (to, decoded) = mpsc::sync_channel(BATCHES_AHEAD);
+    let (read, restored) = thread::scope(|scope| {
+        let reading = scope.spawn(move || read_records(reader, &to));
+        let restored = Registry::restore(decoded.into_iter().flatten());
+        (reading.join(), restored)
     });
-    let restored = Registry::restore(records);
-    match problem {
-        Some(problem) => Err(problem),
-        None => Ok((meta, restored.map_err(|_| SnapshotError::Order)?)),
-    }
+    read.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    Ok((meta, restored.map_err(|_| SnapshotError::Order)?))
 }
 
-fn next_record<R: Read>(reader: &mut ChunkReader<R>) -> Result<Option<Record>, SnapshotError> {
-    Ok(match reader.record()? {
-        Some(bytes) => Some(codec::decode(&bytes)?),
-        None => None,
-    })
+/// Reads and decodes all that is left, as long as somebody takes it.
+fn read_records<R: Read>(
+    mut reader: ChunkReader<R>,
+    to: &mpsc::SyncSender<Vec<Record>>,
+) -> Result<(), SnapshotError> {
+    let mut batch = Vec::with_capacity(BATCH_RECORDS);
+    while let Some(bytes) = reader.record()? {
+        batch.push(codec::decode(bytes)?);
+        if batch.len() == BATCH_RECORDS {
+            let full = std::mem::replace(&mut batch, Vec::with_capacity(BATCH_RECORDS));
+            if to.send(full).is_err() {
+                return Ok(());
+            }
+        }
+    }
+    to.send(batch).ok();
+    Ok(())
 }
 
 struct ChunkWriter<W> {
@@ -246,7 +259,7 @@ impl<R: Read> ChunkReader<R> {
     }
 
     /// The next record; none at the proper end.
-    fn record(&mut self) -> Result<Option<Vec<u8>>, SnapshotError> {
+    fn record(&mut self) -> Result<Option<&[u8]>, SnapshotError> {
         if self.at == self.chunk.len() && !self.ended {
             self.next_chunk()?;
         }
@@ -256,7 +269,7 @@ impl<R: Read> ChunkReader<R> {
         let rest = &self.chunk[self.at..];
         let (length, rest) = rest.split_first_chunk::<4>().ok_or(SnapshotError::Short)?;
         let length = u32::from_le_bytes(*length) as usize;
-        let bytes = rest.get(..length).ok_or(SnapshotError::Short)?.to_vec();
+        let bytes = rest.get(..length).ok_or(SnapshotError::Short)?;
         self.at += 4 + length;
         self.records += 1;
         Ok(Some(bytes))

@@ -152,7 +152,9 @@ impl Registry {
         if ended && known.updates.is_empty() {
             answer.forget.push(task.launch);
         }
-        if let Some(task) = self.put_task(task, to)
+        // Most that an agent lists when it comes back is as it is known.
+        let same = self.tasks.get(&task.key).filter(|before| ***before == task && !task.is_done()).cloned();
+        if let Some(task) = same.or_else(|| self.put_task(task, to))
             && over
             && task.held
         {

@@ -89,7 +89,7 @@ fn cuts(sealed: &[u8], names: Names<'_>) -> Vec<(usize, usize)> {
         from += found + 1;
         let length = usize::from(sealed[from - 1]);
         let is_here = |name: &&str| name.len() == length && sealed[from..].starts_with(name.as_bytes());
-        if let Some(which) = names.iter().position(|name| is_here(name)) {
+        if let Some(which) = names.iter().position(is_here) {
             cuts.push((which, from));
             from += length;
         }
