@@ -77,7 +77,7 @@ pub struct Grant {
     /// Of which agent.
     pub agent_id: AgentId,
     /// What.
-    pub resources: Resources,
+    pub resources: Arc<Resources>,
 }
 
 /// Who got nothing in a pass though something was free, and why.
@@ -104,6 +104,6 @@ pub enum Why {
 /// What a framework declined, and until when it is not offered again unless there is something new.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Filter {
-    pub(crate) refused: Resources,
+    pub(crate) refused: Arc<Resources>,
     pub(crate) until: Timestamp,
 }

@@ -40,7 +40,7 @@ pub enum ShardInput {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     /// What was not used.
-    pub resources: Resources,
+    pub resources: Arc<Resources>,
     /// Until when it is not offered again.
     pub until: Timestamp,
 }
@@ -392,7 +392,7 @@ impl Shard {
         if is_all {
             self.sites.all_granted(place);
         }
-        let grant = Grant { n, framework_id, role, agent_id, resources: Resources::clone(&resources) };
+        let grant = Grant { n, framework_id, role, agent_id, resources: resources.clone() };
         self.granted.insert(n, Granted { account, site: place, resources });
         grant
     }

@@ -15,7 +15,7 @@ pub(crate) fn offer(wire: v1::Offer) -> Result<OfferWithAgent, WireError> {
             framework_id: id!(FrameworkId, "framework_id", wire.framework_id)?,
             role: Role::parse(&wire.role).map_err(|problem| WireError::new("role", problem))?,
             agent_id: id!(AgentId, "agent_id", wire.agent_id)?,
-            resources: resources(&wire.resources)?,
+            resources: resources(&wire.resources)?.into(),
         },
         hostname: wire.hostname.into(),
         port: u16::try_from(wire.port).map_err(|_| WireError::new("port", "is above 65535"))?,
