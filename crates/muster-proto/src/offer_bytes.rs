@@ -1,10 +1,18 @@
-//! Frames of offers, written without the messages in between: so many offers are told that making those, and their texts,
-//! is most of what it costs to tell one.
+//! Frames of offers, written without the messages in between, and resources of offers read so: so many offers are told that
+//! making those, and their texts, is most of what it costs to tell one.
 //!
 //! What is written is what the generated code writes, byte for byte; a law of the tests.
 
-use crate::{Form, agent::wire_fence, resource::wire_resource, v1};
-use muster_model::{Fence, Label, Offer, Value, event::OfferWithAgent};
+use crate::{
+    Form, WireError,
+    agent::wire_fence,
+    error::bounded,
+    limits, mesos,
+    resource::{milli, resources, wire_resource},
+    v1,
+};
+use bytes::Bytes;
+use muster_model::{Fence, Label, Offer, Resources, Value, event::OfferWithAgent};
 use prost::Message;
 
 /// What an offer takes beside its agent's description, as a guess.
@@ -106,4 +114,153 @@ fn varint(to: &mut Vec<u8>, mut n: u64) {
         n >>= 7;
     }
     to.push(n as u8);
+}
+
+/// Writes an offer's resources, each for itself.
+pub(crate) fn wire_each(resources: &Resources) -> Vec<Bytes> {
+    let write = |(name, label, value): (&str, Option<&Label>, &Value)| {
+        let mut to = Vec::new();
+        resource(&mut to, name, label, value);
+        to.into()
+    };
+    resources.iter_labelled().map(write).collect()
+}
+
+/// Reads an offer's resources.
+pub(crate) fn read_each(list: &[Bytes]) -> Result<Resources, WireError> {
+    bounded("resources", list, limits::RESOURCES_MAX)?;
+    if let Some(all) = read_usual(list) {
+        return Ok(all);
+    }
+    let read = |(i, bytes): (usize, &Bytes)| {
+        mesos::Resource::decode(bytes.clone())
+            .map_err(|error| WireError::new("", error).within(format_args!("resources[{i}]")))
+    };
+    resources(&list.iter().enumerate().map(read).collect::<Result<Vec<_>, _>>()?)
+}
+
+/// Reads what most offers hold: plain amounts and ranges, by name, as they are written here. None: something is otherwise, or
+/// wrong, which reading them the long way finds out.
+fn read_usual(list: &[Bytes]) -> Option<Resources> {
+    let (mut all, mut last) = (Resources::none(), "");
+    for bytes in list {
+        let mut rest = &**bytes;
+        let name = std::str::from_utf8(nested_in(&mut rest, 1)?).ok()?;
+        let is_name = name > last && name.len() <= limits::NAME_BYTES_MAX && !name.contains('\0');
+        if !is_name || name == "gpus" {
+            return None;
+        }
+        let value = match number_in(&mut rest, 2)? {
+            0 => Value::Scalar(milli(units(nested_in(&mut rest, 3)?)?).ok()?),
+            1 => Value::ranges(pairs(nested_in(&mut rest, 4)?)?),
+            _ => return None,
+        };
+        if !rest.is_empty() {
+            return None;
+        }
+        all.insert(name, value);
+        last = name;
+    }
+    Some(all)
+}
+
+fn units(mut scalar: &[u8]) -> Option<f64> {
+    key(&mut scalar, 1, FIXED)?;
+    Some(f64::from_le_bytes(scalar.try_into().ok()?))
+}
+
+/// Ranges that ascend and do not overlap.
+fn pairs(mut ranges: &[u8]) -> Option<Vec<(u64, u64)>> {
+    let mut pairs: Vec<(u64, u64)> = Vec::new();
+    while !ranges.is_empty() {
+        let mut range = nested_in(&mut ranges, 1)?;
+        let (begin, end) = (number_in(&mut range, 1)?, number_in(&mut range, 2)?);
+        let is_next = pairs.last().is_none_or(|last| begin > last.1);
+        if !range.is_empty() || begin > end || !is_next || pairs.len() == limits::RANGES_MAX {
+            return None;
+        }
+        pairs.push((begin, end));
+    }
+    Some(pairs)
+}
+
+/// The bytes of this field, if it is next.
+fn nested_in<'a>(from: &mut &'a [u8], field: u8) -> Option<&'a [u8]> {
+    key(from, field, LENGTH)?;
+    let length = prost::decode_length_delimiter(&mut *from).ok()?;
+    from.split_off(..length)
+}
+
+/// The number of this field, if it is next.
+fn number_in(from: &mut &[u8], field: u8) -> Option<u64> {
+    key(from, field, 0)?;
+    let mut n = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = *from.split_off_first()?;
+        n |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(n);
+        }
+    }
+    None
+}
+
+fn key(from: &mut &[u8], field: u8, kind: u8) -> Option<()> {
+    (*from.split_off_first()? == field << 3 | kind).then_some(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use proptest::prelude::*;
+
+    fn the_long_way(list: &[Bytes]) -> Result<Resources, String> {
+        let read = |bytes: &Bytes| mesos::Resource::decode(bytes.clone()).map_err(|error| error.to_string());
+        let list = list.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        resources(&list).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_short_way_is_taken_for_plain_amounts() {
+        let all = Resources::parse("cpus:24;disk:1000;mem:4096.5;ports:[31000-32000,40000-40000]").unwrap();
+        assert_eq!(read_usual(&wire_each(&all)), Some(all));
+        let none = Resources::none();
+        assert_eq!(read_usual(&wire_each(&none)), Some(none));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let mut list = wire_each(&Resources::of(1000, 1));
+        list.push(list[0].slice(..3));
+        assert!(read_each(&list).unwrap_err().to_string().starts_with("resources[2]"), "{list:?}");
+        let many = vec![list[0].clone(); limits::RESOURCES_MAX + 1];
+        assert!(read_each(&many).unwrap_err().to_string().contains("at most"));
+    }
+
+    proptest! {
+        /// Whatever comes is read as it is read the long way, or not at all.
+        #[test]
+        fn both_ways_agree(
+            text in prop::sample::select(vec!["cpus:1;mem:5", "gpus:1;mem:2", "a:[1-3,7-9];b:1", "a:{x,y};c:2", "cpus(web):1"]),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 0..3),
+            swap in any::<bool>(),
+        ) {
+            let mut list = wire_each(&Resources::parse(text).unwrap());
+            for (entry, at, byte) in changes {
+                let entry = entry.get(&list).clone();
+                let (place, mut bytes) = (list.iter().position(|it| *it == entry).unwrap(), entry.to_vec());
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+                list[place] = bytes.into();
+            }
+            if swap {
+                list.reverse();
+            }
+            if let Some(read) = read_usual(&list) {
+                prop_assert_eq!(the_long_way(&list), Ok(read));
+            }
+        }
+    }
 }

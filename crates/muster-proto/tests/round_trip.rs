@@ -596,6 +596,15 @@ proptest! {
     fn scheduler_events_round_trip(fence in any_fence(), event in any_scheduler_event()) {
         let frame = scheduler_down_frame(fence, &event);
         prop_assert_eq!(scheduler_down_bytes(fence, &event), frame.encode_to_vec());
+        if let Some(v1::scheduler_down_frame::Event::Offers(wire)) = &frame.event
+            && let SchedulerEvent::Offers(offers) = &event
+        {
+            for (wire, it) in wire.offers.iter().zip(offers) {
+                let resources = wire_resources(&it.offer.resources);
+                let bytes: Vec<_> = resources.iter().map(Message::encode_to_vec).collect();
+                prop_assert_eq!(&wire.resources, &bytes);
+            }
+        }
         let frame = over_the_wire(frame);
         prop_assert_eq!(scheduler_event(frame), Ok((fence, SchedulerDown::Event(event))));
     }
