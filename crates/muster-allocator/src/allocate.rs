@@ -9,7 +9,7 @@ use crate::{
     Pass, Policy, Why,
     accounts::Accounts,
     bits::Bits,
-    kinds::{Amounts, Kinds, add, add_in, share},
+    kinds::{Kinds, Row, add, add_in, share},
     plan::{Answers, Plan},
     quota::{Own, Quotas},
     sites::{Site, Sites},
@@ -34,8 +34,8 @@ pub(crate) struct Room {
     is_rest: bool,
     is_plain: bool,
     free: Arc<Resources>,
-    /// In numbers, if it is not all that is not held.
-    amounts: Amounts,
+    /// In numbers.
+    amounts: Row,
 }
 
 impl Room {
@@ -47,20 +47,16 @@ impl Room {
                 is_rest: true,
                 is_plain: site.is_plain,
                 free: site.rest.clone(),
-                amounts: Amounts::new(),
+                amounts: site.amounts.clone(),
             },
             Some(free) => Self {
                 place,
                 is_rest: false,
                 is_plain: free.is_plain(),
-                amounts: kinds.known(&free),
+                amounts: kinds.known(&free).into(),
                 free: Arc::new(free),
             },
         }
-    }
-
-    fn amounts<'a>(&'a self, sites: &'a Sites) -> &'a [u64] {
-        if self.is_rest { &sites.site(self.place).amounts } else { &self.amounts }
     }
 }
 
@@ -77,6 +73,8 @@ pub(crate) struct Standing<'a> {
     /// The fleet's largest total of each kind, if anybody has needs.
     pub(crate) largest: &'a Resources,
     pub(crate) policy: &'a Policy,
+    /// What is left of a room that was given whole.
+    pub(crate) nothing: &'a Arc<Resources>,
 }
 
 /// What a pass gave.
@@ -87,6 +85,7 @@ pub(crate) struct Given {
     /// The place of the agent.
     pub(crate) place: u32,
     pub(crate) part: Arc<Resources>,
+    pub(crate) amounts: Row,
     /// That is all of it that is not held.
     pub(crate) is_all: bool,
 }
@@ -126,7 +125,7 @@ pub(crate) fn allocate(
     for given in &*round.given {
         let class = &standing.plan.classes[standing.plan.asks[given.ask as usize].class as usize];
         if let Some(has) = roles.get_mut(&class.role) {
-            add(has, &standing.kinds.known(&given.part));
+            add(has, &given.amounts);
         }
     }
     let in_place = standing.accounts.roles().iter().map(|(role, _)| roles[role].as_slice());
@@ -137,6 +136,7 @@ pub(crate) fn allocate(
         let is_same = (second.ask, second.room) == (first.ask, first.room);
         if is_same {
             Arc::make_mut(&mut first.part).add(&second.part);
+            first.amounts = standing.kinds.known(&first.part).into();
             first.is_all = false;
         }
         is_same
@@ -241,12 +241,12 @@ impl Round<'_> {
     }
 
     fn is_room_allocatable(&self, at: usize) -> bool {
-        let amounts = self.rooms[at].amounts(self.standing.sites);
+        let amounts = &self.rooms[at].amounts;
         self.is_allocatable(&|kind| amounts.get(kind).copied().unwrap_or(0))
     }
 
     fn give(&mut self, i: usize, at: usize, part: Part, tree: &mut Tree<'_>) {
-        let Standing { plan, fleet, kinds, sites, .. } = *self.standing;
+        let Standing { plan, fleet, kinds, nothing, .. } = *self.standing;
         let own = &self.own[plan.asks[i].class as usize];
         let row = &mut self.has[i * fleet.len()..][..fleet.len()];
         let mut serve = |counted: &[u64]| {
@@ -255,28 +255,34 @@ impl Round<'_> {
         };
         let room = &mut self.rooms[at];
         let place = room.place;
-        let (part, is_all) = match part {
+        let (part, amounts, is_all) = match part {
             Part::Whole => {
-                let amounts = room.amounts(sites);
-                serve(amounts);
+                serve(&room.amounts);
                 if !self.quotas.is_empty() {
-                    self.quotas.take(own, amounts);
+                    self.quotas.take(own, &room.amounts);
                 }
-                room.amounts.clear();
-                (std::mem::take(&mut room.free), std::mem::take(&mut room.is_rest))
+                let amounts = std::mem::take(&mut room.amounts);
+                (
+                    std::mem::replace(&mut room.free, nothing.clone()),
+                    amounts,
+                    std::mem::take(&mut room.is_rest),
+                )
             }
             Part::Some(part) => {
-                serve(&kinds.known(&part));
-                if !self.quotas.is_empty() {
-                    self.quotas.take(own, &kinds.known(&part.unreserved()));
+                let amounts: Row = kinds.known(&part).into();
+                serve(&amounts);
+                match self.quotas.is_empty() {
+                    true => {}
+                    false if part.is_plain() => self.quotas.take(own, &amounts),
+                    false => self.quotas.take(own, &kinds.known(&part.unreserved())),
                 }
                 room.free = Arc::new(room.free.minus(&part));
-                room.amounts = kinds.known(&room.free);
+                room.amounts = kinds.known(&room.free).into();
                 (room.is_plain, room.is_rest) = (room.free.is_plain(), false);
-                (Arc::new(part), false)
+                (Arc::new(part), amounts, false)
             }
         };
-        self.given.push(Given { ask: i as u32, room: at as u32, place, part, is_all });
+        self.given.push(Given { ask: i as u32, room: at as u32, place, part, amounts, is_all });
     }
 
     /// What of a room the asks of a class may have and want, but for their filters, if that is worth an offer to them.
@@ -288,7 +294,7 @@ impl Round<'_> {
             return None;
         }
         let part = if room.is_plain {
-            let amounts = room.amounts(self.standing.sites);
+            let amounts = &room.amounts;
             match self.quotas.is_empty() || self.quotas.allow_all(own, amounts) {
                 true => Part::Whole,
                 // Most often the role has all that it may have: nothing is copied of what is too little.

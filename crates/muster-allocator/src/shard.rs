@@ -4,7 +4,7 @@ use crate::{
     Grant, Pass, Policy, View, Wishes,
     accounts::Accounts,
     allocate::{Given, Room, Standing, allocate},
-    kinds::{Amounts, Kinds},
+    kinds::{Kinds, Row},
     nouns::Filter,
     plan::{Answers, Plan},
     quota::{Consumed, Quotas},
@@ -62,6 +62,8 @@ struct Granted {
     account: u32,
     site: u32,
     resources: Arc<Resources>,
+    /// In numbers.
+    amounts: Row,
 }
 
 /// A shard of the agents and its offer loop's state. Names are looked up where something is told; within, agents and
@@ -80,8 +82,6 @@ pub struct Shard {
     /// What the other shards have granted, where there are quotas.
     elsewhere: BTreeMap<Role, Resources>,
     grants_counted: u64,
-    /// A row that is used for one thing after the other.
-    scratch: Amounts,
     /// The rooms of a pass and what it gave: empty between two passes, but the memory is kept.
     rooms: Vec<Room>,
     given: Vec<Given>,
@@ -106,7 +106,6 @@ impl Shard {
             granted_reserved: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
             grants_counted: 0,
-            scratch: Amounts::new(),
             rooms: Vec::new(),
             given: Vec::new(),
             plan: None,
@@ -135,7 +134,8 @@ impl Shard {
         }
         for grant in self.granted.values_mut() {
             grant.account = accounts.place(&self.accounts.row(grant.account).account);
-            accounts.takes(grant.account, &self.kinds.amounts(&grant.resources.quantities()));
+            grant.amounts = self.kinds.amounts(&grant.resources).into();
+            accounts.takes(grant.account, &grant.amounts);
         }
         for (framework_id, wishes) in &self.wishes {
             wishes.roles.iter().for_each(|role| _ = accounts.place(&(framework_id.clone(), role.clone())));
@@ -253,9 +253,8 @@ impl Shard {
     }
 
     fn returned(&mut self, n: u64, refused: Option<Refused>) {
-        let Some(Granted { account, site, resources }) = self.granted.remove(&n) else { return };
-        self.kinds.amounts_in(&resources, &mut self.scratch);
-        self.accounts.gives(account, &self.scratch);
+        let Some(Granted { account, site, resources, amounts }) = self.granted.remove(&n) else { return };
+        self.accounts.gives(account, &amounts);
         if !resources.is_plain() {
             let role = &self.accounts.row(account).account.1;
             subtract(&mut self.granted_reserved, role, &reserved_part(&resources));
@@ -354,7 +353,7 @@ impl Shard {
         let mut fleet = self.kinds.amounts(self.view.fleet());
         let mut quotas = self.quotas();
         fleet.resize(self.kinds.len(), 0);
-        let none = Resources::none();
+        let none = Arc::default();
         let standing = Standing {
             plan: &plan,
             accounts: &self.accounts,
@@ -364,6 +363,7 @@ impl Shard {
             cpus_and_mem: (self.kinds.find("cpus"), self.kinds.find("mem")),
             largest: self.largest.as_ref().unwrap_or(&none),
             policy: &self.policy,
+            nothing: &none,
         };
         let mut given = std::mem::take(&mut self.given);
         let passes = allocate(&mut self.rooms, &standing, &mut self.answers, &mut quotas, &mut given);
@@ -375,13 +375,10 @@ impl Shard {
     }
 
     fn grant(&mut self, account: u32, given: Given) -> Grant {
-        let Given { place, part: resources, is_all, .. } = given;
+        let Given { place, part: resources, amounts, is_all, .. } = given;
         self.grants_counted += 1;
         let n = self.grants_counted;
-        match is_all {
-            true => self.accounts.takes(account, &self.sites.site(place).amounts),
-            false => self.accounts.takes(account, &self.kinds.known(&resources)),
-        }
+        self.accounts.takes(account, &amounts);
         let (framework_id, role) = self.accounts.row(account).account.clone();
         if !resources.is_plain() {
             add(&mut self.granted_reserved, &role, &reserved_part(&resources));
@@ -393,7 +390,7 @@ impl Shard {
             self.sites.all_granted(place);
         }
         let grant = Grant { n, framework_id, role, agent_id, resources: resources.clone() };
-        self.granted.insert(n, Granted { account, site: place, resources });
+        self.granted.insert(n, Granted { account, site: place, resources, amounts });
         grant
     }
 
