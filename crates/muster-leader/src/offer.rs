@@ -57,6 +57,7 @@ pub(crate) struct Offers {
     /// Of each shard, by grant: these are numbered as they come, and so the first is due first.
     by_shard: Vec<BTreeMap<u64, Outstanding>>,
     by_framework: BTreeMap<FrameworkId, BTreeSet<Number>>,
+    /// Of each agent that was offered: the place is kept for its next offer, until the agent goes.
     by_agent: BTreeMap<AgentId, Vec<Number>>,
     /// Offers whose ACCEPT is on its way through the log, with their agent.
     accepting: BTreeMap<OfferId, AgentId>,
@@ -161,9 +162,6 @@ impl Offers {
         }
         if let Some(numbers) = self.by_agent.get_mut(agent_id) {
             numbers.retain(|it| *it != number);
-            if numbers.is_empty() {
-                self.by_agent.remove(agent_id);
-            }
         }
         if let Some(sums) = &mut self.sums {
             sums.add(&outstanding, Resources::subtract);
@@ -205,6 +203,7 @@ impl Offers {
         all.into_iter().filter_map(|number| self.take_numbered(number)).collect()
     }
 
+    /// Those of an agent that goes, or of which they are void.
     pub(crate) fn take_of_agent(&mut self, id: &AgentId) -> Vec<Outstanding> {
         let numbers = self.by_agent.remove(id).unwrap_or_default();
         numbers.into_iter().filter_map(|number| self.take_numbered(number)).collect()
@@ -279,9 +278,8 @@ impl Leader {
                 self.shards.returned_grant(shard, grant.n, None);
                 continue;
             }
-            let agent = registry
-                .agent(&grant.agent_id)
-                .filter(|agent| self.agents.contains_key(&agent.id) && registry.is_offerable(&agent.id));
+            let agent = registry.offerable(&grant.agent_id);
+            let agent = agent.filter(|agent| self.agents.contains_key(&agent.id));
             let Some(agent) = agent else {
                 self.shards.returned_early(shard, grant.n);
                 continue;
@@ -378,7 +376,8 @@ mod tests {
         assert!(all.take(&OfferId::new("c-1-O1-1-7")).is_none());
         assert!(all.take(&OfferId::new("c-1-O2-1-7")).is_some());
         assert_eq!((all.len(), all.count_of(&FrameworkId::new("f"))), (0, 0));
-        assert!(all.by_agent.is_empty() && all.by_framework.is_empty(), "nothing is kept of what is gone");
+        assert!(all.by_framework.is_empty() && all.take_of_agent(&AgentId::new("a0")).is_empty());
+        assert!(all.by_agent.is_empty(), "nothing is kept of who is gone");
     }
 
     #[test]
