@@ -12,7 +12,8 @@ use crate::{
     kinds::{Kinds, Row, add, add_in, share},
     plan::{Answers, Plan},
     quota::{Own, Quotas},
-    sites::{Site, Sites},
+    room::{Given, Part, Room},
+    sites::Sites,
     tree::Tree,
 };
 use muster_model::{
@@ -25,40 +26,6 @@ use std::{
     collections::{BTreeMap, BinaryHeap},
     sync::Arc,
 };
-
-/// What is free of an agent.
-#[derive(Debug)]
-pub(crate) struct Room {
-    place: u32,
-    /// That is all that is not held.
-    is_rest: bool,
-    is_plain: bool,
-    free: Arc<Resources>,
-    /// In numbers.
-    amounts: Row,
-}
-
-impl Room {
-    /// All that is not held, or what of it is not granted.
-    pub(crate) fn new(place: u32, site: &Site, free: Option<Resources>, kinds: &Kinds) -> Self {
-        match free {
-            None => Self {
-                place,
-                is_rest: true,
-                is_plain: site.is_plain,
-                free: site.rest.clone(),
-                amounts: site.amounts.clone(),
-            },
-            Some(free) => Self {
-                place,
-                is_rest: false,
-                is_plain: free.is_plain(),
-                amounts: kinds.known(&free).into(),
-                free: Arc::new(free),
-            },
-        }
-    }
-}
 
 /// What a pass goes by.
 pub(crate) struct Standing<'a> {
@@ -75,27 +42,6 @@ pub(crate) struct Standing<'a> {
     pub(crate) policy: &'a Policy,
     /// What is left of a room that was given whole.
     pub(crate) nothing: &'a Arc<Resources>,
-}
-
-/// What a pass gave.
-#[derive(Debug)]
-pub(crate) struct Given {
-    pub(crate) ask: u32,
-    room: u32,
-    /// The place of the agent.
-    pub(crate) place: u32,
-    pub(crate) part: Arc<Resources>,
-    pub(crate) amounts: Row,
-    /// That is all of it that is not held.
-    pub(crate) is_all: bool,
-}
-
-/// Of a room, for all who ask the same.
-enum Part {
-    /// All that is free, which is plain.
-    Whole,
-    /// Some of it.
-    Some(Resources),
 }
 
 /// Gives each room to one ask after the other, each time all of it that the ask may have: to the role with the smallest
@@ -131,12 +77,13 @@ pub(crate) fn allocate(
     let in_place = standing.accounts.roles().iter().map(|(role, _)| roles[role].as_slice());
     let passes = round.go(in_place, false);
     // Who got something of a room in both rounds is offered it together.
-    given.sort_by_key(|given| (given.ask, given.room));
+    given.sort_unstable_by_key(|given| (given.ask, given.room));
     given.dedup_by(|second, first| {
         let is_same = (second.ask, second.room) == (first.ask, first.room);
         if is_same {
             Arc::make_mut(&mut first.part).add(&second.part);
             first.amounts = standing.kinds.known(&first.part).into();
+            first.is_plain &= second.is_plain;
             first.is_all = false;
         }
         is_same
@@ -255,34 +202,31 @@ impl Round<'_> {
         };
         let room = &mut self.rooms[at];
         let place = room.place;
-        let (part, amounts, is_all) = match part {
+        let (part, amounts, is_plain, is_all) = match part {
             Part::Whole => {
                 serve(&room.amounts);
                 if !self.quotas.is_empty() {
                     self.quotas.take(own, &room.amounts);
                 }
                 let amounts = std::mem::take(&mut room.amounts);
-                (
-                    std::mem::replace(&mut room.free, nothing.clone()),
-                    amounts,
-                    std::mem::take(&mut room.is_rest),
-                )
+                let part = std::mem::replace(&mut room.free, nothing.clone());
+                (part, amounts, true, std::mem::take(&mut room.is_rest))
             }
             Part::Some(part) => {
-                let amounts: Row = kinds.known(&part).into();
+                let (amounts, is_plain): (Row, bool) = (kinds.known(&part).into(), part.is_plain());
                 serve(&amounts);
                 match self.quotas.is_empty() {
                     true => {}
-                    false if part.is_plain() => self.quotas.take(own, &amounts),
+                    false if is_plain => self.quotas.take(own, &amounts),
                     false => self.quotas.take(own, &kinds.known(&part.unreserved())),
                 }
                 room.free = Arc::new(room.free.minus(&part));
                 room.amounts = kinds.known(&room.free).into();
                 (room.is_plain, room.is_rest) = (room.free.is_plain(), false);
-                (Arc::new(part), amounts, false)
+                (Arc::new(part), amounts, is_plain, false)
             }
         };
-        self.given.push(Given { ask: i as u32, room: at as u32, place, part, amounts, is_all });
+        self.given.push(Given { ask: i as u32, room: at as u32, place, part, amounts, is_plain, is_all });
     }
 
     /// What of a room the asks of a class may have and want, but for their filters, if that is worth an offer to them.

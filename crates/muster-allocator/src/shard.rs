@@ -1,13 +1,14 @@
 //! The machine of one shard: its view, its outstanding grants, its filters.
 
 use crate::{
-    Grant, Pass, Policy, View, Wishes,
+    Grant, Pass, Policy, Refused, ShardInput, ShardOutput, View, Wishes,
     accounts::Accounts,
-    allocate::{Given, Room, Standing, allocate},
+    allocate::{Standing, allocate},
     kinds::{Kinds, Row},
     nouns::Filter,
     plan::{Answers, Plan},
     quota::{Consumed, Quotas},
+    room::{Given, Room},
     sites::Sites,
     view::{add, reserved_part, subtract},
 };
@@ -18,44 +19,6 @@ use std::{
     sync::Arc,
 };
 
-/// What wakes a shard.
-#[derive(Debug, Clone)]
-pub enum ShardInput {
-    /// The registry changed.
-    Changed(Arc<Vec<Change>>),
-    /// A framework's wishes, or that it has none any more.
-    Wish(FrameworkId, Option<Wishes>),
-    /// Forget a framework's filters in these roles.
-    Revive(FrameworkId, BTreeSet<Role>),
-    /// A grant is over: what it held is free but for what the registry holds by now.
-    Returned(u64, Option<Refused>),
-    /// What stands that other shards have granted to each role, in scalars, of what is not reserved. Told where there are
-    /// quotas, as it changes.
-    Elsewhere(BTreeMap<Role, Resources>),
-    /// Start again from this view: outstanding grants stay.
-    Reset(Box<View>),
-}
-
-/// What a framework gave back, and until when it wants nothing the like.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    /// What was not used.
-    pub resources: Arc<Resources>,
-    /// Until when it is not offered again.
-    pub until: Timestamp,
-}
-
-/// What a shard decided.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ShardOutput {
-    /// Who gets what.
-    pub grants: Vec<Grant>,
-    /// Who gets nothing, and why.
-    pub passes: Vec<Pass>,
-    /// When a filter ends, so that the shard wants to run again.
-    pub wake_at: Option<Timestamp>,
-}
-
 /// A grant that stands: to whom, of whom, what.
 #[derive(Debug)]
 struct Granted {
@@ -64,6 +27,8 @@ struct Granted {
     resources: Arc<Resources>,
     /// In numbers.
     amounts: Row,
+    /// Whether nothing of it is under a label.
+    is_plain: bool,
 }
 
 /// A shard of the agents and its offer loop's state. Names are looked up where something is told; within, agents and
@@ -253,9 +218,11 @@ impl Shard {
     }
 
     fn returned(&mut self, n: u64, refused: Option<Refused>) {
-        let Some(Granted { account, site, resources, amounts }) = self.granted.remove(&n) else { return };
+        let Some(Granted { account, site, resources, amounts, is_plain }) = self.granted.remove(&n) else {
+            return;
+        };
         self.accounts.gives(account, &amounts);
-        if !resources.is_plain() {
+        if !is_plain {
             let role = &self.accounts.row(account).account.1;
             subtract(&mut self.granted_reserved, role, &reserved_part(&resources));
         }
@@ -375,12 +342,12 @@ impl Shard {
     }
 
     fn grant(&mut self, account: u32, given: Given) -> Grant {
-        let Given { place, part: resources, amounts, is_all, .. } = given;
+        let Given { place, part: resources, amounts, is_plain, is_all, .. } = given;
         self.grants_counted += 1;
         let n = self.grants_counted;
         self.accounts.takes(account, &amounts);
         let (framework_id, role) = self.accounts.row(account).account.clone();
-        if !resources.is_plain() {
+        if !is_plain {
             add(&mut self.granted_reserved, &role, &reserved_part(&resources));
         }
         let site = self.sites.site_mut(place);
@@ -390,7 +357,7 @@ impl Shard {
             self.sites.all_granted(place);
         }
         let grant = Grant { n, framework_id, role, agent_id, resources: resources.clone() };
-        self.granted.insert(n, Granted { account, site: place, resources, amounts });
+        self.granted.insert(n, Granted { account, site: place, resources, amounts, is_plain });
         grant
     }
 
