@@ -132,7 +132,7 @@ impl Both {
         for n in 0..many.min(self.granted.len()) {
             let grant = self.granted.swap_remove((usize::from(a) + 7 * n) % self.granted.len());
             let until = self.now.plus_ms(u64::from(b) * 40);
-            let part = if c.is_multiple_of(3) { some_resources(c) } else { grant.resources.clone() };
+            let part = if c.is_multiple_of(3) { some_resources(c).into() } else { grant.resources.clone() };
             let refused = (!b.is_multiple_of(4)).then_some(Refused { resources: part, until });
             inputs.push(ShardInput::Returned(grant.n, refused));
         }

@@ -9,10 +9,11 @@ use crate::{
     Pass, Policy, Why,
     accounts::Accounts,
     bits::Bits,
-    kinds::{Amounts, Kinds, add, add_in, share},
+    kinds::{Kinds, Row, add, add_in, share},
     plan::{Answers, Plan},
     quota::{Own, Quotas},
-    sites::{Site, Sites},
+    room::{Given, Part, Room},
+    sites::Sites,
     tree::Tree,
 };
 use muster_model::{
@@ -25,44 +26,6 @@ use std::{
     collections::{BTreeMap, BinaryHeap},
     sync::Arc,
 };
-
-/// What is free of an agent.
-#[derive(Debug)]
-pub(crate) struct Room {
-    place: u32,
-    /// That is all that is not held.
-    is_rest: bool,
-    is_plain: bool,
-    free: Arc<Resources>,
-    /// In numbers, if it is not all that is not held.
-    amounts: Amounts,
-}
-
-impl Room {
-    /// All that is not held, or what of it is not granted.
-    pub(crate) fn new(place: u32, site: &Site, free: Option<Resources>, kinds: &Kinds) -> Self {
-        match free {
-            None => Self {
-                place,
-                is_rest: true,
-                is_plain: site.is_plain,
-                free: site.rest.clone(),
-                amounts: Amounts::new(),
-            },
-            Some(free) => Self {
-                place,
-                is_rest: false,
-                is_plain: free.is_plain(),
-                amounts: kinds.known(&free),
-                free: Arc::new(free),
-            },
-        }
-    }
-
-    fn amounts<'a>(&'a self, sites: &'a Sites) -> &'a [u64] {
-        if self.is_rest { &sites.site(self.place).amounts } else { &self.amounts }
-    }
-}
 
 /// What a pass goes by.
 pub(crate) struct Standing<'a> {
@@ -77,26 +40,8 @@ pub(crate) struct Standing<'a> {
     /// The fleet's largest total of each kind, if anybody has needs.
     pub(crate) largest: &'a Resources,
     pub(crate) policy: &'a Policy,
-}
-
-/// What a pass gave.
-#[derive(Debug)]
-pub(crate) struct Given {
-    pub(crate) ask: u32,
-    room: u32,
-    /// The place of the agent.
-    pub(crate) place: u32,
-    pub(crate) part: Arc<Resources>,
-    /// That is all of it that is not held.
-    pub(crate) is_all: bool,
-}
-
-/// Of a room, for all who ask the same.
-enum Part {
-    /// All that is free, which is plain.
-    Whole,
-    /// Some of it.
-    Some(Resources),
+    /// What is left of a room that was given whole.
+    pub(crate) nothing: &'a Arc<Resources>,
 }
 
 /// Gives each room to one ask after the other, each time all of it that the ask may have: to the role with the smallest
@@ -126,17 +71,19 @@ pub(crate) fn allocate(
     for given in &*round.given {
         let class = &standing.plan.classes[standing.plan.asks[given.ask as usize].class as usize];
         if let Some(has) = roles.get_mut(&class.role) {
-            add(has, &standing.kinds.known(&given.part));
+            add(has, &given.amounts);
         }
     }
     let in_place = standing.accounts.roles().iter().map(|(role, _)| roles[role].as_slice());
     let passes = round.go(in_place, false);
     // Who got something of a room in both rounds is offered it together.
-    given.sort_by_key(|given| (given.ask, given.room));
+    given.sort_unstable_by_key(|given| (given.ask, given.room));
     given.dedup_by(|second, first| {
         let is_same = (second.ask, second.room) == (first.ask, first.room);
         if is_same {
             Arc::make_mut(&mut first.part).add(&second.part);
+            first.amounts = standing.kinds.known(&first.part).into();
+            first.is_plain &= second.is_plain;
             first.is_all = false;
         }
         is_same
@@ -241,12 +188,12 @@ impl Round<'_> {
     }
 
     fn is_room_allocatable(&self, at: usize) -> bool {
-        let amounts = self.rooms[at].amounts(self.standing.sites);
+        let amounts = &self.rooms[at].amounts;
         self.is_allocatable(&|kind| amounts.get(kind).copied().unwrap_or(0))
     }
 
     fn give(&mut self, i: usize, at: usize, part: Part, tree: &mut Tree<'_>) {
-        let Standing { plan, fleet, kinds, sites, .. } = *self.standing;
+        let Standing { plan, fleet, kinds, nothing, .. } = *self.standing;
         let own = &self.own[plan.asks[i].class as usize];
         let row = &mut self.has[i * fleet.len()..][..fleet.len()];
         let mut serve = |counted: &[u64]| {
@@ -255,28 +202,31 @@ impl Round<'_> {
         };
         let room = &mut self.rooms[at];
         let place = room.place;
-        let (part, is_all) = match part {
+        let (part, amounts, is_plain, is_all) = match part {
             Part::Whole => {
-                let amounts = room.amounts(sites);
-                serve(amounts);
+                serve(&room.amounts);
                 if !self.quotas.is_empty() {
-                    self.quotas.take(own, amounts);
+                    self.quotas.take(own, &room.amounts);
                 }
-                room.amounts.clear();
-                (std::mem::take(&mut room.free), std::mem::take(&mut room.is_rest))
+                let amounts = std::mem::take(&mut room.amounts);
+                let part = std::mem::replace(&mut room.free, nothing.clone());
+                (part, amounts, true, std::mem::take(&mut room.is_rest))
             }
             Part::Some(part) => {
-                serve(&kinds.known(&part));
-                if !self.quotas.is_empty() {
-                    self.quotas.take(own, &kinds.known(&part.unreserved()));
+                let (amounts, is_plain): (Row, bool) = (kinds.known(&part).into(), part.is_plain());
+                serve(&amounts);
+                match self.quotas.is_empty() {
+                    true => {}
+                    false if is_plain => self.quotas.take(own, &amounts),
+                    false => self.quotas.take(own, &kinds.known(&part.unreserved())),
                 }
                 room.free = Arc::new(room.free.minus(&part));
-                room.amounts = kinds.known(&room.free);
+                room.amounts = kinds.known(&room.free).into();
                 (room.is_plain, room.is_rest) = (room.free.is_plain(), false);
-                (Arc::new(part), false)
+                (Arc::new(part), amounts, is_plain, false)
             }
         };
-        self.given.push(Given { ask: i as u32, room: at as u32, place, part, is_all });
+        self.given.push(Given { ask: i as u32, room: at as u32, place, part, amounts, is_plain, is_all });
     }
 
     /// What of a room the asks of a class may have and want, but for their filters, if that is worth an offer to them.
@@ -288,7 +238,7 @@ impl Round<'_> {
             return None;
         }
         let part = if room.is_plain {
-            let amounts = room.amounts(self.standing.sites);
+            let amounts = &room.amounts;
             match self.quotas.is_empty() || self.quotas.allow_all(own, amounts) {
                 true => Part::Whole,
                 // Most often the role has all that it may have: nothing is copied of what is too little.

@@ -1,7 +1,7 @@
 //! Scalars as numbers in a row: what fairness and quotas count by, without names.
 
 use muster_model::{Resources, Value};
-use std::cmp::Ordering;
+use std::{cmp::Ordering, sync::Arc};
 
 /// The kinds that are counted, each by its place. A row of amounts may be shorter: what is not there is nothing.
 #[derive(Debug, Clone, Default)]
@@ -9,6 +9,9 @@ pub(crate) struct Kinds(Vec<String>);
 
 /// Thousandths of each kind.
 pub(crate) type Amounts = Vec<u64>;
+
+/// Those of what is free of an agent, or granted: each place that counts it has the same.
+pub(crate) type Row = Arc<[u64]>;
 
 impl Kinds {
     pub(crate) fn len(&self) -> usize {

@@ -24,6 +24,7 @@ mod plan;
 mod quota;
 #[cfg(test)]
 mod reference;
+mod room;
 mod shard;
 mod sites;
 #[cfg(test)]
@@ -32,6 +33,6 @@ mod tests;
 mod tree;
 mod view;
 
-pub use nouns::{About, Grant, Pass, Policy, Why, Wishes};
-pub use shard::{Refused, Shard, ShardInput, ShardOutput};
+pub use nouns::{About, Grant, Pass, Policy, Refused, ShardInput, ShardOutput, Why, Wishes};
+pub use shard::Shard;
 pub use view::{AgentView, ShardId, View};

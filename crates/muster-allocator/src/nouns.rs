@@ -1,7 +1,8 @@
 //! What is told to a shard, and what it tells.
 
+use crate::View;
 use muster_model::{AgentId, Attribute, FrameworkId, Resources, Role, Timestamp, Wants};
-use muster_registry::Account;
+use muster_registry::{Account, Change};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -77,7 +78,7 @@ pub struct Grant {
     /// Of which agent.
     pub agent_id: AgentId,
     /// What.
-    pub resources: Resources,
+    pub resources: Arc<Resources>,
 }
 
 /// Who got nothing in a pass though something was free, and why.
@@ -101,9 +102,47 @@ pub enum Why {
     NotForIt,
 }
 
+/// What wakes a shard.
+#[derive(Debug, Clone)]
+pub enum ShardInput {
+    /// The registry changed.
+    Changed(Arc<Vec<Change>>),
+    /// A framework's wishes, or that it has none any more.
+    Wish(FrameworkId, Option<Wishes>),
+    /// Forget a framework's filters in these roles.
+    Revive(FrameworkId, BTreeSet<Role>),
+    /// A grant is over: what it held is free but for what the registry holds by now.
+    Returned(u64, Option<Refused>),
+    /// What stands that other shards have granted to each role, in scalars, of what is not reserved. Told where there are
+    /// quotas, as it changes.
+    Elsewhere(BTreeMap<Role, Resources>),
+    /// Start again from this view: outstanding grants stay.
+    Reset(Box<View>),
+}
+
+/// What a framework gave back, and until when it wants nothing the like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// What was not used.
+    pub resources: Arc<Resources>,
+    /// Until when it is not offered again.
+    pub until: Timestamp,
+}
+
+/// What a shard decided.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ShardOutput {
+    /// Who gets what.
+    pub grants: Vec<Grant>,
+    /// Who gets nothing, and why.
+    pub passes: Vec<Pass>,
+    /// When a filter ends, so that the shard wants to run again.
+    pub wake_at: Option<Timestamp>,
+}
+
 /// What a framework declined, and until when it is not offered again unless there is something new.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Filter {
-    pub(crate) refused: Resources,
+    pub(crate) refused: Arc<Resources>,
     pub(crate) until: Timestamp,
 }

@@ -1,13 +1,14 @@
 //! The machine of one shard: its view, its outstanding grants, its filters.
 
 use crate::{
-    Grant, Pass, Policy, View, Wishes,
+    Grant, Pass, Policy, Refused, ShardInput, ShardOutput, View, Wishes,
     accounts::Accounts,
-    allocate::{Given, Room, Standing, allocate},
-    kinds::{Amounts, Kinds},
+    allocate::{Standing, allocate},
+    kinds::{Kinds, Row},
     nouns::Filter,
     plan::{Answers, Plan},
     quota::{Consumed, Quotas},
+    room::{Given, Room},
     sites::Sites,
     view::{add, reserved_part, subtract},
 };
@@ -18,50 +19,16 @@ use std::{
     sync::Arc,
 };
 
-/// What wakes a shard.
-#[derive(Debug, Clone)]
-pub enum ShardInput {
-    /// The registry changed.
-    Changed(Arc<Vec<Change>>),
-    /// A framework's wishes, or that it has none any more.
-    Wish(FrameworkId, Option<Wishes>),
-    /// Forget a framework's filters in these roles.
-    Revive(FrameworkId, BTreeSet<Role>),
-    /// A grant is over: what it held is free but for what the registry holds by now.
-    Returned(u64, Option<Refused>),
-    /// What stands that other shards have granted to each role, in scalars, of what is not reserved. Told where there are
-    /// quotas, as it changes.
-    Elsewhere(BTreeMap<Role, Resources>),
-    /// Start again from this view: outstanding grants stay.
-    Reset(Box<View>),
-}
-
-/// What a framework gave back, and until when it wants nothing the like.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    /// What was not used.
-    pub resources: Resources,
-    /// Until when it is not offered again.
-    pub until: Timestamp,
-}
-
-/// What a shard decided.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ShardOutput {
-    /// Who gets what.
-    pub grants: Vec<Grant>,
-    /// Who gets nothing, and why.
-    pub passes: Vec<Pass>,
-    /// When a filter ends, so that the shard wants to run again.
-    pub wake_at: Option<Timestamp>,
-}
-
 /// A grant that stands: to whom, of whom, what.
 #[derive(Debug)]
 struct Granted {
     account: u32,
     site: u32,
     resources: Arc<Resources>,
+    /// In numbers.
+    amounts: Row,
+    /// Whether nothing of it is under a label.
+    is_plain: bool,
 }
 
 /// A shard of the agents and its offer loop's state. Names are looked up where something is told; within, agents and
@@ -80,8 +47,6 @@ pub struct Shard {
     /// What the other shards have granted, where there are quotas.
     elsewhere: BTreeMap<Role, Resources>,
     grants_counted: u64,
-    /// A row that is used for one thing after the other.
-    scratch: Amounts,
     /// The rooms of a pass and what it gave: empty between two passes, but the memory is kept.
     rooms: Vec<Room>,
     given: Vec<Given>,
@@ -106,7 +71,6 @@ impl Shard {
             granted_reserved: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
             grants_counted: 0,
-            scratch: Amounts::new(),
             rooms: Vec::new(),
             given: Vec::new(),
             plan: None,
@@ -135,7 +99,8 @@ impl Shard {
         }
         for grant in self.granted.values_mut() {
             grant.account = accounts.place(&self.accounts.row(grant.account).account);
-            accounts.takes(grant.account, &self.kinds.amounts(&grant.resources.quantities()));
+            grant.amounts = self.kinds.amounts(&grant.resources).into();
+            accounts.takes(grant.account, &grant.amounts);
         }
         for (framework_id, wishes) in &self.wishes {
             wishes.roles.iter().for_each(|role| _ = accounts.place(&(framework_id.clone(), role.clone())));
@@ -253,10 +218,11 @@ impl Shard {
     }
 
     fn returned(&mut self, n: u64, refused: Option<Refused>) {
-        let Some(Granted { account, site, resources }) = self.granted.remove(&n) else { return };
-        self.kinds.amounts_in(&resources, &mut self.scratch);
-        self.accounts.gives(account, &self.scratch);
-        if !resources.is_plain() {
+        let Some(Granted { account, site, resources, amounts, is_plain }) = self.granted.remove(&n) else {
+            return;
+        };
+        self.accounts.gives(account, &amounts);
+        if !is_plain {
             let role = &self.accounts.row(account).account.1;
             subtract(&mut self.granted_reserved, role, &reserved_part(&resources));
         }
@@ -354,7 +320,7 @@ impl Shard {
         let mut fleet = self.kinds.amounts(self.view.fleet());
         let mut quotas = self.quotas();
         fleet.resize(self.kinds.len(), 0);
-        let none = Resources::none();
+        let none = Arc::default();
         let standing = Standing {
             plan: &plan,
             accounts: &self.accounts,
@@ -364,6 +330,7 @@ impl Shard {
             cpus_and_mem: (self.kinds.find("cpus"), self.kinds.find("mem")),
             largest: self.largest.as_ref().unwrap_or(&none),
             policy: &self.policy,
+            nothing: &none,
         };
         let mut given = std::mem::take(&mut self.given);
         let passes = allocate(&mut self.rooms, &standing, &mut self.answers, &mut quotas, &mut given);
@@ -375,15 +342,12 @@ impl Shard {
     }
 
     fn grant(&mut self, account: u32, given: Given) -> Grant {
-        let Given { place, part: resources, is_all, .. } = given;
+        let Given { place, part: resources, amounts, is_plain, is_all, .. } = given;
         self.grants_counted += 1;
         let n = self.grants_counted;
-        match is_all {
-            true => self.accounts.takes(account, &self.sites.site(place).amounts),
-            false => self.accounts.takes(account, &self.kinds.known(&resources)),
-        }
+        self.accounts.takes(account, &amounts);
         let (framework_id, role) = self.accounts.row(account).account.clone();
-        if !resources.is_plain() {
+        if !is_plain {
             add(&mut self.granted_reserved, &role, &reserved_part(&resources));
         }
         let site = self.sites.site_mut(place);
@@ -392,8 +356,8 @@ impl Shard {
         if is_all {
             self.sites.all_granted(place);
         }
-        let grant = Grant { n, framework_id, role, agent_id, resources: Resources::clone(&resources) };
-        self.granted.insert(n, Granted { account, site: place, resources });
+        let grant = Grant { n, framework_id, role, agent_id, resources: resources.clone() };
+        self.granted.insert(n, Granted { account, site: place, resources, amounts, is_plain });
         grant
     }
 

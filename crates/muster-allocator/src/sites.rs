@@ -3,7 +3,7 @@
 use crate::{
     AgentView, View,
     bits::Bits,
-    kinds::{Amounts, Kinds},
+    kinds::{Kinds, Row},
     nouns::{About, Filter},
 };
 use muster_model::{AgentId, Resources, Timestamp};
@@ -23,7 +23,7 @@ pub(crate) struct Site {
     /// What is not held of it.
     pub(crate) rest: Arc<Resources>,
     /// That in numbers.
-    pub(crate) amounts: Amounts,
+    pub(crate) amounts: Row,
     /// Whether nothing of it is under a label.
     pub(crate) is_plain: bool,
     /// The numbers of the grants that stand.
@@ -60,7 +60,7 @@ impl Site {
         self.offerable = agent.offerable;
         self.has_gpus = self.total.quantity("gpus") > 0;
         self.rest = Arc::new(self.total.minus(&agent.held));
-        self.amounts = kinds.amounts(&self.rest);
+        self.amounts = kinds.amounts(&self.rest).into();
         self.is_plain = self.rest.is_plain();
         self.is_all_granted = false;
         self.is_stale = false;
@@ -119,7 +119,7 @@ impl Sites {
             has_gpus: false,
             offerable: false,
             rest: Arc::default(),
-            amounts: Amounts::new(),
+            amounts: Row::default(),
             is_plain: true,
             grants: Vec::new(),
             is_all_granted: false,

@@ -103,7 +103,7 @@ impl Fleet {
             agent_id: grant.agent_id.clone(),
             role: grant.role.clone(),
             offer_ids: Vec::new(),
-            offered: grant.resources.clone(),
+            offered: Resources::clone(&grant.resources),
             tasks: vec![TaskSpec {
                 task_id: TaskId::new(format!("t{task_id}")),
                 name: "t".into(),
@@ -151,7 +151,7 @@ fn nothing_new_grants_nothing() {
     assert!(grants.is_empty(), "there is no agent");
     let (_, grants) = fleet.agent(0, "cpus:4;mem:1000");
     assert_eq!(grants.len(), 1, "a new agent is offered at once");
-    assert_eq!(grants[0].resources, r("cpus:4;mem:1000"));
+    assert_eq!(*grants[0].resources, r("cpus:4;mem:1000"));
     assert!(fleet.step(9, |_| vec![]).is_empty());
     assert!(fleet.wish(&f, &["a"], &[]).is_empty(), "what is granted is not granted again");
 }
@@ -191,7 +191,7 @@ fn a_filter_hides_no_more_than_was_refused() {
     let task = r("cpus:1;mem:100");
     let launch = fleet.launch(&grants[0], 1, &task);
     let rest = launch[0].clone();
-    assert_eq!(rest.resources, r("cpus:3;mem:900"));
+    assert_eq!(*rest.resources, r("cpus:3;mem:900"));
     let refused = Refused { resources: rest.resources.clone(), until: Timestamp(99_000) };
     assert!(fleet.give_back(&rest, Some(refused), 0).is_empty());
     let task = fleet.registry.tasks().next().unwrap().clone();
@@ -207,7 +207,7 @@ fn a_filter_hides_no_more_than_was_refused() {
         StatusUpdate { launch: task.launch, task: task.key.clone(), seq: 1, uuid: Uuid::default(), status };
     let (_, grants) =
         fleet.apply(Command::Status { agent_id: task.agent_id.clone(), update: Box::new(update) });
-    assert_eq!(grants[0].resources, r("cpus:4;mem:1000"), "there is something new");
+    assert_eq!(*grants[0].resources, r("cpus:4;mem:1000"), "there is something new");
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn roles_share_by_weight_and_frameworks_of_a_role_equally() {
             framework_id: frameworks[0].clone(),
             role: role("a"),
             agent_id: AgentId::new("c-S0"),
-            resources: Resources::none(),
+            resources: Resources::none().into(),
         })
         .collect();
     let inputs: Vec<_> = outstanding.iter().map(|grant| ShardInput::Returned(grant.n, None)).collect();

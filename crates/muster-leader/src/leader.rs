@@ -345,7 +345,7 @@ impl Leader {
     pub fn stands(&self, id: &OfferId) -> bool {
         self.offers.get(id).is_some()
     }
-    /// The offers that stand, by id, for laws and tests.
+    /// The offers that stand, by shard and in the order they were made, for laws and tests.
     pub fn offers(&self) -> impl Iterator<Item = &Offer> {
         self.offers.iter()
     }

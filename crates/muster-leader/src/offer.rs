@@ -2,7 +2,9 @@
 
 use crate::{Effect, Leader};
 use muster_allocator::{Grant, ShardOutput};
-use muster_model::{AgentId, FrameworkId, Offer, OfferId, Resources, Role, Timestamp, event::OfferWithAgent};
+use muster_model::{
+    AgentId, FrameworkId, Offer, OfferId, Resources, Role, Term, Timestamp, event::OfferWithAgent,
+};
 use muster_registry::Registry;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,13 +23,42 @@ pub(crate) struct Outstanding {
     pub(crate) deadline: Timestamp,
 }
 
+impl Outstanding {
+    fn number(&self) -> Number {
+        Number { shard: self.shard, grant: self.grant }
+    }
+}
+
+/// What sets an offer's id apart from all others of its term: the shard, and the number of the grant it came from. Offers
+/// are kept by these; ids are long texts that begin alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Number {
+    shard: u32,
+    grant: u64,
+}
+
+impl Number {
+    /// An offer's id.
+    fn id(self, registry: &Registry, term: Term) -> OfferId {
+        OfferId::new(format!("{}-O{term}-{}-{}", registry.cluster_id(), self.shard, self.grant))
+    }
+
+    /// What is said at the end of an id, whose beginning may be any.
+    fn said(id: &OfferId) -> Option<Self> {
+        let mut parts = id.as_str().rsplitn(3, '-');
+        let (grant, shard) = (parts.next()?, parts.next()?);
+        Some(Self { shard: shard.parse().ok()?, grant: grant.parse().ok()? })
+    }
+}
+
 /// All offers that stand.
 #[derive(Debug, Default)]
 pub(crate) struct Offers {
-    by_id: BTreeMap<OfferId, Outstanding>,
-    by_framework: BTreeMap<FrameworkId, BTreeSet<OfferId>>,
-    by_agent: BTreeMap<AgentId, BTreeSet<OfferId>>,
-    by_deadline: BTreeSet<(Timestamp, OfferId)>,
+    /// Of each shard, by grant: these are numbered as they come, and so the first is due first.
+    by_shard: Vec<BTreeMap<u64, Outstanding>>,
+    by_framework: BTreeMap<FrameworkId, BTreeSet<Number>>,
+    /// Of each agent that was offered: the place is kept for its next offer, until the agent goes.
+    by_agent: BTreeMap<AgentId, Vec<Number>>,
     /// Offers whose ACCEPT is on its way through the log, with their agent.
     accepting: BTreeMap<OfferId, AgentId>,
     /// While somebody has a quota: what stands.
@@ -59,7 +90,8 @@ impl Offers {
         }
         self.sums = count.then(|| {
             let mut sums = Sums { changed: true, ..Sums::default() };
-            self.by_id.values().for_each(|outstanding| sums.add(outstanding, Resources::add));
+            let all = self.by_shard.iter().flat_map(BTreeMap::values);
+            all.for_each(|outstanding| sums.add(outstanding, Resources::add));
             sums
         });
     }
@@ -71,13 +103,17 @@ impl Offers {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.by_id.len()
+        self.by_shard.iter().map(BTreeMap::len).sum()
     }
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Offer> {
-        self.by_id.values().map(|outstanding| &outstanding.offer)
+        self.by_shard.iter().flat_map(BTreeMap::values).map(|outstanding| &outstanding.offer)
     }
     pub(crate) fn get(&self, id: &OfferId) -> Option<&Outstanding> {
-        self.by_id.get(id)
+        self.numbered(Number::said(id)?).filter(|it| it.offer.offer_id == *id)
+    }
+
+    fn numbered(&self, number: Number) -> Option<&Outstanding> {
+        self.by_shard.get(number.shard as usize)?.get(&number.grant)
     }
 
     /// How many stand for a framework.
@@ -85,23 +121,48 @@ impl Offers {
         self.by_framework.get(id).map_or(0, BTreeSet::len)
     }
 
-    pub(crate) fn insert(&mut self, outstanding: Outstanding) {
-        let offer = &outstanding.offer;
-        let id = offer.offer_id.clone();
-        self.by_framework.entry(offer.framework_id.clone()).or_default().insert(id.clone());
-        self.by_agent.entry(offer.agent_id.clone()).or_default().insert(id.clone());
-        self.by_deadline.insert((outstanding.deadline, id.clone()));
+    pub(crate) fn insert(&mut self, mut outstanding: Outstanding) {
+        let (offer, number) = (&outstanding.offer, outstanding.number());
+        match self.by_framework.get_mut(&offer.framework_id) {
+            Some(numbers) => _ = numbers.insert(number),
+            None => _ = self.by_framework.insert(offer.framework_id.clone(), [number].into()),
+        }
+        match self.by_agent.get_mut(&offer.agent_id) {
+            Some(numbers) => numbers.push(number),
+            None => _ = self.by_agent.insert(offer.agent_id.clone(), vec![number]),
+        }
         if let Some(sums) = &mut self.sums {
             sums.add(&outstanding, Resources::add);
         }
-        self.by_id.insert(id, outstanding);
+        let shard = number.shard as usize;
+        if self.by_shard.len() <= shard {
+            self.by_shard.resize_with(shard + 1, BTreeMap::new);
+        }
+        // Time as it is seen here may step back a little: who comes later is due later all the same.
+        if let Some(last) = self.by_shard[shard].values().next_back() {
+            debug_assert!(last.grant < outstanding.grant);
+            outstanding.deadline = outstanding.deadline.max(last.deadline);
+        }
+        self.by_shard[shard].insert(number.grant, outstanding);
     }
 
     pub(crate) fn take(&mut self, id: &OfferId) -> Option<Outstanding> {
-        let outstanding = self.by_id.remove(id)?;
-        remove(&mut self.by_framework, &outstanding.offer.framework_id, id);
-        remove(&mut self.by_agent, &outstanding.offer.agent_id, id);
-        self.by_deadline.remove(&(outstanding.deadline, id.clone()));
+        let number = self.get(id)?.number();
+        self.take_numbered(number)
+    }
+
+    fn take_numbered(&mut self, number: Number) -> Option<Outstanding> {
+        let outstanding = self.by_shard.get_mut(number.shard as usize)?.remove(&number.grant)?;
+        let Offer { framework_id, agent_id, .. } = &outstanding.offer;
+        if let Some(numbers) = self.by_framework.get_mut(framework_id) {
+            numbers.remove(&number);
+            if numbers.is_empty() {
+                self.by_framework.remove(framework_id);
+            }
+        }
+        if let Some(numbers) = self.by_agent.get_mut(agent_id) {
+            numbers.retain(|it| *it != number);
+        }
         if let Some(sums) = &mut self.sums {
             sums.add(&outstanding, Resources::subtract);
         }
@@ -109,8 +170,8 @@ impl Offers {
     }
 
     pub(crate) fn take_of_framework(&mut self, id: &FrameworkId) -> Vec<Outstanding> {
-        let ids = self.by_framework.remove(id).unwrap_or_default();
-        ids.iter().filter_map(|id| self.take(id)).collect()
+        let numbers = self.by_framework.remove(id).unwrap_or_default();
+        numbers.into_iter().filter_map(|number| self.take_numbered(number)).collect()
     }
 
     /// Those of a framework that are in none of these roles.
@@ -119,40 +180,52 @@ impl Offers {
         id: &FrameworkId,
         roles: &BTreeSet<Role>,
     ) -> Vec<Outstanding> {
-        let ids = self.by_framework.get(id).cloned().unwrap_or_default();
-        let is_out = |id: &OfferId| self.get(id).is_some_and(|it| !roles.contains(&it.offer.role));
-        let out: Vec<OfferId> = ids.into_iter().filter(is_out).collect();
-        out.iter().filter_map(|id| self.take(id)).collect()
+        let numbers = self.by_framework.get(id).into_iter().flatten().copied();
+        let is_out =
+            |number: &Number| self.numbered(*number).is_some_and(|it| !roles.contains(&it.offer.role));
+        let out: Vec<Number> = numbers.filter(is_out).collect();
+        out.into_iter().filter_map(|number| self.take_numbered(number)).collect()
+    }
+
+    /// Those of an agent.
+    fn on(&self, id: &AgentId) -> impl Iterator<Item = &Outstanding> {
+        self.by_agent.get(id).into_iter().flatten().filter_map(|number| self.numbered(*number))
     }
 
     /// Frameworks that were offered something of an agent.
     pub(crate) fn frameworks_on(&self, id: &AgentId) -> impl Iterator<Item = &FrameworkId> {
-        let ids = self.by_agent.get(id).into_iter().flatten();
-        ids.filter_map(|id| self.get(id)).map(|it| &it.offer.framework_id)
+        self.on(id).map(|it| &it.offer.framework_id)
     }
 
     pub(crate) fn take_all(&mut self) -> Vec<Outstanding> {
-        let ids: Vec<OfferId> = self.by_id.keys().cloned().collect();
-        ids.iter().filter_map(|id| self.take(id)).collect()
+        let all: Vec<Number> =
+            self.by_shard.iter().flat_map(BTreeMap::values).map(Outstanding::number).collect();
+        all.into_iter().filter_map(|number| self.take_numbered(number)).collect()
     }
 
+    /// Those of an agent that goes, or of which they are void.
     pub(crate) fn take_of_agent(&mut self, id: &AgentId) -> Vec<Outstanding> {
-        let ids = self.by_agent.remove(id).unwrap_or_default();
-        ids.iter().filter_map(|id| self.take(id)).collect()
+        let numbers = self.by_agent.remove(id).unwrap_or_default();
+        numbers.into_iter().filter_map(|number| self.take_numbered(number)).collect()
     }
 
-    /// Those of an agent, by id.
+    /// Those of an agent, in the order they were made.
     pub(crate) fn of_agent(&self, id: &AgentId) -> Vec<OfferId> {
-        self.by_agent.get(id).into_iter().flatten().cloned().collect()
+        self.on(id).map(|it| it.offer.offer_id.clone()).collect()
     }
 
     pub(crate) fn take_due(&mut self, now: Timestamp) -> Option<Outstanding> {
-        let (deadline, id) = self.by_deadline.first()?.clone();
-        if deadline > now { None } else { self.take(&id) }
+        let first = self.first_due().filter(|first| first.deadline <= now)?.number();
+        self.take_numbered(first)
+    }
+
+    fn first_due(&self) -> Option<&Outstanding> {
+        let firsts = self.by_shard.iter().filter_map(|offers| offers.values().next());
+        firsts.min_by_key(|it| it.deadline)
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
-        self.by_deadline.first().map(|(deadline, _)| *deadline)
+        self.first_due().map(|it| it.deadline)
     }
 
     pub(crate) fn begin_accept(&mut self, outstanding: &Outstanding) {
@@ -185,15 +258,6 @@ pub(crate) fn events(offers: Vec<OfferWithAgent>) -> Vec<Vec<OfferWithAgent>> {
     events
 }
 
-fn remove<K: Ord>(sets: &mut BTreeMap<K, BTreeSet<OfferId>>, key: &K, id: &OfferId) {
-    if let Some(set) = sets.get_mut(key) {
-        set.remove(id);
-        if set.is_empty() {
-            sets.remove(key);
-        }
-    }
-}
-
 impl Leader {
     /// A shard's pass is done: its grants become offers, or go back if the world moved on meanwhile.
     pub(crate) fn allocated(
@@ -214,9 +278,8 @@ impl Leader {
                 self.shards.returned_grant(shard, grant.n, None);
                 continue;
             }
-            let agent = registry
-                .agent(&grant.agent_id)
-                .filter(|agent| self.agents.contains_key(&agent.id) && registry.is_offerable(&agent.id));
+            let agent = registry.offerable(&grant.agent_id);
+            let agent = agent.filter(|agent| self.agents.contains_key(&agent.id));
             let Some(agent) = agent else {
                 self.shards.returned_early(shard, grant.n);
                 continue;
@@ -247,7 +310,7 @@ impl Leader {
     }
 
     fn outstanding(&self, now: Timestamp, registry: &Registry, shard: u32, grant: Grant) -> Outstanding {
-        let offer_id = OfferId::new(format!("{}-O{}-{shard}-{}", registry.cluster_id(), self.term, grant.n));
+        let offer_id = Number { shard, grant: grant.n }.id(registry, self.term);
         Outstanding {
             offer: Offer {
                 offer_id,
@@ -275,7 +338,7 @@ mod tests {
                 framework_id: FrameworkId::new("f"),
                 role: Role::any(),
                 agent_id: AgentId::new(format!("a{n}")),
-                resources: Resources::of(1000, 1),
+                resources: Resources::of(1000, 1).into(),
             },
             hostname: "h".into(),
             port: 5051,
@@ -294,5 +357,40 @@ mod tests {
             assert_eq!(events.iter().map(Vec::len).max().unwrap_or(0), most);
             assert_eq!(events.concat(), all, "nothing is left out, and the order is kept");
         }
+    }
+
+    fn outstanding(id: &str, shard: u32, grant: u64, deadline: u64) -> Outstanding {
+        let offer = Offer { offer_id: OfferId::new(id), ..offers(1, 1)[0].offer.clone() };
+        Outstanding { offer, shard, grant, deadline: Timestamp(deadline) }
+    }
+
+    #[test]
+    fn an_offer_is_found_by_its_whole_id() {
+        let mut all = Offers::default();
+        all.insert(outstanding("c-1-O2-1-7", 1, 7, 9));
+        for id in
+            ["c-1-O2-1-7", "c-1-O2-1-07", "c-1-O2-1-+7", "c-1-O1-1-7", "c-1-O2-0-7", "1-7", "7", "c-1-O2-1-"]
+        {
+            assert_eq!(all.get(&OfferId::new(id)).is_some(), id == "c-1-O2-1-7", "{id}");
+        }
+        assert!(all.take(&OfferId::new("c-1-O1-1-7")).is_none());
+        assert!(all.take(&OfferId::new("c-1-O2-1-7")).is_some());
+        assert_eq!((all.len(), all.count_of(&FrameworkId::new("f"))), (0, 0));
+        assert!(all.by_framework.is_empty() && all.take_of_agent(&AgentId::new("a0")).is_empty());
+        assert!(all.by_agent.is_empty(), "nothing is kept of who is gone");
+    }
+
+    #[test]
+    fn offers_are_due_by_their_deadlines_whatever_their_shard() {
+        let mut all = Offers::default();
+        for (shard, grant, deadline) in [(1, 1, 10), (0, 1, 20), (1, 2, 30), (0, 2, 30)] {
+            all.insert(outstanding(&format!("c-O1-{shard}-{grant}"), shard, grant, deadline));
+        }
+        let mut due = Vec::new();
+        while let Some(at) = all.next_deadline() {
+            assert!(all.take_due(Timestamp(at.0 - 1)).is_none());
+            due.extend(all.take_due(at).map(|it| (it.deadline.0, it.offer.offer_id.to_string())));
+        }
+        assert_eq!(due.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [10, 20, 30, 30], "{due:?}");
     }
 }

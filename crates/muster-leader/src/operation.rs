@@ -153,7 +153,7 @@ impl Leader {
         for id in self.offers.of_agent(agent_id) {
             let holds_some = self.offers.get(&id).is_some_and(|it| {
                 let resources = &it.offer.resources;
-                resources.minus(needed) != *resources
+                resources.minus(needed) != **resources
             });
             if free.contains(needed) || !holds_some {
                 continue;

@@ -460,7 +460,7 @@ impl Leader {
             Ok(outcome) => accepting.left(&outcome.tasks, &outcome.operations),
             Err(_) => std::mem::take(&mut accepting.offered),
         };
-        let mut refused = refused(now, left, accepting.refuse_ms);
+        let mut refused = refused(now, left.into(), accepting.refuse_ms);
         for outstanding in &accepting.offers {
             self.offers.end_accept(&outstanding.offer.offer_id);
             self.shards.returned(outstanding, refused.take());
@@ -586,7 +586,7 @@ impl FrameworkSession {
     }
 }
 
-pub(crate) fn refused(now: Timestamp, resources: Resources, refuse_ms: u64) -> Option<Refused> {
+pub(crate) fn refused(now: Timestamp, resources: Arc<Resources>, refuse_ms: u64) -> Option<Refused> {
     (refuse_ms > 0).then(|| Refused { resources, until: now.plus_ms(refuse_ms) })
 }
 

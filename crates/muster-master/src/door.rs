@@ -40,9 +40,7 @@ pub(crate) fn encode(kind: Kind, fence: Fence, event: Event) -> Option<Bytes> {
         (Kind::Agent, Event::Agent { session, event }) => {
             muster_proto::agent_down_frame(fence, session, &event).encode_to_vec()
         }
-        (Kind::Scheduler, Event::Scheduler(event)) => {
-            muster_proto::scheduler_down_frame(fence, &event).encode_to_vec()
-        }
+        (Kind::Scheduler, Event::Scheduler(event)) => muster_proto::scheduler_down_bytes(fence, &event),
         _ => return None,
     };
     Some(frame.into())

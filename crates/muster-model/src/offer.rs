@@ -14,8 +14,8 @@ pub struct Offer {
     pub role: Role,
     /// Of which agent.
     pub agent_id: AgentId,
-    /// What.
-    pub resources: Resources,
+    /// What. Whoever has the offer in hand has the same.
+    pub resources: Arc<Resources>,
 }
 
 /// A question to a framework that has something on an agent whose machine will be away: whether that is all right.

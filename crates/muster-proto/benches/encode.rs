@@ -5,8 +5,7 @@ use muster_model::{
     AgentId, Fence, FrameworkId, Offer, OfferId, Resources, Role, SchedulerEvent, Sealed, Term, Value,
     event::OfferWithAgent,
 };
-use muster_proto::scheduler_down_frame;
-use prost::Message;
+use muster_proto::scheduler_down_bytes;
 
 const OFFERS: usize = 100;
 
@@ -17,7 +16,7 @@ fn offer(n: usize) -> OfferWithAgent {
             framework_id: FrameworkId::new("3f0c1d2e5b6a4978-0001"),
             role: Role::any(),
             agent_id: AgentId::new(format!("3f0c1d2e5b6a4978-S{n}")),
-            resources: Resources::of(24_000, 4_096).with("ports", Value::ranges([(31_000, 32_000)])),
+            resources: Resources::of(24_000, 4_096).with("ports", Value::ranges([(31_000, 32_000)])).into(),
         },
         hostname: format!("agent-{n}").as_str().into(),
         port: 5051,
@@ -32,7 +31,7 @@ fn offers(c: &mut Criterion) {
     let fence = Fence { incarnation: 1, term: Term(1) };
     let mut group = c.benchmark_group("encode");
     group.throughput(Throughput::Elements(OFFERS as u64));
-    group.bench_function("offers", |b| b.iter(|| scheduler_down_frame(fence, &event).encode_to_vec()));
+    group.bench_function("offers", |b| b.iter(|| scheduler_down_bytes(fence, &event)));
     group.finish();
 }
 

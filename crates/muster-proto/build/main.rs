@@ -3,7 +3,7 @@
 mod shapes;
 
 use prost::Message;
-use prost_types::DescriptorProto;
+use prost_types::{DescriptorProto, FileDescriptorProto, field_descriptor_proto::Type};
 use std::{env, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -32,6 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         file.source_code_info = None;
         file.message_type.iter_mut().for_each(no_maps);
     }
+    descriptors.file.iter_mut().filter(|file| file.package() == "muster.v1").for_each(offers_carry_bytes);
     tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
     Ok(())
 }
@@ -43,6 +44,15 @@ fn no_maps(message: &mut DescriptorProto) {
         options.map_entry = None;
     }
     message.nested_type.iter_mut().for_each(no_maps);
+}
+
+/// Has the resources of offers generated as the bytes of each: the same on the wire, and most need no message to be read.
+fn offers_carry_bytes(file: &mut FileDescriptorProto) {
+    let offers = file.message_type.iter_mut().filter(|message| message.name() == "Offer");
+    for field in offers.flat_map(|offer| &mut offer.field).filter(|field| field.name() == "resources") {
+        field.set_type(Type::Bytes);
+        field.type_name = None;
+    }
 }
 
 /// The streams of clients a second time, with frames left as bytes: a master that follows carries them unread.

@@ -24,6 +24,7 @@ pub mod maintenance;
 pub mod master_api;
 pub mod media;
 pub mod offer;
+mod offer_bytes;
 pub mod operation;
 pub mod raw;
 pub mod resource;
@@ -79,7 +80,10 @@ pub use generated::mesos::v1 as mesos;
 pub use generated::muster::raft::v1 as raft;
 pub use generated::muster::v1;
 pub use resource::{Form, attributes, resources, wire_resources, wire_resources_in};
-pub use scheduler::{SchedulerDown, scheduler_call, scheduler_down_frame, scheduler_event, scheduler_frame};
+pub use scheduler::{
+    SchedulerDown, scheduler_call, scheduler_down_bytes, scheduler_down_frame, scheduler_event,
+    scheduler_frame,
+};
 pub use task::{mesos_status, task_spec};
 pub use wants::role_wants;
 

@@ -1,7 +1,8 @@
 //! Offers.
 
 use crate::error::{Within, id, required, short};
-use crate::{WireError, limits, resources, v1, wire_resources};
+use crate::offer_bytes::{read_each, wire_each};
+use crate::{WireError, limits, v1};
 use bytes::Bytes;
 use muster_model::event::OfferWithAgent;
 use muster_model::{ExecutorId, InverseOffer, Offer, Role, Sealed, Unavailability};
@@ -15,7 +16,7 @@ pub(crate) fn offer(wire: v1::Offer) -> Result<OfferWithAgent, WireError> {
             framework_id: id!(FrameworkId, "framework_id", wire.framework_id)?,
             role: Role::parse(&wire.role).map_err(|problem| WireError::new("role", problem))?,
             agent_id: id!(AgentId, "agent_id", wire.agent_id)?,
-            resources: resources(&wire.resources)?,
+            resources: read_each(&wire.resources)?.into(),
         },
         hostname: wire.hostname.into(),
         port: u16::try_from(wire.port).map_err(|_| WireError::new("port", "is above 65535"))?,
@@ -85,7 +86,7 @@ pub(crate) fn wire_offer(with_agent: &OfferWithAgent) -> v1::Offer {
         role: offer.role.to_string(),
         agent_id: offer.agent_id.to_string(),
         hostname: hostname.to_string(),
-        resources: wire_resources(&offer.resources),
+        resources: wire_each(&offer.resources),
         agent_info: Bytes::copy_from_slice(agent),
         port: u32::from(*port),
         unavailability: unavailability.map(wire_unavailability),

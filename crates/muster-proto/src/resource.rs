@@ -156,7 +156,7 @@ pub fn wire_resources_in(resources: &Resources, form: Form) -> Vec<mesos::Resour
     resources.iter_labelled().map(|(name, label, value)| wire_resource(name, label, value, form)).collect()
 }
 
-fn wire_resource(name: &str, label: Option<&Label>, value: &Value, form: Form) -> mesos::Resource {
+pub(crate) fn wire_resource(name: &str, label: Option<&Label>, value: &Value, form: Form) -> mesos::Resource {
     let mut entry = mesos::Resource { name: name.into(), ..Default::default() };
     wire_label(&mut entry, label, form);
     match value {

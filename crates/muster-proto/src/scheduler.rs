@@ -4,6 +4,7 @@ use crate::agent::{fence, wire_fence};
 use crate::error::{Within, bounded, id, id_or_none, required, short};
 use crate::framework::roles;
 use crate::offer::{inverse_offers, offers, wire_inverse_offer, wire_offer};
+use crate::offer_bytes::offers_frame;
 use crate::operation::{
     asked_operation, operation_status, operations, wire_asked_operation, wire_operation,
     wire_operation_status,
@@ -19,6 +20,7 @@ use muster_model::{
     AcceptOutcome, BadTask, Fence, OfferId, OperationId, Reason, RefusedTask, Role, SchedulerCall,
     SchedulerEvent, Session, TaskId, TaskOutcome, task::MESSAGE_BYTES_MAX,
 };
+use prost::Message;
 use std::sync::Arc;
 use v1::outcome::Outcome as WireOutcome;
 use v1::scheduler_down_frame::Event as Down;
@@ -360,6 +362,14 @@ fn task_outcome(wire: v1::accept_outcome::Task) -> Result<(TaskId, TaskOutcome),
         },
     };
     Ok((task_id, outcome))
+}
+
+/// Writes a frame to a scheduler, as bytes.
+pub fn scheduler_down_bytes(fence: Fence, event: &SchedulerEvent) -> Vec<u8> {
+    match event {
+        SchedulerEvent::Offers(offers) => offers_frame(fence, offers),
+        _ => scheduler_down_frame(fence, event).encode_to_vec(),
+    }
 }
 
 /// Writes a frame to a scheduler.

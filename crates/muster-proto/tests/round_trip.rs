@@ -451,14 +451,14 @@ fn any_scheduler_call() -> impl Strategy<Value = SchedulerCall> {
 
 fn any_offer() -> impl Strategy<Value = OfferWithAgent> {
     let unavailability = option::of(any_unavailability());
-    (text(), text(), text(), text(), any_resources(), any_agent_info(), unavailability).prop_map(
+    (text(), text(), text(), text(), any_labelled(), any_agent_info(), unavailability).prop_map(
         |(offer, framework, role, agent, resources, (info, sealed), unavailability)| OfferWithAgent {
             offer: Offer {
                 offer_id: OfferId::new(offer),
                 framework_id: FrameworkId::new(framework),
                 role: Role::parse(&role).unwrap(),
                 agent_id: AgentId::new(agent),
-                resources,
+                resources: resources.into(),
             },
             hostname: info.hostname,
             port: info.port,
@@ -594,7 +594,18 @@ proptest! {
 
     #[test]
     fn scheduler_events_round_trip(fence in any_fence(), event in any_scheduler_event()) {
-        let frame = over_the_wire(scheduler_down_frame(fence, &event));
+        let frame = scheduler_down_frame(fence, &event);
+        prop_assert_eq!(scheduler_down_bytes(fence, &event), frame.encode_to_vec());
+        if let Some(v1::scheduler_down_frame::Event::Offers(wire)) = &frame.event
+            && let SchedulerEvent::Offers(offers) = &event
+        {
+            for (wire, it) in wire.offers.iter().zip(offers) {
+                let resources = wire_resources(&it.offer.resources);
+                let bytes: Vec<_> = resources.iter().map(Message::encode_to_vec).collect();
+                prop_assert_eq!(&wire.resources, &bytes);
+            }
+        }
+        let frame = over_the_wire(frame);
         prop_assert_eq!(scheduler_event(frame), Ok((fence, SchedulerDown::Event(event))));
     }
 

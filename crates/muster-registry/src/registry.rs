@@ -408,7 +408,11 @@ impl Registry {
     }
     /// Whether an agent may be offered: it answers, and no operator wants it otherwise.
     pub fn is_offerable(&self, id: &AgentId) -> bool {
-        self.agents.get(id).is_some_and(|agent| agent.is_connected()) && !self.duties.contains(id)
+        self.offerable(id).is_some()
+    }
+    /// The agent, if it may be offered.
+    pub fn offerable(&self, id: &AgentId) -> Option<&Agent> {
+        self.agent(id).filter(|agent| agent.is_connected() && !self.duties.contains(id))
     }
     /// The address that an agent says, if it does.
     pub fn address(&self, id: &AgentId) -> Option<IpAddr> {

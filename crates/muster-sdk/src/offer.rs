@@ -45,7 +45,7 @@ impl From<OfferWithAgent> for Offer {
             agent_id: offer.agent_id,
             hostname,
             port,
-            resources: offer.resources,
+            resources: Arc::unwrap_or_clone(offer.resources),
             agent_info: agent,
         }
     }

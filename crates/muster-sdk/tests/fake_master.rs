@@ -63,7 +63,7 @@ impl Client {
             framework_id: FrameworkId::new("F1"),
             role: Role::any(),
             agent_id: AgentId::new("S1"),
-            resources: Resources::of(1000, 512),
+            resources: Resources::of(1000, 512).into(),
         };
         let with_agent = OfferWithAgent {
             offer,

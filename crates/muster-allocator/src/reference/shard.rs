@@ -295,7 +295,7 @@ impl Shard {
             framework_id: account.0.clone(),
             role: account.1.clone(),
             agent_id: room.agent_id.clone(),
-            resources,
+            resources: resources.into(),
         };
         self.granted.insert(grant.n, grant.clone());
         grant

@@ -130,7 +130,7 @@ impl FakeSession {
                 framework_id: self.of.framework_id.clone(),
                 role,
                 agent_id: core.agent_on(&hostname)?,
-                resources,
+                resources: resources.into(),
             };
             core.framework(&self.of.framework_id)?.offered(offer.clone())?;
             offer_ids.push(offer.offer_id.clone());

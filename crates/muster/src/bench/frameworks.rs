@@ -208,7 +208,7 @@ struct Framework {
     framework_id: Option<FrameworkId>,
     fence: Fence,
     offered_in: Fence,
-    offers: VecDeque<(OfferId, AgentId, Resources)>,
+    offers: VecDeque<(OfferId, AgentId, Arc<Resources>)>,
     /// ACCEPTs on their way, with what a repetition after a leader change needs.
     accepts: HashMap<u64, (Instant, SchedulerCall)>,
     /// Acknowledgements that are not answered. One that was not taken is said again, as the SDK does: its task would wait
@@ -428,7 +428,8 @@ impl Framework {
             return self.decline(up);
         }
         while self.can_launch() && (self.pace.every.is_zero() || self.next_at <= Instant::now()) {
-            let Some((offer_id, agent_id, mut left)) = self.offers.pop_front() else { break };
+            let Some((offer_id, agent_id, left)) = self.offers.pop_front() else { break };
+            let mut left = Arc::unwrap_or_clone(left);
             let mut tasks = Vec::new();
             let most = self.shared.play.tasks_max.map_or(u64::MAX, |max| max.saturating_sub(self.tasks));
             let most = usize::try_from(most).unwrap_or(usize::MAX).min(self.pace.tasks_per_accept);

@@ -231,7 +231,7 @@ fn sums<'a>(held: impl Iterator<Item = (Option<&'a Role>, &'a Resources)>) -> By
 
 /// Offered resources by role.
 pub(crate) fn offered<'a>(offers: &[&'a Offer]) -> ByRole<'a> {
-    sums(offers.iter().map(|offer| (Some(&offer.role), &offer.resources)))
+    sums(offers.iter().map(|offer| (Some(&offer.role), &*offer.resources)))
 }
 
 /// All of it together.

@@ -71,7 +71,7 @@ fn seen(registry: Registry) -> Seen {
         framework_id: FrameworkId::new("c-0000"),
         role: Role::parse("web").unwrap(),
         agent_id: AgentId::new("c-S0"),
-        resources: Resources::parse("cpus:1;ports:[32000-32000]").unwrap(),
+        resources: Resources::parse("cpus:1;ports:[32000-32000]").unwrap().into(),
     };
     Seen {
         registry,
