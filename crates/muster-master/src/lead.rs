@@ -104,7 +104,8 @@ pub(crate) async fn lead(
                 None => break, // the reign is over
             },
             Ok(()) = it.leadership.changed() => it.take_held(),
-            Some((shard, passed)) = outputs_in.recv() => match passed {
+            // No offers without a quorum; a shard waits with its next pass until this one is taken.
+            Some((shard, passed)) = outputs_in.recv(), if it.has_quorum() => match passed {
                 Some(output) => it.step(Input::Allocated(shard, output)),
                 None => it.offers_end(shard),
             },
@@ -229,13 +230,16 @@ impl Loop {
             ToLeader::Opened(conn, sink) => {
                 self.clients.insert(conn, Client { sink, tally: None });
             }
-            // Clients leave when there is no quorum (`reign`), not all at once: who is still here is not answered by what
-            // the others have taken with them. It may come back before they notice: so calls wait.
-            ToLeader::Call(conn, call) if !self.has_quorum() => {
-                if self.held.len() < UP_QUEUE {
-                    self.held.push_back((conn, call));
+            // Clients leave when there is no quorum for a while (`reign`), not all at once: who is still here is not answered
+            // by what the others have taken with them. It may come back before that: so calls wait. Who said what finds no
+            // room begins anew, lest it waits for ever.
+            ToLeader::Call(conn, call) if !self.has_quorum() => match self.held.len() < UP_QUEUE {
+                true => self.held.push_back((conn, call)),
+                false => {
+                    self.effects.push(Effect::Close(conn));
+                    self.perform();
                 }
-            }
+            },
             ToLeader::Call(conn, call) if self.clients.contains_key(&conn) => {
                 self.count(conn, &call);
                 self.step(Input::Call { conn, call });

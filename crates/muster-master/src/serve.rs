@@ -24,7 +24,10 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
@@ -33,6 +36,10 @@ const WINDOW: u32 = 8 << 20;
 
 /// How often silence is looked for.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How long a leader whose quorum does not answer keeps its clients: they wait, and nothing is decided for them. On a machine
+/// that is too busy for a moment that is better than thousands that all come anew, which keep it busy.
+const LAPSE: Duration = Duration::from_millis(700);
 
 /// A master that serves.
 pub struct Serving {
@@ -197,7 +204,7 @@ async fn follow_leadership(
 ) {
     let mut leadership = raft.leadership();
     // When clients were told to go elsewhere. The silence goes on then: links end by it.
-    let mut told: Option<tokio::time::Instant> = None;
+    let mut told: Option<Instant> = None;
     loop {
         let now = leadership.borrow_and_update().clone();
         let changed = async {
@@ -230,7 +237,9 @@ async fn follow_leadership(
             loop {
                 tokio::time::sleep(LOOK).await;
                 // A leader that serves is its clients' way; one that lost its quorum is as good as none.
-                if matches!(*publish.borrow(), Route::Local(_)) {
+                let has_quorum =
+                    matches!(*raft.leadership().borrow(), Leadership::Leading { quorum: true, .. });
+                if has_quorum && matches!(*publish.borrow(), Route::Local(_)) {
                     heard.now();
                 }
                 let since_told = told.map_or(SILENCE, |told| told.elapsed());
@@ -239,7 +248,7 @@ async fn follow_leadership(
                 }
                 tracing::warn!("no way to a leader for 2 s: clients are told to dial another master");
                 redial.send_modify(|count| *count += 1);
-                told = Some(tokio::time::Instant::now());
+                told = Some(Instant::now());
             }
         };
         tokio::select! {
@@ -315,19 +324,20 @@ async fn reign(
         return;
     }
     let mut leadership = raft.leadership();
-    let mut told = false;
+    let mut gate = Gate::default();
     loop {
         let quorum = matches!(*leadership.borrow_and_update(), Leadership::Leading { quorum: true, .. });
-        let open = *served.borrow() && quorum;
-        if open != told {
-            told = open;
-            if !quorum {
+        let was_open = gate.open;
+        let until = gate.look(*served.borrow(), quorum, Instant::now());
+        if gate.open != was_open {
+            if was_open {
                 tracing::warn!(term = term.0, "no quorum answers: not serving until one does");
             }
-            publish.send_replace(if open { Route::Local(local.clone()) } else { Route::None });
+            publish.send_replace(if gate.open { Route::Local(local.clone()) } else { Route::None });
         }
         tokio::select! {
             _ = &mut ended => break,
+            () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
             Ok(()) = served.changed() => {}
             changed = leadership.changed() => {
                 if changed.is_err() {
@@ -335,6 +345,26 @@ async fn reign(
                 }
             }
         }
+    }
+}
+
+/// Whether a leader has clients.
+#[derive(Debug, Default)]
+struct Gate {
+    open: bool,
+    /// Since when no quorum answers.
+    lapsed: Option<Instant>,
+}
+
+impl Gate {
+    /// Clients come in while a quorum answers, and stay through a [`LAPSE`] of it. When this is to be looked at again, if nothing
+    /// changes before.
+    fn look(&mut self, served: bool, quorum: bool, now: Instant) -> Option<Instant> {
+        let lapsed = (!quorum).then(|| self.lapsed.unwrap_or(now));
+        let until = lapsed.map(|since| since + LAPSE);
+        self.lapsed = lapsed;
+        self.open = served && until.is_none_or(|until| self.open && now < until);
+        until.filter(|_| self.open)
     }
 }
 
@@ -349,5 +379,33 @@ async fn report_health(health: tonic_health::server::HealthReporter, mut route: 
         if route.changed().await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn clients_stay_through_a_short_lapse_and_come_in_with_a_quorum_only() {
+        let (mut gate, start) = (Gate::default(), Instant::now());
+        assert_eq!((gate.look(true, false, start), gate.open), (None, false), "nobody comes in without one");
+        assert_eq!((gate.look(false, true, start), gate.open), (None, false), "nor before it serves");
+        assert_eq!((gate.look(true, true, start), gate.open), (None, true));
+        // It comes and goes, each time for less than a lapse.
+        for n in 0..10 {
+            let at = start + LAPSE * n;
+            assert_eq!((gate.look(true, false, at), gate.open), (Some(at + LAPSE), true));
+            assert_eq!((gate.look(true, false, at + LAPSE - MS), gate.open), (Some(at + LAPSE), true));
+            assert_eq!((gate.look(true, true, at + LAPSE - MS), gate.open), (None, true));
+        }
+        let at = start + LAPSE * 20;
+        gate.look(true, false, at);
+        assert_eq!((gate.look(true, false, at + LAPSE), gate.open), (None, false), "it lasts");
+        assert_eq!((gate.look(true, false, at + LAPSE * 2), gate.open), (None, false));
+        gate.look(true, true, at + LAPSE * 3);
+        assert!(gate.open);
     }
 }
