@@ -7,11 +7,12 @@ use crate::{
 };
 use muster_allocator::{Policy, Shard, ShardId, ShardInput, ShardOutput, View};
 use muster_leader::{Committed, Config, ConnId, Effect, Input, Leader};
-use muster_model::{Call, CallOutcome, Event, Fence, SchedulerEvent, Timestamp};
+use muster_model::{AgentCall, Call, CallOutcome, Event, Fence, SchedulerEvent, Timestamp};
 use muster_raft::{AppliedBatch, Leadership, Raft, Reign};
 use muster_registry::Change;
 use std::{
     collections::{HashMap, VecDeque},
+    future::ready,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
@@ -95,7 +96,9 @@ pub(crate) async fn lead(
     it.perform();
     let mut some = Vec::with_capacity(INPUTS_AT_ONCE);
     while !it.ended {
-        let wait = it.machine.wake_at().map(|at| at.since_ms(it.raft.now()));
+        // Without a quorum nothing is due: it may be an offer, or a question.
+        let due = it.machine.wake_at().filter(|_| it.has_quorum());
+        let wait = due.map(|at| at.since_ms(it.raft.now()));
         tokio::select! {
             biased;
             () = over.cancelled() => break,
@@ -103,7 +106,8 @@ pub(crate) async fn lead(
                 Some(batch) => it.applied(batch),
                 None => break, // the reign is over
             },
-            Ok(()) = it.leadership.changed() => it.take_held(),
+            Ok(()) = it.leadership.changed() => {}
+            () = ready(()), if it.may_take_held() => it.take_held(),
             // No offers without a quorum; a shard waits with its next pass until this one is taken.
             Some((shard, passed)) = outputs_in.recv(), if it.has_quorum() => match passed {
                 Some(output) => it.step(Input::Allocated(shard, output)),
@@ -118,7 +122,7 @@ pub(crate) async fn lead(
             () = tokio::time::sleep(Duration::from_millis(wait.unwrap_or(1000).max(1))) => {}
         }
         // Also when inputs never pause.
-        if it.machine.wake_at().is_some_and(|at| at <= it.raft.now()) {
+        if it.has_quorum() && it.machine.wake_at().is_some_and(|at| at <= it.raft.now()) {
             // Whoever has answered a ping is heard before anybody is called silent (`protocol` B6).
             for _ in 0..inputs.len() {
                 let Ok(input) = inputs.try_recv() else { break };
@@ -128,6 +132,11 @@ pub(crate) async fn lead(
         }
     }
     it.resign();
+}
+
+/// Whether it says no more than that its agent is there.
+fn is_pong(call: &Call) -> bool {
+    matches!(call, Call::Agent { call: AgentCall::Pong(_), .. })
 }
 
 fn start_shards(
@@ -231,20 +240,17 @@ impl Loop {
                 self.clients.insert(conn, Client { sink, tally: None });
             }
             // Clients leave when there is no quorum for a while (`reign`), not all at once: who is still here is not answered
-            // by what the others have taken with them. It may come back before that: so calls wait. Who said what finds no
-            // room begins anew, lest it waits for ever.
-            ToLeader::Call(conn, call) if !self.has_quorum() => match self.held.len() < UP_QUEUE {
+            // by what the others have taken with them. It may come back before that: so calls wait, in their order. Who said
+            // what finds no room begins anew, lest it waits for ever. A pong, which all may say at once, changes nothing else.
+            ToLeader::Call(conn, call) if self.waits() && !is_pong(&call) => match self.held.len() < UP_QUEUE
+            {
                 true => self.held.push_back((conn, call)),
                 false => {
                     self.effects.push(Effect::Close(conn));
                     self.perform();
                 }
             },
-            ToLeader::Call(conn, call) if self.clients.contains_key(&conn) => {
-                self.count(conn, &call);
-                self.step(Input::Call { conn, call });
-            }
-            ToLeader::Call(..) => self.tap.tallies.dropped(), // it was cut off
+            ToLeader::Call(conn, call) => self.call(conn, call),
             ToLeader::Closed(conn) => {
                 if self.clients.remove(&conn).is_some() {
                     self.step(Input::Closed(conn));
@@ -286,18 +292,36 @@ impl Loop {
         }
     }
 
-    /// Takes in what waited for a quorum, if there is one.
-    fn take_held(&mut self) {
-        while self.has_quorum()
-            && let Some((conn, call)) = self.held.pop_front()
-        {
-            self.input(ToLeader::Call(conn, call));
+    fn call(&mut self, conn: ConnId, call: Call) {
+        match self.clients.contains_key(&conn) {
+            true => {
+                self.count(conn, &call);
+                self.step(Input::Call { conn, call });
+            }
+            false => self.tap.tallies.dropped(), // it was cut off
         }
     }
 
-    /// Whether a majority has been heard of lately (`protocol` A5).
+    /// Takes in some of what waited for a quorum.
+    fn take_held(&mut self) {
+        for _ in 0..INPUTS_AT_ONCE {
+            let Some((conn, call)) = self.held.pop_front() else { break };
+            self.call(conn, call);
+        }
+    }
+
+    fn may_take_held(&self) -> bool {
+        !self.held.is_empty() && self.has_quorum()
+    }
+
+    /// Whether a call has to wait: for a quorum, or for those before it.
+    fn waits(&self) -> bool {
+        !self.held.is_empty() || !self.has_quorum()
+    }
+
+    /// Whether it leads still, and has heard of a majority lately (`protocol` A5).
     fn has_quorum(&self) -> bool {
-        !matches!(*self.leadership.borrow(), Leadership::Leading { quorum: false, .. })
+        matches!(*self.leadership.borrow(), Leadership::Leading { fence, quorum: true } if fence == self.fence)
     }
 
     /// Performs the effects, and those that cutting off slow clients leads to.

@@ -357,7 +357,7 @@ struct Gate {
 }
 
 impl Gate {
-    /// Clients come in while a quorum answers, and stay through a [`LAPSE`] of it. When this is to be looked at again, if nothing
+    /// The doors open when a quorum answers, and stay open through a [`LAPSE`] of it. When this is to be looked at again, if nothing
     /// changes before.
     fn look(&mut self, served: bool, quorum: bool, now: Instant) -> Option<Instant> {
         let lapsed = (!quorum).then(|| self.lapsed.unwrap_or(now));
@@ -389,9 +389,9 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn clients_stay_through_a_short_lapse_and_come_in_with_a_quorum_only() {
+    fn doors_stay_open_through_a_short_lapse_and_open_with_a_quorum_only() {
         let (mut gate, start) = (Gate::default(), Instant::now());
-        assert_eq!((gate.look(true, false, start), gate.open), (None, false), "nobody comes in without one");
+        assert_eq!((gate.look(true, false, start), gate.open), (None, false), "they do not open without one");
         assert_eq!((gate.look(false, true, start), gate.open), (None, false), "nor before it serves");
         assert_eq!((gate.look(true, true, start), gate.open), (None, true));
         // It comes and goes, each time for less than a lapse.

@@ -197,6 +197,9 @@ fn number_in(from: &mut &[u8], field: u8) -> Option<u64> {
     let mut n = 0;
     for shift in (0..64).step_by(7) {
         let byte = *from.split_off_first()?;
+        if shift == 63 && byte > 1 {
+            return None; // longer than a number
+        }
         n |= u64::from(byte & 0x7f) << shift;
         if byte < 0x80 {
             return Some(n);

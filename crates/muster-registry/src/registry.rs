@@ -453,8 +453,14 @@ impl Registry {
     }
     /// An agent's tasks that are not over, in the order of their launches.
     pub fn tasks_of_agent(&self, id: &AgentId) -> impl Iterator<Item = &Task> {
-        let keys = self.index.tasks_of_agent.get(id);
-        keys.into_iter().flatten().filter_map(|it| self.task(&it.0.key))
+        let launches = self.index.tasks_of_agent.get(id);
+        launches.into_iter().flatten().filter_map(|it| self.task(&it.0.key))
+    }
+    /// Copies of an agent's tasks, by framework and id: the order in which what becomes of all of them is numbered.
+    pub(crate) fn copies_of_agent(&self, id: &AgentId) -> Vec<Task> {
+        let mut tasks: Vec<Task> = self.tasks_of_agent(id).cloned().collect();
+        tasks.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        tasks
     }
     /// Tasks that are over, newest first.
     pub fn completed_tasks(&self) -> impl DoubleEndedIterator<Item = &Task> {

@@ -77,7 +77,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// What machines may import of others'.
 const PURE: &[(&str, &[&str])] = &[
     ("muster-model", &["regex", "serde", "serde_json", "smol_str"]),
-    ("muster-registry", &["serde", "imbl", "xxhash-rust"]),
+    ("muster-registry", &["serde", "imbl", "memchr", "smol_str", "xxhash-rust"]),
     ("muster-allocator", &[]),
     ("muster-leader", &[]),
     ("muster-node", &["serde"]),

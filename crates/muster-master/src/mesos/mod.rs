@@ -246,7 +246,8 @@ impl Mesos {
         }
     }
 
-    /// Waits until this is no way to the leader any more. One that lost its quorum answers nobody, but for who asked before.
+    /// Waits until this is no way to the leader any more. One that lost its quorum for long answers nobody, but for who asked
+    /// before.
     async fn gone(&self, local: &LocalRoute) {
         let mut routes = self.routes.route.clone();
         let is_elsewhere = |route: &Route| !matches!(route, Route::Local(it) if it.fence == local.fence);

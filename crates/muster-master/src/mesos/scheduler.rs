@@ -26,6 +26,7 @@ use muster_proto::{
     scheduler_api::{self, Asked, Shown, Up, asked, validate},
     scheduler_call, v1,
 };
+use muster_raft::Leadership;
 use muster_registry::Registry;
 use prost::Message as _;
 use std::time::Duration;
@@ -240,6 +241,10 @@ impl Asking<'_> {
 
     /// By the leader, which is this master: the stream is elsewhere, or ended with the leader before.
     async fn by_leader(&self, local: &LocalRoute, headers: &HeaderMap) -> Result<Tried, Refused> {
+        // Without a quorum another one may lead by now, with which the framework has a newer stream.
+        if !matches!(*self.on.raft.leadership().borrow(), Leadership::Leading { quorum: true, .. }) {
+            return Ok(Tried::Lost(NOBODY));
+        }
         let judged = Judged::of(&self.on.raft, &self.id).filter(|_| self.is_judged());
         self.check_principal(judged.as_ref())?;
         let stream = self.on.check_stream(&self.id, headers)?;
@@ -262,7 +267,7 @@ impl Asking<'_> {
             (Err(why), _) | (_, Err(why)) => return self.told(Ok(Err(why))),
         };
         let resume = Call::Resume { id: RESUME, framework_id: self.id.clone(), stream };
-        // A leader without a quorum answers nobody, and is no way any more.
+        // A leader that is without a quorum for long answers nobody, and is no way any more.
         let mut routes = self.on.routes.route.clone();
         let gone = routes.wait_for(|route| !matches!(route, Route::Local(it) if it.fence == local.fence));
         match once(local, resume, call, refused, gone).await {

@@ -97,8 +97,7 @@ impl Registry {
         let mut answer = Answer::default();
         let mut listed: BTreeMap<LaunchNumber, &KnownTask> =
             hello.tasks.iter().map(|task| (task.launch, task)).collect();
-        let tasks: Vec<_> = self.tasks_of_agent(id).cloned().collect();
-        for task in tasks {
+        for task in self.copies_of_agent(id) {
             match listed.get(&task.launch).copied() {
                 // Let go of before, yet alive: it is held again as a stray until it ends.
                 Some(known) if known.alive && !task.held => {}
@@ -260,7 +259,7 @@ impl Registry {
         self.index.lost_agents.insert((to.now, id.clone()));
         to.changes.push(Change::AgentUnreachable(id.clone()));
         let tasks: Vec<_> =
-            self.tasks_of_agent(id).filter(|task| !task.state.is_terminal()).cloned().collect();
+            self.copies_of_agent(id).into_iter().filter(|task| !task.state.is_terminal()).collect();
         for mut task in tasks {
             let message = "its agent does not answer";
             self.own_update(&mut task, TaskState::Unreachable, Reason::AgentRemoved, message, to);
@@ -298,7 +297,7 @@ impl Registry {
         self.duties.remove(id);
         self.addresses.remove(id);
         self.remove_executors(id, to);
-        let tasks: Vec<_> = self.tasks_of_agent(id).cloned().collect();
+        let tasks = self.copies_of_agent(id);
         for mut task in tasks {
             if !task.state.is_terminal() {
                 self.own_update(&mut task, state, reason, "its agent is gone", to);

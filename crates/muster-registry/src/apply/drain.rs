@@ -45,7 +45,7 @@ impl Registry {
         let drain = Drain { max_grace_ms, mark_gone, started: self.header.wall, state: DrainState::Draining };
         self.set_duty(id, Duty { drain: Some(drain) }, to);
         let connected = self.agents.get(id).is_some_and(|agent| agent.is_connected());
-        let held: Vec<Task> = self.tasks_of_agent(id).filter(|task| task.held).cloned().collect();
+        let held = self.copies_of_agent(id).into_iter().filter(|task| task.held);
         for mut task in held {
             let kill = Kill { index: to.index, grace_ms: grace_of(&task, max_grace_ms) };
             let is_sooner = |former: Kill| match (former.grace_ms.or(task.grace_ms), kill.grace_ms) {

@@ -86,7 +86,7 @@ impl Registry {
     /// An agent's machine goes down: what runs there is lost, and held until the agent says that it ended.
     fn shut_down(&mut self, id: &AgentId, to: &mut Context<'_>) {
         let connected = self.agents.get(id).is_some_and(|agent| agent.is_connected());
-        let tasks: Vec<_> = self.tasks_of_agent(id).cloned().collect();
+        let tasks = self.copies_of_agent(id);
         for mut task in tasks {
             if !task.state.is_terminal() {
                 let message = "its machine is down for maintenance";

@@ -154,9 +154,9 @@ impl Registry {
         }
         self.tasks.remove(&task.key);
         self.told.remove(&task.key);
-        if let Some(keys) = self.index.tasks_of_agent.get_mut(&task.agent_id) {
-            keys.remove(&task.launch);
-            if keys.is_empty() {
+        if let Some(launches) = self.index.tasks_of_agent.get_mut(&task.agent_id) {
+            launches.remove(&task.launch);
+            if launches.is_empty() {
                 self.index.tasks_of_agent.remove(&task.agent_id);
                 to.emptied.push(task.agent_id.clone());
             }

@@ -137,6 +137,7 @@ pub(crate) async fn run(args: FailoverArgs) -> anyhow::Result<Report> {
         preload::running(&args.shape, &masters.addresses, &loading, args.running).await?;
         while heard.try_recv().is_ok() {} // of those that are gone
     }
+    let before = ledger.started_count();
     args.shape.add_frameworks(&mut clients, 0, Api::Grpc, &masters.addresses, &pace, &shared);
     let mut newest = Fence::default();
     let (frameworks, agents) = (args.shape.frameworks, args.shape.agents);
@@ -172,7 +173,7 @@ pub(crate) async fn run(args: FailoverArgs) -> anyhow::Result<Report> {
     figure("all_subscribed", |it| it.subscribed);
     figure("all_offered", |it| it.all_offered);
     figure("all_agents", |it| it.agents);
-    report.figure("launched", ledger.started_count() as f64, "tasks");
+    report.figure("launched", (ledger.started_count() - before) as f64, "tasks");
     report.figure("master_rss_max", masters.rss_mib(), "MiB");
     let (lost, doubled) = ledger.judge();
     report.judge(lost, doubled);

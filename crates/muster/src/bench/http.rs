@@ -202,7 +202,9 @@ impl Framework {
                 let _ = response.into_body().collect().await; // so that the connection can be used again
             }
             if let Some((tasks, asked, answers)) = tasks {
-                shared.saw_answer(asked);
+                if taken && tasks > 0 {
+                    shared.saw_answer(asked);
+                }
                 let _ = answers.send(if taken { tasks } else { 0 }).await; // the session may be over
                 shared.asking.fetch_sub(1, Ordering::Relaxed);
             }
