@@ -34,15 +34,7 @@ impl Kinds {
 
     /// The scalars, whatever they are under; kinds that are new get their places.
     pub(crate) fn amounts(&mut self, of: &Resources) -> Amounts {
-        let mut amounts = Amounts::new();
-        self.amounts_in(of, &mut amounts);
-        amounts
-    }
-
-    /// The same, in a row that is there.
-    pub(crate) fn amounts_in(&mut self, of: &Resources, amounts: &mut Amounts) {
-        amounts.clear();
-        amounts.resize(self.len(), 0);
+        let mut amounts: Amounts = vec![0; self.len()];
         for (name, value) in of.iter() {
             if let Value::Scalar(n) = value {
                 let at = self.place(name);
@@ -50,6 +42,7 @@ impl Kinds {
                 amounts[at] = amounts[at].saturating_add(*n);
             }
         }
+        amounts
     }
 
     /// The scalars of kinds that have their places.
