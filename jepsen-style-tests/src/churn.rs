@@ -37,6 +37,9 @@ pub(crate) struct Churning {
     spent: VecDeque<Offer>,
     /// The last that was declined: no log knows of it, so that only its term keeps a later leader from taking it.
     declined: Option<Offer>,
+    /// One that was declined under a former leader: tried when its agent is offered again, for before that the agent may
+    /// not be back, or be full, and a refusal for that shows nothing.
+    former: Option<Offer>,
     questions: Questions,
     /// The last that ended: they are asked about, too.
     ended: VecDeque<String>,
@@ -68,6 +71,7 @@ impl Churning {
             tasks: BTreeMap::new(),
             spent: VecDeque::new(),
             declined: None,
+            former: None,
             questions: Questions::default(),
             ended: VecDeque::new(),
         }
@@ -151,14 +155,16 @@ impl Work for Churning {
 
     /// Offers of the former leader are tried once more.
     fn reregistered(&mut self, driver: &SchedulerDriver) {
-        for offer in [self.spent.pop_front(), self.declined.take()] {
-            self.try_void(driver, offer);
-        }
+        self.former = self.declined.take().or(self.former.take());
+        let spent = self.spent.pop_front();
+        self.try_void(driver, spent);
     }
 
     fn offers(&mut self, driver: &SchedulerDriver, offers: &[Offer]) {
         let told_us = self.desk.now_us();
         for offer in offers {
+            let former = self.former.take_if(|former| former.agent_id == offer.agent_id);
+            self.try_void(driver, former);
             let mut left = offer.resources.clone();
             let mut tasks = Vec::new();
             // The first of each leader is declined, so that there is one for the next.
