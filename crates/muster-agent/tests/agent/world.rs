@@ -86,11 +86,12 @@ impl World {
         world
     }
 
+    /// Sandboxes stay however full the disk of these tests is: many read what a task wrote after its end.
     pub(crate) fn configure(&self, work_dir: &Path, masters: &[String]) {
         let text = format!(
             "masters = {masters:?}\nwork-dir = {work_dir:?}\nruntime-dir = {:?}\nhostname = 'here'\nport = {}\n\
              resources = 'cpus:4;mem:1024'\nrepeat-ms = 300\nkill-grace-ms = 400\ndial-ms = 20\ndial-ms-max = 200\n\
-             cgroup-root = {:?}\nallow-unenforced-limits = {}\n",
+             disk-headroom-percent = 0\ncgroup-root = {:?}\nallow-unenforced-limits = {}\n",
             self.runtime_dir(),
             self.port,
             self.groups,
