@@ -1,11 +1,13 @@
-//! Connections that come in: as many as leave this master files enough to do its own work.
+//! Connections that come in: as many as leave this master files enough to do its own work, other masters' apart from
+//! clients', so that neither has to wait behind the other's.
 
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt};
 use rustix::{
     net::sockopt::set_tcp_user_timeout,
     process::{Resource, getrlimit},
 };
 use std::{
+    future::Future,
     io,
     os::fd::AsRawFd,
     pin::Pin,
@@ -15,8 +17,10 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpSocket, TcpStream, lookup_host},
-    time::{Instant, Sleep, sleep},
+    sync::mpsc,
+    time::{Instant, Sleep, sleep, timeout},
 };
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
 /// Files that are never a client's: the log's and the snapshots', connections to the other masters, look-ups of names.
@@ -62,10 +66,35 @@ pub(crate) async fn listen(address: &str) -> io::Result<TcpListener> {
     Err(failed)
 }
 
-/// Accepts connections for ever. One that would take a file of those that are kept is ended at once, so that its
-/// client dials another master.
-pub(crate) fn connections(listener: TcpListener) -> impl Stream<Item = io::Result<Connection>> {
-    stream::unfold((listener, TurnedAway::default()), |(listener, mut turned_away)| async move {
+/// Connections that are known for what they are and were not taken by their server yet.
+const SORTED_MAX: usize = 64;
+
+/// Those of one kind. They are taken off the runtime that accepted them, for that of their server.
+#[derive(Debug)]
+pub(crate) struct Sorted(mpsc::Receiver<std::net::TcpStream>);
+
+impl Sorted {
+    /// To be polled on the runtime that is to serve them.
+    pub(crate) fn connections(self) -> impl Stream<Item = io::Result<Connection>> {
+        ReceiverStream::new(self.0).filter_map(|stream| async move {
+            match TcpStream::from_std(stream) {
+                Ok(stream) => Some(Ok(Connection::new(stream))),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection cannot be served");
+                    None
+                }
+            }
+        })
+    }
+}
+
+/// Accepts connections for as long as the future is polled: those of other masters come out first, those of clients second.
+/// One that would take a file of those that are kept is ended at once, so that its client dials another master.
+pub(crate) fn sort(listener: TcpListener) -> (impl Future<Output = ()>, Sorted, Sorted) {
+    let (peers, peers_out) = mpsc::channel(SORTED_MAX);
+    let (clients, clients_out) = mpsc::channel(SORTED_MAX);
+    let accept = async move {
+        let mut turned_away = TurnedAway::default();
         loop {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -80,15 +109,30 @@ pub(crate) fn connections(listener: TcpListener) -> impl Stream<Item = io::Resul
                 turned_away.another();
                 continue;
             }
-            let untaken = u32::try_from(UNTAKEN.as_millis()).unwrap_or(u32::MAX);
-            let set = stream.set_nodelay(true).and_then(|()| Ok(set_tcp_user_timeout(&stream, untaken)?));
-            if let Err(error) = set {
-                tracing::debug!(%error, "a connection ended before it began");
-                continue;
-            }
-            return Some((Ok(Connection::new(stream)), (listener, turned_away)));
+            let (peers, clients) = (peers.clone(), clients.clone());
+            tokio::spawn(async move {
+                if let Err(error) = pass(stream, &peers, &clients).await {
+                    tracing::debug!(%error, "a connection ended before it began");
+                }
+            });
         }
-    })
+    };
+    (accept, Sorted(peers_out), Sorted(clients_out))
+}
+
+/// Hands a connection to the server that it is for.
+async fn pass(
+    mut stream: TcpStream,
+    peers: &mpsc::Sender<std::net::TcpStream>,
+    clients: &mpsc::Sender<std::net::TcpStream>,
+) -> io::Result<()> {
+    let untaken = u32::try_from(UNTAKEN.as_millis()).unwrap_or(u32::MAX);
+    stream.set_nodelay(true)?;
+    set_tcp_user_timeout(&stream, untaken)?;
+    let is_peer = timeout(PREFACE_TIME, muster_raft::is_peer(&mut stream)).await??;
+    let server = if is_peer { peers } else { clients };
+    let _ = server.send(stream.into_std()?).await; // a server that is gone serves nobody
+    Ok(())
 }
 
 /// A new file has the lowest number that is free: with one this high, hardly any others are.
@@ -200,20 +244,43 @@ mod tests {
     use futures::StreamExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    async fn pair() -> (TcpStream, Connection) {
+    /// A connection that a client began with some bytes.
+    async fn pair(first: &[u8]) -> (TcpStream, Connection) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let connection = Box::pin(connections(listener)).next().await.unwrap().unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.write_all(first).await.unwrap();
+        let (accept, _peers, clients) = sort(listener);
+        let mut clients = Box::pin(clients.connections());
+        let connection = tokio::select! {
+            () = accept => unreachable!(),
+            connection = clients.next() => connection.unwrap().unwrap(),
+        };
         (client, connection)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_without_a_preface_is_ended_however_slowly_it_talks() {
-        let (mut client, mut connection) = pair().await;
-        client.write_all(&[0; PREFACE_BYTES - 1]).await.unwrap();
+        let (_client, mut connection) = pair(&[0; PREFACE_BYTES - 1]).await;
         let mut all = Vec::new();
         let error = connection.read_to_end(&mut all).await.unwrap_err();
         assert_eq!((error.kind(), all.len()), (io::ErrorKind::TimedOut, PREFACE_BYTES - 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_at_all_is_let_go_and_keeps_nobody_waiting() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (accept, _peers, clients) = sort(listener);
+        let accept = tokio::spawn(accept);
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        let mut other = TcpStream::connect(address).await.unwrap();
+        other.write_all(b"GET").await.unwrap();
+        let mut taken = Box::pin(clients.connections()).next().await.unwrap().unwrap();
+        let mut first = [0; 3];
+        taken.read_exact(&mut first).await.unwrap();
+        assert_eq!(first, *b"GET");
+        assert_eq!(silent.read(&mut first).await.unwrap(), 0, "its connection is ended");
+        accept.abort();
     }
 
     #[tokio::test]
@@ -239,15 +306,14 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_client_does_not_take_ends_its_connection_in_time() {
-        let (_client, connection) = pair().await;
+        let (_client, connection) = pair(b"P").await;
         let set = rustix::net::sockopt::tcp_user_timeout(&connection.stream).unwrap();
         assert_eq!(Duration::from_millis(set.into()), UNTAKEN);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_with_a_preface_may_be_silent() {
-        let (mut client, mut connection) = pair().await;
-        client.write_all(&[0; PREFACE_BYTES]).await.unwrap();
+        let (_client, mut connection) = pair(&[0; PREFACE_BYTES]).await;
         connection.read_exact(&mut [0; PREFACE_BYTES]).await.unwrap();
         let silence = tokio::time::timeout(10 * PREFACE_TIME, connection.read_u8()).await;
         assert!(silence.is_err(), "{silence:?}");

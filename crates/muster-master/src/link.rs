@@ -26,10 +26,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-/// Frames that wait on one link's shared stream, at most.
+/// Frames that wait on one link's shared stream, at most, but for those of [`CLIENT_LEAST`].
 const LINK_QUEUE: usize = 16_384;
 /// Frames of one client on a shared stream, at most: one slow client never fills it.
 const CLIENT_SHARE: usize = 4_096;
+/// So many of each client may wait however full the stream is: thousands that are all told something at once do not read
+/// slowly.
+const CLIENT_LEAST: usize = 64;
 /// A frame that is longer counts as several.
 const FRAME_BYTES: usize = 4 << 10;
 /// Items in one message of a link, at most.
@@ -59,11 +62,18 @@ enum LinkEvent {
     Close(u64),
 }
 
+/// What waits on a link, bounded by what is counted of it.
+#[derive(Debug, Clone)]
+struct LinkQueue {
+    events: mpsc::UnboundedSender<LinkEvent>,
+    queued: Arc<AtomicUsize>,
+}
+
 /// The way down to one client of a link.
 #[derive(Debug, Clone)]
 pub(crate) struct LinkSink {
     client: u64,
-    queue: mpsc::Sender<LinkEvent>,
+    queue: LinkQueue,
     queued: Arc<AtomicUsize>,
 }
 
@@ -80,20 +90,23 @@ fn share(event: &Event) -> usize {
 
 impl LinkSink {
     pub(crate) fn send(&self, event: Event) -> bool {
-        if self.queued.load(Ordering::Relaxed) >= CLIENT_SHARE {
-            return false;
-        }
+        let most = match self.queue.queued.load(Ordering::Relaxed) {
+            0..LINK_QUEUE => CLIENT_SHARE,
+            _ => CLIENT_LEAST,
+        };
+        self.queued.load(Ordering::Relaxed) < most && self.send_more(event)
+    }
+
+    /// The same to a client that has had its share; false when the link is over.
+    fn send_more(&self, event: Event) -> bool {
         let share = share(&event);
-        let sent = self.queue.try_send(LinkEvent::Event(self.client, Box::new(event))).is_ok();
-        if sent {
-            self.queued.fetch_add(share, Ordering::Relaxed);
-        }
-        sent
+        self.queue.queued.fetch_add(share, Ordering::Relaxed);
+        self.queued.fetch_add(share, Ordering::Relaxed);
+        self.queue.events.send(LinkEvent::Event(self.client, Box::new(event))).is_ok()
     }
 
     pub(crate) fn close(self) {
-        // When even this finds no room the whole link is stuck: the follower's pings end it.
-        let _ = self.queue.try_send(LinkEvent::Close(self.client));
+        let _ = self.queue.events.send(LinkEvent::Close(self.client)); // a link that is over closes them all
     }
 }
 
@@ -189,7 +202,8 @@ impl v1::link_service_server::LinkService for LinkDoor {
         let token = request.metadata().get(LINK).and_then(|token| token.to_str().ok());
         let token = token.and_then(|token| u128::from_str_radix(token, 16).ok());
         let token = token.ok_or_else(|| Status::invalid_argument("the link does not name itself"))?;
-        let (queue, events) = mpsc::channel(LINK_QUEUE);
+        let (queue, events) = mpsc::unbounded_channel();
+        let queue = LinkQueue { events: queue, queued: Arc::default() };
         let (down, frames) = mpsc::channel(LINK_QUEUE);
         let cut = self.stop.child_token();
         let fence = local.fence;
@@ -197,7 +211,7 @@ impl v1::link_service_server::LinkService for LinkDoor {
         let first = v1::LinkDowns { items: vec![first] };
         down.try_send(Ok(first)).map_err(|_| Status::internal("the link is full"))?;
         let clients: Clients = Arc::default();
-        tokio::spawn(link_down_task(fence, events, down.clone(), clients.clone()));
+        tokio::spawn(link_down_task(fence, events, queue.queued.clone(), down.clone(), clients.clone()));
         let routes = self.routes.route.clone();
         let listed = self.links.list(token);
         let up = link_up_task(
@@ -242,7 +256,8 @@ fn find(clients: &Clients, client: u64) -> Option<LinkClient> {
 /// Encodes what goes down and passes it on.
 async fn link_down_task(
     fence: Fence,
-    mut events: mpsc::Receiver<LinkEvent>,
+    mut events: mpsc::UnboundedReceiver<LinkEvent>,
+    queued: Arc<AtomicUsize>,
     down: mpsc::Sender<Result<v1::LinkDowns, Status>>,
     clients: Clients,
 ) {
@@ -257,6 +272,7 @@ async fn link_down_task(
         for event in waiting.drain(..) {
             let (client, item) = match event {
                 LinkEvent::Event(client, event) => {
+                    queued.fetch_sub(share(&event), Ordering::Relaxed);
                     let Some(known) = find(&clients, client) else { continue };
                     known.queued.fetch_sub(share(&event), Ordering::Relaxed);
                     let Some(frame) = encode(known.kind, fence, *event) else { continue };
@@ -286,7 +302,7 @@ async fn link_up_task(
     listed: Listed,
     fence: Fence,
     inputs: mpsc::Sender<ToLeader>,
-    queue: mpsc::Sender<LinkEvent>,
+    queue: LinkQueue,
     down: mpsc::Sender<Result<v1::LinkDowns, Status>>,
     clients: Clients,
     mut routes: watch::Receiver<Route>,
@@ -334,10 +350,9 @@ async fn link_up_task(
                     Ok(None) => true,
                     Ok(Some(call)) => inputs.send(ToLeader::Call(known.conn, call)).await.is_ok(),
                     Err(error) => {
-                        let event = Box::new(refusal(known.kind, error.to_string()));
-                        known.queued.fetch_add(share(&event), Ordering::Relaxed);
-                        let _ = queue.send(LinkEvent::Event(client, event)).await;
-                        let _ = queue.send(LinkEvent::Close(client)).await;
+                        let sink = LinkSink { client, queue: queue.clone(), queued: known.queued };
+                        sink.send_more(refusal(known.kind, error.to_string()));
+                        sink.close();
                         inputs.send(ToLeader::Closed(known.conn)).await.is_ok()
                     }
                 },
@@ -550,8 +565,10 @@ fn pass_down(clients: &mut HashMap<u64, Sink>, client: u64, bytes: bytes::Bytes)
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
-    use muster_model::Term;
+    use muster_model::{AgentEvent, Session, Term};
 
     #[tokio::test(start_paused = true)]
     async fn what_is_said_beside_a_link_is_late_when_the_link_is() {
@@ -578,6 +595,42 @@ mod tests {
         for other in ["", "1", "-", "x-1", "1-x", "1-1-1"] {
             assert!(!links.is_timely(other), "{other:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_full_link_cuts_off_only_who_has_much_on_it() {
+        let (events, queued) = mpsc::unbounded_channel();
+        let queue = LinkQueue { events, queued: Arc::default() };
+        let sink = |client| LinkSink { client, queue: queue.clone(), queued: Arc::default() };
+        let event = || Event::Agent { session: Session(1), event: AgentEvent::Ping(1) };
+        let fill = |sink: &LinkSink| (0..=LINK_QUEUE).take_while(|_| sink.send(event())).count();
+        let slow: Vec<_> = (0..LINK_QUEUE / CLIENT_SHARE).map(|n| sink(n as u64)).collect();
+        assert!(slow.iter().all(|sink| fill(sink) == CLIENT_SHARE), "what one client may have at most");
+        let others: Vec<_> = (0..CLIENT_SHARE).map(|n| sink(1_000 + n as u64)).collect();
+        assert!(others.iter().all(|sink| fill(sink) == CLIENT_LEAST), "the link is full, and they read");
+        assert_eq!(queued.len(), LINK_QUEUE + CLIENT_SHARE * CLIENT_LEAST);
+        // Once it was passed on there is room again.
+        let clients: Clients = Arc::default();
+        let (down, mut frames) = mpsc::channel(LINK_QUEUE);
+        for sink in slow.iter().chain(&others) {
+            let known = LinkClient { conn: sink.client, kind: Kind::Agent, queued: sink.queued.clone() };
+            clients.lock().unwrap().insert(sink.client, known);
+        }
+        let total = queue.queued.clone();
+        drop(others);
+        slow[0].clone().close();
+        tokio::spawn(link_down_task(Fence::default(), queued, total.clone(), down, clients));
+        while frames
+            .recv()
+            .await
+            .unwrap()
+            .unwrap()
+            .items
+            .iter()
+            .all(|down| !matches!(down.item, Some(link_down::Item::Close(_))))
+        {}
+        assert_eq!(total.load(Ordering::Relaxed), 0);
+        assert!(slow.iter().all(|sink| sink.send(event())));
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! The master's life: open, serve, follow the leadership, stop.
 
 use crate::{
-    MasterConfig, MasterError,
-    accept::{self, connections},
+    MasterConfig, MasterError, accept,
     config::FollowerStreams,
     door::Door,
     lead::lead,
@@ -25,7 +24,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tokio::{
+    runtime::{Handle, Runtime},
     sync::{mpsc, watch},
+    task::JoinHandle,
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -41,25 +42,75 @@ const LOOK: Duration = Duration::from_millis(100);
 /// that is too busy for a moment that is better than thousands that all come anew, which keep it busy.
 const LAPSE: Duration = Duration::from_millis(700);
 
+/// Threads of consensus: one may apply entries while another takes some in.
+const CONSENSUS_THREADS: usize = 2;
+
 /// A master that serves.
 pub struct Serving {
     raft: Raft,
     address: SocketAddr,
     stop: CancellationToken,
-    server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
-    leading: tokio::task::JoinHandle<()>,
+    /// Of clients.
+    server: JoinHandle<Result<(), tonic::transport::Error>>,
+    /// Of other masters.
+    peer_server: JoinHandle<Result<(), tonic::transport::Error>>,
+    leading: JoinHandle<()>,
+    _consensus: Consensus,
+}
+
+/// What consensus has for itself: its tasks, its timers and the connections of the other masters. However many clients come
+/// at once, a heartbeat waits behind none of them, and the system gives threads that mostly wait the processor soon.
+struct Consensus {
+    handle: Handle,
+    runtime: Option<Runtime>,
+}
+
+impl Consensus {
+    fn start() -> Result<Self, MasterError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(CONSENSUS_THREADS)
+            .thread_name("consensus")
+            .enable_all()
+            .build();
+        runtime
+            .map(|runtime| Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
+            .map_err(|error| MasterError::Failed(format!("cannot start the threads of consensus: {error}")))
+    }
+
+    /// Does something there.
+    async fn run<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = Result<T, MasterError>> + Send + 'static,
+    ) -> Result<T, MasterError> {
+        let done = self.handle.spawn(task).await;
+        done.map_err(|error| MasterError::Failed(format!("consensus: {error}")))?
+    }
+}
+
+impl Drop for Consensus {
+    /// Not waited for: who drops it may be a task.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// Opens the store, listens and serves. Everything goes on in the background.
 pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
     config.check()?;
     let listen = config.listen_address()?.to_owned();
-    let wrong = |source| MasterError::Listen { address: listen.clone(), source };
     let auth = Arc::new(load(&config).await?);
-    // The port comes first: a second master on it must not touch the data directory.
-    let listener = accept::listen(&listen).await.map_err(wrong)?;
-    let address = listener.local_addr().map_err(wrong)?;
-    let raft = Raft::open(config.raft()).await?;
+    let consensus = Consensus::start()?;
+    let settings = config.raft();
+    let open = async move {
+        let wrong = |source| MasterError::Listen { address: listen.clone(), source };
+        // The port comes first: a second master on it must not touch the data directory.
+        let listener = accept::listen(&listen).await.map_err(wrong)?;
+        let address = listener.local_addr().map_err(wrong)?;
+        Ok((listener, address, Raft::open(settings).await?))
+    };
+    let (listener, address, raft) = consensus.run(open).await?;
     let stop = CancellationToken::new();
     let (publish, route) = watch::channel(Route::None);
     let (redial_out, redial) = watch::channel(0);
@@ -96,29 +147,30 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
         }),
         stop: stop.clone(),
     };
-    let mut services = tonic::service::Routes::new(raft.peer_service())
-        .add_service(AgentServiceServer::new(door.clone()).max_decoding_message_size(FRAME_BYTES_MAX))
-        .add_service(SchedulerServiceServer::new(door).max_decoding_message_size(FRAME_BYTES_MAX))
-        .add_service(
-            LinkServiceServer::new(link)
-                .max_decoding_message_size(2 * FRAME_BYTES_MAX)
-                .max_encoding_message_size(2 * FRAME_BYTES_MAX),
-        )
-        .add_service(OperatorServiceServer::new(operator))
-        .add_service(health_service)
-        .add_service(reflection);
+    let mut services = tonic::service::Routes::new(
+        AgentServiceServer::new(door.clone()).max_decoding_message_size(FRAME_BYTES_MAX),
+    )
+    .add_service(SchedulerServiceServer::new(door).max_decoding_message_size(FRAME_BYTES_MAX))
+    .add_service(
+        LinkServiceServer::new(link)
+            .max_decoding_message_size(2 * FRAME_BYTES_MAX)
+            .max_encoding_message_size(2 * FRAME_BYTES_MAX),
+    )
+    .add_service(OperatorServiceServer::new(operator))
+    .add_service(health_service)
+    .add_service(reflection);
     // Whatever is no call of gRPC's is a request of the Mesos API.
     let router = std::mem::take(services.axum_router_mut());
     *services.axum_router_mut() = router.fallback(move |request| mesos.clone().answer(request));
-    let server = Server::builder()
-        .accept_http1(true)
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
-        .http2_keepalive_interval(Some(Duration::from_secs(10)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        .add_routes(services);
-    let incoming = connections(listener);
-    let server = tokio::spawn(server.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned()));
+    let (accept, peers, clients) = accept::sort(listener);
+    consensus.handle.spawn(stop.clone().run_until_cancelled_owned(accept));
+    let peer_server = builder().add_service(raft.peer_service());
+    let peer_server =
+        peer_server.serve_with_incoming_shutdown(peers.connections(), stop.clone().cancelled_owned());
+    let peer_server = consensus.handle.spawn(peer_server);
+    let server = builder().accept_http1(true).add_routes(services);
+    let server = server.serve_with_incoming_shutdown(clients.connections(), stop.clone().cancelled_owned());
+    let server = tokio::spawn(server);
     let leading = tokio::spawn(follow_leadership(
         raft.clone(),
         config,
@@ -129,7 +181,16 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
         stop.clone(),
     ));
     tracing::info!(%address, "serving");
-    Ok(Serving { raft, address, stop, server, leading })
+    Ok(Serving { raft, address, stop, server, peer_server, leading, _consensus: consensus })
+}
+
+/// A server with our limits.
+fn builder() -> Server {
+    Server::builder()
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
 }
 
 /// Reads who may ask what.
@@ -161,7 +222,10 @@ impl Serving {
         let address = self.address.to_string();
         tokio::select! {
             why = self.raft.failed() => MasterError::Failed(why),
-            ended = &mut self.server => match ended {
+            ended = async { tokio::select! {
+                ended = &mut self.server => ended,
+                ended = &mut self.peer_server => ended,
+            }} => match ended {
                 Ok(Err(source)) => MasterError::Serve { address, source },
                 _ => MasterError::Failed("its server ended".into()),
             },
@@ -170,12 +234,13 @@ impl Serving {
 
     /// Hands leadership over, then ends everything.
     pub async fn stop(self) {
-        let Self { raft, stop, server, leading, .. } = self;
+        let Self { raft, stop, server, peer_server, leading, .. } = self;
         raft.shutdown().await;
         stop.cancel();
         let _ = leading.await;
         // Streams were cut; whatever still hangs on a connection is not waited for long.
-        let _ = tokio::time::timeout(Duration::from_secs(2), server).await;
+        let servers = async { tokio::join!(server, peer_server) };
+        let _ = tokio::time::timeout(Duration::from_secs(2), servers).await;
     }
 }
 

@@ -47,7 +47,10 @@ pub use config::RaftConfig;
 pub use error::{Full, NotLeading, OpenError, ReplaceError, TransferError};
 pub use leadership::Leadership;
 pub use machine::{AppliedBatch, AppliedEntry};
-pub use peer::service::{PeerServer, Peers};
+pub use peer::{
+    hail::is_peer,
+    service::{PeerServer, Peers},
+};
 pub use proposer::Proposer;
 pub use raft::{Raft, Reign};
 pub use status::{MemberStatus, Status};

@@ -9,11 +9,10 @@
 
 use crate::{
     codec::EntryBuilder,
-    config::RaftConfig,
     error::Full,
     machine::Shared,
     pace::Pace,
-    raft::Core,
+    raft::{Core, Node},
     store::lock,
     types::{Proposal, TypeConfig},
 };
@@ -61,17 +60,12 @@ impl Proposer {
 }
 
 /// Starts the task of a reign. It ends with the reign, and ends the reign when order could not be kept.
-pub(crate) fn start(
-    core: Core,
-    shared: Arc<Shared>,
-    term: u64,
-    mut open: watch::Receiver<()>,
-    config: &RaftConfig,
-) -> Proposer {
+pub(crate) fn start(core: Core, node: &Node, term: u64, mut open: watch::Receiver<()>) -> Proposer {
+    let config = &node.config;
     let (queue, commands) = mpsc::channel(config.propose_queue);
     let task = Task {
         core,
-        shared,
+        shared: node.shared.clone(),
         term,
         commands,
         next: EntryBuilder::default(),
@@ -86,7 +80,7 @@ pub(crate) fn start(
         entries: config.entries_in_flight.max(2),
         pipelined_commands: config.pipelined_commands,
     };
-    tokio::spawn(async move {
+    node.runtime.spawn(async move {
         tokio::select! {
             () = task.run() => {}
             // Nothing is ever sent: it closes with the reign.

@@ -79,13 +79,17 @@ pub(crate) struct Node {
     pub(crate) changing: Arc<tokio::sync::Mutex<u64>>,
     /// Held while a snapshot comes in.
     pub(crate) receiving: tokio::sync::Mutex<u64>,
+    /// What opened the replica: all of consensus runs there.
+    pub(crate) runtime: tokio::runtime::Handle,
     core: RwLock<Option<Core>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     stopping: AtomicBool,
 }
 
 impl Raft {
-    /// Opens the data directory and starts what can be started; founding and joining go on in the background.
+    /// Opens the data directory and starts what can be started; founding and joining go on in the background. All of it runs on
+    /// the runtime of the caller, whoever uses the handle later: let it be one on which nothing else keeps the threads busy, and
+    /// serve the [peers](Self::peer_service) there.
     pub async fn open(config: RaftConfig) -> Result<Self, OpenError> {
         Self::open_with(config, None).await
     }
@@ -132,6 +136,7 @@ impl Raft {
             entering: tokio::sync::Mutex::new(()),
             changing: Arc::default(),
             receiving: tokio::sync::Mutex::new(0),
+            runtime: tokio::runtime::Handle::current(),
             core: RwLock::new(None),
             tasks: Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -151,7 +156,8 @@ impl Raft {
         Ok(Self { node, reads })
     }
 
-    /// The service that the other masters talk to: mount it on the router that listens at this master's address.
+    /// The service that the other masters talk to: mount it on a server of the connections of which [`is_peer`](crate::is_peer)
+    /// says so, among those that come in at this master's address.
     pub fn peer_service(&self) -> crate::PeerServer {
         Peers::server(self.node.clone())
     }
@@ -170,7 +176,7 @@ impl Raft {
         }
         let begun = self.node.shared.begin(term.0).ok_or_else(not_leading)?;
         let fence = Fence { incarnation: self.node.store.mark().incarnation, term };
-        let proposer = proposer::start(core, self.node.shared.clone(), term.0, begun.open, &self.node.config);
+        let proposer = proposer::start(core, &self.node, term.0, begun.open);
         Ok(Reign { fence, applied: begun.applied, proposer })
     }
 
@@ -279,7 +285,7 @@ impl Node {
         let mut tasks = lock(&self.tasks);
         tasks.retain(|task| !task.is_finished());
         if !self.stopping.load(Ordering::Acquire) {
-            tasks.push(tokio::spawn(task));
+            tasks.push(self.runtime.spawn(task));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::{
     MESSAGE_BYTES_MAX, PIPELINE,
+    hail::Dialer,
     link::{Item, Link},
     wire,
 };
@@ -69,11 +70,10 @@ impl Heard {
 /// A connection that is dialled when it is used.
 pub(crate) fn dial(address: &str) -> Result<Channel, tonic::transport::Error> {
     let endpoint = endpoint(address)?
-        .tcp_nodelay(true)
         .connect_timeout(CONNECT)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES);
-    Ok(endpoint.connect_lazy())
+    Ok(endpoint.connect_with_connector_lazy(Dialer(address.to_owned())))
 }
 
 /// A client of a peer's service with our limits.

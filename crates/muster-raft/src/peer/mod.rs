@@ -1,6 +1,7 @@
 //! Master to master: what openraft says to its peers, and what makes and mends a cluster.
 
 pub(crate) mod client;
+pub(crate) mod hail;
 mod link;
 pub(crate) mod service;
 pub(crate) mod wire;

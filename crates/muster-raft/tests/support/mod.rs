@@ -4,7 +4,7 @@
 pub mod proxy;
 
 use muster_model::{ClusterId, Index, Term};
-use muster_raft::{Leadership, Raft, RaftConfig, Reign};
+use muster_raft::{Leadership, Raft, RaftConfig, Reign, is_peer};
 use muster_registry::{BeginTerm, Command, Outcome, Registry};
 use std::{
     collections::BTreeMap,
@@ -13,8 +13,13 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
-use tonic::transport::server::TcpIncoming;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_stream::wrappers::ReceiverStream;
 
 /// Nothing here takes longer, unless it hangs.
 pub const LIMIT: Duration = Duration::from_secs(20);
@@ -297,6 +302,22 @@ impl Replica {
     }
 }
 
+/// Accepts other replicas for ever.
+async fn accept(listener: TcpListener, peers: mpsc::Sender<std::io::Result<TcpStream>>) {
+    loop {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let peers = peers.clone();
+        tokio::spawn(async move {
+            // With Nagle's algorithm every answer would wait for a delayed acknowledgement, 40 ms.
+            stream.set_nodelay(true).unwrap();
+            // A connection may end before it says anything.
+            if is_peer(&mut stream).await.unwrap_or(false) {
+                peers.send(Ok(stream)).await.ok();
+            }
+        });
+    }
+}
+
 /// Serves a replica at its address and leads when it may.
 pub fn run(raft: Raft, listener: TcpListener) -> Replica {
     let (stop, stopped) = oneshot::channel::<()>();
@@ -306,10 +327,12 @@ pub fn run(raft: Raft, listener: TcpListener) -> Replica {
         .add_service(raft.peer_service());
     let server = tokio::spawn(async move {
         let ended = async { drop(stopped.await) };
-        // The builder's own setting does not reach sockets that it did not accept itself; with Nagle's
-        // algorithm every answer would wait for a delayed acknowledgement, 40 ms.
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        router.serve_with_incoming_shutdown(incoming, ended).await.unwrap();
+        let (peers, incoming) = mpsc::channel(16);
+        let served = router.serve_with_incoming_shutdown(ReceiverStream::new(incoming), ended);
+        tokio::select! {
+            served = served => served.unwrap(),
+            () = accept(listener, peers) => unreachable!(),
+        }
     });
     let reign = Arc::default();
     let leader = tokio::spawn(lead(raft.clone(), Arc::clone(&reign)));

@@ -115,16 +115,10 @@ impl Masters {
         let mut command = Command::new(exe);
         // A group of its own: Ctrl-C is for us, who end it.
         command.process_group(0);
-        command.args([
-            "--log",
-            "warn",
-            "master",
-            "--name",
-            &name,
-            "--members",
-            &self.members(n),
-            "--data-dir",
-        ]);
+        // What is logged costs time: little, unless it is asked for.
+        let level = std::env::var("MUSTER_LOG").unwrap_or_else(|_| "warn".into());
+        let members = self.members(n);
+        command.args(["--log", &level, "master", "--name", &name, "--members", &members, "--data-dir"]);
         command.arg(self.dir.join(&name)).args(["--shards", &self.shards.to_string()]);
         let path = self.dir.join(format!("{name}.toml"));
         fs::write(&path, self.config()).with_context(|| format!("cannot write {}", path.display()))?;
