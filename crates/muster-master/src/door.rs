@@ -2,6 +2,7 @@
 
 use crate::admit::{Guard, Passed};
 use crate::route::{DOWN_QUEUE, Down, Kind, LinkItem, Route, Routes, Sink, ToLeader};
+use crate::turns::{TURN, Turn, Turns};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use muster_fault::{Point, point_async};
@@ -22,7 +23,10 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -104,6 +108,7 @@ pub(crate) struct Door {
     /// Who may come in as a scheduler, and what it may ask.
     pub(crate) auth: Arc<Auth>,
     pub(crate) raft: Raft,
+    pub(crate) turns: Turns,
     /// Ends all streams when the master stops.
     pub(crate) stop: CancellationToken,
 }
@@ -114,11 +119,17 @@ impl Door {
     fn open(&self, kind: Kind, incoming: Streaming<Bytes>, guard: Option<Guard>) -> Response<DownStream> {
         let (down, queue) = mpsc::channel(DOWN_QUEUE);
         let cut = self.stop.child_token();
-        tokio::spawn(client(kind, incoming, down, cut.clone(), self.routes.clone(), guard.clone()));
+        // Frameworks are few, and what agents come for.
+        let turn = (kind == Kind::Agent).then(|| (self.turns.clone(), Turn::default()));
+        let its_turn = turn.as_ref().map(|(_, turn)| turn.clone());
+        tokio::spawn(client(kind, incoming, down, cut.clone(), self.routes.clone(), guard.clone(), turn));
         let ended = cut.clone();
         let frames = ReceiverStream::new(queue)
             .take_while(|down| std::future::ready(!matches!(down, Down::Close)))
-            .inspect(move |down| guard.iter().for_each(|guard| guard.note(down)))
+            .inspect(move |down| {
+                guard.iter().for_each(|guard| guard.note(down));
+                its_turn.iter().for_each(|turn| turn.end_by(down));
+            })
             .filter_map(move |down| std::future::ready(to_frame(kind, down)))
             .then(move |frame| send(kind, frame))
             .take_until(cut.cancelled_owned());
@@ -175,18 +186,27 @@ async fn client(
     cut: CancellationToken,
     mut routes: Routes,
     guard: Option<Guard>,
+    turns: Option<(Turns, Turn)>,
 ) {
     // What clients were told before this one came is not for it.
     routes.redial.mark_unchanged();
     loop {
         let id = next_client();
         let route = routes.route.borrow_and_update().clone();
-        let place = enter(&route, kind, id, &down, &cut).await;
-        if let Some((fence, leader)) = route.leader()
-            && down.send(Down::Leader(fence, leader.clone())).await.is_err()
-        {
-            return leave(place, id).await;
-        }
+        let mut place = Place::Nowhere;
+        // Until it is told who leads, and then until it has had its time for an answer.
+        let mut waits = route.leader().is_some();
+        let mut turn_ends = None;
+        let next = async {
+            if let Some((turns, turn)) = &turns {
+                turn.begin(turns.next().await);
+            }
+        };
+        tokio::pin!(next);
+        let leaves = async |place| {
+            turns.iter().for_each(|(_, turn)| turn.end());
+            leave(place, id).await;
+        };
         loop {
             tokio::select! {
                 biased;
@@ -201,14 +221,28 @@ async fn client(
                     };
                     if !going_on {
                         cut_after_queue(&down, &cut);
-                        return leave(place, id).await;
+                        return leaves(place).await;
                     }
                     // One that never pauses must not keep the others from being looked at.
                     if cut.is_cancelled() || routes.route.has_changed().unwrap_or(true) {
                         break;
                     }
                 }
-                () = cut.cancelled() => return leave(place, id).await,
+                () = cut.cancelled() => return leaves(place).await,
+                () = &mut next, if waits => {
+                    waits = false;
+                    turn_ends = turns.as_ref().map(|_| Instant::now() + TURN);
+                    place = enter(&route, kind, id, &down, &cut).await;
+                    if let Some((fence, leader)) = route.leader()
+                        && down.send(Down::Leader(fence, leader.clone())).await.is_err()
+                    {
+                        return leaves(place).await;
+                    }
+                }
+                () = elapsed(turn_ends), if turn_ends.is_some() => {
+                    turn_ends = None;
+                    turns.iter().for_each(|(_, turn)| turn.end());
+                }
                 changed = routes.route.changed() => {
                     if changed.is_err() {
                         cut.cancel();
@@ -224,10 +258,17 @@ async fn client(
                 }
             }
         }
-        leave(place, id).await;
+        leaves(place).await;
         if cut.is_cancelled() {
             return;
         }
+    }
+}
+
+async fn elapsed(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -26,6 +26,7 @@ mod operator;
 mod route;
 mod serve;
 mod tally;
+mod turns;
 
 pub use config::{FollowerStreams, MasterConfig};
 pub use error::MasterError;

@@ -94,15 +94,19 @@ impl LinkSink {
             0..LINK_QUEUE => CLIENT_SHARE,
             _ => CLIENT_LEAST,
         };
-        self.queued.load(Ordering::Relaxed) < most && self.send_more(event)
+        let sent = self.queued.load(Ordering::Relaxed) < most;
+        if sent {
+            self.send_more(event);
+        }
+        sent
     }
 
-    /// The same to a client that has had its share; false when the link is over.
-    fn send_more(&self, event: Event) -> bool {
+    /// The same to a client that has had its share. A link that is over tells of its end by itself.
+    fn send_more(&self, event: Event) {
         let share = share(&event);
         self.queue.queued.fetch_add(share, Ordering::Relaxed);
         self.queued.fetch_add(share, Ordering::Relaxed);
-        self.queue.events.send(LinkEvent::Event(self.client, Box::new(event))).is_ok()
+        let _ = self.queue.events.send(LinkEvent::Event(self.client, Box::new(event)));
     }
 
     pub(crate) fn close(self) {

@@ -9,6 +9,7 @@ use crate::{
     mesos::{About, Feed, Forwarder, Mesos, Rates, Tap},
     operator::Operator,
     route::{LocalRoute, Route, Routes, UP_QUEUE},
+    turns::Turns,
 };
 use muster_http::auth::{Action, Auth, Realm};
 use muster_proto::{
@@ -119,7 +120,13 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_not_serving::<SchedulerServiceServer<Door>>().await;
     tokio::spawn(report_health(health, routes.route.clone()));
-    let door = Door { routes: routes.clone(), auth: auth.clone(), raft: raft.clone(), stop: stop.clone() };
+    let door = Door {
+        routes: routes.clone(),
+        auth: auth.clone(),
+        raft: raft.clone(),
+        turns: Turns::default(),
+        stop: stop.clone(),
+    };
     let links = Links::default();
     let link = LinkDoor { routes: routes.clone(), links: links.clone(), stop: stop.clone() };
     let operator = Operator { raft: raft.clone(), routes: routes.clone(), auth: auth.clone() };

@@ -29,15 +29,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Between two dials: one that is dying may have a backlog still.
-const DIALS: [Duration; 6] = [
-    Duration::ZERO,
-    Duration::from_millis(2),
-    Duration::from_millis(5),
-    Duration::from_millis(10),
-    Duration::from_millis(20),
-    Duration::from_millis(40),
-];
+/// Before the second dial; each pause is twice the one before, up to [`PAUSE_MAX`]. A kernel ends the newest connections of a
+/// process first and refuses others last: with ten thousand of them a fifth of a second lies between.
+const PAUSE: Duration = Duration::from_millis(2);
+const PAUSE_MAX: Duration = Duration::from_millis(32);
 /// So many in a row are believed.
 const REFUSALS: u32 = 2;
 /// A connection that is not made or refused by then says nothing.
@@ -76,7 +71,8 @@ async fn find_out(node: &Node, core: &Core, leader: u64, vote: Vote, ended: Inst
     let membership = core.server_metrics().borrow_watched().membership_config.clone();
     let Some(there) = member(&membership, leader) else { return false };
     let address = node.config.address_of(&there.name).unwrap_or(&there.address).to_owned();
-    if !is_refused(&address, || leads() && silent()).await {
+    let until = ended + Duration::from_millis(node.config.election_ms_max);
+    if !is_refused(&address, || leads() && silent() && Instant::now() < until).await {
         return false;
     }
     tracing::info!(leader = there.name, term = vote.leader_id.term, "the leader's process is gone");
@@ -85,7 +81,6 @@ async fn find_out(node: &Node, core: &Core, leader: u64, vote: Vote, ended: Inst
         return true; // consensus has stopped
     }
     let voters: Vec<_> = membership.voter_ids().filter(|id| *id != leader).collect();
-    let until = ended + Duration::from_millis(node.config.election_ms_max);
     stand(node, core, &voters, || leads() && silent() && Instant::now() < until).await;
     true
 }
@@ -123,12 +118,8 @@ async fn stand(node: &Node, core: &Core, voters: &[u64], is_of_use: impl Fn() ->
 
 /// Whether nobody listens there, while it is worth knowing.
 async fn is_refused(address: &str, is_of_use: impl Fn() -> bool) -> bool {
-    let mut refused = 0;
-    for pause in DIALS {
-        sleep(pause).await;
-        if !is_of_use() {
-            return false;
-        }
+    let (mut refused, mut pause) = (0, PAUSE);
+    while is_of_use() {
         match timeout(DIAL, TcpStream::connect(address)).await {
             Ok(Ok(_)) => refused = 0,
             Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => refused += 1,
@@ -137,6 +128,8 @@ async fn is_refused(address: &str, is_of_use: impl Fn() -> bool) -> bool {
         if refused == REFUSALS {
             return true;
         }
+        sleep(pause).await;
+        pause = PAUSE_MAX.min(pause * 2);
     }
     false
 }
@@ -150,7 +143,10 @@ mod tests {
     async fn only_a_refusal_is_one() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        assert!(!is_refused(&address, || true).await, "it listens");
+        let dials = std::cell::Cell::new(0);
+        let ten = || dials.replace(dials.get() + 1) < 10;
+        assert!(!is_refused(&address, ten).await, "it listens");
+        assert_eq!(dials.get(), 11, "for as long as it is of use");
         drop(listener);
         assert!(!is_refused(&address, || false).await, "nobody wants to know any more");
         assert!(is_refused(&address, || true).await);

@@ -1,0 +1,89 @@
+//! Agents take turns to say hello.
+//!
+//! When a leader changes, or a master dies, thousands of agents would say their hello at the same moment. Each is admitted by a
+//! command of the log; what they have to say waits in every queue on its way there, and behind it wait the pings of links, and
+//! frameworks. So a master tells only some of its agents at once who leads; the next one's turn comes when one was answered.
+
+use crate::route::Down;
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Hellos of one master's agents that may be on their way: as many as keep the log busy for a few rounds.
+const AT_ONCE: usize = 256;
+
+/// An agent that was not answered by then lets the next one begin, and is waited for no longer.
+pub(crate) const TURN: Duration = Duration::from_secs(1);
+
+/// Those of one master.
+#[derive(Debug, Clone)]
+pub(crate) struct Turns(Arc<Semaphore>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(AT_ONCE)))
+    }
+}
+
+impl Turns {
+    /// Waits for a turn, behind all who asked before.
+    pub(crate) fn next(&self) -> impl Future<Output = Option<OwnedSemaphorePermit>> + Send + use<> {
+        let turns = self.0.clone();
+        async move { turns.acquire_owned().await.ok() } // it is never closed
+    }
+}
+
+/// A client's turn, from when it is told who leads until it is answered. Clones are the same turn.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Turn(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+
+impl Turn {
+    pub(crate) fn begin(&self, turn: Option<OwnedSemaphorePermit>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = turn;
+    }
+
+    /// It is over, if it has begun.
+    pub(crate) fn end(&self) {
+        self.begin(None);
+    }
+
+    /// It is over if this is an answer.
+    pub(crate) fn end_by(&self, down: &Down) {
+        if matches!(down, Down::Event(..) | Down::Frame(..)) {
+            self.end();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use futures::FutureExt;
+    use muster_model::Fence;
+
+    #[test]
+    fn a_turn_comes_when_one_before_it_ends() {
+        let turns = Turns::default();
+        let first: Vec<Turn> = (0..AT_ONCE).map(|_| Turn::default()).collect();
+        first.iter().for_each(|turn| turn.begin(turns.next().now_or_never().unwrap()));
+        let (mut second, mut third) = (Box::pin(turns.next()), Box::pin(turns.next()));
+        assert!((&mut second).now_or_never().is_none() && (&mut third).now_or_never().is_none());
+        let leader = Down::Leader(Fence::default(), Default::default());
+        first[0].end_by(&leader);
+        assert!((&mut second).now_or_never().is_none(), "that is the question, not the answer");
+        first[0].end_by(&Down::Frame(Default::default(), None));
+        assert!((&mut third).now_or_never().is_none(), "in their order");
+        let held = (&mut second).now_or_never().unwrap();
+        drop(held);
+        let held = (&mut third).now_or_never().unwrap();
+        first[0].begin(held);
+        assert!(turns.next().now_or_never().is_none());
+        drop(first);
+        assert_eq!(turns.0.available_permits(), AT_ONCE, "a client that is gone has no turn");
+    }
+}
