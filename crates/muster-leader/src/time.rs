@@ -5,8 +5,15 @@ use crate::{
     config::TICK_MS,
     leader::{Waiting, tell},
 };
-use muster_model::{AgentEvent, Event, SchedulerEvent, Timestamp};
+use muster_model::{AgentEvent, AgentId, Event, SchedulerEvent, Timestamp};
 use muster_registry::{AgentState, Command, Connection, Registry};
+use std::collections::VecDeque;
+
+/// Agents are pinged in so many parts, spread over the time between two pings: what tens of thousands answer at once would
+/// keep everything else waiting.
+const PING_PARTS: usize = 50;
+/// No part is smaller than this.
+const PING_PART_MIN: usize = 64;
 
 /// When what is next due.
 #[derive(Debug, Default)]
@@ -15,7 +22,12 @@ pub(crate) struct Timers {
     pub(crate) applied_at: Timestamp,
     pub(crate) tick_waits: bool,
     next_heartbeat: Timestamp,
+    /// The next part of them.
     next_ping: Timestamp,
+    /// Who is to be pinged before a new round begins, how many at a time, and when it does.
+    to_ping: VecDeque<AgentId>,
+    ping_part: usize,
+    next_ping_round: Timestamp,
     next_look: Timestamp,
 }
 
@@ -56,8 +68,7 @@ impl Leader {
             }
         }
         if self.timers.next_ping <= now {
-            self.timers.next_ping = now.plus_ms(self.config.ping_ms);
-            self.ping(effects);
+            self.ping(now, effects);
         }
         if self.timers.next_look <= now {
             self.timers.next_look = now.plus_ms(TICK_MS);
@@ -73,11 +84,24 @@ impl Leader {
         }
     }
 
-    fn ping(&mut self, effects: &mut Vec<Effect>) {
+    fn ping(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        let (timers, ping_ms) = (&mut self.timers, self.config.ping_ms);
+        if timers.to_ping.is_empty() {
+            timers.to_ping = self.agents.keys().cloned().collect();
+            timers.ping_part = timers.to_ping.len().div_ceil(PING_PARTS).max(PING_PART_MIN);
+            timers.next_ping_round = now.plus_ms(ping_ms);
+        }
+        let part = timers.ping_part.min(timers.to_ping.len());
+        let due: Vec<_> = timers.to_ping.drain(..part).collect();
+        timers.next_ping = match timers.to_ping.is_empty() {
+            true => timers.next_ping_round,
+            false => timers.next_ping.plus_ms(ping_ms / PING_PARTS as u64),
+        };
         let mut silent = Vec::new();
-        for (id, it) in &mut self.agents {
+        for id in due {
+            let Some(it) = self.agents.get_mut(&id) else { continue };
             if it.missed >= self.config.missed_pings_max {
-                silent.push((id.clone(), it.session, it.conn));
+                silent.push((id, it.session, it.conn));
                 continue;
             }
             it.pings += 1;

@@ -377,3 +377,81 @@ impl scheduler_service_server::SchedulerService for Door {
         Ok(self.open(Kind::Scheduler, request.into_inner(), guard))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::{link::Heard, route::LocalRoute, turns::AT_ONCE};
+    use muster_proto::raw::BytesCodec;
+    use std::{collections::VecDeque, convert::Infallible, time::SystemTime};
+    use tokio::{sync::watch, time::timeout};
+    use tonic::codec::Codec;
+
+    /// A leader in this process, and what comes to it.
+    struct Led {
+        routes: Routes,
+        _publish: watch::Sender<Route>,
+        _redial: watch::Sender<u64>,
+        inputs: mpsc::Receiver<ToLeader>,
+        turns: Turns,
+        cut: CancellationToken,
+    }
+
+    impl Led {
+        fn new() -> Self {
+            let (inputs, inputs_in) = mpsc::channel(4 * AT_ONCE);
+            let (fence, leader) = (Fence::default(), v1::Leader::default());
+            let local = LocalRoute { fence, leader, since: SystemTime::now(), inputs };
+            let (publish, route) = watch::channel(Route::Local(Arc::new(local)));
+            let (redial_out, redial) = watch::channel(0);
+            let routes = Routes { route, redial, heard: Arc::new(Heard::new()) };
+            let (turns, cut) = (Turns::default(), CancellationToken::new());
+            Self { routes, _publish: publish, _redial: redial_out, inputs: inputs_in, turns, cut }
+        }
+
+        /// A client that says nothing; what goes down to it, and its turn.
+        fn client(&self, kind: Kind) -> (mpsc::Receiver<Down>, Turn) {
+            let silence = futures::stream::pending::<Result<Bytes, Infallible>>();
+            let body = axum::body::Body::from_stream(silence);
+            let incoming = Streaming::new_request(BytesCodec.decoder(), body, None, None);
+            let (down, queue) = mpsc::channel(4);
+            let turn = Turn::default();
+            let turns = (kind == Kind::Agent).then(|| (self.turns.clone(), turn.clone()));
+            let (cut, routes) = (self.cut.clone(), self.routes.clone());
+            tokio::spawn(client(kind, incoming, down, cut, routes, None, turns));
+            (queue, turn)
+        }
+
+        async fn opened(&mut self) -> bool {
+            let input = timeout(TURN / 10, self.inputs.recv()).await;
+            matches!(input, Ok(Some(ToLeader::Opened(..))))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn agents_are_told_who_leads_when_others_were_answered_and_frameworks_at_once() {
+        let mut led = Led::new();
+        let mut agents: VecDeque<_> = (0..2 * AT_ONCE + 1).map(|_| led.client(Kind::Agent)).collect();
+        for _ in 0..AT_ONCE {
+            assert!(led.opened().await);
+        }
+        assert!(!led.opened().await, "the others wait");
+        let _framework = led.client(Kind::Scheduler);
+        assert!(led.opened().await, "a framework does not");
+        let (mut down, turn) = agents.pop_front().unwrap();
+        let told = down.recv().await.unwrap();
+        assert!(matches!(told, Down::Leader(..)));
+        turn.end_by(&told);
+        assert!(!led.opened().await, "it was asked, and has not been answered");
+        turn.end_by(&Down::Frame(Bytes::new(), None));
+        assert!(led.opened().await);
+        // Those that say nothing keep nobody waiting for longer than their turn.
+        tokio::time::sleep(TURN).await;
+        for _ in 0..AT_ONCE {
+            assert!(led.opened().await);
+        }
+        assert!(!led.opened().await);
+    }
+}

@@ -36,6 +36,10 @@ use tonic::transport::Server;
 /// How much of a stream may be on its way unread: many entries, or a link's bursts.
 const WINDOW: u32 = 8 << 20;
 
+/// A connection on which nothing came for this long is asked by HTTP/2 whether it lives, and ended if it does not say so within
+/// 10 s. Longer than agents are silent between two pings: they need not be asked twice.
+const UNHEARD: Duration = Duration::from_secs(20);
+
 /// How often silence is looked for.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -196,7 +200,7 @@ fn builder() -> Server {
     Server::builder()
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
-        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_interval(Some(UNHEARD))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
 }
 

@@ -13,7 +13,7 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Hellos of one master's agents that may be on their way: as many as keep the log busy for a few rounds.
-const AT_ONCE: usize = 256;
+pub(crate) const AT_ONCE: usize = 512;
 
 /// An agent that was not answered by then lets the next one begin, and is waited for no longer.
 pub(crate) const TURN: Duration = Duration::from_secs(1);

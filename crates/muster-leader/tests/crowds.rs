@@ -1,14 +1,16 @@
-//! A framework that asks for the state of many tasks is told it in parts, so that no stream's queue fills up at once.
+//! Many at once: a framework that asks for the state of many tasks is told it in parts, so that no stream's queue fills up, and
+//! many agents are not all pinged at the same moment.
 
 #![allow(clippy::unwrap_used)]
 
 use muster_leader::{Committed, Config, Effect, Input, Leader};
 use muster_model::{
-    Call, CallOutcome, ClusterId, Event, FrameworkInfo, Index, Role, SchedulerCall, SchedulerEvent, TaskId,
-    Term, Timestamp, WallTime,
+    AgentCall, AgentEvent, AgentInfo, Call, CallOutcome, ClusterId, Event, FrameworkInfo, Hello, Index,
+    MachineId, Resources, Role, SchedulerCall, SchedulerEvent, Session, TaskId, Term, Timestamp, Token,
+    WallTime,
 };
 use muster_registry::{Command, Entry, Registry};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 const ASKED: usize = 625;
 
@@ -21,6 +23,10 @@ struct Shell {
     tickets: u64,
     now: Timestamp,
     told: Vec<SchedulerEvent>,
+    /// Agents' connections that were welcomed, pinged and closed.
+    welcomed: Vec<(u64, Session)>,
+    pinged: Vec<(u64, u64)>,
+    closed: Vec<u64>,
 }
 
 impl Shell {
@@ -37,6 +43,9 @@ impl Shell {
             tickets: 1,
             now: Timestamp(0),
             told: Vec::new(),
+            welcomed: Vec::new(),
+            pinged: Vec::new(),
+            closed: Vec::new(),
         };
         shell.take(effects);
         shell
@@ -53,6 +62,13 @@ impl Shell {
             match effect {
                 Effect::Propose(command) => self.proposed.push(command),
                 Effect::Send(1, Event::Scheduler(event)) => self.told.push(event),
+                Effect::Send(conn, Event::Agent { session, event: AgentEvent::Welcome { .. } }) => {
+                    self.welcomed.push((conn, session));
+                }
+                Effect::Send(conn, Event::Agent { event: AgentEvent::Ping(n), .. }) => {
+                    self.pinged.push((conn, n))
+                }
+                Effect::Close(conn) => self.closed.push(conn),
                 _ => {}
             }
         }
@@ -187,4 +203,50 @@ fn whoever_waits_for_the_rest_of_an_answer_is_told_when_leadership_ends() {
         )
     };
     assert_eq!(effects.iter().filter(|effect| unknown(effect)).count(), 1);
+}
+
+#[test]
+fn many_agents_are_pinged_in_parts_and_each_as_often_as_ever() {
+    const AGENTS: u64 = 5_000;
+    let (ping_ms, missed_max) = (Config::default().ping_ms, Config::default().missed_pings_max);
+    let mut shell = Shell::new();
+    for conn in 1..=AGENTS {
+        let mut token = [0; 16];
+        token[..8].copy_from_slice(&conn.to_le_bytes());
+        let info = AgentInfo {
+            machine_id: MachineId::new(format!("m{conn}")),
+            hostname: format!("a{conn}").into(),
+            port: 1,
+            resources: Resources::of(1_000, 32),
+            attributes: Vec::new(),
+        };
+        let hello = Hello { agent_id: None, info, tasks: Vec::new(), sealed: Default::default() };
+        let call = AgentCall::Hello(hello, Some(Token(token)), None);
+        shell.step(Input::Call { conn, call: Call::Agent { session: Session(0), call } });
+    }
+    assert_eq!(shell.welcomed.len() as u64, AGENTS);
+    let sessions: BTreeMap<_, _> = shell.welcomed.drain(..).collect();
+    // The first never answers.
+    let mut at: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    let rounds = u64::from(missed_max) + 2;
+    while shell.now.0 < rounds * ping_ms {
+        shell.wake();
+        let pinged = std::mem::take(&mut shell.pinged);
+        assert!(pinged.len() as u64 <= AGENTS / 50, "{} at once", pinged.len());
+        for (conn, n) in pinged {
+            at.entry(conn).or_default().push(shell.now.0);
+            if conn != 1 {
+                let call = Call::Agent { session: sessions[&conn], call: AgentCall::Pong(n) };
+                shell.step(Input::Call { conn, call });
+            }
+        }
+    }
+    assert_eq!(shell.closed, [1], "who missed {missed_max}");
+    assert_eq!(at[&1].len(), missed_max as usize);
+    for (conn, at) in at.iter().filter(|(conn, _)| **conn != 1) {
+        assert!(at.len() as u64 >= rounds - 1, "{conn}: {at:?}");
+        // One that ends may move the others by a part.
+        let is_due = |two: &[u64]| (two[1] - two[0]).abs_diff(ping_ms) <= ping_ms / 50;
+        assert!(at.windows(2).all(is_due), "{conn}: {at:?}");
+    }
 }
