@@ -93,10 +93,11 @@ impl Leader {
         }
         let part = timers.ping_part.min(timers.to_ping.len());
         let due: Vec<_> = timers.to_ping.drain(..part).collect();
-        timers.next_ping = match timers.to_ping.is_empty() {
-            true => timers.next_ping_round,
-            false => timers.next_ping.plus_ms(ping_ms / PING_PARTS as u64),
-        };
+        // Never sooner than that, however late this one is: who is pinged has the time to answer.
+        timers.next_ping = now.plus_ms(ping_ms / PING_PARTS as u64);
+        if timers.to_ping.is_empty() {
+            timers.next_ping = timers.next_ping.max(timers.next_ping_round);
+        }
         let mut silent = Vec::new();
         for id in due {
             let Some(it) = self.agents.get_mut(&id) else { continue };

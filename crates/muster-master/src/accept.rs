@@ -30,7 +30,7 @@ const KEPT: u64 = 64;
 /// What every client of gRPC sends before anything else: HTTP/2's preface (RFC 9113, section 3.4). Until it is there
 /// nobody asks whether the client lives. Hardly a request of HTTP/1.1 is shorter, with the name of its host.
 const PREFACE_BYTES: usize = 24;
-/// How long that may take.
+/// How long that may take, from its first byte on, and so long that one may be awaited.
 const PREFACE_TIME: Duration = Duration::from_secs(10);
 
 /// What was sent and is not taken for this long ends its connection: the client's host, or the way there, is gone. A
@@ -131,7 +131,8 @@ async fn pass(
     set_tcp_user_timeout(&stream, untaken)?;
     let is_peer = timeout(PREFACE_TIME, muster_raft::is_peer(&mut stream)).await??;
     let server = if is_peer { peers } else { clients };
-    let _ = server.send(stream.into_std()?).await; // a server that is gone serves nobody
+    // One that is behind with others does not make this one wait for ever, nor its file.
+    let _ = timeout(PREFACE_TIME, server.send(stream.into_std()?)).await?; // a server that is gone serves nobody
     Ok(())
 }
 

@@ -128,7 +128,7 @@ impl Door {
             .take_while(|down| std::future::ready(!matches!(down, Down::Close)))
             .inspect(move |down| {
                 guard.iter().for_each(|guard| guard.note(down));
-                its_turn.iter().for_each(|turn| turn.end_by(down));
+                its_turn.iter().for_each(|turn| turn.note(down));
             })
             .filter_map(move |down| std::future::ready(to_frame(kind, down)))
             .then(move |frame| send(kind, frame))
@@ -191,9 +191,8 @@ async fn client(
     // What clients were told before this one came is not for it.
     routes.redial.mark_unchanged();
     loop {
-        let id = next_client();
         let route = routes.route.borrow_and_update().clone();
-        let mut place = Place::Nowhere;
+        let (mut place, mut id) = (Place::Nowhere, 0);
         // Until it is told who leads, and then until it has had its time for an answer.
         let mut waits = route.leader().is_some();
         let mut turn_ends = None;
@@ -203,14 +202,32 @@ async fn client(
             }
         };
         tokio::pin!(next);
-        let leaves = async |place| {
+        let leaves = async |place, id| {
             turns.iter().for_each(|(_, turn)| turn.end());
             leave(place, id).await;
         };
         loop {
             tokio::select! {
                 biased;
-                // First, since it is what happens: when a frame is there, nothing else has to be set up.
+                // Before any frame: what comes before it is told who leads is for nobody.
+                () = &mut next, if waits => {
+                    waits = false;
+                    turn_ends = turns.as_ref().map(|_| Instant::now() + TURN);
+                    // Numbered now: the leader takes the order of numbers for that in which its clients were told.
+                    id = next_client();
+                    place = enter(&route, kind, id, &down, &cut).await;
+                    if let Some((fence, leader)) = route.leader()
+                        && down.try_send(Down::Leader(fence, leader.clone())).is_err()
+                    {
+                        cut.cancel(); // it does not read
+                        return leaves(place, id).await;
+                    }
+                }
+                () = elapsed(turn_ends), if turn_ends.is_some() => {
+                    turn_ends = None;
+                    turns.iter().for_each(|(_, turn)| turn.end());
+                }
+                // Then this, since it is what happens: when a frame is there, nothing else has to be set up.
                 frame = incoming.next() => {
                     let going_on = match frame {
                         Some(Ok(frame)) => match &guard {
@@ -221,28 +238,14 @@ async fn client(
                     };
                     if !going_on {
                         cut_after_queue(&down, &cut);
-                        return leaves(place).await;
+                        return leaves(place, id).await;
                     }
                     // One that never pauses must not keep the others from being looked at.
                     if cut.is_cancelled() || routes.route.has_changed().unwrap_or(true) {
                         break;
                     }
                 }
-                () = cut.cancelled() => return leaves(place).await,
-                () = &mut next, if waits => {
-                    waits = false;
-                    turn_ends = turns.as_ref().map(|_| Instant::now() + TURN);
-                    place = enter(&route, kind, id, &down, &cut).await;
-                    if let Some((fence, leader)) = route.leader()
-                        && down.send(Down::Leader(fence, leader.clone())).await.is_err()
-                    {
-                        return leaves(place).await;
-                    }
-                }
-                () = elapsed(turn_ends), if turn_ends.is_some() => {
-                    turn_ends = None;
-                    turns.iter().for_each(|(_, turn)| turn.end());
-                }
+                () = cut.cancelled() => return leaves(place, id).await,
                 changed = routes.route.changed() => {
                     if changed.is_err() {
                         cut.cancel();
@@ -258,7 +261,7 @@ async fn client(
                 }
             }
         }
-        leaves(place).await;
+        leaves(place, id).await;
         if cut.is_cancelled() {
             return;
         }
@@ -443,9 +446,9 @@ mod tests {
         let (mut down, turn) = agents.pop_front().unwrap();
         let told = down.recv().await.unwrap();
         assert!(matches!(told, Down::Leader(..)));
-        turn.end_by(&told);
+        turn.note(&told);
         assert!(!led.opened().await, "it was asked, and has not been answered");
-        turn.end_by(&Down::Frame(Bytes::new(), None));
+        turn.note(&Down::Frame(Bytes::new(), None));
         assert!(led.opened().await);
         // Those that say nothing keep nobody waiting for longer than their turn.
         tokio::time::sleep(TURN).await;

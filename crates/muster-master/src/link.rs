@@ -94,19 +94,15 @@ impl LinkSink {
             0..LINK_QUEUE => CLIENT_SHARE,
             _ => CLIENT_LEAST,
         };
-        let sent = self.queued.load(Ordering::Relaxed) < most;
-        if sent {
-            self.send_more(event);
-        }
-        sent
+        self.queued.load(Ordering::Relaxed) < most && self.send_more(event)
     }
 
-    /// The same to a client that has had its share. A link that is over tells of its end by itself.
-    fn send_more(&self, event: Event) {
+    /// The same to a client that has had its share; false when the link is over.
+    fn send_more(&self, event: Event) -> bool {
         let share = share(&event);
         self.queue.queued.fetch_add(share, Ordering::Relaxed);
         self.queued.fetch_add(share, Ordering::Relaxed);
-        let _ = self.queue.events.send(LinkEvent::Event(self.client, Box::new(event)));
+        self.queue.events.send(LinkEvent::Event(self.client, Box::new(event))).is_ok()
     }
 
     pub(crate) fn close(self) {
@@ -227,14 +223,11 @@ impl v1::link_service_server::LinkService for LinkDoor {
             down,
             clients,
             routes,
+            cut.clone(),
         );
-        let guard = cut.clone().drop_guard();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = up => {}
-                () = cut.cancelled() => {}
-            }
-        });
+        let guard = cut.drop_guard();
+        // However the link ends: it tells the leader of all its clients' ends before it is over.
+        tokio::spawn(up);
         let frames = ReceiverStream::new(frames).map(move |frame| {
             let _ = &guard;
             frame
@@ -310,6 +303,7 @@ async fn link_up_task(
     down: mpsc::Sender<Result<v1::LinkDowns, Status>>,
     clients: Clients,
     mut routes: watch::Receiver<Route>,
+    cut: CancellationToken,
 ) {
     let mut items = Vec::new().into_iter();
     loop {
@@ -321,6 +315,7 @@ async fn link_up_task(
                     tracing::info!("nothing was heard on a link for 1.5 s: it ends");
                     break;
                 }
+                () = cut.cancelled() => break,
                 ups = incoming.next() => ups,
                 // This master no longer leads: the link ends, and with it what it carried.
                 _ = routes.wait_for(|route| !matches!(route, Route::Local(local) if local.fence == fence)) => break,
@@ -635,6 +630,54 @@ mod tests {
         {}
         assert_eq!(total.load(Ordering::Relaxed), 0);
         assert!(slow.iter().all(|sink| sink.send(event())));
+    }
+
+    /// Of a stream on which nothing comes.
+    struct Nothing;
+
+    impl tonic::codec::Decoder for Nothing {
+        type Item = v1::LinkUps;
+        type Error = Status;
+
+        fn decode(&mut self, _: &mut tonic::codec::DecodeBuf<'_>) -> Result<Option<v1::LinkUps>, Status> {
+            Ok(None)
+        }
+    }
+
+    #[tokio::test]
+    async fn the_leader_hears_of_the_end_of_every_client_of_a_link_that_is_cut() {
+        const CLIENTS: u64 = 1_000;
+        let silence = futures::stream::pending::<Result<bytes::Bytes, std::convert::Infallible>>();
+        let incoming = Streaming::new_request(Nothing, axum::body::Body::from_stream(silence), None, None);
+        let (inputs, mut heard) = mpsc::channel(8);
+        let (leader, fence) = (v1::Leader::default(), Fence::default());
+        let local = crate::route::LocalRoute {
+            fence,
+            leader,
+            since: std::time::SystemTime::now(),
+            inputs: inputs.clone(),
+        };
+        let (_publish, routes) = watch::channel(Route::Local(Arc::new(local)));
+        let (events, _queued) = mpsc::unbounded_channel();
+        let queue = LinkQueue { events, queued: Arc::default() };
+        let (down, _frames) = mpsc::channel(8);
+        let clients: Clients = Arc::default();
+        for client in 0..CLIENTS {
+            let known = LinkClient { conn: client, kind: Kind::Agent, queued: Arc::default() };
+            clients.lock().unwrap().insert(client, known);
+        }
+        let cut = CancellationToken::new();
+        let listed = Links::default().list(1);
+        let up = link_up_task(incoming, listed, fence, inputs, queue, down, clients, routes, cut.clone());
+        tokio::spawn(up);
+        cut.cancel();
+        let mut closed = std::collections::BTreeSet::new();
+        while (closed.len() as u64) < CLIENTS {
+            match timeout(Duration::from_secs(20), heard.recv()).await.unwrap().unwrap() {
+                ToLeader::Closed(conn) => assert!(closed.insert(conn)),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

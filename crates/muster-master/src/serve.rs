@@ -30,7 +30,7 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, sleep_until},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::Server;
 
 /// How much of a stream may be on its way unread: many entries, or a link's bursts.
@@ -60,11 +60,15 @@ pub struct Serving {
     /// Of other masters.
     peer_server: JoinHandle<Result<(), tonic::transport::Error>>,
     leading: JoinHandle<()>,
+    /// What listens.
+    accepting: JoinHandle<Option<()>>,
+    /// Nothing of it goes on once it is dropped.
+    _stops: DropGuard,
     _consensus: Consensus,
 }
 
 /// What consensus has for itself: its tasks, its timers and the connections of the other masters. However many clients come
-/// at once, a heartbeat waits behind none of them, and the system gives threads that mostly wait the processor soon.
+/// at once, no heartbeat waits behind their streams, and the system gives threads that mostly wait the processor soon.
 struct Consensus {
     handle: Handle,
     runtime: Option<Runtime>,
@@ -174,7 +178,7 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
     let router = std::mem::take(services.axum_router_mut());
     *services.axum_router_mut() = router.fallback(move |request| mesos.clone().answer(request));
     let (accept, peers, clients) = accept::sort(listener);
-    consensus.handle.spawn(stop.clone().run_until_cancelled_owned(accept));
+    let accepting = consensus.handle.spawn(stop.clone().run_until_cancelled_owned(accept));
     let peer_server = builder().add_service(raft.peer_service());
     let peer_server =
         peer_server.serve_with_incoming_shutdown(peers.connections(), stop.clone().cancelled_owned());
@@ -192,7 +196,18 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
         stop.clone(),
     ));
     tracing::info!(%address, "serving");
-    Ok(Serving { raft, address, stop, server, peer_server, leading, _consensus: consensus })
+    let _stops = stop.clone().drop_guard();
+    Ok(Serving {
+        raft,
+        address,
+        stop,
+        server,
+        peer_server,
+        leading,
+        accepting,
+        _stops,
+        _consensus: consensus,
+    })
 }
 
 /// A server with our limits.
@@ -233,6 +248,7 @@ impl Serving {
         let address = self.address.to_string();
         tokio::select! {
             why = self.raft.failed() => MasterError::Failed(why),
+            _ = &mut self.accepting => MasterError::Failed("it listens no more".into()),
             ended = async { tokio::select! {
                 ended = &mut self.server => ended,
                 ended = &mut self.peer_server => ended,
@@ -245,9 +261,10 @@ impl Serving {
 
     /// Hands leadership over, then ends everything.
     pub async fn stop(self) {
-        let Self { raft, stop, server, peer_server, leading, .. } = self;
+        let Self { raft, stop, server, peer_server, leading, accepting, _stops, _consensus, .. } = self;
         raft.shutdown().await;
         stop.cancel();
+        let _ = accepting.await; // the address is free then
         let _ = leading.await;
         // Streams were cut; whatever still hangs on a connection is not waited for long.
         let servers = async { tokio::join!(server, peer_server) };

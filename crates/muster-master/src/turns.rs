@@ -38,11 +38,18 @@ impl Turns {
 
 /// A client's turn, from when it is told who leads until it is answered. Clones are the same turn.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Turn(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+pub(crate) struct Turn(Arc<Mutex<Held>>);
+
+#[derive(Debug, Default)]
+struct Held {
+    turn: Option<OwnedSemaphorePermit>,
+    /// Whether the client was told who leads: what it read before is no answer.
+    told: bool,
+}
 
 impl Turn {
     pub(crate) fn begin(&self, turn: Option<OwnedSemaphorePermit>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = turn;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Held { turn, told: false };
     }
 
     /// It is over, if it has begun.
@@ -50,10 +57,13 @@ impl Turn {
         self.begin(None);
     }
 
-    /// It is over if this is an answer.
-    pub(crate) fn end_by(&self, down: &Down) {
-        if matches!(down, Down::Event(..) | Down::Frame(..)) {
-            self.end();
+    /// This goes down to the client. An answer ends its turn.
+    pub(crate) fn note(&self, down: &Down) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match down {
+            Down::Leader(..) => held.told = true,
+            Down::Event(..) | Down::Frame(..) if held.told => held.turn = None,
+            Down::Event(..) | Down::Frame(..) | Down::Redial(_) | Down::Close => {}
         }
     }
 }
@@ -74,9 +84,11 @@ mod tests {
         let (mut second, mut third) = (Box::pin(turns.next()), Box::pin(turns.next()));
         assert!((&mut second).now_or_never().is_none() && (&mut third).now_or_never().is_none());
         let leader = Down::Leader(Fence::default(), Default::default());
-        first[0].end_by(&leader);
+        first[0].note(&Down::Frame(Default::default(), None));
+        assert!((&mut second).now_or_never().is_none(), "that was said before");
+        first[0].note(&leader);
         assert!((&mut second).now_or_never().is_none(), "that is the question, not the answer");
-        first[0].end_by(&Down::Frame(Default::default(), None));
+        first[0].note(&Down::Frame(Default::default(), None));
         assert!((&mut third).now_or_never().is_none(), "in their order");
         let held = (&mut second).now_or_never().unwrap();
         drop(held);

@@ -121,9 +121,10 @@ async fn is_refused(address: &str, is_of_use: impl Fn() -> bool) -> bool {
     let (mut refused, mut pause) = (0, PAUSE);
     while is_of_use() {
         match timeout(DIAL, TcpStream::connect(address)).await {
-            Ok(Ok(_)) => refused = 0,
+            // It listens, or its backlog is full.
+            Ok(Ok(_)) | Err(_) => refused = 0,
             Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => refused += 1,
-            Ok(Err(_)) | Err(_) => return false,
+            Ok(Err(_)) => return false,
         }
         if refused == REFUSALS {
             return true;

@@ -7,15 +7,20 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpStream, lookup_host},
+    time::timeout,
 };
 use tonic::codegen::{Service, http::Uri};
 
 /// The number is that of the way in which masters talk to each other.
 const HAIL: &[u8; 16] = b"muster peer v1\r\n";
+
+/// Some names have several addresses, of which not all need be reachable.
+const ONE_ADDRESS: Duration = Duration::from_millis(400);
 
 /// Waits for the first byte that comes and tells whether another master is calling; then its hail has been taken off. An
 /// error ends the connection. However long it takes: the caller sets the limit.
@@ -51,12 +56,25 @@ impl Service<Uri> for Dialer {
     fn call(&mut self, _: Uri) -> Self::Future {
         let address = self.0.clone();
         Box::pin(async move {
-            let mut stream = TcpStream::connect(address).await?;
+            let mut stream = connect(&address).await?;
             stream.set_nodelay(true)?;
             stream.write_all(HAIL).await?;
             Ok(TokioIo::new(stream))
         })
     }
+}
+
+/// Tries one address of a name after the other, so that one that does not answer leaves time for the next.
+async fn connect(address: &str) -> io::Result<TcpStream> {
+    let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in lookup_host(address).await? {
+        match timeout(ONE_ADDRESS, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => failed = error,
+            Err(late) => failed = late.into(),
+        }
+    }
+    Err(failed)
 }
 
 #[cfg(test)]
