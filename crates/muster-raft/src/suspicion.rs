@@ -81,7 +81,7 @@ async fn find_out(node: &Node, core: &Core, leader: u64, vote: Vote, ended: Inst
         return true; // consensus has stopped
     }
     let voters: Vec<_> = membership.voter_ids().filter(|id| *id != leader).collect();
-    stand(node, core, &voters, || leads() && silent() && Instant::now() < until).await;
+    stand(node, core, &voters, || leads() && silent() && Instant::now() < until, || true).await;
     true
 }
 
@@ -91,25 +91,37 @@ pub(crate) async fn at_start(node: Arc<Node>, core: Core) {
     let seen = || {
         let metrics = core.server_metrics();
         let metrics = metrics.borrow_watched();
-        (metrics.vote, metrics.membership_config.clone())
+        (metrics.vote, metrics.current_leader, metrics.membership_config.clone())
     };
-    let (vote, membership) = seen();
+    let (vote, _, membership) = seen();
     let voters: Vec<_> = membership.voter_ids().collect();
     let heartbeat = Duration::from_millis(node.config.heartbeat_ms);
     let until = Instant::now() + Duration::from_millis(node.config.election_ms_max);
     sleep(heartbeat).await;
-    stand(&node, &core, &voters, || seen().0 == vote && !node.stopping() && Instant::now() < until).await;
+    // The leader of the vote that it starts with is not heard; one of a newer vote is. Of two that stood at once the later may
+    // have deposed the other, and not lead itself: then one must stand again.
+    let is_led = || {
+        let (newest, leader, _) = seen();
+        newest != vote && leader.is_some()
+    };
+    stand(&node, &core, &voters, || !node.stopping() && Instant::now() < until, || !is_led()).await;
 }
 
-/// Stands for election by pre-vote for as long as it is of use. One after the other, so that voters do not take each
+/// Stands for election by pre-vote for as long as it is of use, whenever that is due. One after the other, so that voters do not take each
 /// other's votes; who is behind in its log is refused.
-async fn stand(node: &Node, core: &Core, voters: &[u64], is_of_use: impl Fn() -> bool) {
+async fn stand(
+    node: &Node,
+    core: &Core,
+    voters: &[u64],
+    is_of_use: impl Fn() -> bool,
+    is_due: impl Fn() -> bool,
+) {
     let own = node.store.mark().node_id;
     let before = voters.iter().filter(|id| **id < own).count();
     let turn = Duration::from_millis(node.config.heartbeat_ms) / 2;
     sleep(turn * u32::try_from(before).unwrap_or(0)).await;
     while is_of_use() {
-        if core.trigger().elect(true).await.is_err() {
+        if is_due() && core.trigger().elect(true).await.is_err() {
             break;
         }
         sleep(turn * u32::try_from(voters.len()).unwrap_or(1)).await;
