@@ -24,7 +24,7 @@ pub(crate) struct Newest {
 impl Newest {
     /// Whether this machine's agent has said hello on a newer stream; if not, this one is the newest.
     pub(crate) fn is_late_hello(&mut self, registry: &Registry, machine: &MachineId, conn: ConnId) -> bool {
-        if self.agents.len() > 2 * registry.agents().count() + SPARE {
+        if self.agents.len() > 2 * registry.agent_count() + SPARE {
             self.agents.retain(|machine, _| registry.agent_of_machine(machine).is_some());
         }
         is_late(&mut self.agents, machine, conn)
@@ -32,7 +32,7 @@ impl Newest {
 
     /// Whether this framework has subscribed on a newer stream; if not, this one is the newest.
     pub(crate) fn is_late_subscribe(&mut self, registry: &Registry, id: &FrameworkId, conn: ConnId) -> bool {
-        if self.frameworks.len() > 2 * registry.frameworks().count() + SPARE {
+        if self.frameworks.len() > 2 * registry.framework_count() + SPARE {
             self.frameworks.retain(|id, _| registry.framework(id).is_some());
         }
         is_late(&mut self.frameworks, id, conn)
@@ -41,7 +41,7 @@ impl Newest {
     /// The same of a framework that says no id and drew this token: it may have subscribed with it, or with the id that
     /// it got by it.
     pub(crate) fn is_late_first(&mut self, registry: &Registry, token: Token, conn: ConnId) -> bool {
-        if self.newcomers.len() > 2 * registry.frameworks().count() + SPARE {
+        if self.newcomers.len() > 2 * registry.framework_count() + SPARE {
             self.newcomers.retain(|token, _| registry.framework_of(*token).is_some());
         }
         let known = registry.framework_of(token);

@@ -4,7 +4,7 @@
 use bytes::{Buf, BufMut, Bytes};
 use tonic::{
     Status,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 
 #[allow(missing_docs, unreachable_pub, clippy::all)]
@@ -14,6 +14,12 @@ mod generated {
 }
 
 pub use generated::{agent_service_server, scheduler_service_server};
+
+/// What a stream keeps to read into and to write into, in bytes: most of what clients and masters say to each other is
+/// shorter, and a master may have twenty thousand of these streams. A longer message gets the room that it needs.
+const BUFFER: usize = 1 << 10;
+/// How much is gathered before it is written, in bytes.
+const WRITTEN_AT: usize = 32 << 10;
 
 /// Leaves messages as they are.
 #[derive(Debug, Clone, Copy, Default)]
@@ -41,6 +47,10 @@ impl Encoder for BytesCodec {
         to.put(item);
         Ok(())
     }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER, WRITTEN_AT)
+    }
 }
 
 impl Decoder for BytesCodec {
@@ -49,5 +59,9 @@ impl Decoder for BytesCodec {
 
     fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
         Ok(Some(from.copy_to_bytes(from.remaining())))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER, WRITTEN_AT)
     }
 }

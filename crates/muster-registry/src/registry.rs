@@ -377,6 +377,10 @@ impl Registry {
     pub fn frameworks(&self) -> impl Iterator<Item = &Framework> {
         self.frameworks.values().map(|framework| &**framework)
     }
+    /// How many frameworks live.
+    pub fn framework_count(&self) -> usize {
+        self.frameworks.len()
+    }
     /// The session of a framework's event stream, if this token names it and no newer one was begun since.
     pub fn stream_session(&self, id: &FrameworkId, token: Token) -> Option<Session> {
         let stream = self.streams.get(id).filter(|stream| stream.token == token)?;
@@ -405,6 +409,10 @@ impl Registry {
     /// All agents that are not forgotten, by id.
     pub fn agents(&self) -> impl Iterator<Item = &Agent> {
         self.agents.values().map(|agent| &**agent)
+    }
+    /// How many agents are not forgotten.
+    pub fn agent_count(&self) -> usize {
+        self.agents.len()
     }
     /// Whether an agent may be offered: it answers, and no operator wants it otherwise.
     pub fn is_offerable(&self, id: &AgentId) -> bool {
