@@ -65,14 +65,15 @@ fn varied(change: Change) -> Change {
     let Change::AgentAdmitted(agent) = change else { return change };
     let mut agent = (*agent).clone();
     let luck = agent.id.as_str().bytes().last().unwrap_or(0);
-    agent.info.hostname = format!("h{}", luck % 3).as_str().into();
+    let info = Arc::make_mut(&mut agent.info);
+    info.hostname = format!("h{}", luck % 3).as_str().into();
     let text = |n: u8| AttributeValue::Text(n.to_string().as_str().into());
     for (name, n) in [("rack", luck % 2), ("zone", luck / 2 % 2)] {
         if luck % 5 > 0 {
-            agent.info.attributes.push(Attribute { name: name.into(), value: text(n) });
+            info.attributes.push(Attribute { name: name.into(), value: text(n) });
         }
     }
-    let total = &mut agent.info.resources;
+    let total = &mut info.resources;
     if luck.is_multiple_of(3) {
         total.insert("gpus", Value::Scalar(1000));
     }

@@ -1,7 +1,8 @@
-//! Connections that come in: as many as leave this master files enough to do its own work, other masters' apart from
-//! clients', so that neither has to wait behind the other's.
+//! Connections that come in: of clients as many as leave this master files enough to do its own work and to hear the other
+//! masters, whose connections are kept apart, so that nobody has to wait behind the others'.
 
 use futures::{Stream, StreamExt};
+use muster_raft::{Caller, caller};
 use rustix::{
     net::sockopt::set_tcp_user_timeout,
     process::{Resource, getrlimit},
@@ -11,13 +12,14 @@ use std::{
     io,
     os::fd::AsRawFd,
     pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpSocket, TcpStream, lookup_host},
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     time::{Instant, Sleep, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -26,6 +28,12 @@ use tonic::transport::server::Connected;
 /// Files that are never a client's: the log's and the snapshots', connections to the other masters, look-ups of names.
 /// A master that cannot open those ends. (etcd keeps 150 for itself, and ends its clients' at the rest.)
 const KEPT: u64 = 64;
+
+/// So many connections that take one of those may be asked at once who they are; the next are clients', it is taken. Another
+/// master says so at once, and dials again a moment later.
+const ASKED: usize = 16;
+/// How long one may take to say so.
+const ASKED_TIME: Duration = Duration::from_millis(500);
 
 /// What every client of gRPC sends before anything else: HTTP/2's preface (RFC 9113, section 3.4). Until it is there
 /// nobody asks whether the client lives. Hardly a request of HTTP/1.1 is shorter, with the name of its host.
@@ -88,13 +96,25 @@ impl Sorted {
     }
 }
 
-/// Accepts connections for as long as the future is polled: those of other masters come out first, those of clients second.
-/// One that would take a file of those that are kept is ended at once, so that its client dials another master.
-pub(crate) fn sort(listener: TcpListener) -> (impl Future<Output = ()>, Sorted, Sorted) {
-    let (peers, peers_out) = mpsc::channel(SORTED_MAX);
-    let (clients, clients_out) = mpsc::channel(SORTED_MAX);
+/// Connections by who opened them.
+#[derive(Debug)]
+pub(crate) struct ByCaller<T> {
+    pub(crate) peers: T,
+    pub(crate) links: T,
+    pub(crate) clients: T,
+}
+
+/// Where connections go.
+type Servers = ByCaller<mpsc::Sender<std::net::TcpStream>>;
+
+/// Accepts connections for as long as the future is polled and sorts them by who opened them. One of a client that would
+/// take a file of those that are kept is ended, so that it dials another master.
+pub(crate) fn sort(listener: TcpListener) -> (impl Future<Output = ()>, ByCaller<Sorted>) {
+    let ((peers, peers_out), (links, links_out), (clients, clients_out)) =
+        (mpsc::channel(SORTED_MAX), mpsc::channel(SORTED_MAX), mpsc::channel(SORTED_MAX));
+    let servers = Arc::new(Servers { peers, links, clients });
     let accept = async move {
-        let mut turned_away = TurnedAway::default();
+        let (turned_away, asked) = (Arc::new(TurnedAway::default()), Arc::new(Semaphore::new(ASKED)));
         loop {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -105,32 +125,55 @@ pub(crate) fn sort(listener: TcpListener) -> (impl Future<Output = ()>, Sorted, 
                     continue;
                 }
             };
-            if takes_what_is_kept(&stream) {
-                turned_away.another();
-                continue;
-            }
-            let (peers, clients) = (peers.clone(), clients.clone());
+            let is_kept = takes_what_is_kept(&stream);
+            let asked = is_kept.then(|| asked.clone().try_acquire_owned());
+            let (servers, turned_away) = (servers.clone(), turned_away.clone());
+            let asked = match asked.transpose() {
+                Ok(asked) => asked,
+                Err(_) => {
+                    turned_away.another();
+                    continue;
+                }
+            };
             tokio::spawn(async move {
-                if let Err(error) = pass(stream, &peers, &clients).await {
+                let passed = match asked {
+                    None => pass(stream, &servers, Room::Any).await,
+                    Some(_asked) => pass(stream, &servers, Room::OfMasters(&turned_away)).await,
+                };
+                if let Err(error) = passed {
                     tracing::debug!(%error, "a connection ended before it began");
                 }
             });
         }
     };
-    (accept, Sorted(peers_out), Sorted(clients_out))
+    (accept, ByCaller { peers: Sorted(peers_out), links: Sorted(links_out), clients: Sorted(clients_out) })
+}
+
+/// What there is room for.
+#[derive(Clone, Copy)]
+enum Room<'a> {
+    Any,
+    /// Clients are turned away.
+    OfMasters(&'a TurnedAway),
 }
 
 /// Hands a connection to the server that it is for.
-async fn pass(
-    mut stream: TcpStream,
-    peers: &mpsc::Sender<std::net::TcpStream>,
-    clients: &mpsc::Sender<std::net::TcpStream>,
-) -> io::Result<()> {
+async fn pass(mut stream: TcpStream, servers: &Servers, room: Room<'_>) -> io::Result<()> {
     let untaken = u32::try_from(UNTAKEN.as_millis()).unwrap_or(u32::MAX);
     stream.set_nodelay(true)?;
     set_tcp_user_timeout(&stream, untaken)?;
-    let is_peer = timeout(PREFACE_TIME, muster_raft::is_peer(&mut stream)).await??;
-    let server = if is_peer { peers } else { clients };
+    let caller = match room {
+        Room::Any => timeout(PREFACE_TIME, caller(&mut stream)).await??,
+        Room::OfMasters(turned_away) => match timeout(ASKED_TIME, caller(&mut stream)).await {
+            Ok(Ok(caller @ (Caller::Peer | Caller::Link))) => caller,
+            _ => return Ok(turned_away.another()),
+        },
+    };
+    let server = match caller {
+        Caller::Peer => &servers.peers,
+        Caller::Link => &servers.links,
+        Caller::Client => &servers.clients,
+    };
     // One that is behind with others does not make this one wait for ever, nor its file.
     let _ = timeout(PREFACE_TIME, server.send(stream.into_std()?)).await?; // a server that is gone serves nobody
     Ok(())
@@ -144,25 +187,23 @@ fn takes_what_is_kept(stream: &TcpStream) -> bool {
     number >= limit.saturating_sub(KEPT)
 }
 
-/// Clients that were turned away and not told of yet.
+/// Clients that were turned away and not told of yet, and when some were.
 #[derive(Default)]
-struct TurnedAway {
-    count: u64,
-    said: Option<Instant>,
-}
+struct TurnedAway(Mutex<(u64, Option<Instant>)>);
 
 impl TurnedAway {
-    fn another(&mut self) {
-        self.count += 1;
-        if self.said.is_some_and(|said| said.elapsed() < SAID) {
+    fn another(&self) {
+        let (count, said) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *count += 1;
+        if said.is_some_and(|said| said.elapsed() < SAID) {
             return;
         }
         tracing::warn!(
-            count = self.count,
+            count,
             "connections were turned away: they would take the last files that this master may open; raise its limit \
              of open files"
         );
-        *self = Self { count: 0, said: Some(Instant::now()) };
+        (*count, *said) = (0, Some(Instant::now()));
     }
 }
 
@@ -250,8 +291,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         client.write_all(first).await.unwrap();
-        let (accept, _peers, clients) = sort(listener);
-        let mut clients = Box::pin(clients.connections());
+        let (accept, sorted) = sort(listener);
+        let mut clients = Box::pin(sorted.clients.connections());
         let connection = tokio::select! {
             () = accept => unreachable!(),
             connection = clients.next() => connection.unwrap().unwrap(),
@@ -271,17 +312,40 @@ mod tests {
     async fn who_says_nothing_at_all_is_let_go_and_keeps_nobody_waiting() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (accept, _peers, clients) = sort(listener);
+        let (accept, sorted) = sort(listener);
         let accept = tokio::spawn(accept);
         let mut silent = TcpStream::connect(address).await.unwrap();
         let mut other = TcpStream::connect(address).await.unwrap();
         other.write_all(b"GET").await.unwrap();
-        let mut taken = Box::pin(clients.connections()).next().await.unwrap().unwrap();
+        let mut taken = Box::pin(sorted.clients.connections()).next().await.unwrap().unwrap();
         let mut first = [0; 3];
         taken.read_exact(&mut first).await.unwrap();
         assert_eq!(first, *b"GET");
         assert_eq!(silent.read(&mut first).await.unwrap(), 0, "its connection is ended");
         accept.abort();
+    }
+
+    #[tokio::test]
+    async fn masters_alone_are_let_in_where_files_are_kept_for_them() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ((peers, mut peers_out), (links, mut links_out), (clients, mut clients_out)) =
+            (mpsc::channel(1), mpsc::channel(1), mpsc::channel(1));
+        let (servers, turned_away) = (Servers { peers, links, clients }, TurnedAway::default());
+        for (first, expected) in [
+            ("muster peer v1\r\n", [true, false, false]),
+            ("muster link v1\r\n", [false, true, false]),
+            ("PRI * HTTP/2.0\r\n", [false; 3]),
+            ("muster peer v7\r\n", [false; 3]),
+        ] {
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            client.write_all(first.as_bytes()).await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            pass(stream, &servers, Room::OfMasters(&turned_away)).await.unwrap();
+            let taken = [&mut peers_out, &mut links_out, &mut clients_out].map(|out| out.try_recv().is_ok());
+            assert_eq!(taken, expected, "{first:?}");
+        }
+        // The first was told of.
+        assert_eq!(turned_away.0.lock().unwrap().0, 1);
     }
 
     #[tokio::test]

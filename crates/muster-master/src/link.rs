@@ -9,6 +9,7 @@ use futures::{Stream, StreamExt};
 use muster_fault::{Point, point_async};
 use muster_model::{Event, Fence};
 use muster_proto::v1::{self, link_down, link_service_client::LinkServiceClient, link_up};
+use muster_raft::{Caller, Dialer};
 use std::{
     collections::HashMap,
     pin::Pin,
@@ -416,7 +417,7 @@ impl Heard {
 pub(crate) async fn follow(leader: v1::Leader, publish: &watch::Sender<Route>, heard: &Heard) {
     loop {
         if let Ok(endpoint) = tonic::transport::Endpoint::from_shared(format!("http://{}", leader.address)) {
-            let endpoint = endpoint.tcp_nodelay(true).connect_timeout(Duration::from_millis(500));
+            let endpoint = endpoint.connect_timeout(Duration::from_millis(500));
             if let Err(status) = once(&leader, endpoint, publish, heard).await {
                 tracing::debug!(leader = leader.name, %status, "link to the leader is not open");
             }
@@ -437,10 +438,11 @@ async fn once(
     heard: &Heard,
 ) -> Result<(), Status> {
     let unavailable = |error: tonic::transport::Error| Status::unavailable(error.to_string());
-    let channel = timeout(SILENCE, endpoint.connect())
-        .await
-        .map_err(|_| Status::deadline_exceeded("no connection within 2 s"))?
-        .map_err(unavailable)?;
+    let channel =
+        timeout(SILENCE, endpoint.connect_with_connector(Dialer::new(&leader.address, Caller::Link)))
+            .await
+            .map_err(|_| Status::deadline_exceeded("no connection within 2 s"))?
+            .map_err(unavailable)?;
     let (up, frames) = mpsc::channel::<v1::LinkUps>(UP_QUEUE / ITEMS_AT_ONCE);
     let mut client = LinkServiceClient::new(channel)
         .max_decoding_message_size(2 * muster_proto::limits::FRAME_BYTES_MAX)

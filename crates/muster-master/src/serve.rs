@@ -49,6 +49,8 @@ const LAPSE: Duration = Duration::from_millis(700);
 
 /// Threads of consensus: one may apply entries while another takes some in.
 const CONSENSUS_THREADS: usize = 2;
+/// Threads of links: one may write to one of them while another reads.
+const LINK_THREADS: usize = 2;
 
 /// A master that serves.
 pub struct Serving {
@@ -59,31 +61,34 @@ pub struct Serving {
     server: JoinHandle<Result<(), tonic::transport::Error>>,
     /// Of other masters.
     peer_server: JoinHandle<Result<(), tonic::transport::Error>>,
+    /// Of their clients.
+    link_server: JoinHandle<Result<(), tonic::transport::Error>>,
     leading: JoinHandle<()>,
     /// What listens.
     accepting: JoinHandle<Option<()>>,
     /// Nothing of it goes on once it is dropped.
     _stops: DropGuard,
-    _consensus: Consensus,
+    _threads: [Threads; 2],
 }
 
-/// What consensus has for itself: its tasks, its timers and the connections of the other masters. However many clients come
-/// at once, no heartbeat waits behind their streams, and the system gives threads that mostly wait the processor soon.
-struct Consensus {
+/// A runtime for what must not wait behind clients: however many of them come at once, the system gives threads that mostly
+/// wait the processor soon. Consensus has one, with its tasks, its timers and the connections of its peers; links have another,
+/// since what one carries is that of thousands.
+struct Threads {
     handle: Handle,
     runtime: Option<Runtime>,
 }
 
-impl Consensus {
-    fn start() -> Result<Self, MasterError> {
+impl Threads {
+    fn start(name: &str, count: usize) -> Result<Self, MasterError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(CONSENSUS_THREADS)
-            .thread_name("consensus")
+            .worker_threads(count)
+            .thread_name(name)
             .enable_all()
             .build();
         runtime
             .map(|runtime| Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
-            .map_err(|error| MasterError::Failed(format!("cannot start the threads of consensus: {error}")))
+            .map_err(|error| MasterError::Failed(format!("cannot start the threads of {name}: {error}")))
     }
 
     /// Does something there.
@@ -96,7 +101,7 @@ impl Consensus {
     }
 }
 
-impl Drop for Consensus {
+impl Drop for Threads {
     /// Not waited for: who drops it may be a task.
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
@@ -110,7 +115,8 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
     config.check()?;
     let listen = config.listen_address()?.to_owned();
     let auth = Arc::new(load(&config).await?);
-    let consensus = Consensus::start()?;
+    let consensus = Threads::start("consensus", CONSENSUS_THREADS)?;
+    let linking = Threads::start("links", LINK_THREADS)?;
     let settings = config.raft();
     let open = async move {
         let wrong = |source| MasterError::Listen { address: listen.clone(), source };
@@ -166,27 +172,30 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
         AgentServiceServer::new(door.clone()).max_decoding_message_size(FRAME_BYTES_MAX),
     )
     .add_service(SchedulerServiceServer::new(door).max_decoding_message_size(FRAME_BYTES_MAX))
-    .add_service(
-        LinkServiceServer::new(link)
-            .max_decoding_message_size(2 * FRAME_BYTES_MAX)
-            .max_encoding_message_size(2 * FRAME_BYTES_MAX),
-    )
     .add_service(OperatorServiceServer::new(operator))
     .add_service(health_service)
     .add_service(reflection);
     // Whatever is no call of gRPC's is a request of the Mesos API.
     let router = std::mem::take(services.axum_router_mut());
     *services.axum_router_mut() = router.fallback(move |request| mesos.clone().answer(request));
-    let (accept, peers, clients) = accept::sort(listener);
+    let link_service = LinkServiceServer::new(link)
+        .max_decoding_message_size(2 * FRAME_BYTES_MAX)
+        .max_encoding_message_size(2 * FRAME_BYTES_MAX);
+    let (accept, sorted) = accept::sort(listener);
     let accepting = consensus.handle.spawn(stop.clone().run_until_cancelled_owned(accept));
     let peer_server = builder().add_service(raft.peer_service());
     let peer_server =
-        peer_server.serve_with_incoming_shutdown(peers.connections(), stop.clone().cancelled_owned());
+        peer_server.serve_with_incoming_shutdown(sorted.peers.connections(), stop.clone().cancelled_owned());
     let peer_server = consensus.handle.spawn(peer_server);
+    let link_server = builder().add_service(link_service);
+    let link_server =
+        link_server.serve_with_incoming_shutdown(sorted.links.connections(), stop.clone().cancelled_owned());
+    let link_server = linking.handle.spawn(link_server);
     let server = builder().accept_http1(true).add_routes(services);
-    let server = server.serve_with_incoming_shutdown(clients.connections(), stop.clone().cancelled_owned());
+    let server =
+        server.serve_with_incoming_shutdown(sorted.clients.connections(), stop.clone().cancelled_owned());
     let server = tokio::spawn(server);
-    let leading = tokio::spawn(follow_leadership(
+    let leading = linking.handle.spawn(follow_leadership(
         raft.clone(),
         config,
         publish,
@@ -203,10 +212,11 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
         stop,
         server,
         peer_server,
+        link_server,
         leading,
         accepting,
         _stops,
-        _consensus: consensus,
+        _threads: [consensus, linking],
     })
 }
 
@@ -252,6 +262,7 @@ impl Serving {
             ended = async { tokio::select! {
                 ended = &mut self.server => ended,
                 ended = &mut self.peer_server => ended,
+                ended = &mut self.link_server => ended,
             }} => match ended {
                 Ok(Err(source)) => MasterError::Serve { address, source },
                 _ => MasterError::Failed("its server ended".into()),
@@ -261,13 +272,15 @@ impl Serving {
 
     /// Hands leadership over, then ends everything.
     pub async fn stop(self) {
-        let Self { raft, stop, server, peer_server, leading, accepting, _stops, _consensus, .. } = self;
+        let Self {
+            raft, stop, server, peer_server, link_server, leading, accepting, _stops, _threads, ..
+        } = self;
         raft.shutdown().await;
         stop.cancel();
         let _ = accepting.await; // the address is free then
         let _ = leading.await;
         // Streams were cut; whatever still hangs on a connection is not waited for long.
-        let servers = async { tokio::join!(server, peer_server) };
+        let servers = async { tokio::join!(server, peer_server, link_server) };
         let _ = tokio::time::timeout(Duration::from_secs(2), servers).await;
     }
 }

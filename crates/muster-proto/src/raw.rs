@@ -17,7 +17,7 @@ pub use generated::{agent_service_server, scheduler_service_server};
 
 /// What a stream keeps to read into and to write into, in bytes: most of what clients and masters say to each other is
 /// shorter, and a master may have twenty thousand of these streams. A longer message gets the room that it needs.
-const BUFFER: usize = 1 << 10;
+const BUFFER: usize = 512;
 /// How much is gathered before it is written, in bytes.
 const WRITTEN_AT: usize = 32 << 10;
 

@@ -48,7 +48,7 @@ pub use error::{Full, NotLeading, OpenError, ReplaceError, TransferError};
 pub use leadership::Leadership;
 pub use machine::{AppliedBatch, AppliedEntry};
 pub use peer::{
-    hail::is_peer,
+    hail::{Caller, Dialer, caller},
     service::{PeerServer, Peers},
 };
 pub use proposer::Proposer;

@@ -156,8 +156,8 @@ impl Raft {
         Ok(Self { node, reads })
     }
 
-    /// The service that the other masters talk to: mount it on a server of the connections of which [`is_peer`](crate::is_peer)
-    /// says so, among those that come in at this master's address.
+    /// The service that the other masters talk to: mount it on a server of the connections that come in at this master's
+    /// address from a [`Caller::Peer`](crate::Caller).
     pub fn peer_service(&self) -> crate::PeerServer {
         Peers::server(self.node.clone())
     }

@@ -1,4 +1,4 @@
-//! What applying costs: `cargo bench -p muster-registry`. An entry holds 64 commands.
+//! What applying costs: `cargo bench -p muster-registry`. An entry of launches holds 64 commands.
 //!
 //! `--example apply` measures the same over many tasks, and their memory.
 
@@ -9,7 +9,7 @@ use muster_model::{
     AgentId, AgentInfo, Capabilities, ClusterId, FrameworkId, FrameworkInfo, Hello, Index, MachineId,
     OfferId, Resources, Role, Sealed, TaskId, TaskSpec, Term,
 };
-use muster_registry::{Command, Entry, Launch, Registry, Subscribe};
+use muster_registry::{BeginTerm, Command, Entry, Launch, Registry, Subscribe};
 
 const COMMANDS: usize = 64;
 const AGENTS: usize = 1_000;
@@ -32,18 +32,20 @@ fn cluster() -> Registry {
     };
     let subscribe = Subscribe { framework_id: None, info, suppressed_roles: Vec::new() };
     apply(&mut registry, vec![Command::Subscribe(subscribe)]);
-    for n in 0..AGENTS {
-        let info = AgentInfo {
-            machine_id: MachineId::new(format!("m{n}")),
-            hostname: format!("h{n}").as_str().into(),
-            port: 5051,
-            resources: Resources::of(64_000_000, 1 << 30),
-            attributes: Vec::new(),
-        };
-        let hello = Hello { agent_id: None, info, tasks: Vec::new(), sealed: Sealed::default() };
-        apply(&mut registry, vec![Command::AdmitAgent(Box::new(hello))]);
-    }
+    (0..AGENTS).for_each(|n| apply(&mut registry, vec![hello(n, None)]));
     registry
+}
+
+fn hello(n: usize, agent_id: Option<AgentId>) -> Command {
+    let info = AgentInfo {
+        machine_id: MachineId::new(format!("m{n}")),
+        hostname: format!("h{n}").as_str().into(),
+        port: 5051,
+        resources: Resources::of(64_000_000, 1 << 30),
+        attributes: Vec::new(),
+    };
+    let sealed = Sealed::new(vec![7; 300]);
+    Command::AdmitAgent(Box::new(Hello { agent_id, info, tasks: Vec::new(), sealed }))
 }
 
 fn launch(n: usize, framework_id: &FrameworkId, agent_id: &AgentId) -> Command {
@@ -86,5 +88,48 @@ fn launches(c: &mut Criterion) {
     assert_eq!(registry.task_count(), counted, "each was launched");
 }
 
-criterion_group!(benches, launches);
+/// What a change of leader costs each replica: all agents are to be heard of again, and are.
+fn terms(c: &mut Criterion) {
+    let registry = cluster();
+    let ids: Vec<AgentId> = registry.agents().map(|it| it.id.clone()).collect();
+    let hellos = || {
+        let number = |id: &AgentId| id.as_str().rsplit_once('S').unwrap().1.parse().unwrap();
+        ids.iter().map(|id| hello(number(id), Some(id.clone()))).collect()
+    };
+    let begin = || vec![Command::BeginTerm(BeginTerm { reconnect_grace_ms: 1_000 })];
+    let mut begun = registry.clone();
+    apply(&mut begun, begin());
+    let mut group = c.benchmark_group("term");
+    group.throughput(Throughput::Elements(AGENTS as u64));
+    // Of each, others keep a frozen copy meanwhile.
+    group.bench_function("begin", |b| {
+        b.iter_batched(
+            || (registry.clone(), begin()),
+            |(mut registry, commands)| {
+                apply(&mut registry, commands);
+                registry
+            },
+            BatchSize::LargeInput,
+        );
+    });
+    group.bench_function("hellos", |b| {
+        b.iter_batched(
+            || (begun.clone(), hellos()),
+            |(mut registry, commands)| {
+                apply(&mut registry, commands);
+                registry
+            },
+            BatchSize::LargeInput,
+        );
+    });
+    group.finish();
+    let mut back = begun.clone();
+    apply(&mut back, hellos());
+    assert!(
+        begun.agents().all(|agent| !agent.is_connected()) && back.agents().all(|agent| agent.is_connected())
+    );
+    assert_eq!(back.agent_count(), AGENTS);
+}
+
+criterion_group!(benches, launches, terms);
 criterion_main!(benches);

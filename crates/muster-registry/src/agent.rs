@@ -5,15 +5,15 @@ use muster_model::{
     AgentId, AgentInfo, LaunchNumber, Resources, Sealed, Session, TaskKey, Timestamp, WallTime,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// An agent that was admitted once and is not forgotten.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Agent {
     /// Its id.
     pub id: AgentId,
-    /// Its description, as of its newest hello.
-    pub info: AgentInfo,
+    /// Its description, as of its newest hello. Shared: every agent's record changes when a term begins.
+    pub info: Arc<AgentInfo>,
     /// Its whole `mesos.v1.AgentInfo`.
     pub sealed: Sealed,
     /// Its newest session.

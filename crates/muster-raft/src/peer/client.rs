@@ -2,7 +2,7 @@
 
 use super::{
     MESSAGE_BYTES_MAX, PIPELINE,
-    hail::Dialer,
+    hail::{Caller, Dialer},
     link::{Item, Link},
     wire,
 };
@@ -73,7 +73,7 @@ pub(crate) fn dial(address: &str) -> Result<Channel, tonic::transport::Error> {
         .connect_timeout(CONNECT)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES);
-    Ok(endpoint.connect_with_connector_lazy(Dialer(address.to_owned())))
+    Ok(endpoint.connect_with_connector_lazy(Dialer::new(address, Caller::Peer)))
 }
 
 /// A client of a peer's service with our limits.

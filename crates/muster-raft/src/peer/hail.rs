@@ -1,5 +1,6 @@
 //! The first bytes of a connection from one master to another, before any of HTTP/2's: by them whoever listens hands it to
-//! threads that no client keeps busy. No request of HTTP begins with a small letter.
+//! threads that no client keeps busy, and lets it in when there are files left for masters only. No request of HTTP begins
+//! with a small letter.
 
 use hyper_util::rt::TokioIo;
 use std::{
@@ -17,32 +18,65 @@ use tokio::{
 use tonic::codegen::{Service, http::Uri};
 
 /// The number is that of the way in which masters talk to each other.
-const HAIL: &[u8; 16] = b"muster peer v1\r\n";
+const PEER: &[u8; 16] = b"muster peer v1\r\n";
+const LINK: &[u8; 16] = b"muster link v1\r\n";
+
+/// Who opens a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    /// Another master, for what consensus has to say.
+    Peer,
+    /// A master that follows, with its clients' streams.
+    Link,
+    /// Anybody else.
+    Client,
+}
+
+impl Caller {
+    fn hail(self) -> &'static [u8] {
+        match self {
+            Self::Peer => PEER,
+            Self::Link => LINK,
+            Self::Client => &[],
+        }
+    }
+}
 
 /// Some names have several addresses, of which not all need be reachable.
 const ONE_ADDRESS: Duration = Duration::from_millis(400);
 
-/// Waits for the first byte that comes and tells whether another master is calling; then its hail has been taken off. An
-/// error ends the connection. However long it takes: the caller sets the limit.
-pub async fn is_peer(stream: &mut TcpStream) -> io::Result<bool> {
+/// Waits for the first byte that comes and tells who is calling; a master's hail has been taken off then. An error ends the
+/// connection. However long it takes: whoever asks sets the limit.
+pub async fn caller(stream: &mut TcpStream) -> io::Result<Caller> {
     let mut first = [0];
     if stream.peek(&mut first).await? == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    if first[0] != HAIL[0] {
-        return Ok(false);
+    if first[0] != PEER[0] {
+        return Ok(Caller::Client);
     }
-    let mut hail = [0; HAIL.len()];
+    let mut hail = [0; PEER.len()];
     stream.read_exact(&mut hail).await?;
-    match hail == *HAIL {
-        true => Ok(true),
-        false => Err(io::Error::new(io::ErrorKind::InvalidData, "no hail of a master of this version")),
+    match &hail {
+        PEER => Ok(Caller::Peer),
+        LINK => Ok(Caller::Link),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "no hail of a master of this version")),
     }
 }
 
 /// Dials a master and hails it.
 #[derive(Debug, Clone)]
-pub(super) struct Dialer(pub(super) String);
+pub struct Dialer {
+    address: String,
+    hail: &'static [u8],
+}
+
+impl Dialer {
+    /// Of this address (host:port), as this caller.
+    pub fn new(address: &str, caller: Caller) -> Self {
+        Self { address: address.to_owned(), hail: caller.hail() }
+    }
+}
 
 impl Service<Uri> for Dialer {
     type Response = TokioIo<TcpStream>;
@@ -54,11 +88,11 @@ impl Service<Uri> for Dialer {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let address = self.0.clone();
+        let Self { address, hail } = self.clone();
         Box::pin(async move {
             let mut stream = connect(&address).await?;
             stream.set_nodelay(true)?;
-            stream.write_all(HAIL).await?;
+            stream.write_all(hail).await?;
             Ok(TokioIo::new(stream))
         })
     }
@@ -84,13 +118,13 @@ mod tests {
     use super::*;
     use tokio::net::TcpListener;
 
-    async fn said(first: &[u8]) -> (io::Result<bool>, Vec<u8>) {
+    async fn said(first: &[u8]) -> (io::Result<Caller>, Vec<u8>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         client.write_all(first).await.unwrap();
         drop(client);
         let (mut stream, _) = listener.accept().await.unwrap();
-        let told = is_peer(&mut stream).await;
+        let told = caller(&mut stream).await;
         let mut left = Vec::new();
         stream.read_to_end(&mut left).await.unwrap();
         (told, left)
@@ -98,12 +132,13 @@ mod tests {
 
     #[tokio::test]
     async fn masters_are_told_from_clients_of_which_nothing_is_taken() {
-        let (told, left) = said(b"PRI * HTTP/2.0").await;
-        assert!(!told.unwrap());
-        assert_eq!(left, b"PRI * HTTP/2.0");
-        let (told, left) = said(b"muster peer v1\r\nPRI * HTTP/2.0").await;
-        assert!(told.unwrap());
-        assert_eq!(left, b"PRI * HTTP/2.0");
+        for (hail, expected) in
+            [("", Caller::Client), ("muster peer v1\r\n", Caller::Peer), ("muster link v1\r\n", Caller::Link)]
+        {
+            let (told, left) = said(format!("{hail}PRI * HTTP/2.0").as_bytes()).await;
+            assert_eq!(told.unwrap(), expected);
+            assert_eq!(left, b"PRI * HTTP/2.0");
+        }
     }
 
     #[tokio::test]
@@ -115,10 +150,13 @@ mod tests {
 
     #[tokio::test]
     async fn who_dials_hails() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut dialer = Dialer(listener.local_addr().unwrap().to_string());
-        let dialled = dialer.call(Uri::from_static("http://m1")).await.unwrap();
-        let (mut stream, _) = listener.accept().await.unwrap();
-        assert!(is_peer(&mut stream).await.unwrap() && dialled.inner().nodelay().unwrap());
+        for expected in [Caller::Peer, Caller::Link] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut dialer = Dialer::new(&listener.local_addr().unwrap().to_string(), expected);
+            let dialled = dialer.call(Uri::from_static("http://m1")).await.unwrap();
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(dialled.inner().nodelay().unwrap());
+            assert_eq!(caller(&mut stream).await.unwrap(), expected);
+        }
     }
 }

@@ -4,7 +4,7 @@
 pub mod proxy;
 
 use muster_model::{ClusterId, Index, Term};
-use muster_raft::{Leadership, Raft, RaftConfig, Reign, is_peer};
+use muster_raft::{Leadership, Raft, RaftConfig, Reign, caller};
 use muster_registry::{BeginTerm, Command, Outcome, Registry};
 use std::{
     collections::BTreeMap,
@@ -311,7 +311,7 @@ async fn accept(listener: TcpListener, peers: mpsc::Sender<std::io::Result<TcpSt
             // With Nagle's algorithm every answer would wait for a delayed acknowledgement, 40 ms.
             stream.set_nodelay(true).unwrap();
             // Clients that a test dials with are served as well. A connection may end before it says anything.
-            if is_peer(&mut stream).await.is_ok() {
+            if caller(&mut stream).await.is_ok() {
                 peers.send(Ok(stream)).await.ok();
             }
         });

@@ -4,7 +4,7 @@ use crate::{
     Agent, AgentState, Change, Disconnection, Outcome, Refusal, Registry, Stray, Task, registry::Context,
 };
 use muster_model::{AgentId, Hello, Index, KnownTask, LaunchNumber, Reason, Resources, Session, TaskState};
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 /// What a hello's answer gathers.
 #[derive(Default)]
@@ -60,7 +60,7 @@ impl Registry {
         let session = self.next_session();
         let agent = Agent {
             id: id.clone(),
-            info: hello.info.clone(),
+            info: Arc::new(hello.info.clone()),
             sealed: hello.sealed.clone(),
             session,
             state: AgentState::Connected,

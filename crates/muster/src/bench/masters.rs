@@ -30,7 +30,7 @@ pub(crate) struct Masters {
     /// Entries after which a snapshot is taken; the default when not set.
     snapshot_every: Option<u64>,
     dir: PathBuf,
-    _temporary: Option<tempfile::TempDir>,
+    temporary: Option<tempfile::TempDir>,
 }
 
 impl Masters {
@@ -78,7 +78,7 @@ impl Masters {
             settings: shape.set.clone(),
             snapshot_every,
             dir,
-            _temporary: temporary,
+            temporary,
         };
         for n in 0..shape.masters {
             let child = masters.spawn(n)?;
@@ -144,7 +144,7 @@ impl Masters {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        bail!("no master leads after 60 s; see the logs in {}", self.dir.display())
+        bail!("no master leads after 60 s; {}", self.where_logs_are())
     }
 
     /// Fails when a master has ended by itself.
@@ -173,7 +173,7 @@ impl Masters {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        bail!("a restarted master did not catch up within 60 s; see the logs in {}", self.dir.display())
+        bail!("a restarted master did not catch up within 60 s; {}", self.where_logs_are())
     }
 
     /// Waits until so many agents are connected to the leader.
@@ -250,6 +250,14 @@ impl Masters {
     /// Entries after which a snapshot is taken by masters that start from now on.
     pub(crate) fn set_snapshots(&mut self, every: u64) {
         self.snapshot_every = Some(every);
+    }
+
+    /// What whoever wants to know more can do.
+    fn where_logs_are(&self) -> String {
+        match self.temporary {
+            Some(_) => "with --work-dir the masters' logs are kept".into(),
+            None => format!("see the masters' logs in {}", self.dir.display()),
+        }
     }
 
     /// Where the nth master's log and snapshots are.
