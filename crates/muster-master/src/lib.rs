@@ -30,6 +30,8 @@ mod turns;
 
 pub use config::{FollowerStreams, MasterConfig};
 pub use error::MasterError;
+#[doc(hidden)]
+pub use mesos::write_state;
 /// Says how this process' level of logging is set, for those who ask for another one.
 pub use muster_http::logging::on_level as on_logging_level;
 pub use serve::{Serving, run, start};

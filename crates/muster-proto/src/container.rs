@@ -7,7 +7,7 @@ use crate::{
         self, CommandInfo, ContainerInfo, Environment, ExecutorInfo, Secret, TaskInfo, container_info, volume,
     },
 };
-use prost::Message;
+use prost::{DecodeError, Message};
 
 /// Checks what does not depend on the agent.
 pub(crate) fn check(info: &ContainerInfo) -> Result<(), WireError> {
@@ -53,6 +53,70 @@ pub fn shown_task(sealed: &[u8]) -> TaskInfo {
     let mut info = TaskInfo::decode(sealed).unwrap_or_default();
     of_task(&mut info);
     info
+}
+
+/// Appends to `out` those fields of an encoded `TaskInfo` that tell what [`shown_task`] shows of a task beside its name, where
+/// it runs and what it runs: limits, labels, discovery, container and health check, and the user of its command or else of
+/// its executor's. They are an encoded `TaskInfo` again, and mostly a short one, which many tasks have in common.
+///
+/// # Errors
+/// The bytes are no message.
+pub fn shown_fields(sealed: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
+    const EXECUTOR: u32 = 5;
+    const COMMAND: u32 = 7;
+    const HEALTH_CHECK: u32 = 8;
+    const CONTAINER: u32 = 9;
+    const LABELS: u32 = 10;
+    const DISCOVERY: u32 = 11;
+    const LIMITS: u32 = 15;
+    const USER: u32 = 5;
+    kept(sealed, out, &|number| match number {
+        HEALTH_CHECK | CONTAINER | LABELS | DISCOVERY | LIMITS => Keep::All,
+        COMMAND => Keep::At(&[USER]),
+        EXECUTOR => Keep::At(&[COMMAND, USER]),
+        _ => Keep::Nothing,
+    })
+}
+
+/// What is kept of a field.
+enum Keep {
+    Nothing,
+    All,
+    /// What stands at this path within.
+    At(&'static [u32]),
+}
+
+/// Appends what is kept of a message.
+fn kept(mut bytes: &[u8], out: &mut Vec<u8>, keep: &dyn Fn(u32) -> Keep) -> Result<(), DecodeError> {
+    use prost::encoding::{
+        DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field,
+    };
+    while !bytes.is_empty() {
+        let field = bytes;
+        let (number, kind) = decode_key(&mut bytes)?;
+        let value = bytes;
+        skip_field(kind, number, &mut bytes, DecodeContext::default())?;
+        match keep(number) {
+            Keep::At([first, rest @ ..]) if kind == WireType::LengthDelimited => {
+                let mut value = &value[..value.len() - bytes.len()];
+                decode_varint(&mut value)?;
+                let mut within = Vec::new();
+                kept(value, &mut within, &|number| match rest {
+                    _ if number != *first => Keep::Nothing,
+                    [] => Keep::All,
+                    rest => Keep::At(rest),
+                })?;
+                if !within.is_empty() {
+                    encode_key(number, kind, out);
+                    encode_varint(within.len() as u64, out);
+                    out.extend_from_slice(&within);
+                }
+            }
+            Keep::Nothing => {}
+            Keep::All | Keep::At(_) => out.extend_from_slice(&field[..field.len() - bytes.len()]),
+        }
+    }
+    Ok(())
 }
 
 /// An executor that is to be shown, likewise.

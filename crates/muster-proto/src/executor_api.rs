@@ -172,9 +172,16 @@ pub fn container_id(number: LaunchNumber) -> String {
 }
 
 fn text(number: LaunchNumber, seq: u32) -> String {
-    let hex = Uuid::of(number, seq).to_string();
-    let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
-    [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-")
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(36);
+    for (at, byte) in Uuid::of(number, seq).0.into_iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.push(char::from(HEX[usize::from(byte >> 4)]));
+        text.push(char::from(HEX[usize::from(byte & 15)]));
+    }
+    text
 }
 
 /// A status of a task in this run, with the container that it runs in, unless it names one itself.

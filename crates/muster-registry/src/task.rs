@@ -108,8 +108,17 @@ impl Origin {
         self.whole().into()
     }
 
+    /// Appends the bytes of [`sealed`](Self::sealed) to `out`: for those who read many, one after the other.
+    pub fn append_sealed(&self, out: &mut Vec<u8>) {
+        self.description.append(self.names(), out);
+    }
+
     fn whole(&self) -> Whole {
-        self.description.whole([self.agent_id.as_str(), self.key.task_id.as_str(), &self.name])
+        self.description.whole(self.names())
+    }
+
+    fn names(&self) -> [&str; 3] {
+        [self.agent_id.as_str(), self.key.task_id.as_str(), &self.name]
     }
 }
 

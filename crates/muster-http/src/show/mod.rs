@@ -2,6 +2,7 @@
 
 pub mod resources;
 pub mod task;
+pub mod text;
 
 use crate::MESOS_VERSION;
 use muster_proto::json::{Codec, Mesos};

@@ -32,7 +32,6 @@ pub struct Task<'a> {
 
 impl Serialize for Task<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let info = self.info;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("id", self.id)?;
         map.serialize_entry("name", self.name)?;
@@ -43,28 +42,45 @@ impl Serialize for Task<'_> {
         map.serialize_entry("resources", &Amounts(self.resources))?;
         map.serialize_entry("role", self.role)?;
         map.serialize_entry("statuses", &List(|| self.statuses.iter().map(Status)))?;
-        if !info.limits.is_empty() {
-            let limits = info.limits.iter();
-            let limits = limits.map(|it| (it.key(), Limit(it.value.unwrap_or_default().value)));
-            map.serialize_entry("limits", &limits.collect::<std::collections::BTreeMap<_, _>>())?;
-        }
-        if let Some(user) = user(info) {
-            map.serialize_entry("user", user)?;
-        }
-        if let Some(labels) = &info.labels {
-            map.serialize_entry("labels", &Labels(labels))?;
-        }
-        if let Some(discovery) = &info.discovery {
-            map.serialize_entry("discovery", &Raw(discovery))?;
-        }
-        if let Some(container) = &info.container {
-            map.serialize_entry("container", &Raw(container))?;
-        }
-        if let Some(health_check) = &info.health_check {
-            map.serialize_entry("health_check", &Raw(health_check))?;
-        }
+        described(self.info, &mut map)?;
         map.end()
     }
+}
+
+/// What a task's description is shown for beside what is known of the task itself: an object, which is often empty.
+#[derive(Debug, Clone, Copy)]
+pub struct Described<'a>(pub &'a mesos::TaskInfo);
+
+impl Serialize for Described<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        described(self.0, &mut map)?;
+        map.end()
+    }
+}
+
+fn described<M: SerializeMap>(info: &mesos::TaskInfo, map: &mut M) -> Result<(), M::Error> {
+    if !info.limits.is_empty() {
+        let limits = info.limits.iter();
+        let limits = limits.map(|it| (it.key(), Limit(it.value.unwrap_or_default().value)));
+        map.serialize_entry("limits", &limits.collect::<std::collections::BTreeMap<_, _>>())?;
+    }
+    if let Some(user) = user(info) {
+        map.serialize_entry("user", user)?;
+    }
+    if let Some(labels) = &info.labels {
+        map.serialize_entry("labels", &Labels(labels))?;
+    }
+    if let Some(discovery) = &info.discovery {
+        map.serialize_entry("discovery", &Raw(discovery))?;
+    }
+    if let Some(container) = &info.container {
+        map.serialize_entry("container", &Raw(container))?;
+    }
+    if let Some(health_check) = &info.health_check {
+        map.serialize_entry("health_check", &Raw(health_check))?;
+    }
+    Ok(())
 }
 
 /// The user that a task asks to run as, if it does.
@@ -86,7 +102,8 @@ impl Serialize for Limit {
     }
 }
 
-struct Status<'a>(&'a mesos::TaskStatus);
+/// What was said of a task at one time.
+pub struct Status<'a>(pub &'a mesos::TaskStatus);
 
 impl Serialize for Status<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -40,6 +40,8 @@ use muster_raft::Raft;
 use operate::Set;
 pub(crate) use rate::Rates;
 pub(crate) use read::body::Writers;
+#[doc(hidden)]
+pub use read::write_state;
 use read::{Here, OfLeader};
 pub(crate) use session::Sessions;
 use std::sync::Arc;

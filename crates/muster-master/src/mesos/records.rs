@@ -188,8 +188,7 @@ pub(super) fn statuses(task: &Task, registry: &Registry) -> Vec<mesos::TaskStatu
     });
     let mut statuses: Vec<_> = waiting.collect();
     let state: i32 = wire_state(task.state).into();
-    let is_heard = task.state != TaskState::Staging;
-    if is_heard && statuses.last().is_none_or(|last| last.state != state) {
+    if is_heard(task) && statuses.last().is_none_or(|last| last.state != state) {
         let told = registry.told(&task.key).and_then(|told| mesos::TaskStatus::decode(&**told).ok());
         let mut status = mesos::TaskStatus {
             task_id: mesos::TaskId { value: task.key.task_id.to_string() },
@@ -200,13 +199,10 @@ pub(super) fn statuses(task: &Task, registry: &Registry) -> Vec<mesos::TaskStatu
             ..Default::default()
         };
         // To others it came by its executor's word alone, or perhaps without one.
-        if matches!(
-            task.state,
-            TaskState::Starting | TaskState::Running | TaskState::Killing | TaskState::Finished
-        ) {
+        if is_of_executor(task) {
             status.source = Some(mesos::task_status::Source::Executor.into());
             status.executor_id = Some(mesos::ExecutorId { value: executor_of(task).to_owned() });
-            status.container_status = run_of(task, registry).map(executor_api::container_status);
+            status.container_status = container_of(task, registry).map(executor_api::container_status);
         }
         if let Some(told) = told.filter(|_| task.state != TaskState::Unreachable) {
             (status.healthy, status.check_status, status.labels) =
@@ -228,9 +224,20 @@ fn executor_of(task: &Task) -> &str {
     task.executor_id.as_ref().map_or(task.key.task_id.as_str(), |id| id.as_str())
 }
 
-/// The run that a task's container is named by, as long as its executor lives.
-fn run_of(task: &Task, registry: &Registry) -> Option<LaunchNumber> {
+/// Whether anything was heard of a task.
+pub(super) fn is_heard(task: &Task) -> bool {
+    task.state != TaskState::Staging
+}
+
+/// Whether a task came to its state by its executor's word.
+fn is_of_executor(task: &Task) -> bool {
+    matches!(task.state, TaskState::Starting | TaskState::Running | TaskState::Killing | TaskState::Finished)
+}
+
+/// The run that the container of a task is named by which its executor told of, as long as that lives.
+pub(super) fn container_of(task: &Task, registry: &Registry) -> Option<LaunchNumber> {
     match &task.executor_id {
+        _ if !is_of_executor(task) => None,
         None => Some(task.launch),
         Some(id) => registry.run_of_executor(&task.agent_id, &task.key.framework_id, id),
     }

@@ -48,23 +48,26 @@ impl Description {
 
     /// As it came.
     pub(crate) fn whole(&self, names: Names<'_>) -> Whole {
-        let Some((count, rest)) = self.0.split_first() else { return Whole(Vec::new()) };
+        let names_bytes = names.map(str::len).into_iter().sum::<usize>();
+        let mut bytes = Vec::with_capacity(if self.0.is_empty() { 0 } else { self.0.len() + names_bytes });
+        self.append(names, &mut bytes);
+        Whole(bytes)
+    }
+
+    /// Appends it to `out`, as it came.
+    pub(crate) fn append(&self, names: Names<'_>, out: &mut Vec<u8>) {
+        let Some((count, rest)) = self.0.split_first() else { return };
         let (cuts, left) = rest.split_at(usize::from(*count) * CUT_BYTES);
-        let cut = |bytes: &[u8]| {
-            let [which, a, b, c, d] = *bytes.first_chunk::<CUT_BYTES>()?;
-            Some((*names.get(usize::from(which))?, u32::from_le_bytes([a, b, c, d]) as usize))
-        };
-        let cuts = cuts.chunks(CUT_BYTES).filter_map(cut);
-        let names_bytes: usize = cuts.clone().map(|(name, _)| name.len()).sum();
-        let mut bytes = Vec::with_capacity(left.len() + names_bytes);
         let mut done = 0;
-        for (name, at) in cuts {
-            bytes.extend_from_slice(&left[done..at]);
-            bytes.extend_from_slice(name.as_bytes());
+        for cut in cuts.chunks(CUT_BYTES) {
+            let Some([which, a, b, c, d]) = cut.first_chunk::<CUT_BYTES>() else { continue };
+            let Some(name) = names.get(usize::from(*which)) else { continue };
+            let at = u32::from_le_bytes([*a, *b, *c, *d]) as usize;
+            out.extend_from_slice(&left[done..at]);
+            out.extend_from_slice(name.as_bytes());
             done = at;
         }
-        bytes.extend_from_slice(&left[done..]);
-        Whole(bytes)
+        out.extend_from_slice(&left[done..]);
     }
 
     /// By what it is found among others, if it is not too large to be kept for those that come.

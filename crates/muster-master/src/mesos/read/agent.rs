@@ -55,11 +55,9 @@ impl Serialize for Plain<'_> {
 }
 
 /// The agents that belong to the cluster, without their resources as messages (as Mesos does it there).
-pub(super) fn plain<'a>(of: &'a Sorted<'a>) -> impl Serialize {
-    List(move || {
-        let agents = of.seen.registry.agents().filter(|agent| records::is_here(agent));
-        agents.map(move |agent| Plain(agent, of))
-    })
+pub(super) fn plain<'a>(of: &'a Sorted<'a>) -> impl Iterator<Item: Serialize> {
+    let agents = of.seen.registry.agents().filter(|agent| records::is_here(agent));
+    agents.map(move |agent| Plain(agent, of))
 }
 
 /// An agent, with its resources a second time as the messages they are.

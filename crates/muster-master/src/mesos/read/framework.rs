@@ -5,12 +5,13 @@ use super::List;
 use super::resources::Amounts;
 use super::seen::{Executor, FrameworkSeen, Sorted, offered, total};
 use super::show::task::{Command, Labels};
+use super::show::text::{Object, Text};
 use super::task;
 use muster_model::{Offer, TaskState};
 use muster_proto::{master_api::seconds, mesos};
 use muster_registry::Task;
 use serde::{Serialize, Serializer, ser::SerializeMap};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io};
 
 /// Writes what every answer shows of a framework.
 pub(super) fn summary<M: SerializeMap>(
@@ -39,54 +40,51 @@ fn capability(it: &mesos::framework_info::Capability) -> Option<&'static str> {
     it.r#type.and_then(|kind| Type::try_from(kind).ok()).map(|kind| kind.as_str_name())
 }
 
-/// A framework with all that is its.
-struct Full<'a>(FrameworkSeen<'a>, &'a Sorted<'a>);
-
-impl Serialize for Full<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(it, of) = *self;
-        let (framework, id) = (it.framework, &it.framework.id);
-        let info = records::framework_info(framework);
-        let mut map = serializer.serialize_map(None)?;
-        summary(it, &info, of, &mut map)?;
-        map.serialize_entry("user", &*framework.info.user)?;
-        map.serialize_entry("failover_timeout", &(framework.info.failover_timeout_ms as f64 / 1000.0))?;
-        map.serialize_entry("checkpoint", &info.checkpoint())?;
-        map.serialize_entry("registered_time", &seconds(framework.registered))?;
-        map.serialize_entry("unregistered_time", &it.completed.map_or(0.0, seconds))?;
-        if let Some(principal) = &framework.info.principal {
-            map.serialize_entry("principal", &**principal)?;
-        }
-        let resources = total(&of.used(id)).plus(&total(&offered(of.offers(id))));
-        map.serialize_entry("resources", &Amounts(&resources))?;
-        let roles = || framework.info.roles.iter().map(|role| role.as_str());
-        match framework.info.capabilities.multi_role {
-            true => map.serialize_entry("roles", &List(roles))?,
-            false => map.serialize_entry("role", roles().next().unwrap_or("*"))?,
-        }
-        let is_over = it.completed.is_some();
-        let live = || of.seen.registry.tasks_of_framework(id).filter(|task| of.shows(task));
-        let shown = |task| task::Shown(task, &of.seen.registry);
-        let is_unreachable = |task: &&Task| task.state == TaskState::Unreachable;
-        let tasks = || live().filter(|task| !is_over && !is_unreachable(task)).map(shown);
-        let unreachable = || live().filter(|task| !is_over && is_unreachable(task)).map(shown);
-        // Of a framework that is over nothing more is told: what is left of its tasks is being ended.
-        let left = || live().filter(|_| is_over).map(shown);
-        let completed = || of.completed(id).iter().copied().map(shown).chain(left());
-        map.serialize_entry("tasks", &List(tasks))?;
-        map.serialize_entry("unreachable_tasks", &List(unreachable))?;
-        map.serialize_entry("completed_tasks", &List(completed))?;
-        map.serialize_entry("offers", &List(|| of.offers(id).iter().map(|offer| Offered(offer))))?;
-        map.serialize_entry(
-            "executors",
-            &List(|| of.executors(id).iter().filter(|it| of.shows_executor(it)).map(Custom)),
-        )?;
-        if let Some(labels) = &info.labels {
-            map.serialize_entry("labels", &Labels(labels))?;
-        }
-        map.serialize_entry("offer_constraints", &BTreeMap::<&str, ()>::new())?;
-        map.end()
+/// Writes a framework with all that is its.
+fn full<'a>(
+    it: FrameworkSeen<'a>,
+    of: &Sorted<'a>,
+    writer: &mut task::Writer<'a>,
+    text: &mut Text<'_>,
+) -> io::Result<()> {
+    let (framework, id) = (it.framework, &it.framework.id);
+    let info = records::framework_info(framework);
+    let mut map = text.object();
+    summary(it, &info, of, &mut map)?;
+    map.serialize_entry("user", &*framework.info.user)?;
+    map.serialize_entry("failover_timeout", &(framework.info.failover_timeout_ms as f64 / 1000.0))?;
+    map.serialize_entry("checkpoint", &info.checkpoint())?;
+    map.serialize_entry("registered_time", &seconds(framework.registered))?;
+    map.serialize_entry("unregistered_time", &it.completed.map_or(0.0, seconds))?;
+    if let Some(principal) = &framework.info.principal {
+        map.serialize_entry("principal", &**principal)?;
     }
+    let resources = total(&of.used(id)).plus(&total(&offered(of.offers(id))));
+    map.serialize_entry("resources", &Amounts(&resources))?;
+    let roles = || framework.info.roles.iter().map(|role| role.as_str());
+    match framework.info.capabilities.multi_role {
+        true => map.serialize_entry("roles", &List(roles))?,
+        false => map.serialize_entry("role", roles().next().unwrap_or("*"))?,
+    }
+    let is_over = it.completed.is_some();
+    let live = || of.seen.registry.tasks_of_framework(id).filter(|task| of.shows(task));
+    let is_unreachable = |task: &&Task| task.state == TaskState::Unreachable;
+    let tasks = live().filter(|task| !is_over && !is_unreachable(task));
+    let unreachable = live().filter(|task| !is_over && is_unreachable(task));
+    // Of a framework that is over nothing more is told: what is left of its tasks is being ended.
+    let left = live().filter(|_| is_over);
+    let completed = of.completed(id).iter().copied().chain(left);
+    let mut write = |text: &mut Text<'_>, task: &'a Task| writer.write(task, text.end());
+    map.list("tasks", tasks, &mut write)?;
+    map.list("unreachable_tasks", unreachable, &mut write)?;
+    map.list("completed_tasks", completed, &mut write)?;
+    map.values("offers", of.offers(id).iter().map(|offer| Offered(offer)))?;
+    map.values("executors", of.executors(id).iter().filter(|it| of.shows_executor(it)).map(Custom))?;
+    if let Some(labels) = &info.labels {
+        map.serialize_entry("labels", &Labels(labels))?;
+    }
+    map.serialize_entry("offer_constraints", &BTreeMap::<&str, ()>::new())?;
+    Ok(map.end()?)
 }
 
 struct Offered<'a>(&'a Offer);
@@ -130,29 +128,20 @@ impl Serialize for Custom<'_> {
 }
 
 /// Writes the frameworks that live and those that are over, or the one that is meant.
-pub(super) fn lists<M: SerializeMap>(
-    of: &Sorted<'_>,
-    only: Option<&str>,
-    map: &mut M,
-) -> Result<(), M::Error> {
+pub(super) fn lists(of: &Sorted<'_>, only: Option<&str>, map: &mut Object<'_, '_>) -> io::Result<()> {
     let is_meant = |it: &FrameworkSeen<'_>| only.is_none_or(|id| it.framework.id.as_str() == id);
-    let live = || of.seen.frameworks().filter(is_meant).map(|it| Full(it, of));
-    let completed = || of.seen.completed_frameworks().filter(is_meant).map(|it| Full(it, of));
-    map.serialize_entry("frameworks", &List(live))?;
-    map.serialize_entry("completed_frameworks", &List(completed))
+    let mut writer = task::Writer::new(&of.seen.registry);
+    let mut write = |text: &mut Text<'_>, it| full(it, of, &mut writer, text);
+    map.list("frameworks", of.seen.frameworks().filter(is_meant), &mut write)?;
+    map.list("completed_frameworks", of.seen.completed_frameworks().filter(is_meant), &mut write)
 }
 
-/// `/frameworks`.
-pub(super) struct Frameworks<'a> {
-    pub(super) of: &'a Sorted<'a>,
-    pub(super) only: Option<&'a str>,
-}
-
-impl Serialize for Frameworks<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        lists(self.of, self.only, &mut map)?;
-        map.serialize_entry("unregistered_frameworks", &[(); 0])?;
-        map.end()
-    }
+/// Writes `/frameworks`.
+pub(super) fn frameworks(of: &Sorted<'_>, only: Option<&str>, out: &mut dyn io::Write) -> io::Result<()> {
+    let mut text = Text::to(out);
+    let mut map = text.object();
+    lists(of, only, &mut map)?;
+    map.serialize_entry("unregistered_frameworks", &[(); 0])?;
+    map.end()?;
+    text.flush()
 }

@@ -8,15 +8,21 @@
 //! - Keys come in the order in which Mesos sends them; doubles have a fraction.
 
 mod agent;
+mod alike;
+mod alone;
 mod framework;
 mod metrics;
 mod role;
+#[cfg(test)]
+mod same;
 pub(crate) mod seen;
 mod state;
 mod task;
 #[cfg(test)]
 mod tests;
 
+#[doc(hidden)]
+pub use alone::write_state;
 pub(super) use metrics::{Counters, gather};
 pub(super) use muster_http::answer::not_yet;
 pub(crate) use muster_http::body;
@@ -109,13 +115,11 @@ pub(super) async fn of_leader(
 fn answer(out: &mut dyn io::Write, what: OfLeader, query: &Query, seen: &Seen) -> io::Result<()> {
     let of = || Sorted::of(seen);
     match what {
-        OfLeader::State => json(out, &state::State(&of())),
+        OfLeader::State => state::state(&of(), out),
         OfLeader::StateSummary => json(out, &state::Summary(&of())),
         OfLeader::Agents => json(out, &agent::Agents { of: &of(), only: query.get("slave_id") }),
-        OfLeader::Frameworks => {
-            json(out, &framework::Frameworks { of: &of(), only: query.get("framework_id") })
-        }
-        OfLeader::Tasks => json(out, &task::Tasks(&of(), &task::Asked::of(query))),
+        OfLeader::Frameworks => framework::frameworks(&of(), query.get("framework_id"), out),
+        OfLeader::Tasks => task::tasks(&of(), &task::Asked::of(query), out),
         OfLeader::Roles => json(out, &role::Roles(&of())),
         OfLeader::Weights => json(out, &role::Weights(&seen.weights())),
         OfLeader::Quota => message(out, &operate::quota_status(seen)),

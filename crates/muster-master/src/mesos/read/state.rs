@@ -2,55 +2,56 @@
 
 use super::super::{MESOS_VERSION, about::seconds, records};
 use super::seen::{FrameworkSeen, Sorted};
+use super::show::text::Text;
 use super::{List, agent, framework};
 use muster_model::{AgentId, FrameworkId, TaskState};
 use muster_registry::{Agent, AgentState};
 use serde::{Serialize, Serializer, ser::SerializeMap};
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    io,
+};
 
-/// `/state`.
-pub(super) struct State<'a>(pub(super) &'a Sorted<'a>);
-
-impl Serialize for State<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (of, seen) = (self.0, self.0.seen);
-        let about = &seen.about;
-        let (host, port) = about.host();
-        let count = |is: fn(&AgentState) -> bool| {
-            seen.registry.agents().filter(|agent| is(&agent.state)).count() as f64
-        };
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("version", MESOS_VERSION)?;
-        muster_http::show::build(&mut map)?;
-        map.serialize_entry("start_time", &seconds(about.started))?;
-        map.serialize_entry("elected_time", &seconds(seen.local.since))?;
-        map.serialize_entry("id", seen.registry.cluster_id().as_str())?;
-        map.serialize_entry("pid", &about.pid())?;
-        map.serialize_entry("hostname", host)?;
-        let here = seen.registry.agents().filter(|agent| records::is_here(agent));
-        let (active, inactive): (Vec<_>, Vec<_>) = here.partition(|it| seen.registry.is_offerable(&it.id));
-        map.serialize_entry("capabilities", &["AGENT_UPDATE", "AGENT_DRAINING", "QUOTA_V2"])?;
-        map.serialize_entry("activated_slaves", &(active.len() as f64))?;
-        map.serialize_entry("deactivated_slaves", &(inactive.len() as f64))?;
-        map.serialize_entry("unreachable_slaves", &count(|it| matches!(it, AgentState::Unreachable { .. })))?;
-        map.serialize_entry("leader", &about.pid())?;
-        let leader =
-            LeaderInfo { id: seen.registry.cluster_id().as_str(), pid: about.pid(), port, hostname: host };
-        map.serialize_entry("leader_info", &leader)?;
-        map.serialize_entry("cluster", seen.registry.cluster_id().as_str())?;
-        if let Some(log) = &about.log_file {
-            map.serialize_entry("external_log_file", &log.display().to_string())?;
-        }
-        if seen.view.flags {
-            map.serialize_entry("flags", &about.flags)?;
-        }
-        map.serialize_entry("slaves", &agent::plain(of))?;
-        map.serialize_entry("recovered_slaves", &[(); 0])?;
-        framework::lists(of, None, &mut map)?;
-        map.serialize_entry("orphan_tasks", &[(); 0])?;
-        map.serialize_entry("unregistered_frameworks", &[(); 0])?;
-        map.end()
+/// Writes `/state`.
+pub(super) fn state(of: &Sorted<'_>, out: &mut dyn io::Write) -> io::Result<()> {
+    let seen = of.seen;
+    let about = &seen.about;
+    let (host, port) = about.host();
+    let count =
+        |is: fn(&AgentState) -> bool| seen.registry.agents().filter(|agent| is(&agent.state)).count() as f64;
+    let mut text = Text::to(out);
+    let mut map = text.object();
+    map.serialize_entry("version", MESOS_VERSION)?;
+    muster_http::show::build(&mut map)?;
+    map.serialize_entry("start_time", &seconds(about.started))?;
+    map.serialize_entry("elected_time", &seconds(seen.local.since))?;
+    map.serialize_entry("id", seen.registry.cluster_id().as_str())?;
+    map.serialize_entry("pid", &about.pid())?;
+    map.serialize_entry("hostname", host)?;
+    let here = seen.registry.agents().filter(|agent| records::is_here(agent));
+    let (active, inactive): (Vec<_>, Vec<_>) = here.partition(|it| seen.registry.is_offerable(&it.id));
+    map.serialize_entry("capabilities", &["AGENT_UPDATE", "AGENT_DRAINING", "QUOTA_V2"])?;
+    map.serialize_entry("activated_slaves", &(active.len() as f64))?;
+    map.serialize_entry("deactivated_slaves", &(inactive.len() as f64))?;
+    map.serialize_entry("unreachable_slaves", &count(|it| matches!(it, AgentState::Unreachable { .. })))?;
+    map.serialize_entry("leader", &about.pid())?;
+    let leader =
+        LeaderInfo { id: seen.registry.cluster_id().as_str(), pid: about.pid(), port, hostname: host };
+    map.serialize_entry("leader_info", &leader)?;
+    map.serialize_entry("cluster", seen.registry.cluster_id().as_str())?;
+    if let Some(log) = &about.log_file {
+        map.serialize_entry("external_log_file", &log.display().to_string())?;
     }
+    if seen.view.flags {
+        map.serialize_entry("flags", &about.flags)?;
+    }
+    map.values("slaves", agent::plain(of))?;
+    map.serialize_entry("recovered_slaves", &[(); 0])?;
+    framework::lists(of, None, &mut map)?;
+    map.serialize_entry("orphan_tasks", &[(); 0])?;
+    map.serialize_entry("unregistered_frameworks", &[(); 0])?;
+    map.end()?;
+    text.flush()
 }
 
 #[derive(Serialize)]

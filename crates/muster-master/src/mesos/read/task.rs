@@ -1,32 +1,138 @@
 //! Tasks as the legacy answers show them, and `/tasks`.
 
-use super::super::records::statuses;
+use super::super::records::{self, statuses};
+use super::Query;
+use super::alike::Alike;
+use super::resources::Amounts;
 use super::seen::Sorted;
-use super::{List, Query, show};
+use super::show::task::{Described, Status};
+use super::show::text::Text;
+use muster_model::TaskState;
+use muster_proto::{container, executor_api::container_id, master_api::seconds};
 use muster_registry::{Registry, Task};
-use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde::{Serialize, ser::SerializeMap};
+use std::io;
 
-/// A task, and the registry that it is in.
-pub(super) struct Shown<'a>(pub(super) &'a Task, pub(super) &'a Registry);
+/// Writes the tasks of one answer.
+///
+/// There may be hundreds of thousands of them, so that nothing is made that is not shown, and what many have in common
+/// is made once.
+pub(super) struct Writer<'a> {
+    registry: &'a Registry,
+    /// What their descriptions are shown for.
+    described: Alike,
+    /// What they hold, and in which role: of the last one's shape.
+    shape: Option<(*const muster_registry::Shape, Vec<u8>)>,
+    sealed: Vec<u8>,
+    fields: Vec<u8>,
+}
 
-impl Serialize for Shown<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let task = self.0;
-        let info = muster_proto::container::shown_task(&task.sealed());
-        let shown = show::task::Task {
-            id: task.key.task_id.as_str(),
-            name: &task.name,
-            framework_id: task.key.framework_id.as_str(),
-            executor_id: task.executor_id.as_ref().map_or("", |id| id.as_str()),
-            agent_id: task.agent_id.as_str(),
-            state: task.state,
-            resources: &task.resources,
-            role: task.role.as_str(),
-            statuses: &statuses(task, self.1),
-            info: &info,
-        };
-        shown.serialize(serializer)
+impl<'a> Writer<'a> {
+    pub(super) fn new(registry: &'a Registry) -> Self {
+        Self { registry, described: Alike::new(), shape: None, sealed: Vec::new(), fields: Vec::new() }
     }
+
+    /// Appends a task: what [`show::task::Task`](super::show::task::Task) shows.
+    ///
+    /// # Errors
+    /// None that a task could cause: a serializer's, which has no other way out.
+    pub(super) fn write(&mut self, task: &'a Task, out: &mut Vec<u8>) -> io::Result<()> {
+        let executor_id = task.executor_id.as_ref().map_or("", |id| id.as_str());
+        for (key, text) in [
+            ("{\"id\":", task.key.task_id.as_str()),
+            (",\"name\":", &task.name),
+            (",\"framework_id\":", task.key.framework_id.as_str()),
+            (",\"executor_id\":", executor_id),
+            (",\"slave_id\":", task.agent_id.as_str()),
+            (",\"state\":", task.state.name()),
+        ] {
+            entry(out, key, text)?;
+        }
+        self.shape(task, out)?;
+        out.extend_from_slice(b",\"statuses\":[");
+        self.statuses(task, out)?;
+        out.push(b']');
+        self.description(task, out)?;
+        out.push(b'}');
+        Ok(())
+    }
+
+    fn shape(&mut self, task: &'a Task, out: &mut Vec<u8>) -> io::Result<()> {
+        // Of equal ones the registry keeps one: it is frozen, so that what stands at an address is the same all the time.
+        let shape: &muster_registry::Shape = task;
+        match &self.shape {
+            Some((known, text)) if std::ptr::eq(*known, shape) => out.extend_from_slice(text),
+            _ => {
+                let from = out.len();
+                entry(out, ",\"resources\":", &Amounts(&shape.resources))?;
+                entry(out, ",\"role\":", shape.role.as_str())?;
+                let (known, text) = self.shape.get_or_insert_with(|| (shape, Vec::new()));
+                *known = shape;
+                text.clear();
+                text.extend_from_slice(out.get(from..).unwrap_or_default());
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends what [`statuses`] has of a task.
+    fn statuses(&self, task: &Task, out: &mut Vec<u8>) -> io::Result<()> {
+        let is_plain = task.updates().is_empty()
+            && (task.state == TaskState::Unreachable || self.registry.told(&task.key).is_none());
+        if !is_plain {
+            for (at, status) in statuses(task, self.registry).iter().enumerate() {
+                entry(out, if at == 0 { "" } else { "," }, &Status(status))?;
+            }
+            return Ok(());
+        }
+        // It is the state that it came to, with the container that it is in.
+        if !records::is_heard(task) {
+            return Ok(());
+        }
+        entry(out, "{\"state\":", task.state.name())?;
+        entry(out, ",\"timestamp\":", &seconds(task.updated))?;
+        if let Some(run) = records::container_of(task, self.registry) {
+            entry(out, ",\"container_status\":{\"container_id\":{\"value\":", &container_id(run))?;
+            out.push(b'}');
+            if let Some(ip) = records::address(self.registry, &task.agent_id) {
+                let protocol = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
+                entry(out, ",\"network_infos\":[{\"ip_addresses\":[{\"protocol\":", protocol)?;
+                entry(out, ",\"ip_address\":", &ip)?;
+                out.extend_from_slice(b"}]}]");
+            }
+            out.push(b'}');
+        }
+        out.push(b'}');
+        Ok(())
+    }
+
+    fn description(&mut self, task: &Task, out: &mut Vec<u8>) -> io::Result<()> {
+        let Self { described, sealed, fields, .. } = self;
+        sealed.clear();
+        fields.clear();
+        task.append_sealed(sealed);
+        // What is no description shows nothing.
+        if container::shown_fields(sealed, fields).is_err() || fields.is_empty() {
+            return Ok(());
+        }
+        described.append(fields, out, |out| {
+            let from = out.len();
+            serde_json::to_writer(&mut *out, &Described(&container::shown_task(fields)))?;
+            // Its entries go on where those of the task end.
+            out.pop();
+            match out.get_mut(from..) {
+                Some([brace, _, ..]) => *brace = b',',
+                _ => out.truncate(from),
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Appends a key as it stands, and a value.
+fn entry(out: &mut Vec<u8>, key: &str, value: &(impl Serialize + ?Sized)) -> io::Result<()> {
+    out.extend_from_slice(key.as_bytes());
+    serde_json::to_writer(out, value).map_err(io::Error::from)
 }
 
 /// What `/tasks` was asked for.
@@ -73,17 +179,14 @@ impl Asked {
     }
 }
 
-/// `/tasks`.
-pub(super) struct Tasks<'a>(pub(super) &'a Sorted<'a>, pub(super) &'a Asked);
-
-impl Serialize for Tasks<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let tasks = self.1.tasks(self.0);
-        let page = || {
-            tasks.iter().skip(self.1.offset).take(self.1.limit).map(|task| Shown(task, &self.0.seen.registry))
-        };
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("tasks", &List(page))?;
-        map.end()
-    }
+/// Writes `/tasks`.
+pub(super) fn tasks(of: &Sorted<'_>, asked: &Asked, out: &mut dyn io::Write) -> io::Result<()> {
+    let tasks = asked.tasks(of);
+    let page = tasks.into_iter().skip(asked.offset).take(asked.limit);
+    let mut writer = Writer::new(&of.seen.registry);
+    let mut text = Text::to(out);
+    let mut object = text.object();
+    object.list("tasks", page, |text, task| writer.write(task, text.end()))?;
+    object.end()?;
+    text.flush()
 }

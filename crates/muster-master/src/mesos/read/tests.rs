@@ -6,20 +6,16 @@ use super::super::operator_api;
 use super::super::parts;
 use super::*;
 use crate::MasterConfig;
-use crate::mesos::{
-    About,
-    world::{World, key, label, spec, world},
-};
+use crate::mesos::world::{World, key, label, spec, world};
 use mesos::master::{call::Type, response};
 use muster_model::{
-    AgentId, ExecutorId, Fence, FrameworkId, Index, KnownExecutor, LaunchNumber, Offer, OfferId, Resources,
-    Role, TaskState,
+    AgentId, ExecutorId, FrameworkId, Index, KnownExecutor, LaunchNumber, Offer, OfferId, Resources, Role,
+    TaskState,
 };
 use muster_proto::{executor_api::container_id, json::Codec, mesos};
 use muster_registry::{Command, Registry};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use std::time::{Duration, UNIX_EPOCH};
 
 /// The keys and values of an object, in their order.
 #[derive(Debug)]
@@ -62,8 +58,6 @@ fn items(text: &str) -> Vec<String> {
 }
 
 fn seen(registry: Registry) -> Seen {
-    let (inputs, _) = tokio::sync::mpsc::channel(1);
-    let leader = muster_proto::v1::Leader { name: "m1".into(), address: "127.0.0.1:5050".into() };
     let mut config = MasterConfig::default();
     config.allocator.weights.insert("gold".into(), 2.5);
     let offer = Offer {
@@ -73,20 +67,7 @@ fn seen(registry: Registry) -> Seen {
         agent_id: AgentId::new("c-S0"),
         resources: Resources::parse("cpus:1;ports:[32000-32000]").unwrap().into(),
     };
-    Seen {
-        registry,
-        offers: vec![offer],
-        inverse_offers: Vec::new(),
-        answers: Vec::new(),
-        about: Arc::new(About { started: UNIX_EPOCH + Duration::from_secs(1), ..About::of(&config) }),
-        local: Arc::new(LocalRoute {
-            fence: Fence::default(),
-            leader,
-            since: UNIX_EPOCH + Duration::from_millis(1_500),
-            inputs,
-        }),
-        view: Default::default(),
-    }
+    Seen { offers: vec![offer], ..Seen::alone(registry, &config) }
 }
 
 fn legacy(what: OfLeader, query: &str) -> String {
