@@ -2,6 +2,7 @@
 
 use crate::check::terms_of;
 use crate::error::{Within, bounded, id, id_or_none, required, short};
+use crate::kept::{Keep, kept};
 use crate::resource::container_path;
 use crate::task::{
     duration_ms, executor_spec, is_built_in, launch_number, launch_numbers, status_update, task_key,
@@ -65,6 +66,15 @@ pub fn agent_info(machine_id: MachineId, bytes: &[u8]) -> Result<AgentInfo, Wire
 pub fn ip(agent_info: &[u8], hostname: &str) -> Option<IpAddr> {
     let extra = v1::AgentExtra::decode(agent_info).unwrap_or_default();
     extra.ip.parse().or_else(|_| hostname.parse()).ok()
+}
+
+/// The domain that an encoded `mesos.v1.AgentInfo` says, if it says one.
+pub fn domain(agent_info: &[u8]) -> Option<mesos::DomainInfo> {
+    const DOMAIN: u32 = 10;
+    let mut domain = Vec::new();
+    let keep = |number| if number == DOMAIN { Keep::All } else { Keep::Nothing };
+    kept(agent_info, &mut domain, &keep).ok()?;
+    mesos::AgentInfo::decode(&*domain).ok()?.domain
 }
 
 /// An encoded `mesos.v1.AgentInfo` that says this address, too.

@@ -3,6 +3,7 @@
 use crate::{
     WireError,
     error::Within,
+    kept::{Keep, kept},
     mesos::{
         self, CommandInfo, ContainerInfo, Environment, ExecutorInfo, Secret, TaskInfo, container_info, volume,
     },
@@ -56,8 +57,8 @@ pub fn shown_task(sealed: &[u8]) -> TaskInfo {
 }
 
 /// Appends to `out` those fields of an encoded `TaskInfo` that tell what [`shown_task`] shows of a task beside its name, where
-/// it runs and what it runs: limits, labels, discovery, container and health check, and the user of its command or else of
-/// its executor's. They are an encoded `TaskInfo` again, and mostly a short one, which many tasks have in common.
+/// it runs and what it runs: limits, labels, discovery, container, health check and kill policy, and the users of its
+/// command and of its executor's. They are an encoded `TaskInfo` again, and mostly a short one, which many tasks have in common.
 ///
 /// # Errors
 /// The bytes are no message.
@@ -68,55 +69,15 @@ pub fn shown_fields(sealed: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError>
     const CONTAINER: u32 = 9;
     const LABELS: u32 = 10;
     const DISCOVERY: u32 = 11;
+    const KILL_POLICY: u32 = 12;
     const LIMITS: u32 = 15;
     const USER: u32 = 5;
     kept(sealed, out, &|number| match number {
-        HEALTH_CHECK | CONTAINER | LABELS | DISCOVERY | LIMITS => Keep::All,
+        HEALTH_CHECK | CONTAINER | LABELS | DISCOVERY | KILL_POLICY | LIMITS => Keep::All,
         COMMAND => Keep::At(&[USER]),
         EXECUTOR => Keep::At(&[COMMAND, USER]),
         _ => Keep::Nothing,
     })
-}
-
-/// What is kept of a field.
-enum Keep {
-    Nothing,
-    All,
-    /// What stands at this path within.
-    At(&'static [u32]),
-}
-
-/// Appends what is kept of a message.
-fn kept(mut bytes: &[u8], out: &mut Vec<u8>, keep: &dyn Fn(u32) -> Keep) -> Result<(), DecodeError> {
-    use prost::encoding::{
-        DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field,
-    };
-    while !bytes.is_empty() {
-        let field = bytes;
-        let (number, kind) = decode_key(&mut bytes)?;
-        let value = bytes;
-        skip_field(kind, number, &mut bytes, DecodeContext::default())?;
-        match keep(number) {
-            Keep::At([first, rest @ ..]) if kind == WireType::LengthDelimited => {
-                let mut value = &value[..value.len() - bytes.len()];
-                decode_varint(&mut value)?;
-                let mut within = Vec::new();
-                kept(value, &mut within, &|number| match rest {
-                    _ if number != *first => Keep::Nothing,
-                    [] => Keep::All,
-                    rest => Keep::At(rest),
-                })?;
-                if !within.is_empty() {
-                    encode_key(number, kind, out);
-                    encode_varint(within.len() as u64, out);
-                    out.extend_from_slice(&within);
-                }
-            }
-            Keep::Nothing => {}
-            Keep::All | Keep::At(_) => out.extend_from_slice(&field[..field.len() - bytes.len()]),
-        }
-    }
-    Ok(())
 }
 
 /// An executor that is to be shown, likewise.
@@ -263,5 +224,54 @@ mod tests {
         assert!(has(&info.encode_to_vec()));
         assert!(!has(&shown_task(&info.encode_to_vec()).encode_to_vec()));
         assert!(!has(&shown_executor(&executor().encode_to_vec()).encode_to_vec()));
+    }
+
+    #[test]
+    fn the_fields_that_are_shown_tell_what_the_whole_tells() {
+        let command = |user: Option<&str>| CommandInfo {
+            value: Some("a command".into()),
+            user: user.map(Into::into),
+            ..Default::default()
+        };
+        let executor = |user| ExecutorInfo {
+            command: Some(command(user)),
+            data: Some(b"of an executor".to_vec().into()),
+            ..Default::default()
+        };
+        let label = mesos::Label { key: "k".into(), value: Some("v".into()) };
+        let whole = TaskInfo {
+            name: "n".into(),
+            resources: vec![mesos::Resource { name: "cpus".into(), ..Default::default() }],
+            command: Some(command(Some("u"))),
+            executor: Some(executor(Some("e"))),
+            labels: Some(mesos::Labels { labels: vec![label] }),
+            kill_policy: Some(Default::default()),
+            check: Some(Default::default()),
+            data: Some(b"of a task".to_vec().into()),
+            ..Default::default()
+        };
+        let fields = |info: &[u8]| {
+            let mut out = Vec::new();
+            shown_fields(info, &mut out).map(|()| TaskInfo::decode(&*out).unwrap_or_default())
+        };
+        let user = |user: &str| CommandInfo { user: Some(user.into()), ..Default::default() };
+        let expected = TaskInfo {
+            command: Some(user("u")),
+            executor: Some(ExecutorInfo { command: Some(user("e")), ..Default::default() }),
+            labels: whole.labels.clone(),
+            kill_policy: Some(Default::default()),
+            ..Default::default()
+        };
+        assert_eq!(fields(&whole.encode_to_vec()), Ok(expected));
+        let plain =
+            TaskInfo { command: Some(command(None)), executor: Some(executor(None)), ..Default::default() };
+        assert_eq!(fields(&plain.encode_to_vec()), Ok(TaskInfo::default()));
+        // A message that comes in parts is one: what it says last counts.
+        let parts =
+            [user("first"), user("last")].map(|it| TaskInfo { command: Some(it), ..Default::default() });
+        let parts = parts.map(|it| it.encode_to_vec()).concat();
+        assert_eq!(fields(&parts).map(|it| it.command), Ok(Some(user("last"))));
+        assert!(fields(&whole.encode_to_vec()[..20]).is_err());
+        assert!(fields(&[0x3b]).is_err(), "a group");
     }
 }

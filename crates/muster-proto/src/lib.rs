@@ -19,6 +19,7 @@ mod error;
 pub mod executor_api;
 pub mod framework;
 pub mod json;
+mod kept;
 pub mod limits;
 pub mod maintenance;
 pub mod master_api;

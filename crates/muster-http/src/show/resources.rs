@@ -2,7 +2,7 @@
 
 use muster_model::{Attribute, AttributeValue, Resources, Value};
 use serde::{Serialize, Serializer, ser::SerializeMap};
-use std::fmt::Write;
+use std::{borrow::Cow, fmt::Write};
 
 /// The kinds that are always shown, in Mesos' order.
 const ALWAYS: [&str; 4] = ["disk", "mem", "gpus", "cpus"];
@@ -12,7 +12,7 @@ pub struct Amounts<'a>(pub &'a Resources);
 
 impl Serialize for Amounts<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let all = self.0.flattened();
+        let all = plain(self.0);
         let mut map = serializer.serialize_map(None)?;
         for name in ALWAYS {
             map.serialize_entry(name, &units(all.scalar(name)))?;
@@ -42,9 +42,14 @@ impl Serialize for Counts<'_> {
             Value::Ranges(ranges) => ranges.iter().map(|(begin, end)| (end - begin) as f64 + 1.0).sum(),
             Value::Set(items) => items.len() as f64,
         };
-        let all = self.0.flattened();
+        let all = plain(self.0);
         serializer.collect_map(all.iter().map(|(name, value)| (name, count(value))))
     }
+}
+
+/// Everything as if it were plain, which it mostly is.
+fn plain(resources: &Resources) -> Cow<'_, Resources> {
+    if resources.is_plain() { Cow::Borrowed(resources) } else { Cow::Owned(resources.flattened()) }
 }
 
 /// Thousandths in whole units.

@@ -14,7 +14,7 @@ use muster_proto::master_api::{self, time};
 use muster_proto::operation::{mesos_operation, mesos_operation_status};
 use muster_proto::scheduler_api::{self, Shown};
 use muster_proto::task::wire_state;
-use muster_proto::{Form, executor_api, mesos, mesos_status, wire_resources, wire_resources_in};
+use muster_proto::{Form, container, executor_api, mesos, mesos_status, wire_resources, wire_resources_in};
 use muster_registry::{Agent, DoneOperation, Drain, DrainState, Duty, Framework, Registry, Task};
 use prost::Message;
 use std::net::IpAddr;
@@ -268,9 +268,19 @@ fn network(ip: IpAddr) -> mesos::NetworkInfo {
     mesos::NetworkInfo { ip_addresses: vec![address], ..Default::default() }
 }
 
+/// What a task's description is shown for beside its record; nothing if it is none.
+fn shown_fields(task: &Task) -> mesos::TaskInfo {
+    let (mut sealed, mut fields) = (Vec::new(), Vec::new());
+    task.append_sealed(&mut sealed);
+    match container::shown_fields(&sealed, &mut fields) {
+        Ok(()) => container::shown_task(&fields),
+        Err(_) => mesos::TaskInfo::default(),
+    }
+}
+
 /// A task.
 pub(super) fn task(task: &Task, statuses: Vec<mesos::TaskStatus>) -> mesos::Task {
-    let info = muster_proto::container::shown_task(&task.sealed());
+    let info = shown_fields(task);
     let mut resources = wire_resources(&task.resources);
     resources.iter_mut().for_each(|it| it.allocation_info = Some(allocation(&task.role)));
     let head = task.updates().first();

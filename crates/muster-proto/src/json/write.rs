@@ -24,7 +24,9 @@ pub(super) fn message(
         if !first {
             out.push(',');
         }
-        let _ = write!(out, "\"{}\":", field.name);
+        out.push('"');
+        out.push_str(field.name);
+        out.push_str("\":");
         if value(field, &entries, depth, out)? {
             first = false;
         } else {
@@ -153,7 +155,11 @@ fn one(kind: Kind, raw: Raw<'_>, depth: usize, out: &mut String) -> Result<bool,
         (Kind::Uint64, Raw::Varint(n)) => drop(write!(out, "{n}")),
         (Kind::Double, Raw::Fixed64(bits)) => number(f64::from_bits(bits), out),
         (Kind::Enum(names), Raw::Varint(n)) => match names.name(n as i32) {
-            Some(name) => drop(write!(out, "\"{name}\"")),
+            Some(name) => {
+                out.push('"');
+                out.push_str(name);
+                out.push('"');
+            }
             None => return Ok(false),
         },
         (Kind::String, Raw::Bytes(bytes)) => {
@@ -182,22 +188,31 @@ fn number(value: f64, out: &mut String) {
 /// A text in ASCII, since some clients count a record's characters where they should count its bytes.
 fn text(value: &str, out: &mut String) {
     out.push('"');
-    for c in value.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            ' '..='~' => out.push(c),
-            c => {
+    let mut rest = value;
+    // Most of it stands for itself.
+    while let Some(at) =
+        rest.bytes().position(|byte| !matches!(byte, b' '..=b'~') || byte == b'"' || byte == b'\\')
+    {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let mut chars = rest.chars();
+        match chars.next() {
+            Some('"') => out.push_str("\\\""),
+            Some('\\') => out.push_str("\\\\"),
+            Some('\n') => out.push_str("\\n"),
+            Some('\r') => out.push_str("\\r"),
+            Some('\t') => out.push_str("\\t"),
+            Some('\u{8}') => out.push_str("\\b"),
+            Some('\u{c}') => out.push_str("\\f"),
+            Some(c) => {
                 for unit in c.encode_utf16(&mut [0; 2]) {
                     let _ = write!(out, "\\u{unit:04x}");
                 }
             }
+            None => {}
         }
+        rest = chars.as_str();
     }
+    out.push_str(rest);
     out.push('"');
 }

@@ -7,18 +7,16 @@ use super::{List, Raw};
 use muster_model::Resources;
 use muster_proto::{master_api::seconds, mesos};
 use muster_registry::Agent;
-use prost::Message;
 use serde::{Serialize, Serializer, ser::SerializeMap};
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 /// Writes what an agent is and holds.
 pub(super) fn fields<M: SerializeMap>(agent: &Agent, of: &Sorted<'_>, map: &mut M) -> Result<(), M::Error> {
-    let info = mesos::AgentInfo::decode(&*agent.sealed).unwrap_or_default();
     map.serialize_entry("id", agent.id.as_str())?;
     map.serialize_entry("hostname", &*agent.info.hostname)?;
     map.serialize_entry("port", &agent.info.port)?;
     map.serialize_entry("attributes", &Attributes(&agent.info.attributes))?;
-    if let Some(domain) = &info.domain {
+    if let Some(domain) = &muster_proto::agent::domain(&agent.sealed) {
         map.serialize_entry("domain", &Raw(domain))?;
     }
     map.serialize_entry("pid", &records::agent_pid(agent))?;
@@ -31,7 +29,8 @@ pub(super) fn fields<M: SerializeMap>(agent: &Agent, of: &Sorted<'_>, map: &mut 
     reserved.retain(|role, _| of.seen.view.role(role.as_str()));
     let reserved: BTreeMap<_, _> = reserved.iter().map(|(role, it)| (role.as_str(), Amounts(it))).collect();
     map.serialize_entry("reserved_resources", &reserved)?;
-    map.serialize_entry("unreserved_resources", &Amounts(&all.unreserved()))?;
+    let unreserved = if all.is_plain() { all } else { Cow::Owned(all.unreserved()) };
+    map.serialize_entry("unreserved_resources", &Amounts(&unreserved))?;
     let duty = of.seen.registry.duty(&agent.id);
     map.serialize_entry("active", &(agent.is_connected() && duty.is_none()))?;
     map.serialize_entry("deactivated", &duty.is_some())?;

@@ -7,32 +7,34 @@ use super::seen::{Executor, FrameworkSeen, Sorted, offered, total};
 use super::show::task::{Command, Labels};
 use super::show::text::{Object, Text};
 use super::task;
-use muster_model::{Offer, TaskState};
+use muster_model::{Offer, Resources, TaskState};
 use muster_proto::{master_api::seconds, mesos};
 use muster_registry::Task;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use std::{collections::BTreeMap, io};
 
-/// Writes what every answer shows of a framework.
+/// Writes what every answer shows of a framework; what it holds and is offered.
 pub(super) fn summary<M: SerializeMap>(
     it: FrameworkSeen<'_>,
     info: &mesos::FrameworkInfo,
     of: &Sorted<'_>,
     map: &mut M,
-) -> Result<(), M::Error> {
+) -> Result<Resources, M::Error> {
     let FrameworkSeen { framework, completed } = it;
     let is_connected = completed.is_none() && framework.is_connected();
     map.serialize_entry("id", framework.id.as_str())?;
     map.serialize_entry("name", &*framework.info.name)?;
-    map.serialize_entry("used_resources", &Amounts(&total(&of.used(&framework.id))))?;
-    map.serialize_entry("offered_resources", &Amounts(&total(&offered(of.offers(&framework.id)))))?;
+    let (used, offered) = (total(&of.used(&framework.id)), total(&offered(of.offers(&framework.id))));
+    map.serialize_entry("used_resources", &Amounts(&used))?;
+    map.serialize_entry("offered_resources", &Amounts(&offered))?;
     let capabilities = || info.capabilities.iter().filter_map(capability);
     map.serialize_entry("capabilities", &List(capabilities))?;
     map.serialize_entry("hostname", info.hostname())?;
     map.serialize_entry("webui_url", info.webui_url())?;
     map.serialize_entry("active", &is_connected)?;
     map.serialize_entry("connected", &is_connected)?;
-    map.serialize_entry("recovered", &false)
+    map.serialize_entry("recovered", &false)?;
+    Ok(used.plus(&offered))
 }
 
 fn capability(it: &mesos::framework_info::Capability) -> Option<&'static str> {
@@ -44,13 +46,14 @@ fn capability(it: &mesos::framework_info::Capability) -> Option<&'static str> {
 fn full<'a>(
     it: FrameworkSeen<'a>,
     of: &Sorted<'a>,
+    completed: &[&'a Task],
     writer: &mut task::Writer<'a>,
     text: &mut Text<'_>,
 ) -> io::Result<()> {
     let (framework, id) = (it.framework, &it.framework.id);
     let info = records::framework_info(framework);
     let mut map = text.object();
-    summary(it, &info, of, &mut map)?;
+    let resources = summary(it, &info, of, &mut map)?;
     map.serialize_entry("user", &*framework.info.user)?;
     map.serialize_entry("failover_timeout", &(framework.info.failover_timeout_ms as f64 / 1000.0))?;
     map.serialize_entry("checkpoint", &info.checkpoint())?;
@@ -59,7 +62,6 @@ fn full<'a>(
     if let Some(principal) = &framework.info.principal {
         map.serialize_entry("principal", &**principal)?;
     }
-    let resources = total(&of.used(id)).plus(&total(&offered(of.offers(id))));
     map.serialize_entry("resources", &Amounts(&resources))?;
     let roles = || framework.info.roles.iter().map(|role| role.as_str());
     match framework.info.capabilities.multi_role {
@@ -73,7 +75,7 @@ fn full<'a>(
     let unreachable = live().filter(|task| !is_over && is_unreachable(task));
     // Of a framework that is over nothing more is told: what is left of its tasks is being ended.
     let left = live().filter(|_| is_over);
-    let completed = of.completed(id).iter().copied().chain(left);
+    let completed = completed.iter().copied().chain(left);
     let mut write = |text: &mut Text<'_>, task: &'a Task| writer.write(task, text.end());
     map.list("tasks", tasks, &mut write)?;
     map.list("unreachable_tasks", unreachable, &mut write)?;
@@ -128,10 +130,14 @@ impl Serialize for Custom<'_> {
 }
 
 /// Writes the frameworks that live and those that are over, or the one that is meant.
-pub(super) fn lists(of: &Sorted<'_>, only: Option<&str>, map: &mut Object<'_, '_>) -> io::Result<()> {
+pub(super) fn lists<'a>(of: &Sorted<'a>, only: Option<&str>, map: &mut Object<'_, '_>) -> io::Result<()> {
     let is_meant = |it: &FrameworkSeen<'_>| only.is_none_or(|id| it.framework.id.as_str() == id);
     let mut writer = task::Writer::new(&of.seen.registry);
-    let mut write = |text: &mut Text<'_>, it| full(it, of, &mut writer, text);
+    let completed = of.completed_by_framework();
+    let mut write = |text: &mut Text<'_>, it: FrameworkSeen<'a>| {
+        let completed = completed.get(&it.framework.id).map_or(&[][..], Vec::as_slice);
+        full(it, of, completed, &mut writer, text)
+    };
     map.list("frameworks", of.seen.frameworks().filter(is_meant), &mut write)?;
     map.list("completed_frameworks", of.seen.completed_frameworks().filter(is_meant), &mut write)
 }

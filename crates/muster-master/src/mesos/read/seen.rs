@@ -48,7 +48,6 @@ impl Executor<'_> {
 /// A moment, sorted by what is asked for: made once for each answer.
 pub(crate) struct Sorted<'a> {
     pub(crate) seen: &'a Seen,
-    completed: HashMap<&'a FrameworkId, Vec<&'a Task>>,
     executors: HashMap<&'a FrameworkId, Vec<Executor<'a>>>,
     executors_on: HashMap<&'a AgentId, Vec<Executor<'a>>>,
     offers: HashMap<&'a FrameworkId, Vec<&'a Offer>>,
@@ -64,7 +63,6 @@ impl<'a> Sorted<'a> {
     pub(crate) fn of(seen: &'a Seen) -> Self {
         let mut sorted = Self {
             seen,
-            completed: HashMap::new(),
             executors: HashMap::new(),
             executors_on: HashMap::new(),
             offers: HashMap::new(),
@@ -75,11 +73,6 @@ impl<'a> Sorted<'a> {
             let over = seen.registry.completed_frameworks().map(|it| (&it.framework.id, &it.framework));
             sorted.over = over.collect();
         }
-        for task in seen.registry.completed_tasks().filter(|task| sorted.shows(task)).collect::<Vec<_>>() {
-            sorted.completed.entry(&task.key.framework_id).or_default().push(task);
-        }
-        // They come newest first, and are shown oldest first.
-        sorted.completed.values_mut().for_each(|tasks| tasks.reverse());
         for (agent_id, framework_id, role, spec) in seen.registry.executors() {
             let executor = Executor { agent_id, framework_id, role, spec };
             sorted.executors.entry(framework_id).or_default().push(executor);
@@ -92,10 +85,16 @@ impl<'a> Sorted<'a> {
         sorted
     }
 
-    /// Tasks of a framework that are over, oldest first.
-    pub(crate) fn completed(&self, id: &FrameworkId) -> &[&'a Task] {
-        self.completed.get(id).map_or(&[], Vec::as_slice)
+    /// Tasks that are over by framework, oldest first. Made anew each time: what begins before needs none of it.
+    pub(crate) fn completed_by_framework(&self) -> HashMap<&'a FrameworkId, Vec<&'a Task>> {
+        let mut all: HashMap<_, Vec<_>> = HashMap::new();
+        // They come newest first.
+        for task in self.completed_tasks().rev() {
+            all.entry(&task.key.framework_id).or_default().push(task);
+        }
+        all
     }
+
     fn framework(&self, id: &FrameworkId) -> Option<&'a Framework> {
         let seen: &'a Seen = self.seen;
         seen.registry.framework(id).or_else(|| self.over.get(id).copied())

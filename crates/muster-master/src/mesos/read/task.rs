@@ -7,11 +7,11 @@ use super::resources::Amounts;
 use super::seen::Sorted;
 use super::show::task::{Described, Status};
 use super::show::text::Text;
-use muster_model::TaskState;
+use muster_model::{AgentId, TaskState};
 use muster_proto::{container, executor_api::container_id, master_api::seconds};
 use muster_registry::{Registry, Task};
 use serde::{Serialize, ser::SerializeMap};
-use std::io;
+use std::{collections::HashMap, io, net::IpAddr};
 
 /// Writes the tasks of one answer.
 ///
@@ -23,13 +23,22 @@ pub(super) struct Writer<'a> {
     described: Alike,
     /// What they hold, and in which role: of the last one's shape.
     shape: Option<(*const muster_registry::Shape, Vec<u8>)>,
+    /// Where the containers of agents are that have come up.
+    addresses: HashMap<&'a AgentId, Option<IpAddr>>,
     sealed: Vec<u8>,
     fields: Vec<u8>,
 }
 
 impl<'a> Writer<'a> {
     pub(super) fn new(registry: &'a Registry) -> Self {
-        Self { registry, described: Alike::new(), shape: None, sealed: Vec::new(), fields: Vec::new() }
+        Self {
+            registry,
+            described: Alike::new(),
+            shape: None,
+            addresses: HashMap::new(),
+            sealed: Vec::new(),
+            fields: Vec::new(),
+        }
     }
 
     /// Appends a task: what [`show::task::Task`](super::show::task::Task) shows.
@@ -76,7 +85,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Appends what [`statuses`] has of a task.
-    fn statuses(&self, task: &Task, out: &mut Vec<u8>) -> io::Result<()> {
+    fn statuses(&mut self, task: &'a Task, out: &mut Vec<u8>) -> io::Result<()> {
         let is_plain = task.updates().is_empty()
             && (task.state == TaskState::Unreachable || self.registry.told(&task.key).is_none());
         if !is_plain {
@@ -94,10 +103,11 @@ impl<'a> Writer<'a> {
         if let Some(run) = records::container_of(task, self.registry) {
             entry(out, ",\"container_status\":{\"container_id\":{\"value\":", &container_id(run))?;
             out.push(b'}');
-            if let Some(ip) = records::address(self.registry, &task.agent_id) {
+            let address = || records::address(self.registry, &task.agent_id);
+            if let Some(ip) = self.addresses.entry(&task.agent_id).or_insert_with(address) {
                 let protocol = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
                 entry(out, ",\"network_infos\":[{\"ip_addresses\":[{\"protocol\":", protocol)?;
-                entry(out, ",\"ip_address\":", &ip)?;
+                entry(out, ",\"ip_address\":", ip)?;
                 out.extend_from_slice(b"}]}]");
             }
             out.push(b'}');
