@@ -9,7 +9,7 @@ use super::show::task::{Described, Status};
 use super::show::text::Text;
 use muster_model::{AgentId, TaskState};
 use muster_proto::{container, executor_api::container_id, master_api::seconds};
-use muster_registry::{Registry, Task};
+use muster_registry::{Registry, Shape, Task};
 use serde::{Serialize, ser::SerializeMap};
 use std::{collections::HashMap, io, net::IpAddr};
 
@@ -22,7 +22,7 @@ pub(super) struct Writer<'a> {
     /// What their descriptions are shown for.
     described: Alike,
     /// What they hold, and in which role: of the last one's shape.
-    shape: Option<(*const muster_registry::Shape, Vec<u8>)>,
+    shape: Option<(&'a Shape, Vec<u8>)>,
     /// Where the containers of agents are that have come up.
     addresses: HashMap<&'a AgentId, Option<IpAddr>>,
     sealed: Vec<u8>,
@@ -67,8 +67,8 @@ impl<'a> Writer<'a> {
     }
 
     fn shape(&mut self, task: &'a Task, out: &mut Vec<u8>) -> io::Result<()> {
-        // Of equal ones the registry keeps one: it is frozen, so that what stands at an address is the same all the time.
-        let shape: &muster_registry::Shape = task;
+        // Of equal ones the registry keeps one.
+        let shape: &'a Shape = task;
         match &self.shape {
             Some((known, text)) if std::ptr::eq(*known, shape) => out.extend_from_slice(text),
             _ => {
