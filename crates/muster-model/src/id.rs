@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
-use std::fmt;
+use std::{borrow::Borrow, fmt};
 
 /// Why a text from outside is not an id. `Display` says what to change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +67,11 @@ macro_rules! id {
             }
             /// The text.
             pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
                 &self.0
             }
         }

@@ -48,6 +48,7 @@ impl<'de> Deserialize<'de> for Sealed {
                 Ok(Sealed::new(bytes))
             }
         }
-        deserializer.deserialize_byte_buf(Visitor)
+        // They need not be copied to be copied into their place.
+        deserializer.deserialize_bytes(Visitor)
     }
 }

@@ -6,7 +6,7 @@
 use crate::types::{LogEntry, LogId, LogPayload, Member, Membership, Proposal, log_id, term_of};
 use muster_model::{Term, Timestamp, WallTime};
 use muster_registry::{Command, Entry};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The newest format that this version writes and reads.
@@ -50,8 +50,8 @@ fn append<T: Serialize + ?Sized>(value: &T, bytes: &mut Vec<u8>) -> Result<(), C
         .map_err(|error| CodecError::Encode(error.to_string()))
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    let (value, used) = bincode::serde::decode_from_slice(bytes, settings())
+fn parse<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, CodecError> {
+    let (value, used) = bincode::serde::borrow_decode_from_slice(bytes, settings())
         .map_err(|error| CodecError::Decode(error.to_string()))?;
     if used == bytes.len() {
         Ok(value)
@@ -67,8 +67,8 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
     Ok(bytes)
 }
 
-/// The inverse of [`encode`]; all bytes must be used.
-pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+/// The inverse of [`encode`]; all bytes must be used. What is only looked at may be borrowed of them.
+pub(crate) fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, CodecError> {
     match bytes.split_first() {
         None => Err(CodecError::Short),
         Some((&FORMAT, body)) => parse(body),

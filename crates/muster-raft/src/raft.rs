@@ -119,6 +119,7 @@ impl Raft {
             let (path, found, expected) = (config.data_dir.clone(), found.clone(), expected.clone());
             return Err(OpenError::OtherCluster { path, found, expected });
         }
+        let took = opened.took;
         let (meta, registry) = match opened.snapshot {
             Some((meta, registry)) => (Some(meta), registry),
             None => (None, unfounded(&mark)),
@@ -143,10 +144,12 @@ impl Raft {
         });
         if !mark.blank() || mark.joined {
             let _entering = node.entering.lock().await;
+            let begun = Instant::now();
             if let Err(why) = node.start().await {
                 node.store.close().await;
                 return Err(failed(why));
             }
+            node.tell_start(took, begun.elapsed());
         } else {
             node.spawn(cluster::enter(node.clone()));
         }
@@ -325,6 +328,20 @@ impl Node {
         }
         self.spawn(keep_log_short(self.clone(), core.clone()));
         Ok(core)
+    }
+
+    /// Says where the time of a start went.
+    fn tell_start(&self, took: store::Took, applying: Duration) {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let (snapshot, applied) = (self.store.newest_snapshot(), self.shared.last());
+        let (snapshot, applied) = (snapshot.map_or(0, |id| id.index), applied.map_or(0, |id| id.index));
+        tracing::info!(
+            log_ms = ms(took.log),
+            snapshot_ms = ms(took.snapshot),
+            replay_ms = ms(applying),
+            replayed = applied.saturating_sub(snapshot),
+            "opened the data directory and replayed what is known to be committed above the snapshot"
+        );
     }
 
     fn raft_config(&self) -> openraft::Config {

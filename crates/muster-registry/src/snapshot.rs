@@ -1,18 +1,16 @@
-//! The registry as a sequence of records, and back.
+//! The registry as a sequence of records; `restore.rs` is the way back.
 
 use crate::{
     Agent, Carved, CompletedFramework, DoneOperation, Duty, EventStream, Framework, Group, Limits, Newcomer,
     Registry, RoleSettings, Spent, Task,
-    registry::{Executor, ExecutorKey, Indexes},
-    task::{ByLaunch, Known},
+    registry::{Executor, ExecutorKey},
 };
-use imbl::OrdSet;
 use muster_model::{
-    AgentId, ClusterId, FrameworkId, Index, LaunchNumber, MachineName, OperationOutcome, Resources, Role,
-    Sealed, TaskKey, Term, Timestamp, WallTime, Window,
+    AgentId, ClusterId, FrameworkId, Index, LaunchNumber, MachineName, OperationOutcome, Role, Sealed,
+    TaskKey, Term, Timestamp, WallTime, Window,
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt, hash::Hasher, net::IpAddr, sync::Arc};
+use std::{fmt, hash::Hasher, net::IpAddr};
 use xxhash_rust::xxh3::Xxh3Default;
 
 /// What there is one of.
@@ -66,9 +64,9 @@ impl Header {
     }
 }
 
-/// One record of a snapshot. Append-only, like commands.
+/// One record of a snapshot, with its tasks as they are there. Append-only, like commands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Record {
+pub enum Record<T = Box<Task>> {
     /// First, once.
     Header(Box<Header>),
     /// A framework.
@@ -76,11 +74,11 @@ pub enum Record {
     /// An agent.
     Agent(Box<Agent>),
     /// A task.
-    Task(Box<Task>),
+    Task(T),
     /// An executor.
     Executor(Box<Executor>),
     /// A completed task and its place in the order.
-    CompletedTask(u64, Box<Task>),
+    CompletedTask(u64, T),
     /// A completed framework and its place in the order.
     CompletedFramework(u64, Box<CompletedFramework>),
     /// The id of a removed framework, and since when.
@@ -113,6 +111,36 @@ pub enum Record {
     Group(LaunchNumber, Group),
     /// What was told of a task last.
     Told(Box<TaskKey>, Sealed),
+}
+
+impl<T> Record<T> {
+    /// The same with its task as it becomes, which is told its place in the order of those that are over.
+    pub(crate) fn with_task<U>(self, task: impl FnOnce(Option<u64>, T) -> U) -> Record<U> {
+        match self {
+            Self::Header(it) => Record::Header(it),
+            Self::Task(it) => Record::Task(task(None, it)),
+            Self::CompletedTask(seq, it) => Record::CompletedTask(seq, task(Some(seq), it)),
+            Self::Framework(it) => Record::Framework(it),
+            Self::Agent(it) => Record::Agent(it),
+            Self::Executor(it) => Record::Executor(it),
+            Self::CompletedFramework(seq, it) => Record::CompletedFramework(seq, it),
+            Self::RemovedFramework(id, at) => Record::RemovedFramework(id, at),
+            Self::Spent(seq, it) => Record::Spent(seq, it),
+            Self::Newcomer(seq, it) => Record::Newcomer(seq, it),
+            Self::EventStream(id, it) => Record::EventStream(id, it),
+            Self::Living(key, number) => Record::Living(key, number),
+            Self::RoleSettings(role, it) => Record::RoleSettings(role, it),
+            Self::Duty(id, it) => Record::Duty(id, it),
+            Self::Address(id, ip) => Record::Address(id, ip),
+            Self::Window(place, it) => Record::Window(place, it),
+            Self::DownMachine(name, since) => Record::DownMachine(name, since),
+            Self::Carved(id, it) => Record::Carved(id, it),
+            Self::Operation(it) => Record::Operation(it),
+            Self::SpentOperations(seq, it) => Record::SpentOperations(seq, it),
+            Self::Group(first, it) => Record::Group(first, it),
+            Self::Told(key, it) => Record::Told(key, it),
+        }
+    }
 }
 
 /// Why records do not make a registry.
@@ -176,103 +204,5 @@ impl Registry {
                 let (framework_id, task_id) = (framework_id.clone(), task_id.clone());
                 Record::Told(Box::new(TaskKey { framework_id, task_id }), it.clone())
             }))
-    }
-
-    /// The registry that these records were taken of.
-    pub fn restore(records: impl IntoIterator<Item = Record>) -> Result<Self, RestoreError> {
-        let mut records = records.into_iter();
-        let Some(Record::Header(header)) = records.next() else { return Err(RestoreError::Header) };
-        let mut all = Self::new(header.cluster_id.clone(), header.incarnation);
-        all.header = *header;
-        let mut known = Known::default();
-        for record in records {
-            match record {
-                Record::Header(_) => return Err(RestoreError::Header),
-                Record::Framework(it) => drop(all.frameworks.put(it.id.clone(), *it)),
-                Record::Agent(it) => drop(all.agents.put(it.id.clone(), *it)),
-                Record::Task(mut it) => {
-                    known.share(&mut it, &mut all.alike);
-                    let it = Arc::new(*it);
-                    all.tasks.put(&it.key, it.clone());
-                }
-                Record::Executor(it) => drop(all.executors.put(it.key.clone(), *it)),
-                Record::CompletedTask(seq, mut it) => {
-                    known.share(&mut it, &mut all.alike);
-                    all.completed_tasks.put(seq, *it);
-                }
-                Record::CompletedFramework(seq, it) => drop(all.completed_frameworks.put(seq, *it)),
-                Record::RemovedFramework(id, at) => drop(all.removed_frameworks.put(id, at)),
-                Record::Spent(seq, it) => drop(all.spent.put(seq, *it)),
-                Record::Newcomer(seq, it) => drop(all.newcomers.put(seq, *it)),
-                Record::EventStream(id, it) => drop(all.streams.put(id, it)),
-                Record::Living(key, number) => drop(all.living.put(*key, number)),
-                Record::RoleSettings(role, it) => drop(all.roles.put(role, *it)),
-                Record::Duty(id, it) => drop(all.duties.put(id, it)),
-                Record::Address(id, ip) => drop(all.addresses.put(id, ip)),
-                Record::Window(place, it) => drop(all.windows.put(place, *it)),
-                Record::DownMachine(name, since) => drop(all.down_machines.put(*name, since)),
-                Record::Carved(id, it) => drop(all.carved.put(id, *it)),
-                Record::Operation(it) => {
-                    let key = (it.framework_id.clone(), it.operation_id.clone());
-                    all.operations.put(key, *it);
-                }
-                Record::SpentOperations(seq, it) => drop(all.spent_operations.put(seq, it)),
-                Record::Group(first, it) => drop(all.groups.put(first, it)),
-                Record::Told(key, it) => all.told.put(&key, it),
-            }
-        }
-        all.index = Indexes::of(&all);
-        Ok(all)
-    }
-}
-
-impl Indexes {
-    /// Everything derived, from the tables alone.
-    pub(crate) fn of(all: &Registry) -> Self {
-        let mut index = Self::default();
-        let mut on_agents: BTreeMap<&AgentId, (OrdSet<ByLaunch>, Resources)> = BTreeMap::new();
-        for task in all.tasks.values() {
-            let (tasks, held) = on_agents.entry(&task.agent_id).or_default();
-            tasks.insert(ByLaunch(task.origin.clone()));
-            if task.held {
-                held.add(&task.resources);
-            }
-        }
-        for executor in all.executors.values() {
-            let (_, held) = on_agents.entry(&executor.key.agent_id).or_default();
-            held.add(&executor.spec.resources);
-        }
-        for agent in all.agents.values().filter(|agent| !agent.strays.is_empty()) {
-            let (_, held) = on_agents.entry(&agent.id).or_default();
-            agent.strays.values().for_each(|stray| held.add(&stray.resources));
-        }
-        for (id, (tasks, held)) in on_agents {
-            if !tasks.is_empty() {
-                index.tasks_of_agent.insert(id.clone(), tasks);
-            }
-            if !held.is_empty() {
-                index.held_on_agent.insert(id.clone(), held);
-            }
-        }
-        for agent in all.agents.values() {
-            if let Some(since) = agent.lost_since() {
-                index.lost_agents.insert((since, agent.id.clone()));
-            }
-            if !matches!(agent.state, crate::AgentState::Gone { .. }) {
-                index.agent_of_machine.insert(agent.info.machine_id.clone(), agent.id.clone());
-            }
-        }
-        for (seq, spent) in all.spent.iter() {
-            for offer_id in &spent.offer_ids {
-                index.spent_offers.insert(offer_id.clone(), *seq);
-            }
-            index.spent_of_framework.entry(spent.framework_id.clone()).or_default().insert(*seq);
-        }
-        for (seq, task) in all.completed_tasks.iter() {
-            index.completed_of_framework.entry(task.key.framework_id.clone()).or_default().insert(*seq);
-        }
-        index.newcomers = all.newcomers.iter().map(|(seq, newcomer)| (newcomer.token, *seq)).collect();
-        index.scheduled = crate::apply::scheduled(all.windows.iter().map(|(place, it)| (*place, &**it)));
-        index
     }
 }

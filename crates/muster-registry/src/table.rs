@@ -66,7 +66,11 @@ impl<K: Ord + Clone + Hash, V: Clone + Hash> Table<K, V> {
     /// Puts a record in its place and returns it shared.
     pub(crate) fn put(&mut self, key: K, value: V) -> Arc<V> {
         let hash = hash_of(&key, &value);
-        let value = Arc::new(value);
+        self.put_hashed(key, Arc::new(value), hash)
+    }
+
+    /// The same with a record whose hash is known.
+    pub(crate) fn put_hashed(&mut self, key: K, value: Arc<V>, hash: u64) -> Arc<V> {
         self.hash = self.hash.wrapping_add(hash);
         if let Some(old) = self.map.insert(key, Record { value: value.clone(), hash }) {
             self.hash = self.hash.wrapping_sub(old.hash);

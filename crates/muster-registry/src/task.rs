@@ -7,7 +7,9 @@ mod alike;
 mod description;
 mod stored;
 
-pub(crate) use alike::{Alike, Known};
+pub(crate) use alike::Alike;
+pub use alike::Known;
+pub use stored::StoredTask;
 
 use description::{Description, Whole};
 
@@ -113,7 +115,7 @@ impl Origin {
         self.description.append(self.names(), out);
     }
 
-    fn whole(&self) -> Whole {
+    fn whole(&self) -> Whole<'static> {
         self.description.whole(self.names())
     }
 

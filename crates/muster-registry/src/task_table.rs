@@ -46,6 +46,11 @@ impl<V: Clone + Hash> TaskTable<V> {
     /// Puts a record in its place.
     pub(crate) fn put(&mut self, key: &TaskKey, value: V) {
         let hash = hash_of(key, &value);
+        self.put_hashed(key, value, hash);
+    }
+
+    /// The same with a record whose hash is known.
+    pub(crate) fn put_hashed(&mut self, key: &TaskKey, value: V, hash: u64) {
         self.hash = self.hash.wrapping_add(hash);
         let record = Record { value, hash };
         let old = match self.by_framework.get_mut(&key.framework_id) {

@@ -118,6 +118,16 @@ pub(crate) struct Opened {
     pub(crate) store: Arc<Store>,
     /// The newest snapshot that can be read, with its contents.
     pub(crate) snapshot: Option<Restored>,
+    pub(crate) took: Took,
+}
+
+/// How long the parts of an opening took.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Took {
+    /// Opening the log and reading it.
+    pub(crate) log: Duration,
+    /// Reading the snapshot.
+    pub(crate) snapshot: Duration,
 }
 
 /// Opens a data directory or makes a new one. A damaged one is set aside and replaced by an empty one with
@@ -185,6 +195,7 @@ struct Found {
     mark_file: MarkFile,
     snapshot: Option<Restored>,
     snapshots: Vec<LogId>,
+    took: Took,
 }
 
 fn inspect(dir: &Path, name: &str, alone: bool, options: &StoreOptions) -> Result<Found, Trouble> {
@@ -205,9 +216,11 @@ fn inspect(dir: &Path, name: &str, alone: bool, options: &StoreOptions) -> Resul
         return Err(damaged("the log is missing".into()));
     }
     let first = mark.purged.map_or(0, |purged| purged.index + 1);
+    let mut took = Took::default();
+    let begun = Instant::now();
     let proved = if alone && !mark.blank() {
         let copy = Proof::of(dir, &log_dir, options).map_err(Trouble::Refuse)?;
-        Some(judge(dir, &mark, copy.scan(first, options).map_err(unopened)?)?)
+        Some(judge(dir, &mark, copy.scan(first, options).map_err(unopened)?, &mut took)?)
     } else {
         None
     };
@@ -226,15 +239,16 @@ fn inspect(dir: &Path, name: &str, alone: bool, options: &StoreOptions) -> Resul
             check_log(&mark, &mut scan, first).map_err(damaged)?;
             (scan, snapshots)
         }
-        None => judge(dir, &mark, scan)?,
+        None => judge(dir, &mark, scan, &mut took)?,
     };
+    took.log = begun.elapsed().saturating_sub(took.snapshot);
     snapshots.drop_unlisted(&dir.join(SNAPSHOTS))?;
     let Snapshots { newest: snapshot, listed: snapshots } = snapshots;
-    Ok(Found { disk, scan, mark, mark_file, snapshot, snapshots })
+    Ok(Found { disk, scan, mark, mark_file, snapshot, snapshots, took })
 }
 
 /// Compares what was read with the mark and with the snapshots that are there. Changes nothing on disk.
-fn judge(dir: &Path, mark: &Mark, mut scan: Scan) -> Result<(Scan, Snapshots), Trouble> {
+fn judge(dir: &Path, mark: &Mark, mut scan: Scan, took: &mut Took) -> Result<(Scan, Snapshots), Trouble> {
     let damaged = |why: String| Trouble::Damaged { why, mark: Some(Box::new(mark.clone())) };
     let newer = |what: String| Trouble::Refuse(OpenError::Newer { path: dir.into(), what });
     if let Some(problem) = scan.problem.as_ref().filter(|problem| disk::is_newer(problem)) {
@@ -242,6 +256,7 @@ fn judge(dir: &Path, mark: &Mark, mut scan: Scan) -> Result<(Scan, Snapshots), T
     }
     let first = mark.purged.map_or(0, |purged| purged.index + 1);
     check_log(mark, &mut scan, first).map_err(damaged)?;
+    let begun = Instant::now();
     let snapshots = read_snapshots(&dir.join(SNAPSHOTS), &scan).map_err(|error| match error {
         SnapshotError::Newer(_) | SnapshotError::Record(crate::codec::CodecError::Newer(_)) => {
             newer(error.to_string())
@@ -249,6 +264,7 @@ fn judge(dir: &Path, mark: &Mark, mut scan: Scan) -> Result<(Scan, Snapshots), T
         SnapshotError::Io(error) if !disk::is_damage(&error) => Trouble::Io(error),
         other => damaged(other.to_string()),
     })?;
+    took.snapshot = begun.elapsed();
     let covered = snapshots.newest.as_ref().and_then(|(meta, _)| meta.last_log_id).map(|id| id.index);
     if let Some(purged) = mark.purged
         && covered.is_none_or(|covered| covered < purged.index)
@@ -331,7 +347,7 @@ fn read_snapshots(dir: &Path, scan: &Scan) -> Result<Snapshots, SnapshotError> {
         let id = log_id(term, index);
         let path = dir.join(snapshot::file_name(&id));
         if newest.is_none() {
-            match verify(&path, length, crc) {
+            match snapshot::read_listed(&path, length, crc) {
                 Ok(found) => newest = Some(found),
                 Err(SnapshotError::Newer(layout)) => return Err(SnapshotError::Newer(layout)),
                 Err(SnapshotError::Io(error)) if !disk::is_damage(&error) => return Err(error.into()),
@@ -359,13 +375,6 @@ impl Snapshots {
         }
         Ok(())
     }
-}
-
-fn verify(path: &Path, length: u64, crc: u32) -> Result<Restored, SnapshotError> {
-    if snapshot::fingerprint(path)? != (length, crc) {
-        return Err(SnapshotError::Checksum);
-    }
-    snapshot::read(path)
 }
 
 /// Moves what is damaged to `damaged-<n>/` and leaves an empty directory with a new node id. The old mark is
@@ -412,7 +421,7 @@ fn set_aside(
 }
 
 fn start(dir: &Path, held: File, found: Found, options: StoreOptions) -> io::Result<Opened> {
-    let Found { disk, scan, mark, mark_file, snapshot, snapshots } = found;
+    let Found { disk, scan, mark, mark_file, snapshot, snapshots, took } = found;
     let (ops, queue) = mpsc::channel(OPS_MAX);
     let failed = watch::Sender::new(None);
     let shared_mark = Arc::new(Mutex::new(mark.clone()));
@@ -446,7 +455,7 @@ fn start(dir: &Path, held: File, found: Found, options: StoreOptions) -> io::Res
         snapshot_problem: Mutex::default(),
         options,
     };
-    Ok(Opened { store: Arc::new(store), snapshot })
+    Ok(Opened { store: Arc::new(store), snapshot, took })
 }
 
 impl Store {

@@ -6,7 +6,7 @@ use super::{
     hold,
     mark::{MARK, MarkError, MarkFile},
     proof::{self, Proof},
-    snapshot, verify,
+    snapshot,
 };
 use crate::{
     codec,
@@ -100,7 +100,7 @@ pub fn replay(dir: &Path) -> Result<Replay, OpenError> {
         let fit = scan.snapshots.iter().filter(|(index, ..)| *index >= purged.index);
         let readable = fit.into_iter().find_map(|&(index, term, length, crc)| {
             let path = dir.join(SNAPSHOTS).join(snapshot::file_name(&crate::types::log_id(term, index)));
-            verify(&path, length, crc).ok().map(|(_, registry)| (index, registry))
+            snapshot::read_listed(&path, length, crc).ok().map(|(_, registry)| (index, registry))
         });
         let (index, oldest) = readable.ok_or_else(|| {
             corrupted(format!("no readable snapshot covers the log up to {}", purged.index))

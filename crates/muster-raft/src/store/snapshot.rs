@@ -8,7 +8,7 @@ use crate::{
     types::{LogId, SnapshotMeta, StoredMembership, log_id, term_of},
 };
 use muster_fault::Point;
-use muster_registry::{Record, Registry};
+use muster_registry::{Known, ReadyTask, Record, Registry};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::File,
@@ -23,7 +23,7 @@ pub(crate) const SNAPSHOTS: &str = "snapshots";
 const MAGIC: &[u8; 8] = b"MUSTSNAP";
 const LAYOUT: u32 = 1;
 const CHUNK_BYTES: usize = 256 * 1024;
-/// Records that are decoded while others are put in their places, and how many such batches may wait.
+/// Records that are made ready while others are put in their places, and how many such batches may wait.
 const BATCH_RECORDS: usize = 256;
 const BATCHES_AHEAD: usize = 8;
 /// A length beyond this was never written.
@@ -152,7 +152,28 @@ pub(crate) fn publish(temp: &Path, dir: &Path, id: &LogId, options: &StoreOption
 
 /// Reads and verifies a whole file.
 pub(crate) fn read(path: &Path) -> Result<(SnapshotMeta, Registry), SnapshotError> {
-    let mut reader = ChunkReader::new(BufReader::new(File::open(path)?))?;
+    read_file(path).map(|(read, _)| read)
+}
+
+/// The same of a file that must have this length and checksum. It is read once.
+pub(crate) fn read_listed(
+    path: &Path,
+    length: u64,
+    crc: u32,
+) -> Result<(SnapshotMeta, Registry), SnapshotError> {
+    match read_file(path) {
+        Ok((read, found)) if found == (length, crc) => Ok(read),
+        Ok(_) => Err(SnapshotError::Checksum),
+        // What says that a newer version wrote it is only believed of a file that is as it was listed.
+        Err(SnapshotError::Newer(_)) if fingerprint(path)? != (length, crc) => Err(SnapshotError::Checksum),
+        Err(error) => Err(error),
+    }
+}
+
+/// What is in a file, and its length and checksum.
+fn read_file(path: &Path) -> Result<((SnapshotMeta, Registry), (u64, u32)), SnapshotError> {
+    let passing = Passing { from: File::open(path)?, length: 0, crc: 0 };
+    let mut reader = ChunkReader::new(BufReader::new(passing))?;
     let head: Head = codec::decode(reader.record()?.ok_or(SnapshotError::Short)?)?;
     let membership = codec::decode_membership(&head.membership)?;
     let meta = SnapshotMeta {
@@ -162,34 +183,54 @@ pub(crate) fn read(path: &Path) -> Result<(SnapshotMeta, Registry), SnapshotErro
             membership,
         ),
     };
-    // Decoding takes about as long as putting the records in their places.
-    let (to, decoded) = mpsc::sync_channel(BATCHES_AHEAD);
+    // Making records ready takes about as long as putting them in their places.
+    let (to, ready) = mpsc::sync_channel(BATCHES_AHEAD);
     let (read, restored) = thread::scope(|scope| {
         let reading = scope.spawn(move || read_records(reader, &to));
-        let restored = Registry::restore(decoded.into_iter().flatten());
+        let restored = Registry::restore_ready(ready.into_iter().flatten());
         (reading.join(), restored)
     });
-    read.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    Ok((meta, restored.map_err(|_| SnapshotError::Order)?))
+    let (reader, known) = read.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    let registry = restored.map_err(|_| SnapshotError::Order)?.knowing(known);
+    let Passing { length, crc, .. } = reader.from.into_inner();
+    Ok(((meta, registry), (length, crc)))
 }
 
-/// Reads and decodes all that is left, as long as somebody takes it.
+/// Reads all that is left and makes it ready, as long as somebody takes it.
 fn read_records<R: Read>(
     mut reader: ChunkReader<R>,
-    to: &mpsc::SyncSender<Vec<Record>>,
-) -> Result<(), SnapshotError> {
+    to: &mpsc::SyncSender<Vec<Record<ReadyTask>>>,
+) -> Result<(ChunkReader<R>, Known), SnapshotError> {
+    let mut known = Known::default();
     let mut batch = Vec::with_capacity(BATCH_RECORDS);
     while let Some(bytes) = reader.record()? {
-        batch.push(codec::decode(bytes)?);
+        batch.push(known.ready(codec::decode(bytes)?));
         if batch.len() == BATCH_RECORDS {
             let full = std::mem::replace(&mut batch, Vec::with_capacity(BATCH_RECORDS));
             if to.send(full).is_err() {
-                return Ok(());
+                // The records are out of order, which whoever took them says.
+                return Ok((reader, known));
             }
         }
     }
     to.send(batch).ok();
-    Ok(())
+    Ok((reader, known))
+}
+
+/// Takes length and checksum of all that passes.
+struct Passing<R> {
+    from: R,
+    length: u64,
+    crc: u32,
+}
+
+impl<R: Read> Read for Passing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.from.read(buffer)?;
+        self.length += n as u64;
+        self.crc = crc32c::crc32c_append(self.crc, &buffer[..n]);
+        Ok(n)
+    }
 }
 
 struct ChunkWriter<W> {
@@ -343,15 +384,50 @@ mod tests {
     }
 
     #[test]
+    fn a_snapshot_with_tasks_reads_back_equal() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = crate::golden::registry();
+        assert!(registry.task_count() > 0);
+        let meta =
+            SnapshotMeta { last_log_id: Some(log_id(1, 3)), last_membership: StoredMembership::default() };
+        let path = write(dir.path(), &meta, &registry, &StoreOptions::default()).unwrap();
+        let (length, crc) = fingerprint(&path).unwrap();
+        let (_, again) = read_listed(&path, length, crc).unwrap();
+        assert_eq!(again, registry);
+        assert_eq!(again.state_hash(), registry.state_hash());
+        again.check_laws().unwrap();
+    }
+
+    #[test]
+    fn only_the_listed_file_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, _) = sample(dir.path());
+        let (length, crc) = fingerprint(&path).unwrap();
+        assert!(read_listed(&path, length, crc).is_ok());
+        assert!(matches!(read_listed(&path, length + 1, crc), Err(SnapshotError::Checksum)));
+        assert!(matches!(read_listed(&path, length, crc ^ 1), Err(SnapshotError::Checksum)));
+        // One of a newer version is told from one whose layout was damaged.
+        let mut newer = std::fs::read(&path).unwrap();
+        newer[MAGIC.len()] += 1;
+        std::fs::write(&path, &newer).unwrap();
+        assert!(matches!(read_listed(&path, length, crc), Err(SnapshotError::Checksum)));
+        let (length, crc) = fingerprint(&path).unwrap();
+        assert!(matches!(read_listed(&path, length, crc), Err(SnapshotError::Newer(2))));
+    }
+
+    #[test]
     fn every_flipped_bit_and_every_cut_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let (path, _) = sample(dir.path());
         let good = std::fs::read(&path).unwrap();
+        let (length, crc) = fingerprint(&path).unwrap();
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             std::fs::write(&path, &bad).unwrap();
             assert!(read(&path).is_err(), "bit {bit}");
+            let listed = read_listed(&path, length, crc);
+            assert!(!matches!(listed, Ok(_) | Err(SnapshotError::Newer(_))), "bit {bit}");
         }
         for length in 0..good.len() {
             std::fs::write(&path, &good[..length]).unwrap();

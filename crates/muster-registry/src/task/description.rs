@@ -2,8 +2,11 @@
 
 use memchr::memchr3;
 use muster_model::Sealed;
-use serde::{Serialize, Serializer};
-use std::hash::{Hash, Hasher};
+use serde::{Deserialize, Serialize, Serializer};
+use std::{
+    borrow::{Borrow, Cow},
+    hash::{Hash, Hasher},
+};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Descriptions up to this length, in bytes, are kept once where they are equal.
@@ -25,33 +28,17 @@ pub(crate) type Names<'a> = [&'a str; 3];
 
 impl Description {
     pub(crate) fn of(sealed: &[u8], names: Names<'_>) -> Self {
-        if sealed.is_empty() {
-            return Self::default();
-        }
-        let cuts = cuts(sealed, names);
-        let mut bytes = Vec::with_capacity(1 + cuts.len() * CUT_BYTES + sealed.len());
-        bytes.push(cuts.len() as u8);
-        let mut gone = 0;
-        for (which, at) in &cuts {
-            bytes.push(*which as u8);
-            bytes.extend_from_slice(&((at - gone) as u32).to_le_bytes());
-            gone += names[*which].len();
-        }
-        let mut end = 0;
-        for (which, at) in cuts {
-            bytes.extend_from_slice(&sealed[end..at]);
-            end = at + names[which].len();
-        }
-        bytes.extend_from_slice(&sealed[end..]);
+        let mut bytes = Vec::new();
+        cut(sealed, names, &mut bytes);
         Self(Sealed::new(bytes))
     }
 
     /// As it came.
-    pub(crate) fn whole(&self, names: Names<'_>) -> Whole {
+    pub(crate) fn whole(&self, names: Names<'_>) -> Whole<'static> {
         let names_bytes = names.map(str::len).into_iter().sum::<usize>();
         let mut bytes = Vec::with_capacity(if self.0.is_empty() { 0 } else { self.0.len() + names_bytes });
         self.append(names, &mut bytes);
-        Whole(bytes)
+        Whole(Cow::Owned(bytes))
     }
 
     /// Appends it to `out`, as it came.
@@ -69,53 +56,99 @@ impl Description {
         }
         out.extend_from_slice(&left[done..]);
     }
+}
 
-    /// By what it is found among others, if it is not too large to be kept for those that come.
-    pub(super) fn mark(&self) -> Option<u64> {
-        (1..=SHARED_MAX).contains(&self.0.len()).then(|| xxh3_64(&self.0))
+/// One that stands in these bytes, as [`cut`] left them.
+impl From<&[u8]> for Description {
+    fn from(bytes: &[u8]) -> Self {
+        Self(Sealed::new(bytes))
     }
 }
 
+impl Borrow<[u8]> for Description {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// By what a description is found among others, if it is not too large to be kept for those that come.
+pub(super) fn mark(description: &[u8]) -> Option<u64> {
+    (1..=SHARED_MAX).contains(&description.len()).then(|| xxh3_64(description))
+}
+
+/// What is kept of a sealed description, in the place of what the buffer holds.
+pub(super) fn cut(sealed: &[u8], names: Names<'_>, bytes: &mut Vec<u8>) {
+    bytes.clear();
+    if sealed.is_empty() {
+        return;
+    }
+    let mut places = [(0, 0); CUTS_MAX];
+    let cuts = cuts(sealed, names, &mut places);
+    bytes.reserve(1 + cuts.len() * CUT_BYTES + sealed.len());
+    bytes.push(cuts.len() as u8);
+    let mut gone = 0;
+    for &(which, at) in cuts {
+        bytes.push(which as u8);
+        bytes.extend_from_slice(&((at - gone) as u32).to_le_bytes());
+        gone += names[which].len();
+    }
+    let mut end = 0;
+    for &(which, at) in cuts {
+        bytes.extend_from_slice(&sealed[end..at]);
+        end = at + names[which].len();
+    }
+    bytes.extend_from_slice(&sealed[end..]);
+}
+
 /// Which names stand where with their length before them, in order.
-fn cuts(sealed: &[u8], names: Names<'_>) -> Vec<(usize, usize)> {
-    let mut cuts = Vec::with_capacity(4);
+fn cuts<'a>(
+    sealed: &[u8],
+    names: Names<'_>,
+    places: &'a mut [(usize, usize); CUTS_MAX],
+) -> &'a [(usize, usize)] {
     // The length of a longer one is no single byte, and a shorter one stands in many places by chance.
     let lengths = names.map(|name| u8::try_from(name.len()).ok().filter(|n| (2..128).contains(n)));
     let Some(any) = lengths.iter().flatten().next().filter(|_| u32::try_from(sealed.len()).is_ok()) else {
-        return cuts;
+        return &[];
     };
     let [a, b, c] = lengths.map(|length| length.unwrap_or(*any));
-    let mut from = 0;
-    while cuts.len() < CUTS_MAX
+    let (mut from, mut count) = (0, 0);
+    while count < CUTS_MAX
         && let Some(found) = memchr3(a, b, c, &sealed[from..])
     {
         from += found + 1;
         let length = usize::from(sealed[from - 1]);
         let is_here = |name: &&str| name.len() == length && sealed[from..].starts_with(name.as_bytes());
         if let Some(which) = names.iter().position(is_here) {
-            cuts.push((which, from));
+            places[count] = (which, from);
+            count += 1;
             from += length;
         }
     }
-    cuts
+    &places[..count]
 }
 
 /// The bytes of a description; stored and hashed as if they were sealed.
-pub(crate) struct Whole(Vec<u8>);
+#[derive(Default, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Whole<'a>(#[serde(borrow)] pub(super) Cow<'a, [u8]>);
 
-impl From<Whole> for Sealed {
-    fn from(whole: Whole) -> Self {
-        Self::new(whole.0)
+impl From<Whole<'_>> for Sealed {
+    fn from(whole: Whole<'_>) -> Self {
+        match whole.0 {
+            Cow::Borrowed(bytes) => Self::new(bytes),
+            Cow::Owned(bytes) => Self::new(bytes),
+        }
     }
 }
 
-impl Serialize for Whole {
+impl Serialize for Whole<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_bytes(&self.0)
     }
 }
 
-impl Hash for Whole {
+impl Hash for Whole<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (!self.0.is_empty()).then_some(&self.0[..]).hash(state);
     }
@@ -133,11 +166,11 @@ mod tests {
     fn names_are_cut_out_and_put_back() {
         let sealed = b"\n\x03web\x12\x07\n\x05web.1\x1a\x07\n\x05c1-S4:\x04web.\x03we\x05web.1";
         let description = Description::of(sealed, NAMES);
-        assert_eq!(description.whole(NAMES).0, sealed);
+        assert_eq!(*description.whole(NAMES).0, *sealed);
         let other = ["c1-S7", "web.2", "web"];
         let sealed = b"\n\x03web\x12\x07\n\x05web.2\x1a\x07\n\x05c1-S7:\x04web.\x03we\x05web.2";
         assert_eq!(Description::of(sealed, other), description, "they differ by their names alone");
-        assert_eq!(description.whole(other).0, sealed);
+        assert_eq!(*description.whole(other).0, *sealed);
     }
 
     #[test]
@@ -165,7 +198,7 @@ mod tests {
         ) {
             let sealed = pieces.concat();
             let whole = Description::of(&sealed, names).whole(names);
-            prop_assert_eq!(&whole.0, &sealed);
+            prop_assert_eq!(&*whole.0, &*sealed);
             let sealed = Sealed::new(sealed);
             prop_assert_eq!(hash_of(&(), &whole), hash_of(&(), &sealed));
         }

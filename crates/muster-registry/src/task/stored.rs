@@ -1,12 +1,12 @@
 //! A task as it is stored and hashed: one flat record, as it was before its parts were kept apart.
 
-use super::{Kill, Origin, QueuedUpdate, Rest, Shape, Task, Whole};
+use super::{Description, Kill, Origin, QueuedUpdate, Rest, Shape, Task, Whole};
 use muster_model::{
-    AgentId, ExecutorId, LaunchNumber, Resources, Role, Sealed, TaskKey, TaskState, WallTime,
+    AgentId, ExecutorId, FrameworkId, LaunchNumber, Resources, Role, TaskId, TaskKey, TaskState, WallTime,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use smol_str::SmolStr;
 use std::{
+    borrow::Cow,
     hash::{Hash, Hasher},
     sync::Arc,
 };
@@ -23,7 +23,7 @@ struct Lent<'a> {
     resources: &'a Resources,
     executor_id: &'a Option<ExecutorId>,
     grace_ms: Option<u64>,
-    sealed: Whole,
+    sealed: Whole<'static>,
     state: TaskState,
     accepted: bool,
     held: bool,
@@ -36,18 +36,20 @@ struct Lent<'a> {
     updated: WallTime,
 }
 
-#[derive(Deserialize)]
+/// A task as it stands in a record: what it has in common with others is not kept anew for it.
+#[derive(Hash, Deserialize)]
 #[serde(rename = "Task")]
-struct Owned {
-    key: TaskKey,
-    name: SmolStr,
-    launch: LaunchNumber,
-    agent_id: AgentId,
-    role: Role,
-    resources: Resources,
-    executor_id: Option<ExecutorId>,
-    grace_ms: Option<u64>,
-    sealed: Sealed,
+pub struct StoredTask<'a> {
+    #[serde(borrow)]
+    pub(crate) key: StoredKey<'a>,
+    pub(super) name: Cow<'a, str>,
+    pub(super) launch: LaunchNumber,
+    pub(super) agent_id: Cow<'a, str>,
+    pub(super) role: Role,
+    pub(super) resources: Resources,
+    pub(super) executor_id: Option<ExecutorId>,
+    pub(super) grace_ms: Option<u64>,
+    pub(super) sealed: Whole<'a>,
     state: TaskState,
     accepted: bool,
     held: bool,
@@ -55,9 +57,19 @@ struct Owned {
     last_seq: u32,
     own_updates: u32,
     updates: Vec<QueuedUpdate>,
-    message: SmolStr,
-    launched: WallTime,
+    message: Cow<'a, str>,
+    pub(super) launched: WallTime,
     updated: WallTime,
+}
+
+/// Its name.
+#[derive(Hash, Deserialize)]
+#[serde(rename = "TaskKey")]
+pub(crate) struct StoredKey<'a> {
+    #[serde(borrow)]
+    pub(super) framework_id: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) task_id: Cow<'a, str>,
 }
 
 impl<'a> From<&'a Task> for Lent<'a> {
@@ -86,37 +98,59 @@ impl<'a> From<&'a Task> for Lent<'a> {
     }
 }
 
-impl From<Owned> for Task {
-    fn from(stored: Owned) -> Self {
-        let shape = Shape {
-            role: stored.role,
-            resources: stored.resources,
-            executor_id: stored.executor_id,
-            grace_ms: stored.grace_ms,
-        };
-        let origin = Origin::new(
-            (stored.key, stored.name),
-            stored.launch,
-            stored.agent_id,
-            shape,
-            &stored.sealed,
-            stored.launched,
-        );
-        let mut task = Self {
+impl StoredTask<'_> {
+    /// What its launch settled, with nothing in common with others.
+    fn origin(&mut self) -> Origin {
+        let shape = self.take_shape();
+        let names = [&*self.agent_id, &*self.key.task_id, &*self.name];
+        Origin {
+            description: Description::of(&self.sealed.0, names),
+            shape: Arc::new(shape),
+            key: TaskKey {
+                framework_id: FrameworkId::new(&self.key.framework_id),
+                task_id: TaskId::new(&self.key.task_id),
+            },
+            name: (*self.name).into(),
+            launch: self.launch,
+            agent_id: AgentId::new(&self.agent_id),
+            launched: self.launched,
+        }
+    }
+
+    /// Takes out what it may have in common with others; what is left has none.
+    pub(super) fn take_shape(&mut self) -> Shape {
+        Shape {
+            role: self.role.clone(),
+            resources: std::mem::take(&mut self.resources),
+            executor_id: self.executor_id.take(),
+            grace_ms: self.grace_ms,
+        }
+    }
+
+    /// The task, once it is known what its launch settled.
+    pub(super) fn with(self, origin: Origin) -> Task {
+        let mut task = Task {
             origin: Arc::new(origin),
-            updated: stored.updated,
-            last_seq: stored.last_seq,
-            own_updates: stored.own_updates,
-            state: stored.state,
-            accepted: stored.accepted,
-            held: stored.held,
+            updated: self.updated,
+            last_seq: self.last_seq,
+            own_updates: self.own_updates,
+            state: self.state,
+            accepted: self.accepted,
+            held: self.held,
             rest: None,
         };
-        if stored.kill.is_some() || !stored.updates.is_empty() || !stored.message.is_empty() {
-            let message = Arc::from(stored.message.as_str());
-            task.rest = Some(Box::new(Rest { kill: stored.kill, updates: stored.updates, message }));
+        if self.kill.is_some() || !self.updates.is_empty() || !self.message.is_empty() {
+            let message = Arc::from(&*self.message);
+            task.rest = Some(Box::new(Rest { kill: self.kill, updates: self.updates, message }));
         }
         task
+    }
+}
+
+impl From<StoredTask<'_>> for Task {
+    fn from(mut stored: StoredTask<'_>) -> Self {
+        let origin = stored.origin();
+        stored.with(origin)
     }
 }
 
@@ -128,7 +162,7 @@ impl Serialize for Task {
 
 impl<'de> Deserialize<'de> for Task {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Owned::deserialize(deserializer).map(Self::from)
+        StoredTask::deserialize(deserializer).map(Self::from)
     }
 }
 
