@@ -2,7 +2,7 @@
 //!
 //! Written to a temporary name, synced, renamed, the folder synced; then listed in sled. The last two are kept.
 
-use super::{StoreOptions, sync_dir};
+use super::{Restored, StoreOptions, sync_dir};
 use crate::{
     codec::{self, CodecError},
     types::{LogId, SnapshotMeta, StoredMembership, log_id, term_of},
@@ -77,8 +77,11 @@ pub(crate) fn file_name(id: &LogId) -> String {
     format!("{:020}-{}.snap", id.index, term_of(id))
 }
 
-/// Length and checksum of a whole file, for the catalogue.
-pub(crate) fn fingerprint(path: &Path) -> io::Result<(u64, u32)> {
+/// Length and checksum of a whole file.
+type Fingerprint = (u64, u32);
+
+/// Those of a file, for the catalogue.
+pub(crate) fn fingerprint(path: &Path) -> io::Result<Fingerprint> {
     let mut file = File::open(path)?;
     let mut buffer = vec![0; CHUNK_BYTES];
     let (mut length, mut crc) = (0, 0);
@@ -151,16 +154,12 @@ pub(crate) fn publish(temp: &Path, dir: &Path, id: &LogId, options: &StoreOption
 }
 
 /// Reads and verifies a whole file.
-pub(crate) fn read(path: &Path) -> Result<(SnapshotMeta, Registry), SnapshotError> {
+pub(crate) fn read(path: &Path) -> Result<Restored, SnapshotError> {
     read_file(path).map(|(read, _)| read)
 }
 
 /// The same of a file that must have this length and checksum. It is read once.
-pub(crate) fn read_listed(
-    path: &Path,
-    length: u64,
-    crc: u32,
-) -> Result<(SnapshotMeta, Registry), SnapshotError> {
+pub(crate) fn read_listed(path: &Path, length: u64, crc: u32) -> Result<Restored, SnapshotError> {
     match read_file(path) {
         Ok((read, found)) if found == (length, crc) => Ok(read),
         Ok(_) => Err(SnapshotError::Checksum),
@@ -171,7 +170,7 @@ pub(crate) fn read_listed(
 }
 
 /// What is in a file, and its length and checksum.
-fn read_file(path: &Path) -> Result<((SnapshotMeta, Registry), (u64, u32)), SnapshotError> {
+fn read_file(path: &Path) -> Result<(Restored, Fingerprint), SnapshotError> {
     let passing = Passing { from: File::open(path)?, length: 0, crc: 0 };
     let mut reader = ChunkReader::new(BufReader::new(passing))?;
     let head: Head = codec::decode(reader.record()?.ok_or(SnapshotError::Short)?)?;
