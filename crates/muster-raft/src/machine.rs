@@ -8,22 +8,32 @@ use crate::{
 use futures::{Stream, StreamExt};
 use muster_fault::{Point, planted, point_async};
 use muster_model::{Index, Term};
-use muster_registry::{Change, Outcome, Registry};
+use muster_registry::{Change, Command, Outcome, Registry};
 use openraft::{
     OptionalSend, RaftSnapshotBuilder,
     storage::{EntryResponder, RaftStateMachine},
 };
 use std::{
+    collections::VecDeque,
     io,
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    sync::{mpsc, watch},
+};
 
 pub(crate) use crate::store::snapshot::SnapshotFile;
 pub(crate) type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotFile>;
 
-/// Entries applied under one lock.
+/// Entries taken at once.
 const BATCH_ENTRIES: usize = 256;
+/// The lock is given back after so long, when what was applied has taken that: those who look at the registry wait no longer
+/// than for this and one entry.
+const HELD: Duration = Duration::from_millis(5);
+/// Entries of so many bytes take some milliseconds.
+const HEAVY_BYTES: usize = 256 << 10;
 /// Batches that may wait for the leader to take them.
 const REIGN_BATCHES: usize = 64;
 
@@ -164,16 +174,17 @@ pub(crate) struct Machine {
 type Responder = openraft::storage::ApplyResponder<TypeConfig>;
 
 impl Machine {
-    /// Applies a batch under one lock and says what to tell whom.
-    fn apply_batch(
+    /// Applies under one lock what there is time for and says what to tell whom.
+    fn apply_some(
         &self,
-        batch: Vec<Result<EntryResponder<TypeConfig>, io::Error>>,
+        batch: &mut VecDeque<Result<EntryResponder<TypeConfig>, io::Error>>,
         responders: &mut Vec<Responder>,
     ) -> io::Result<Option<Telling>> {
         let mut entries = Vec::new();
         let mut stamp = None;
         let mut state = lock(&self.shared.state);
-        for item in batch {
+        let began = Instant::now();
+        while let Some(item) = batch.pop_front() {
             let (entry, responder) = item?;
             let (index, term) = (Index(entry.log_id.index), Term(term_of(&entry.log_id)));
             match entry.payload {
@@ -209,6 +220,9 @@ impl Machine {
             }
             state.last = Some(entry.log_id);
             responders.extend(responder);
+            if began.elapsed() >= HELD {
+                break;
+            }
         }
         if let Some((term, first_ticket)) = stamp {
             self.shared.clock.applied(state.registry.clock(), term, first_ticket);
@@ -220,6 +234,26 @@ impl Machine {
             open: reign.open.subscribe(),
             batch: AppliedBatch { entries },
         }))
+    }
+}
+
+/// Whether applying these may take so long that others must not wait for it.
+fn is_heavy<'a>(payloads: impl IntoIterator<Item = &'a LogPayload>) -> bool {
+    let mut bytes = 0;
+    payloads.into_iter().any(|payload| {
+        let LogPayload::Normal(proposal) = payload else { return false };
+        bytes += proposal.bytes().len();
+        // All agents are to be heard of again.
+        let begins = matches!(proposal.entry().commands.first(), Some(Command::BeginTerm(_)));
+        begins || bytes >= HEAVY_BYTES
+    })
+}
+
+/// Does something that takes long. Where there is one thread alone everybody waits for it.
+fn block_in_place<R>(long: impl FnOnce() -> R) -> R {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => tokio::task::block_in_place(long),
+        _ => long(),
     }
 }
 
@@ -259,14 +293,21 @@ impl RaftStateMachine<TypeConfig> for Machine {
     {
         let mut batches = entries.ready_chunks(BATCH_ENTRIES);
         while let Some(batch) = batches.next().await {
-            let mut responders = Vec::new();
-            point_async!(Point::Apply).await?;
-            let told = self.apply_batch(batch, &mut responders)?;
-            point_async!(Point::Applied).await?;
-            if let Some(telling) = told {
-                telling.tell(&self.shared).await;
+            let mut batch = VecDeque::from(batch);
+            while !batch.is_empty() {
+                let mut responders = Vec::new();
+                point_async!(Point::Apply).await?;
+                let told = match is_heavy(batch.iter().flatten().map(|(entry, _)| &entry.payload)) {
+                    // The other tasks of this thread, heartbeats and votes among them, do not wait for it.
+                    true => block_in_place(|| self.apply_some(&mut batch, &mut responders))?,
+                    false => self.apply_some(&mut batch, &mut responders)?,
+                };
+                point_async!(Point::Applied).await?;
+                if let Some(telling) = told {
+                    telling.tell(&self.shared).await;
+                }
+                responders.into_iter().for_each(|responder| responder.send(()));
             }
-            responders.into_iter().for_each(|responder| responder.send(()));
         }
         Ok(())
     }
@@ -359,4 +400,25 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 /// The member with this node id.
 pub(crate) fn member(membership: &StoredMembership, node_id: u64) -> Option<Member> {
     membership.get_node(&node_id).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use muster_registry::{BeginTerm, Entry};
+
+    fn payload(command: Command, bytes: usize) -> LogPayload {
+        let entry = Entry { commands: vec![command], ..Entry::default() };
+        LogPayload::Normal(Proposal::from_parts(entry, vec![0; bytes].into()))
+    }
+
+    #[test]
+    fn what_takes_long_is_told_from_what_does_not() {
+        let begin = payload(Command::BeginTerm(BeginTerm { reconnect_grace_ms: 1 }), 9);
+        let some = |bytes| payload(Command::Tick, bytes);
+        assert!(!is_heavy(&[]) && !is_heavy(&[LogPayload::Blank, some(HEAVY_BYTES - 1)]));
+        assert!(is_heavy(&[some(HEAVY_BYTES)]), "a large entry");
+        assert!(is_heavy(&vec![some(HEAVY_BYTES / 64); 64]), "many of some size");
+        assert!(is_heavy(&[some(9), begin]), "one that changes every agent");
+    }
 }
