@@ -166,7 +166,10 @@ async fn pass(mut stream: TcpStream, servers: &Servers, room: Room<'_>) -> io::R
         Room::Any => timeout(PREFACE_TIME, caller(&mut stream)).await??,
         Room::OfMasters(turned_away) => match timeout(ASKED_TIME, caller(&mut stream)).await {
             Ok(Ok(caller @ (Caller::Peer | Caller::Link))) => caller,
-            _ => return Ok(turned_away.another()),
+            _ => {
+                turned_away.another();
+                return Ok(());
+            }
         },
     };
     let server = match caller {
