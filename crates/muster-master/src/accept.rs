@@ -4,7 +4,7 @@
 use futures::{Stream, StreamExt};
 use muster_raft::{Caller, caller};
 use rustix::{
-    net::sockopt::set_tcp_user_timeout,
+    net::{RecvFlags, recv, sockopt::set_tcp_user_timeout},
     process::{Resource, getrlimit},
 };
 use std::{
@@ -29,8 +29,11 @@ use tonic::transport::server::Connected;
 /// A master that cannot open those ends. (etcd keeps 150 for itself, and ends its clients' at the rest.)
 const KEPT: u64 = 64;
 
-/// So many connections that take one of those may be asked at once who they are; the next are clients', it is taken. Another
-/// master says so at once, and dials again a moment later.
+/// Of these so many are nobody's who dials this master, other masters included.
+const KEPT_ALWAYS: u64 = KEPT / 2;
+
+/// So many connections that take one of those, and have said nothing yet, may be asked at once who they are. Who calls as a
+/// master does so at once.
 const ASKED: usize = 16;
 /// How long one may take to say so.
 const ASKED_TIME: Duration = Duration::from_millis(500);
@@ -125,21 +128,19 @@ pub(crate) fn sort(listener: TcpListener) -> (impl Future<Output = ()>, ByCaller
                     continue;
                 }
             };
-            let is_kept = takes_what_is_kept(&stream);
-            let asked = is_kept.then(|| asked.clone().try_acquire_owned());
+            let (takes_kept, first) = (takes_of_last(&stream, KEPT), First::of(&stream));
+            let asked = (takes_kept && first == First::Unsaid).then(|| asked.clone().try_acquire_owned());
             let (servers, turned_away) = (servers.clone(), turned_away.clone());
-            let asked = match asked.transpose() {
-                Ok(asked) => asked,
-                Err(_) => {
-                    turned_away.another();
-                    continue;
-                }
-            };
+            if takes_kept && (first == First::OfClient || matches!(asked, Some(Err(_))))
+                || takes_of_last(&stream, KEPT_ALWAYS)
+            {
+                turned_away.another();
+                continue;
+            }
             tokio::spawn(async move {
-                let passed = match asked {
-                    None => pass(stream, &servers, Room::Any).await,
-                    Some(_asked) => pass(stream, &servers, Room::OfMasters(&turned_away)).await,
-                };
+                let room = if takes_kept { Room::OfMasters(&turned_away) } else { Room::Any };
+                let passed = pass(stream, &servers, room).await;
+                drop(asked);
                 if let Err(error) = passed {
                     tracing::debug!(%error, "a connection ended before it began");
                 }
@@ -183,11 +184,32 @@ async fn pass(mut stream: TcpStream, servers: &Servers, room: Room<'_>) -> io::R
 }
 
 /// A new file has the lowest number that is free: with one this high, hardly any others are.
-fn takes_what_is_kept(stream: &TcpStream) -> bool {
+fn takes_of_last(stream: &TcpStream, count: u64) -> bool {
     let number = u64::try_from(stream.as_raw_fd()).unwrap_or(u64::MAX);
     // Asked each time: a limit may be changed from outside.
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    number >= limit.saturating_sub(KEPT)
+    number >= limit.saturating_sub(count)
+}
+
+/// What is there of what a connection says first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum First {
+    Unsaid,
+    /// It may be a master's.
+    Hail,
+    OfClient,
+}
+
+impl First {
+    /// Without waiting for it, and without taking it.
+    fn of(stream: &TcpStream) -> Self {
+        let mut first = [0];
+        match recv(stream, &mut first, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok((1.., _)) if muster_raft::may_be_hail(first[0]) => Self::Hail,
+            Ok(_) => Self::OfClient,
+            Err(_) => Self::Unsaid,
+        }
+    }
 }
 
 /// Clients that were turned away and not told of yet, and when some were.
@@ -349,6 +371,29 @@ mod tests {
         }
         // The first was told of.
         assert_eq!(turned_away.0.lock().unwrap().0, 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_said_first_is_seen_and_left() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for (first, expected) in [
+            ("", First::Unsaid),
+            ("muster link v1\r\n", First::Hail),
+            ("PRI * HTTP/2.0\r\n", First::OfClient),
+        ] {
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            client.write_all(first.as_bytes()).await.unwrap();
+            let (mut stream, _) = listener.accept().await.unwrap();
+            if !first.is_empty() {
+                stream.readable().await.unwrap();
+            }
+            assert_eq!(First::of(&stream), expected);
+            drop(client);
+            let mut left = String::new();
+            stream.read_to_string(&mut left).await.unwrap();
+            assert_eq!(left, first);
+            assert_eq!(First::of(&stream), First::OfClient, "who is gone is no master");
+        }
     }
 
     #[tokio::test]

@@ -97,7 +97,7 @@ impl Threads {
         task: impl Future<Output = Result<T, MasterError>> + Send + 'static,
     ) -> Result<T, MasterError> {
         let done = self.handle.spawn(task).await;
-        done.map_err(|error| MasterError::Failed(format!("consensus: {error}")))?
+        done.map_err(|error| MasterError::Failed(format!("one of its own tasks: {error}")))?
     }
 }
 

@@ -383,7 +383,6 @@ fn blanks_and_memberships_keep_their_bytes() {
 
 /// A registry that holds a record of every kind, but of clients with a token, of event streams, of executors
 /// that live and of what operators set.
-/// A registry with records of many kinds.
 pub(crate) fn registry() -> Registry {
     let mut registry = Registry::new(ClusterId::new("c1"), 1);
     let mut index = 0;

@@ -48,7 +48,7 @@ pub use error::{Full, NotLeading, OpenError, ReplaceError, TransferError};
 pub use leadership::Leadership;
 pub use machine::{AppliedBatch, AppliedEntry};
 pub use peer::{
-    hail::{Caller, Dialer, caller},
+    hail::{Caller, Dialer, caller, may_be_hail},
     service::{PeerServer, Peers},
 };
 pub use proposer::Proposer;

@@ -16,7 +16,7 @@ use openraft::{
 use std::{
     collections::VecDeque,
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -29,8 +29,7 @@ pub(crate) type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotFile>
 
 /// Entries taken at once.
 const BATCH_ENTRIES: usize = 256;
-/// The lock is given back after so long, when what was applied has taken that: those who look at the registry wait no longer
-/// than for this and one entry.
+/// The lock is given back after so long, at the end of an entry, so that those who look at the registry have their turn.
 const HELD: Duration = Duration::from_millis(5);
 /// Entries of so many bytes take some milliseconds.
 const HEAVY_BYTES: usize = 256 << 10;
@@ -65,7 +64,19 @@ pub struct AppliedEntry {
 /// What openraft's machine and everyone else share.
 pub(crate) struct Shared {
     state: Mutex<State>,
+    /// Beside the registry: whoever asks for it never waits until something is applied. Locked after `state`, never before.
+    known: Mutex<Known>,
     pub(crate) clock: Clock,
+}
+
+/// What is asked for all the time.
+#[derive(Default)]
+struct Known {
+    /// The last log id applied.
+    last: Option<LogId>,
+    reign: Option<OpenReign>,
+    /// A process leads at most once in a term.
+    begun: u64,
 }
 
 struct State {
@@ -73,9 +84,6 @@ struct State {
     last: Option<LogId>,
     membership: StoredMembership,
     snapshot: Option<SnapshotMeta>,
-    reign: Option<OpenReign>,
-    /// A process leads at most once in a term.
-    begun: u64,
     /// A snapshot came in and nothing was applied since.
     installed: bool,
     /// What a planted bug applies after the entry that follows it, and how often it does so yet.
@@ -83,6 +91,7 @@ struct State {
     disorders: u32,
 }
 
+#[derive(Clone)]
 struct OpenReign {
     term: u64,
     applied: mpsc::Sender<AppliedBatch>,
@@ -103,24 +112,34 @@ impl Shared {
         let clock = Clock::new(registry.clock());
         let last = snapshot.as_ref().and_then(|meta| meta.last_log_id);
         let membership = snapshot.as_ref().map(|meta| meta.last_membership.clone()).unwrap_or_default();
-        let (reign, begun, installed, late, disorders) = Default::default();
-        let state = State { registry, last, membership, snapshot, reign, begun, installed, late, disorders };
-        Self { state: Mutex::new(state), clock }
+        let (installed, late, disorders) = Default::default();
+        let state = State { registry, last, membership, snapshot, installed, late, disorders };
+        let known = Known { last, ..Known::default() };
+        Self { state: Mutex::new(state), known: Mutex::new(known), clock }
+    }
+
+    /// The registry and what is with it; apply waits meanwhile. Who waits for apply keeps no task from running that shares
+    /// its thread.
+    fn state(&self) -> MutexGuard<'_, State> {
+        match self.state.try_lock() {
+            Ok(state) => state,
+            Err(_) => block_in_place(|| lock(&self.state)),
+        }
     }
 
     /// Looks at the registry as it stands; apply waits meanwhile.
     pub(crate) fn with_registry<R>(&self, look: impl FnOnce(&Registry) -> R) -> R {
-        look(&lock(&self.state).registry)
+        look(&self.state().registry)
     }
 
     /// A frozen copy.
     pub(crate) fn registry(&self) -> Registry {
-        lock(&self.state).registry.clone()
+        self.state().registry.clone()
     }
 
     /// Replaces the registry of a replica that has applied nothing yet, once its cluster is known.
     pub(crate) fn found(&self, registry: Registry) {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         if state.last.is_none() {
             state.registry = registry;
         }
@@ -128,40 +147,42 @@ impl Shared {
 
     /// The last log id applied.
     pub(crate) fn last(&self) -> Option<LogId> {
-        lock(&self.state).last
+        lock(&self.known).last
     }
 
     /// Opens a reign: the registry as it is, and everything applied from then on. None when this process
     /// led in this term already.
     pub(crate) fn begin(&self, term: u64) -> Option<NewReign> {
-        let mut state = lock(&self.state);
-        if state.begun >= term {
+        // Not in the middle of what is being applied: all of that is in the registry, or none.
+        let _state = self.state();
+        let mut known = lock(&self.known);
+        if known.begun >= term {
             return None;
         }
         let (sender, applied) = mpsc::channel(REIGN_BATCHES);
         let (still_open, open) = watch::channel(());
-        state.begun = term;
-        state.reign = Some(OpenReign { term, applied: sender, open: still_open });
+        known.begun = term;
+        known.reign = Some(OpenReign { term, applied: sender, open: still_open });
         Some(NewReign { applied, open })
     }
 
     /// Ends the reign of this term or of an earlier one: its stream of what is applied closes.
     pub(crate) fn end(&self, term: u64) {
-        let mut state = lock(&self.state);
-        if state.reign.as_ref().is_some_and(|reign| reign.term <= term) {
-            state.reign = None;
+        let mut known = lock(&self.known);
+        if known.reign.as_ref().is_some_and(|reign| reign.term <= term) {
+            known.reign = None;
         }
     }
 
     /// The term of the open reign.
     pub(crate) fn reigning(&self) -> Option<u64> {
-        lock(&self.state).reign.as_ref().map(|reign| reign.term)
+        lock(&self.known).reign.as_ref().map(|reign| reign.term)
     }
 
     /// Whether this process began, and no longer has, a reign in this term.
     pub(crate) fn over(&self, term: u64) -> bool {
-        let state = lock(&self.state);
-        state.begun >= term && state.reign.as_ref().is_none_or(|reign| reign.term != term)
+        let known = lock(&self.known);
+        known.begun >= term && known.reign.as_ref().is_none_or(|reign| reign.term != term)
     }
 }
 
@@ -183,6 +204,7 @@ impl Machine {
         let mut entries = Vec::new();
         let mut stamp = None;
         let mut state = lock(&self.shared.state);
+        let reign = lock(&self.shared.known).reign.clone();
         let began = Instant::now();
         while let Some(item) = batch.pop_front() {
             let (entry, responder) = item?;
@@ -212,7 +234,7 @@ impl Machine {
                         state.registry.apply(index, term, late.entry());
                     }
                     stamp = Some((term.0, first_ticket));
-                    if state.reign.is_some() {
+                    if reign.is_some() {
                         let (outcomes, changes) = (applied.outcomes, applied.changes);
                         entries.push(AppliedEntry { index, term, first_ticket, outcomes, changes });
                     }
@@ -227,11 +249,12 @@ impl Machine {
         if let Some((term, first_ticket)) = stamp {
             self.shared.clock.applied(state.registry.clock(), term, first_ticket);
         }
-        let reign = state.reign.as_ref().filter(|_| !entries.is_empty());
-        Ok(reign.map(|reign| Telling {
-            term: reign.term,
-            to: reign.applied.clone(),
-            open: reign.open.subscribe(),
+        lock(&self.shared.known).last = state.last;
+        let reign = reign.filter(|_| !entries.is_empty());
+        Ok(reign.map(|OpenReign { term, applied: to, open }| Telling {
+            term,
+            to,
+            open: open.subscribe(),
             batch: AppliedBatch { entries },
         }))
     }
@@ -243,16 +266,27 @@ fn is_heavy<'a>(payloads: impl IntoIterator<Item = &'a LogPayload>) -> bool {
     payloads.into_iter().any(|payload| {
         let LogPayload::Normal(proposal) = payload else { return false };
         bytes += proposal.bytes().len();
-        // All agents are to be heard of again.
-        let begins = matches!(proposal.entry().commands.first(), Some(Command::BeginTerm(_)));
-        begins || bytes >= HEAVY_BYTES
+        bytes >= HEAVY_BYTES || proposal.entry().commands.iter().any(changes_much)
     })
+}
+
+/// Whether a command, short as it is, may change all agents, or all tasks of one of their owners.
+fn changes_much(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::BeginTerm(_)
+            | Command::Teardown { .. }
+            | Command::ExpireFramework { .. }
+            | Command::MarkUnreachable { .. }
+            | Command::MarkGone { .. }
+            | Command::StartMaintenance(_)
+    )
 }
 
 /// Does something that takes long. Where there is one thread alone everybody waits for it.
 fn block_in_place<R>(long: impl FnOnce() -> R) -> R {
-    match Handle::current().runtime_flavor() {
-        RuntimeFlavor::MultiThread => tokio::task::block_in_place(long),
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(long),
         _ => long(),
     }
 }
@@ -294,7 +328,11 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let mut batches = entries.ready_chunks(BATCH_ENTRIES);
         while let Some(batch) = batches.next().await {
             let mut batch = VecDeque::from(batch);
+            let mut goes_on = false;
             while !batch.is_empty() {
+                if std::mem::replace(&mut goes_on, true) {
+                    tokio::task::yield_now().await;
+                }
                 let mut responders = Vec::new();
                 point_async!(Point::Apply).await?;
                 let told = match is_heavy(batch.iter().flatten().map(|(entry, _)| &entry.payload)) {
@@ -341,6 +379,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let old = {
             let mut state = lock(&self.shared.state);
             state.last = Some(id);
+            lock(&self.shared.known).last = state.last;
             state.membership = meta.last_membership.clone();
             state.snapshot = Some(meta.clone());
             state.installed = true;

@@ -52,7 +52,7 @@ pub async fn caller(stream: &mut TcpStream) -> io::Result<Caller> {
     if stream.peek(&mut first).await? == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    if first[0] != PEER[0] {
+    if !may_be_hail(first[0]) {
         return Ok(Caller::Client);
     }
     let mut hail = [0; PEER.len()];
@@ -62,6 +62,11 @@ pub async fn caller(stream: &mut TcpStream) -> io::Result<Caller> {
         LINK => Ok(Caller::Link),
         _ => Err(io::Error::new(io::ErrorKind::InvalidData, "no hail of a master of this version")),
     }
+}
+
+/// Whether what begins with this byte may be a master's hail.
+pub fn may_be_hail(first: u8) -> bool {
+    first == PEER[0]
 }
 
 /// Dials a master and hails it.

@@ -164,7 +164,11 @@ pub(crate) fn read_listed(path: &Path, length: u64, crc: u32) -> Result<Restored
         Ok((read, found)) if found == (length, crc) => Ok(read),
         Ok(_) => Err(SnapshotError::Checksum),
         // What says that a newer version wrote it is only believed of a file that is as it was listed.
-        Err(SnapshotError::Newer(_)) if fingerprint(path)? != (length, crc) => Err(SnapshotError::Checksum),
+        Err(SnapshotError::Newer(_) | SnapshotError::Record(codec::CodecError::Newer(_)))
+            if fingerprint(path)? != (length, crc) =>
+        {
+            Err(SnapshotError::Checksum)
+        }
         Err(error) => Err(error),
     }
 }

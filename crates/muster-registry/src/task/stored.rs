@@ -42,8 +42,10 @@ struct Lent<'a> {
 pub struct StoredTask<'a> {
     #[serde(borrow)]
     pub(crate) key: StoredKey<'a>,
+    #[serde(borrow)]
     pub(super) name: Cow<'a, str>,
     pub(super) launch: LaunchNumber,
+    #[serde(borrow)]
     pub(super) agent_id: Cow<'a, str>,
     pub(super) role: Role,
     pub(super) resources: Resources,
@@ -57,6 +59,7 @@ pub struct StoredTask<'a> {
     last_seq: u32,
     own_updates: u32,
     updates: Vec<QueuedUpdate>,
+    #[serde(borrow)]
     message: Cow<'a, str>,
     pub(super) launched: WallTime,
     updated: WallTime,
