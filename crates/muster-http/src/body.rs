@@ -33,11 +33,17 @@ const TURN: Duration = Duration::from_secs(5);
 
 /// Bounds how many bodies are written at a time.
 #[derive(Debug, Clone)]
-pub struct Writers(Arc<Semaphore>);
+pub struct Writers {
+    turns: Arc<Semaphore>,
+    /// Of the threads that write them, so many run at a time, piece by piece in turn: what does the real work is left half
+    /// of the processors, however many read.
+    running: Arc<Semaphore>,
+}
 
 impl Default for Writers {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(WRITERS)))
+        let half = std::thread::available_parallelism().map_or(1, |count| count.get().div_ceil(2));
+        Self { turns: Arc::new(Semaphore::new(WRITERS)), running: Arc::new(Semaphore::new(half)) }
     }
 }
 
@@ -64,7 +70,7 @@ pub fn too_many() -> Response<Body> {
 impl Writers {
     /// Waits for a turn, but not for long.
     pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        let turn = tokio::time::timeout(TURN, self.0.clone().acquire_owned()).await;
+        let turn = tokio::time::timeout(TURN, self.turns.clone().acquire_owned()).await;
         turn.ok().and_then(Result::ok)
     }
 
@@ -76,9 +82,11 @@ impl Writers {
         let Some(turn) = self.turn().await else { return too_many() };
         let kind = if wrapped.jsonp.is_some() { "text/javascript" } else { kind };
         let (to, mut pieces) = mpsc::channel(PIECES);
-        let pieces_out = Pieces { to, runtime: Handle::current(), is_packed: false, gathered: Vec::new() };
+        let (runtime, all) = (Handle::current(), self.running.clone());
         tokio::task::spawn_blocking(move || {
             let _turn = turn;
+            let running = Running::begin(&runtime, all);
+            let pieces_out = Pieces { to, runtime, running, is_packed: false, gathered: Vec::new() };
             // A client that went, or does not read, is nobody to tell of it.
             let _ = written(pieces_out, wrapped, write);
         });
@@ -196,10 +204,34 @@ impl Write for Out {
     }
 }
 
+/// Leave to run, given back while the client is waited for.
+struct Running {
+    all: Arc<Semaphore>,
+    held: Option<OwnedSemaphorePermit>,
+}
+
+impl Running {
+    fn begin(runtime: &Handle, all: Arc<Semaphore>) -> Self {
+        let mut it = Self { all, held: None };
+        it.go_on(runtime);
+        it
+    }
+
+    /// Waits behind all who asked before.
+    fn go_on(&mut self, runtime: &Handle) {
+        self.held = runtime.block_on(self.all.clone().acquire_owned()).ok(); // it is never closed
+    }
+
+    fn pause(&mut self) {
+        self.held = None;
+    }
+}
+
 /// Gathers bytes into pieces, and waits for the client to take them.
 struct Pieces {
     to: mpsc::Sender<Piece>,
     runtime: Handle,
+    running: Running,
     is_packed: bool,
     gathered: Vec<u8>,
 }
@@ -213,7 +245,12 @@ pub fn send<T>(runtime: &Handle, to: &mpsc::Sender<T>, it: T) -> io::Result<()> 
 impl Pieces {
     fn send(&mut self, is_last: bool) -> io::Result<()> {
         let bytes = std::mem::take(&mut self.gathered).into();
-        send(&self.runtime, &self.to, Piece { bytes, is_last, is_packed: self.is_packed })
+        self.running.pause();
+        send(&self.runtime, &self.to, Piece { bytes, is_last, is_packed: self.is_packed })?;
+        if !is_last {
+            self.running.go_on(&self.runtime);
+        }
+        Ok(())
     }
 
     fn end(mut self) -> io::Result<()> {
@@ -260,6 +297,25 @@ mod tests {
             assert_eq!(head.headers()[header::CONTENT_TYPE], "application/json");
             assert!(!head.headers().contains_key(header::CONTENT_ENCODING));
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_does_not_read_keeps_nobody_from_being_answered() {
+        let writers = Writers::default();
+        let long = |out: &mut dyn Write| (0..20).try_for_each(|_| out.write_all(&[b'x'; PIECE]));
+        let mut unread = Vec::new();
+        for _ in 0..2 * writers.running.available_permits() {
+            unread.push(writers.answer("text/plain", Wrapped::default(), long).await);
+        }
+        for _ in 0..3 {
+            let whole = writers.answer("text/plain", Wrapped::default(), long).await;
+            assert_eq!(whole.into_body().collect().await.unwrap().to_bytes().len(), 20 * PIECE);
+        }
+        for response in unread {
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes().len(), 20 * PIECE);
+        }
+        let all = u32::try_from(std::thread::available_parallelism().unwrap().get().div_ceil(2)).unwrap();
+        drop(writers.running.acquire_many(all).await.unwrap());
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
