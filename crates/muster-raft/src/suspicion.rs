@@ -3,7 +3,8 @@
 //! When a process dies, its kernel ends its connections and refuses new ones. So a follower whose append stream breaks
 //! off dials the leader. If that is refused, it waits for the leader's lease no longer and asks the others by pre-vote
 //! (Ongaro, "Consensus: Bridging Theory and Practice", 9.6) whether they would elect it. Each answers for itself: one
-//! that hears the leader still, or was not refused by it, says no, and nothing has changed.
+//! that hears the leader still, or was not refused by it, says no, and nothing has changed. One that is asked dials the
+//! leader too: it may have had no stream that could break off.
 //!
 //! Nothing depends on the lease that is cut short: reads ask a quorum, and what a leader orders is committed. openraft
 //! gives it back with the next leader only, so a follower that was wrong grants every pre-vote of that term: a leader
@@ -38,27 +39,80 @@ const REFUSALS: u32 = 2;
 /// A connection that is not made or refused by then says nothing.
 const DIAL: Duration = Duration::from_millis(100);
 
+/// Between two pre-votes of a voter whose turn it is.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
+
 /// The leadership that this replica suspects, or is finding out about.
 #[derive(Debug, Default)]
-pub(crate) struct Suspected(Mutex<Option<Vote>>);
+pub(crate) struct Suspected(Mutex<Option<Suspicion>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Suspicion {
+    vote: Vote,
+    /// Of the newest reason. A leader that is heard after that lives, until there is another.
+    since: Instant,
+}
+
+impl Suspected {
+    /// Whether somebody has to find out: nobody does yet.
+    fn raise(&self, vote: Vote) -> bool {
+        let mut suspected = lock(&self.0);
+        let is_new = suspected.is_none_or(|it| it.vote != vote);
+        *suspected = Some(Suspicion { vote, since: Instant::now() });
+        is_new
+    }
+
+    /// When there was a reason last, as long as this leadership is the suspected one.
+    fn since(&self, vote: Vote) -> Option<Instant> {
+        lock(&self.0).filter(|it| it.vote == vote).map(|it| it.since)
+    }
+
+    /// Whether it is over, as there was no reason since that one; the next has to be looked into again.
+    fn settle(&self, vote: Vote, since: Instant) -> bool {
+        let mut suspected = lock(&self.0);
+        let is_newer = suspected.is_some_and(|it| it.vote == vote && it.since > since);
+        if !is_newer {
+            suspected.take_if(|it| it.vote == vote);
+        }
+        !is_newer
+    }
+}
 
 /// Somebody who led with this vote sends nothing more on a stream.
 pub(crate) fn stream_ended(node: &Arc<Node>, leader: u64, vote: Vote) {
-    let Some(core) = node.core() else { return };
+    if let Some(core) = node.core() {
+        suspect(node, core, leader, vote);
+    }
+}
+
+/// A peer would stand for election: what it found out about our leader is worth finding out, too. Its stream to us may not
+/// have been there yet when it died.
+pub(crate) fn pre_vote_asked(node: &Arc<Node>, core: &Core, by: u64) {
+    let metrics = core.server_metrics();
+    let (vote, leader) = {
+        let metrics = metrics.borrow_watched();
+        (metrics.vote, metrics.current_leader)
+    };
+    if let Some(leader) = leader
+        && leader != by
+        && leader != node.store.mark().node_id
+    {
+        suspect(node, core.clone(), leader, vote);
+    }
+}
+
+fn suspect(node: &Arc<Node>, core: Core, leader: u64, vote: Vote) {
     let newest = core.server_metrics().borrow_watched().vote == vote;
-    let mut suspected = lock(&node.suspected.0);
-    if node.stopping() || !newest || suspected.as_ref() == Some(&vote) {
+    if node.stopping() || !newest || !node.suspected.raise(vote) {
         return;
     }
-    *suspected = Some(vote);
-    drop(suspected);
-    let ended = Instant::now();
     node.spawn({
         let node = node.clone();
         async move {
-            if !find_out(&node, &core, leader, vote, ended).await {
-                // Its next stream may end for a better reason.
-                lock(&node.suspected.0).take_if(|it| *it == vote);
+            while let Some(since) = node.suspected.since(vote) {
+                if find_out(&node, &core, leader, vote, since).await || node.suspected.settle(vote, since) {
+                    return;
+                }
             }
         }
     });
@@ -108,7 +162,8 @@ pub(crate) async fn at_start(node: Arc<Node>, core: Core) {
 }
 
 /// Stands for election by pre-vote for as long as it is of use, whenever that is due. One after the other, so that voters do not take each
-/// other's votes; who is behind in its log is refused.
+/// other's votes; who is behind in its log is refused. In its turn a voter asks again and again until it has votes enough to stand:
+/// others may be a moment later in finding out.
 async fn stand(
     node: &Node,
     core: &Core,
@@ -119,12 +174,19 @@ async fn stand(
     let own = node.store.mark().node_id;
     let before = voters.iter().filter(|id| **id < own).count();
     let turn = Duration::from_millis(node.config.heartbeat_ms) / 2;
+    let vote = || core.server_metrics().borrow_watched().vote;
     sleep(turn * u32::try_from(before).unwrap_or(0)).await;
     while is_of_use() {
-        if is_due() && core.trigger().elect(true).await.is_err() {
-            break;
+        let (begun, first) = (Instant::now(), vote());
+        // An election that began, ours or another's, is not disturbed.
+        while is_of_use() && vote() == first && begun.elapsed() < turn {
+            if is_due() && core.trigger().elect(true).await.is_err() {
+                return;
+            }
+            sleep(ASK_AGAIN).await;
         }
-        sleep(turn * u32::try_from(voters.len()).unwrap_or(1)).await;
+        let round = turn * u32::try_from(voters.len()).unwrap_or(1);
+        sleep(round.saturating_sub(begun.elapsed())).await;
     }
 }
 
@@ -151,6 +213,26 @@ async fn is_refused(address: &str, is_of_use: impl Fn() -> bool) -> bool {
 mod tests {
     use super::*;
     use tokio::net::TcpListener;
+
+    fn vote(term: u64) -> Vote {
+        Vote::new_committed(term, 1)
+    }
+
+    #[test]
+    fn a_reason_that_comes_while_another_is_looked_into_is_not_lost() {
+        let suspected = Suspected::default();
+        assert!(suspected.raise(vote(1)));
+        let first = suspected.since(vote(1)).unwrap();
+        std::thread::sleep(Duration::from_millis(1)); // two moments that differ
+        assert!(!suspected.raise(vote(1)), "somebody is at it already");
+        assert!(!suspected.settle(vote(1), first), "but has to look again");
+        let second = suspected.since(vote(1)).unwrap();
+        assert!(second > first);
+        assert!(suspected.settle(vote(1), second));
+        assert!(suspected.raise(vote(1)), "nobody is at it any more");
+        assert!(suspected.raise(vote(2)));
+        assert_eq!(suspected.since(vote(1)), None, "a leadership that is over");
+    }
 
     #[tokio::test]
     async fn only_a_refusal_is_one() {

@@ -113,6 +113,9 @@ impl PeerService for Peers {
         let core = core_for(&self.node, request.target.as_ref()).await?;
         point_async!(Point::VoteReceive).await.map_err(stopped)?;
         let pre_vote = request.pre_vote;
+        if let (true, Some(target)) = (pre_vote, &request.target) {
+            suspicion::pre_vote_asked(&self.node, &core, target.from_node);
+        }
         let request = wire::from_vote_request(request).map_err(invalid)?;
         let wanted = request.clone();
         let answer = if pre_vote { core.pre_vote(request).await } else { core.vote(request).await };
