@@ -147,10 +147,7 @@ impl Both {
             3 => ShardInput::Wish(framework(b), (a > 60).then(|| wishes(a, b, c))),
             4 => ShardInput::Revive(framework(a), (0..=b % 5).map(role).collect()),
             5 => ShardInput::Elsewhere(BTreeMap::from([(role(a), some_resources(b).quantities())])),
-            6 if a < 40 => {
-                let view = View::of(&self.world.registry, self.quick.view().shard());
-                ShardInput::Reset(Box::new(view))
-            }
+            6 if a < 40 => ShardInput::Reset(Box::new(self.world.registry.clone())),
             7 => return self.give_back((a, b, c), 1),
             8..=10 => return self.give_back((a, b, c), usize::from(a) % 6),
             _ => return self.tell(Vec::new()),

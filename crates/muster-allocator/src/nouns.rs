@@ -1,8 +1,7 @@
 //! What is told to a shard, and what it tells.
 
-use crate::View;
 use muster_model::{AgentId, Attribute, FrameworkId, Resources, Role, Timestamp, Wants};
-use muster_registry::{Account, Change};
+use muster_registry::{Account, Change, Registry};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -116,8 +115,9 @@ pub enum ShardInput {
     /// What stands that other shards have granted to each role, in scalars, of what is not reserved. Told where there are
     /// quotas, as it changes.
     Elsewhere(BTreeMap<Role, Resources>),
-    /// Start again from this view: outstanding grants stay.
-    Reset(Box<View>),
+    /// Start again from this registry: outstanding grants stay. What the shard sees of it is made by the shard, on its own
+    /// thread: with many agents that takes long, and nobody else has to wait for it.
+    Reset(Box<Registry>),
 }
 
 /// What a framework gave back, and until when it wants nothing the like.

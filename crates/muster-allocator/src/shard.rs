@@ -138,7 +138,7 @@ impl Shard {
                     }
                     self.elsewhere = by_role;
                 }
-                ShardInput::Reset(view) => self.reset(*view),
+                ShardInput::Reset(registry) => self.reset(View::of(&registry, self.view.shard())),
             }
         }
         self.sites.end_filters(now);

@@ -1,7 +1,7 @@
 //! The leader's side of the offer loops: one batch at a time to each, so that no channel can fill up.
 
 use crate::{Effect, offer::Outstanding};
-use muster_allocator::{Refused, ShardId, ShardInput, View, Wishes};
+use muster_allocator::{Refused, ShardInput, Wishes};
 use muster_model::{AgentId, FrameworkId, Index, Resources, Role, Timestamp};
 use muster_registry::{Change, Registry};
 use std::{
@@ -48,10 +48,7 @@ impl Shards {
 
     /// Starts every shard from the registry.
     pub(crate) fn reset(&mut self, registry: &Registry) {
-        let count = self.shards.len() as u32;
-        for (index, shard) in self.shards.iter_mut().enumerate() {
-            shard.reset(registry, ShardId { index: index as u32, count });
-        }
+        self.shards.iter_mut().for_each(|shard| shard.reset(registry));
     }
 
     pub(crate) fn changed(&mut self, index: Index, changes: &Arc<Vec<Change>>) {
@@ -140,7 +137,7 @@ impl Shards {
             }
             let (index, shard) = (at as u32, &mut self.shards[at]);
             if shard.changes > CHANGES_WAITING_MAX {
-                shard.reset(registry, ShardId { index, count: count as u32 });
+                shard.reset(registry);
             }
             let due = shard.wake_at.is_some_and(|at| at <= now);
             if shard.running || (shard.inputs.is_empty() && !due) {
@@ -156,10 +153,10 @@ impl Shards {
 }
 
 impl Waiting {
-    /// All changes so far are in the registry: one view stands for them.
-    fn reset(&mut self, registry: &Registry, shard: ShardId) {
+    /// All changes so far are in the registry, of which this is a frozen copy: it stands for them.
+    fn reset(&mut self, registry: &Registry) {
         self.inputs.retain(|input| !matches!(input, ShardInput::Changed(_) | ShardInput::Reset(_)));
-        self.inputs.insert(0, ShardInput::Reset(Box::new(View::of(registry, shard))));
+        self.inputs.insert(0, ShardInput::Reset(Box::new(registry.clone())));
         self.changes = 0;
         self.view_at = registry.applied();
     }

@@ -25,7 +25,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataValue};
 
 /// Frames that wait on one link's shared stream, at most, but for those of [`CLIENT_LEAST`].
 const LINK_QUEUE: usize = 16_384;
@@ -50,6 +50,11 @@ const LATE: Duration = Duration::from_millis(1_500);
 const PINGS_LATE: u64 = 12;
 /// Names a link to the leader that it leads to.
 const LINK: &str = "muster-link";
+/// With the refusal of a leader that was elected and does not serve yet.
+const BEGINS: &str = "muster-begins";
+/// How long that is as good as a round trip: with tens of thousands of agents a new leader is busy for some seconds, and
+/// clients that all went elsewhere meanwhile would keep it so.
+const BEGINS_MAX: Duration = Duration::from_secs(10);
 /// A link without a completed round trip for this long tells its clients to dial another master.
 pub(crate) const SILENCE: Duration = Duration::from_secs(2);
 /// How long to wait between attempts to link to a leader that does not serve yet.
@@ -198,7 +203,11 @@ impl v1::link_service_server::LinkService for LinkDoor {
 
     async fn link(&self, request: Request<Streaming<v1::LinkUps>>) -> Result<Response<DownLink>, Status> {
         let Route::Local(local) = self.routes.route.borrow().clone() else {
-            return Err(Status::failed_precondition("this master does not lead"));
+            let mut refusal = Status::failed_precondition("this master does not lead");
+            if self.routes.heard.begins() {
+                refusal.metadata_mut().insert(BEGINS, MetadataValue::from_static("1"));
+            }
+            return Err(refusal);
         };
         let token = request.metadata().get(LINK).and_then(|token| token.to_str().ok());
         let token = token.and_then(|token| u128::from_str_radix(token, 16).ok());
@@ -387,27 +396,49 @@ async fn link_up_task(
 
 /// What this master remembers of leaders, across all of them.
 #[derive(Debug)]
-pub(crate) struct Heard(std::sync::Mutex<(Instant, Fence)>);
+pub(crate) struct Heard(std::sync::Mutex<Remembered>);
+
+#[derive(Debug)]
+struct Remembered {
+    /// The last round trip with a leader.
+    heard: Instant,
+    newest: Fence,
+    /// When this master was elected, until it has served or is deposed.
+    elected: Option<Instant>,
+}
 
 impl Heard {
     pub(crate) fn new() -> Self {
-        Self(std::sync::Mutex::new((Instant::now(), Fence::default())))
+        let (heard, newest) = (Instant::now(), Fence::default());
+        Self(std::sync::Mutex::new(Remembered { heard, newest, elected: None }))
     }
-    fn lock(&self) -> std::sync::MutexGuard<'_, (Instant, Fence)> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Remembered> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
     /// A round trip with a leader was completed: silence is counted from now.
     pub(crate) fn now(&self) {
-        self.lock().0 = Instant::now();
+        self.lock().heard = Instant::now();
     }
     pub(crate) fn silence(&self) -> Duration {
-        self.lock().0.elapsed()
+        self.lock().heard.elapsed()
     }
     /// Remembers the newest leader; false for one that is older than another it has heard of (`protocol` A4).
     pub(crate) fn remember(&self, fence: Fence) -> bool {
-        let newest = &mut self.lock().1;
+        let newest = &mut self.lock().newest;
         *newest = (*newest).max(fence);
         *newest == fence
+    }
+    /// This master was elected and will serve.
+    pub(crate) fn elected(&self) {
+        self.lock().elected = Some(Instant::now());
+    }
+    /// It serves, or it leads no more.
+    pub(crate) fn has_begun(&self) {
+        self.lock().elected = None;
+    }
+    /// Whether it was elected a while ago at most and is about to serve.
+    pub(crate) fn begins(&self) -> bool {
+        self.lock().elected.is_some_and(|at| at.elapsed() < BEGINS_MAX)
     }
 }
 
@@ -419,6 +450,9 @@ pub(crate) async fn follow(leader: v1::Leader, publish: &watch::Sender<Route>, h
         if let Ok(endpoint) = tonic::transport::Endpoint::from_shared(format!("http://{}", leader.address)) {
             let endpoint = endpoint.connect_timeout(Duration::from_millis(500));
             if let Err(status) = once(&leader, endpoint, publish, heard).await {
+                if status.metadata().contains_key(BEGINS) {
+                    heard.now();
+                }
                 tracing::debug!(leader = leader.name, %status, "link to the leader is not open");
             }
             publish.send_if_modified(|route| {
@@ -680,6 +714,19 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_elected_leader_is_waited_for_until_it_serves_or_takes_too_long() {
+        let heard = Heard::new();
+        assert!(!heard.begins());
+        heard.elected();
+        assert!(heard.begins());
+        heard.has_begun();
+        assert!(!heard.begins(), "it served: only its pongs count from now on");
+        heard.elected();
+        tokio::time::advance(BEGINS_MAX).await;
+        assert!(!heard.begins());
     }
 
     #[test]

@@ -325,7 +325,9 @@ async fn follow_leadership(
             match &now {
                 Leadership::Leading { fence, .. } => {
                     heard.remember(*fence);
-                    reign(&raft, &config, fence.term, &publish, &tap).await;
+                    heard.elected();
+                    reign(&raft, &config, fence.term, &publish, &heard, &tap).await;
+                    heard.has_begun();
                     heard.now();
                     std::future::pending::<()>().await;
                 }
@@ -342,10 +344,10 @@ async fn follow_leadership(
         let watch_silence = async {
             loop {
                 tokio::time::sleep(LOOK).await;
-                // A leader that serves is its clients' way; one that lost its quorum is as good as none.
+                // A leader that serves, or is about to, is its clients' way; one that lost its quorum is as good as none.
                 let has_quorum =
                     matches!(*raft.leadership().borrow(), Leadership::Leading { quorum: true, .. });
-                if has_quorum && matches!(*publish.borrow(), Route::Local(_)) {
+                if has_quorum && (matches!(*publish.borrow(), Route::Local(_)) || heard.begins()) {
                     heard.now();
                 }
                 let since_told = told.map_or(SILENCE, |told| told.elapsed());
@@ -367,6 +369,7 @@ async fn follow_leadership(
                 }
             }
         }
+        heard.has_begun();
         publish.send_if_modified(|route| {
             let was_open = !matches!(route, Route::None);
             *route = Route::None;
@@ -392,6 +395,7 @@ async fn reign(
     config: &MasterConfig,
     term: muster_model::Term,
     publish: &watch::Sender<Route>,
+    heard: &Heard,
     tap: &Tap,
 ) {
     let reign = match raft.begin(term).await {
@@ -439,6 +443,7 @@ async fn reign(
             if was_open {
                 tracing::warn!(term = term.0, "no quorum answers: not serving until one does");
             }
+            heard.has_begun();
             publish.send_replace(if gate.open { Route::Local(local.clone()) } else { Route::None });
         }
         tokio::select! {

@@ -106,8 +106,8 @@ impl Shard {
                     }
                     self.elsewhere = by_role;
                 }
-                ShardInput::Reset(view) => {
-                    self.view = *view;
+                ShardInput::Reset(registry) => {
+                    self.view = View::of(&registry, self.view.shard());
                     let view = &self.view;
                     self.filters.retain(|id, _| view.agents().contains_key(id));
                     self.count();

@@ -83,7 +83,7 @@ pub(crate) fn here(
     let roomy = Resources::of(100_000_000, 10_000_000);
     let together = usize::from(agents_per_connection);
     for first in range.clone().step_by(together) {
-        let dialer = Arc::new(Dialer::new(masters, agents_per_connection));
+        let dialer = Arc::new(Dialer::new(masters, first / together));
         for n in (first..range.end).take(together) {
             all.spawn(agents::run(n, first / together, dialer.clone(), roomy.clone(), ledger.clone()));
         }

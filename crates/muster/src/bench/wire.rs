@@ -4,9 +4,15 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use h2::{RecvStream, SendStream, client::SendRequest};
 use prost::Message;
-use std::{io, marker::PhantomData, sync::Arc, time::Duration};
+use std::{
+    io,
+    marker::PhantomData,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Weak},
+    time::Duration,
+};
 use tokio::{
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     sync::Mutex,
     time::{error::Elapsed, timeout},
 };
@@ -49,7 +55,25 @@ pub(crate) struct Connection {
 impl Connection {
     /// Dials host:port. A task of its own drives the connection until its streams are gone.
     pub(crate) async fn dial(address: &str) -> Result<Self, StreamError> {
-        let socket = timeout(CONNECT, TcpStream::connect(address)).await??;
+        Self::over(TcpStream::connect(address), address).await
+    }
+
+    /// The same as the host with this address, which is this one, too.
+    async fn dial_from(host: Ipv4Addr, address: &str) -> Result<Self, StreamError> {
+        let connect = async {
+            let Ok(to) = address.parse::<SocketAddr>() else { return TcpStream::connect(address).await };
+            let socket = TcpSocket::new_v4()?;
+            socket.bind((host, 0).into())?;
+            socket.connect(to).await
+        };
+        Self::over(connect, address).await
+    }
+
+    async fn over(
+        connect: impl Future<Output = io::Result<TcpStream>>,
+        address: &str,
+    ) -> Result<Self, StreamError> {
+        let socket = timeout(CONNECT, connect).await??;
         socket.set_nodelay(true)?;
         let mut http2 = h2::client::Builder::new();
         http2.initial_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
@@ -162,35 +186,65 @@ impl Pause {
     }
 }
 
-/// How simulated agents come to the masters.
-pub(crate) enum Dialer {
-    /// Each by itself.
-    Alone(Vec<String>),
-    /// Over one connection to each master, made when it is needed and again when it broke.
-    Together(Vec<(String, Mutex<Option<Arc<Connection>>>)>),
+/// How the simulated agents of a host come to the masters: over one connection to each, made when one needs it and for as
+/// long as one does. Each host has an address of its own, as in a real cluster: from one address alone, 28,000 connections
+/// can be made to a master, and the kernel looks the longer for a free port the more there are.
+pub(crate) struct Dialer {
+    host: Ipv4Addr,
+    masters: Vec<(String, Mutex<Weak<Connection>>)>,
 }
 
+/// The address of the first host; all of 127.0.0.0/8 is this one.
+const FIRST_HOST: u32 = u32::from_be_bytes([127, 1, 0, 0]);
+const HOSTS: u32 = u32::from_be_bytes([127, 255, 0, 0]) - FIRST_HOST;
+
 impl Dialer {
-    /// For so many agents.
-    pub(crate) fn new(masters: &[String], agents: u16) -> Self {
-        match agents {
-            1 => Self::Alone(masters.to_vec()),
-            _ => Self::Together(masters.iter().map(|master| (master.clone(), Mutex::default())).collect()),
-        }
+    /// For the host with this number.
+    pub(crate) fn new(masters: &[String], host: usize) -> Self {
+        let host = Ipv4Addr::from(FIRST_HOST + host as u32 % HOSTS);
+        Self { host, masters: masters.iter().map(|master| (master.clone(), Mutex::default())).collect() }
     }
 
-    /// A way to the `n`th master, counted round and round.
+    /// A way to the `n`th master, counted round and round; it ends when nobody holds it any more.
     pub(crate) async fn dial(&self, n: usize) -> Result<Arc<Connection>, StreamError> {
-        match self {
-            Self::Alone(masters) => Ok(Arc::new(Connection::dial(&masters[n % masters.len()]).await?)),
-            Self::Together(slots) => {
-                let (master, slot) = &slots[n % slots.len()];
-                let mut slot = slot.lock().await; // held while one dials, so that all others share what it gets
-                if let Some(open) = slot.as_ref().filter(|connection| connection.is_open()) {
-                    return Ok(open.clone());
-                }
-                Ok(slot.insert(Arc::new(Connection::dial(master).await?)).clone())
-            }
+        let (master, slot) = &self.masters[n % self.masters.len()];
+        let mut slot = slot.lock().await; // held while one dials, so that all others share what it gets
+        if let Some(open) = slot.upgrade().filter(|connection| connection.is_open()) {
+            return Ok(open);
         }
+        let new = Arc::new(Connection::dial_from(self.host, master).await?);
+        *slot = Arc::downgrade(&new);
+        Ok(new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn agents_of_a_host_share_a_connection_that_ends_with_the_last_of_them() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialer = Dialer::new(&[listener.local_addr().unwrap().to_string()], 258);
+        let master = tokio::spawn(async move {
+            let (socket, from) = listener.accept().await.unwrap();
+            let mut connection = h2::server::handshake(socket).await.unwrap();
+            while connection.accept().await.is_some() {}
+            (from.ip(), listener)
+        });
+        let (one, other) = (dialer.dial(0).await.unwrap(), dialer.dial(1).await.unwrap());
+        assert!(Arc::ptr_eq(&one, &other));
+        drop(one);
+        assert!(other.is_open() && !master.is_finished());
+        drop(other);
+        let (from, listener) = master.await.unwrap();
+        assert_eq!(from, Ipv4Addr::new(127, 1, 1, 2));
+        let again = tokio::spawn(async move {
+            let (socket, _) = listener.accept().await.unwrap();
+            drop(h2::server::handshake(socket).await.unwrap());
+        });
+        dialer.dial(0).await.unwrap();
+        again.await.unwrap();
     }
 }
