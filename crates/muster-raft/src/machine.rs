@@ -32,7 +32,7 @@ const BATCH_ENTRIES: usize = 256;
 /// The lock is given back after so long, at the end of an entry, so that those who look at the registry have their turn.
 const HELD: Duration = Duration::from_millis(5);
 /// Entries of so many bytes take some milliseconds.
-const HEAVY_BYTES: usize = 1 << 20;
+const HEAVY_BYTES: usize = 256 << 10;
 /// Batches that may wait for the leader to take them.
 const REIGN_BATCHES: usize = 64;
 

@@ -85,7 +85,7 @@ pub(crate) fn here(
     for first in range.clone().step_by(together) {
         let dialer = Arc::new(Dialer::new(masters, first / together));
         for n in (first..range.end).take(together) {
-            all.spawn(agents::run(n, first / together, dialer.clone(), roomy.clone(), ledger.clone()));
+            all.spawn(agents::run(n, dialer.clone(), roomy.clone(), ledger.clone()));
         }
     }
     all

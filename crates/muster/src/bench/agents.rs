@@ -3,7 +3,7 @@
 use super::{
     ledger::Ledger,
     play::Fate,
-    wire::{Dialer, Duplex, Pause, StreamError},
+    wire::{Connection, Dialer, Duplex, Pause, StreamError},
 };
 use muster_model::{
     AgentCall, AgentEvent, AgentInfo, Fence, Hello, KnownTask, LaunchNumber, MachineId, Resources, RunOrder,
@@ -45,14 +45,7 @@ struct Task {
 
 /// Runs an agent until it is aborted: it reports every task at once as what its id says ([`Fate`]), before that as
 /// starting where that is wanted.
-/// The first master it goes to is the `first`th.
-pub(crate) async fn run(
-    number: usize,
-    first: usize,
-    dialer: Arc<Dialer>,
-    resources: Resources,
-    ledger: Arc<Ledger>,
-) {
+pub(crate) async fn run(number: usize, dialer: Arc<Dialer>, resources: Resources, ledger: Arc<Ledger>) {
     let info = mesos::AgentInfo {
         hostname: format!("sim-{number}"),
         port: Some(5051),
@@ -78,19 +71,21 @@ pub(crate) async fn run(
         welcomed: false,
         ledger,
     };
-    let (mut dial, mut pause) = (first, Pause::new());
+    let (mut master, mut pause) = (None, Pause::new());
     loop {
         agent.welcomed = false;
         agent.taken.clear(); // the hello tells of them
-        let _ended = agent.session(&dialer, dial).await;
-        dial += 1;
+        let (dialled, connection) = dialer.dial(master).await;
+        master = Some(dialled);
+        if let Ok(connection) = connection {
+            let _ended = agent.session(&connection).await;
+        }
         pause.wait(agent.welcomed).await;
     }
 }
 
 impl Agent {
-    async fn session(&mut self, dialer: &Dialer, dial: usize) -> Result<(), StreamError> {
-        let connection = dialer.dial(dial).await?;
+    async fn session(&mut self, connection: &Connection) -> Result<(), StreamError> {
         let mut stream: Stream = connection.open("/muster.v1.AgentService/Session").await?;
         while let Some(frame) = self.next(&mut stream).await? {
             let (fence, session, event) =

@@ -22,6 +22,8 @@ const CONNECTED: Duration = Duration::from_secs(300);
 pub(crate) struct Masters {
     children: Vec<Option<Child>>,
     pub(crate) addresses: Vec<String>,
+    /// Asks all of them, over connections that are kept: a master that has all clients it may have takes no new ones.
+    operator: OperatorClient,
     /// Between them, where the network is to be cut.
     cables: Option<Cables>,
     shards: u32,
@@ -72,6 +74,7 @@ impl Masters {
         };
         let mut masters = Self {
             children: Vec::new(),
+            operator: OperatorClient::new(addresses.clone()),
             addresses,
             cables,
             shards: shape.shards,
@@ -133,7 +136,7 @@ impl Masters {
         let until = Instant::now() + READY;
         while Instant::now() < until {
             self.check()?;
-            let all = OperatorClient::new(self.addresses.clone()).raft_status().await;
+            let all = self.operator.raft_status().await;
             let leading = all.iter().enumerate().filter_map(|(n, it)| {
                 let said = it.status.as_ref().ok().filter(|said| said.state == "leader")?;
                 let fence = said.fence.as_ref().map(|fence| (fence.incarnation, fence.term));
@@ -161,10 +164,10 @@ impl Masters {
     }
 
     /// Waits until every master has applied what the leader has committed.
-    pub(crate) async fn caught_up(&self) -> anyhow::Result<()> {
+    pub(crate) async fn caught_up(&mut self) -> anyhow::Result<()> {
         let until = Instant::now() + READY;
         while Instant::now() < until {
-            let all = OperatorClient::new(self.addresses.clone()).raft_status().await;
+            let all = self.operator.raft_status().await;
             let said: Vec<_> = all.iter().filter_map(|it| it.status.as_ref().ok()).collect();
             let committed = said.iter().map(|it| it.committed_index).max().unwrap_or(0);
             let behind = said.iter().any(|it| it.applied_index + 64 < committed || it.leader.is_none());
@@ -215,8 +218,8 @@ impl Masters {
     }
 
     /// Asks the leader to hand over.
-    pub(crate) async fn transfer(&self) -> anyhow::Result<()> {
-        OperatorClient::new(self.addresses.clone()).transfer_leadership(None).await?;
+    pub(crate) async fn transfer(&mut self) -> anyhow::Result<()> {
+        self.operator.transfer_leadership(None).await?;
         Ok(())
     }
 

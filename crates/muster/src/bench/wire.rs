@@ -186,12 +186,20 @@ impl Pause {
     }
 }
 
-/// How the simulated agents of a host come to the masters: over one connection to each, made when one needs it and for as
-/// long as one does. Each host has an address of its own, as in a real cluster: from one address alone, 28,000 connections
-/// can be made to a master, and the kernel looks the longer for a free port the more there are.
+/// How the simulated agents of a host come to the masters: over one connection, made when one needs it and for as long as
+/// one does. Each host has an address of its own, as in a real cluster: from one address alone, 28,000 connections can be made
+/// to a master, and the kernel looks the longer for a free port the more there are.
 pub(crate) struct Dialer {
     host: Ipv4Addr,
-    masters: Vec<(String, Mutex<Weak<Connection>>)>,
+    masters: Vec<String>,
+    /// Held while one dials, so that all others share what it gets.
+    slot: Mutex<Slot>,
+}
+
+/// To which master, and the connection.
+struct Slot {
+    master: usize,
+    connection: Weak<Connection>,
 }
 
 /// The address of the first host; all of 127.0.0.0/8 is this one.
@@ -199,22 +207,28 @@ const FIRST_HOST: u32 = u32::from_be_bytes([127, 1, 0, 0]);
 const HOSTS: u32 = u32::from_be_bytes([127, 255, 0, 0]) - FIRST_HOST;
 
 impl Dialer {
-    /// For the host with this number.
+    /// For the host with this number. The master it goes to first is the one with this number, counted round and round.
     pub(crate) fn new(masters: &[String], host: usize) -> Self {
+        let slot = Slot { master: host % masters.len(), connection: Weak::new() };
         let host = Ipv4Addr::from(FIRST_HOST + host as u32 % HOSTS);
-        Self { host, masters: masters.iter().map(|master| (master.clone(), Mutex::default())).collect() }
+        Self { host, masters: masters.to_vec(), slot: Mutex::new(slot) }
     }
 
-    /// A way to the `n`th master, counted round and round; it ends when nobody holds it any more.
-    pub(crate) async fn dial(&self, n: usize) -> Result<Arc<Connection>, StreamError> {
-        let (master, slot) = &self.masters[n % self.masters.len()];
-        let mut slot = slot.lock().await; // held while one dials, so that all others share what it gets
-        if let Some(open) = slot.upgrade().filter(|connection| connection.is_open()) {
-            return Ok(open);
+    /// To which master, and a way to it, which ends when nobody holds it any more. Who comes from a master is led to another
+    /// one, by chance as real agents are.
+    pub(crate) async fn dial(&self, from: Option<usize>) -> (usize, Result<Arc<Connection>, StreamError>) {
+        let mut slot = self.slot.lock().await;
+        if from == Some(slot.master) && self.masters.len() > 1 {
+            slot.master = (slot.master + rand::random_range(1..self.masters.len())) % self.masters.len();
         }
-        let new = Arc::new(Connection::dial_from(self.host, master).await?);
-        *slot = Arc::downgrade(&new);
-        Ok(new)
+        if let Some(open) =
+            slot.connection.upgrade().filter(|it| it.is_open() && it.address == self.masters[slot.master])
+        {
+            return (slot.master, Ok(open));
+        }
+        let dialled = Connection::dial_from(self.host, &self.masters[slot.master]).await.map(Arc::new);
+        slot.connection = dialled.as_ref().map(Arc::downgrade).unwrap_or_default();
+        (slot.master, dialled)
     }
 }
 
@@ -233,7 +247,8 @@ mod tests {
             while connection.accept().await.is_some() {}
             (from.ip(), listener)
         });
-        let (one, other) = (dialer.dial(0).await.unwrap(), dialer.dial(1).await.unwrap());
+        let dial = async |from| dialer.dial(from).await.1.unwrap();
+        let (one, other) = (dial(None).await, dial(None).await);
         assert!(Arc::ptr_eq(&one, &other));
         drop(one);
         assert!(other.is_open() && !master.is_finished());
@@ -244,7 +259,7 @@ mod tests {
             let (socket, _) = listener.accept().await.unwrap();
             drop(h2::server::handshake(socket).await.unwrap());
         });
-        dialer.dial(0).await.unwrap();
+        dial(Some(0)).await;
         again.await.unwrap();
     }
 }
