@@ -141,10 +141,21 @@ impl View {
         let total = &agent.info.resources;
         self.set_total(&agent.id, total);
         if self.shard.owns(&agent.id) {
-            let held = self.agents.remove(&agent.id).map(|before| before.held).unwrap_or_default();
-            let (hostname, attributes) = (agent.info.hostname.clone(), agent.info.attributes.clone());
-            let about = Arc::new(About { hostname, attributes });
-            self.agents.insert(agent.id.clone(), AgentView { total: total.clone(), held, offerable, about });
+            let (hostname, attributes) = (&agent.info.hostname, &agent.info.attributes);
+            let about = || Arc::new(About { hostname: hostname.clone(), attributes: attributes.clone() });
+            match self.agents.get_mut(&agent.id) {
+                Some(view) => {
+                    view.total.clone_from(total);
+                    view.offerable = offerable;
+                    if (&view.about.hostname, &view.about.attributes) != (hostname, attributes) {
+                        view.about = about();
+                    }
+                }
+                None => {
+                    let (total, held, about) = (total.clone(), Resources::none(), about());
+                    self.agents.insert(agent.id.clone(), AgentView { total, held, offerable, about });
+                }
+            }
         }
     }
 
@@ -168,6 +179,10 @@ impl View {
     }
 
     fn set_total(&mut self, id: &AgentId, total: &Resources) {
+        // So it is of all agents that come back to a new leader.
+        if self.totals.get(id) == Some(total) {
+            return;
+        }
         self.forget_total(id);
         self.totals.insert(id.clone(), total.clone());
         self.fleet.add(&total.quantities());

@@ -193,6 +193,7 @@ async fn a_survivor_whose_stream_did_not_break_off_finds_out_when_it_is_asked() 
     assert!(new.term > reign.term);
     let at = tick(&cluster).await;
     cluster.agree(at).await;
+    cluster.wires[&(old, other)].cut(); // or its end would wait for what is on it
     cluster.end().await;
 }
 

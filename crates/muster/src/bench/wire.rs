@@ -244,7 +244,7 @@ mod tests {
         let master = tokio::spawn(async move {
             let (socket, from) = listener.accept().await.unwrap();
             let mut connection = h2::server::handshake(socket).await.unwrap();
-            while connection.accept().await.is_some() {}
+            while let Some(Ok(_)) = connection.accept().await {}
             (from.ip(), listener)
         });
         let dial = async |from| dialer.dial(from).await.1.unwrap();
