@@ -282,11 +282,6 @@ impl proxy::Wire {
         self.accept.abort();
     }
 
-    /// Nothing gets through any more, and nobody's connection ends.
-    pub fn stall(&self) {
-        self.state.lock().unwrap().stalled.send_replace(true);
-    }
-
     pub fn dials(&self) -> u64 {
         self.state.lock().unwrap().dials
     }
