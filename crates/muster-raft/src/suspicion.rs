@@ -55,10 +55,10 @@ struct Suspicion {
 
 impl Suspected {
     /// Whether somebody has to find out: nobody does yet.
-    fn raise(&self, vote: Vote) -> bool {
+    fn raise(&self, vote: Vote, now: Instant) -> bool {
         let mut suspected = lock(&self.0);
         let is_new = suspected.is_none_or(|it| it.vote != vote);
-        *suspected = Some(Suspicion { vote, since: Instant::now() });
+        *suspected = Some(Suspicion { vote, since: now });
         is_new
     }
 
@@ -103,7 +103,7 @@ pub(crate) fn pre_vote_asked(node: &Arc<Node>, core: &Core, by: u64) {
 
 fn suspect(node: &Arc<Node>, core: Core, leader: u64, vote: Vote) {
     let newest = core.server_metrics().borrow_watched().vote == vote;
-    if node.stopping() || !newest || !node.suspected.raise(vote) {
+    if node.stopping() || !newest || !node.suspected.raise(vote, Instant::now()) {
         return;
     }
     node.spawn({
@@ -221,16 +221,16 @@ mod tests {
     #[test]
     fn a_reason_that_comes_while_another_is_looked_into_is_not_lost() {
         let suspected = Suspected::default();
-        assert!(suspected.raise(vote(1)));
-        let first = suspected.since(vote(1)).unwrap();
-        std::thread::sleep(Duration::from_millis(1)); // two moments that differ
-        assert!(!suspected.raise(vote(1)), "somebody is at it already");
+        let first = Instant::now();
+        let second = first + Duration::from_millis(1);
+        assert!(suspected.raise(vote(1), first));
+        assert_eq!(suspected.since(vote(1)), Some(first));
+        assert!(!suspected.raise(vote(1), second), "somebody is at it already");
         assert!(!suspected.settle(vote(1), first), "but has to look again");
-        let second = suspected.since(vote(1)).unwrap();
-        assert!(second > first);
+        assert_eq!(suspected.since(vote(1)), Some(second));
         assert!(suspected.settle(vote(1), second));
-        assert!(suspected.raise(vote(1)), "nobody is at it any more");
-        assert!(suspected.raise(vote(2)));
+        assert!(suspected.raise(vote(1), second), "nobody is at it any more");
+        assert!(suspected.raise(vote(2), second));
         assert_eq!(suspected.since(vote(1)), None, "a leadership that is over");
     }
 
