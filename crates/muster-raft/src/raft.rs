@@ -292,6 +292,16 @@ impl Node {
         }
     }
 
+    /// What comes of a call of openraft, unless the replica stops first.
+    pub(crate) async fn unless_stopped<T: Send + 'static>(
+        &self,
+        call: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let (done, answer) = oneshot::channel();
+        self.spawn(async move { drop(done.send(call.await)) });
+        answer.await.ok()
+    }
+
     pub(crate) fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }

@@ -76,9 +76,21 @@ async fn core_for(node: &Arc<Node>, target: Option<&proto::Target>) -> Result<Co
     // The record may have been replaced while we waited.
     check(node, target)?;
     if node.stopping() {
-        return Err(Status::unavailable("stopping"));
+        return Err(stopping());
     }
     node.start().await.map_err(Status::internal)
+}
+
+/// What openraft answers, unless this replica stops first.
+async fn answered<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
+    node: &Node,
+    call: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<T, Status> {
+    node.unless_stopped(call).await.ok_or_else(stopping)?.map_err(stopped)
+}
+
+fn stopping() -> Status {
+    Status::unavailable("stopping")
 }
 
 fn stopped(error: impl std::fmt::Display) -> Status {
@@ -98,7 +110,7 @@ impl PeerService for Peers {
         request: Request<Streaming<proto::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
         if self.node.stopping() {
-            return Err(Status::unavailable("stopping"));
+            return Err(stopping());
         }
         let (answers, stream) = mpsc::channel(PIPELINE);
         self.node.spawn(append_all(self.node.clone(), request.into_inner(), answers));
@@ -118,8 +130,9 @@ impl PeerService for Peers {
         }
         let request = wire::from_vote_request(request).map_err(invalid)?;
         let wanted = request.clone();
-        let answer = if pre_vote { core.pre_vote(request).await } else { core.vote(request).await };
-        let mut answer = answer.map_err(stopped)?;
+        let asked =
+            async move { if pre_vote { core.pre_vote(request).await } else { core.vote(request).await } };
+        let mut answer = answered(&self.node, asked).await?;
         if planted!(VoteForAll) {
             answer.vote_granted = true;
             answer.vote = wanted.vote;
@@ -137,7 +150,8 @@ impl PeerService for Peers {
         let from = wire::from_vote(request.from).map_err(invalid)?;
         let last = request.last_log.map(wire::from_log_id);
         let request = TransferLeaderRequest::new(from, request.to_node, last);
-        let refused = match core.handle_transfer_leader(request).await.map_err(stopped)? {
+        let taken = async move { core.handle_transfer_leader(request).await };
+        let refused = match answered(&self.node, taken).await? {
             Ok(()) => String::new(),
             Err(error) => error.to_string(),
         };
@@ -194,7 +208,9 @@ impl PeerService for Peers {
         &self,
         request: Request<proto::JoinRequest>,
     ) -> Result<Response<proto::JoinResponse>, Status> {
-        Ok(Response::new(member::take_in(&self.node, request.into_inner()).await))
+        let node = self.node.clone();
+        let taken_in = async move { member::take_in(&node, request.into_inner()).await };
+        self.node.unless_stopped(taken_in).await.map(Response::new).ok_or_else(stopping)
     }
 }
 
@@ -236,7 +252,8 @@ impl Peers {
             )));
         }
         let snapshot = Snapshot { meta, snapshot: SnapshotFile { path, registry: Some(registry) } };
-        let answer = core.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
+        let installed = async move { core.install_full_snapshot(vote, snapshot).await };
+        let answer = answered(&self.node, installed).await?;
         Ok(Response::new(proto::SnapshotResponse { vote: Some(wire::to_vote(&answer.vote)) }))
     }
 }
