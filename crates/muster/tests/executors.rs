@@ -346,7 +346,8 @@ fn the_terminal_of_a_task_is_joined_left_and_joined_again() {
         answered(&mut terminal);
         lines.extend(heard_alone.try_iter());
     }
-    terminal.write_all(&[3]).unwrap();
+    // The line ends a read that a shell begins in the very moment of the signal, which does not interrupt it then.
+    terminal.write_all(b"\x03\r").unwrap();
     task.0.wait().unwrap();
     // Its code, unless the agent was told first that it need not keep that.
     let code = child.wait().unwrap().code();
