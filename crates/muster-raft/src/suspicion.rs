@@ -118,9 +118,11 @@ fn suspect(node: &Arc<Node>, core: Core, leader: u64, vote: Vote) {
     });
 }
 
-/// Whether it is dead; then it is replaced.
+/// Whether it is dead, as far as can be told; then it is replaced.
 async fn find_out(node: &Node, core: &Core, leader: u64, vote: Vote, ended: Instant) -> bool {
     let leads = || core.server_metrics().borrow_watched().vote == vote;
+    // Of two that stood at once neither may have won: then one must stand again.
+    let is_replaced = || !leads() && core.server_metrics().borrow_watched().current_leader.is_some();
     let silent = || node.heard.last(leader).is_none_or(|at| at <= ended);
     let membership = core.server_metrics().borrow_watched().membership_config.clone();
     let Some(there) = member(&membership, leader) else { return false };
@@ -135,8 +137,10 @@ async fn find_out(node: &Node, core: &Core, leader: u64, vote: Vote, ended: Inst
         return true; // consensus has stopped
     }
     let voters: Vec<_> = membership.voter_ids().filter(|id| *id != leader).collect();
-    stand(node, core, &voters, || leads() && silent() && Instant::now() < until, || true).await;
-    true
+    stand(node, core, &voters, || !is_replaced() && silent() && Instant::now() < until, || true).await;
+    // One that was heard again may die another time. One that was not is stood against once: two survivors who are no majority
+    // would ask each other for ever.
+    !leads() || silent()
 }
 
 /// What a replica does that has just started: it knows of no leader's lease, and asks the others by pre-vote once a
@@ -178,7 +182,7 @@ async fn stand(
     sleep(turn * u32::try_from(before).unwrap_or(0)).await;
     while is_of_use() {
         let (begun, first) = (Instant::now(), vote());
-        // An election that began, ours or another's, is not disturbed.
+        // An election is not disturbed once it is on disk, be it ours or another's.
         while is_of_use() && vote() == first && begun.elapsed() < turn {
             if is_due() && core.trigger().elect(true).await.is_err() {
                 return;

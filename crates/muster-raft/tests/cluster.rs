@@ -174,6 +174,29 @@ async fn a_leader_that_is_gone_is_replaced_before_its_lease_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_survivor_whose_stream_did_not_break_off_finds_out_when_it_is_asked() {
+    let mut cluster = Cluster::new(3);
+    cluster.tune = leases_without_end;
+    cluster.wire().await;
+    for n in 0..3 {
+        cluster.start(n).await;
+    }
+    let at = tick(&cluster).await;
+    cluster.agree(at).await;
+    let (old, reign) = cluster.leader().await;
+    let (first, other) = ((old + 1) % 3, (old + 2) % 3);
+    cluster.wires[&(old, other)].stall();
+    cluster.wires[&(first, old)].refuse();
+    cluster.wires[&(other, old)].refuse();
+    cluster.kill(old).await;
+    let (_, new) = cluster.leader().await;
+    assert!(new.term > reign.term);
+    let at = tick(&cluster).await;
+    cluster.agree(at).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_start_of_all_of_them_nobody_waits_for_a_leader() {
     let mut cluster = Cluster::new(3);
     cluster.tune = leases_without_end;

@@ -9,6 +9,7 @@ use muster_registry::{BeginTerm, Command, Outcome, Registry};
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
     path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
@@ -49,6 +50,8 @@ pub struct Replica {
     stop: oneshot::Sender<()>,
     leader: JoinHandle<()>,
     reign: Arc<Mutex<Option<Arc<Proposals>>>>,
+    /// All that were accepted.
+    connections: Arc<Mutex<Vec<OwnedFd>>>,
 }
 
 /// What a test needs of a reign.
@@ -282,6 +285,11 @@ impl proxy::Wire {
         self.accept.abort();
     }
 
+    /// Nothing gets through any more, and nobody's connection ends.
+    pub fn stall(&self) {
+        self.state.lock().unwrap().stalled.send_replace(true);
+    }
+
     pub fn dials(&self) -> u64 {
         self.state.lock().unwrap().dials
     }
@@ -295,7 +303,11 @@ impl Replica {
     pub async fn kill(self) {
         self.stop.send(()).ok();
         within("stopping a replica", self.raft.abandon()).await;
-        // Its connections as well: those of a process that ended would be gone.
+        // Its connections as well: those of a process that ended would be gone, whatever the other side does.
+        for connection in self.connections.lock().unwrap().drain(..) {
+            // One that has ended has nothing to shut down.
+            let _ = rustix::net::shutdown(connection, rustix::net::Shutdown::Both);
+        }
         within("closing the connections", self.server).await.ok();
         self.leader.abort();
         self.leader.await.ok();
@@ -303,9 +315,14 @@ impl Replica {
 }
 
 /// Accepts connections for ever.
-async fn accept(listener: TcpListener, peers: mpsc::Sender<std::io::Result<TcpStream>>) {
+async fn accept(
+    listener: TcpListener,
+    peers: mpsc::Sender<std::io::Result<TcpStream>>,
+    connections: Arc<Mutex<Vec<OwnedFd>>>,
+) {
     loop {
         let (mut stream, _) = listener.accept().await.unwrap();
+        connections.lock().unwrap().push(stream.as_fd().try_clone_to_owned().unwrap());
         let peers = peers.clone();
         tokio::spawn(async move {
             // With Nagle's algorithm every answer would wait for a delayed acknowledgement, 40 ms.
@@ -325,16 +342,18 @@ pub fn run(raft: Raft, listener: TcpListener) -> Replica {
         .initial_stream_window_size(8 << 20)
         .initial_connection_window_size(8 << 20)
         .add_service(raft.peer_service());
+    let connections: Arc<Mutex<Vec<OwnedFd>>> = Arc::default();
+    let accepted = connections.clone();
     let server = tokio::spawn(async move {
         let ended = async { drop(stopped.await) };
         let (peers, incoming) = mpsc::channel(16);
         let served = router.serve_with_incoming_shutdown(ReceiverStream::new(incoming), ended);
         tokio::select! {
             served = served => served.unwrap(),
-            () = accept(listener, peers) => unreachable!(),
+            () = accept(listener, peers, accepted) => unreachable!(),
         }
     });
     let reign = Arc::default();
     let leader = tokio::spawn(lead(raft.clone(), Arc::clone(&reign)));
-    Replica { raft, server, stop, leader, reign }
+    Replica { raft, server, stop, leader, reign, connections }
 }

@@ -1,8 +1,10 @@
-//! A wire between two replicas that can be cut: what was on it is gone, and nothing new connects.
+//! A wire between two replicas that can be cut: what was on it is gone, and nothing new connects. Or it stalls: what was
+//! connected stays so, and nothing gets through.
 
 use std::sync::{Arc, Mutex};
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::{AbortHandle, JoinSet},
 };
 
@@ -19,6 +21,7 @@ pub struct State {
     cut: bool,
     /// How often it was dialled.
     pub dials: u64,
+    pub stalled: watch::Sender<bool>,
     open: JoinSet<()>,
 }
 
@@ -56,15 +59,22 @@ async fn accept(listener: TcpListener, target: String, state: Arc<Mutex<State>>)
         let mut state = state.lock().unwrap();
         state.dials += 1;
         if !state.cut {
-            state.open.spawn(carry(near, target));
+            let stalled = state.stalled.subscribe();
+            state.open.spawn(carry(near, target, stalled));
         }
     }
 }
 
-async fn carry(mut near: TcpStream, target: String) {
+async fn carry(mut near: TcpStream, target: String, mut stalled: watch::Receiver<bool>) {
     near.set_nodelay(true).ok();
     if let Ok(mut far) = TcpStream::connect(target).await {
         far.set_nodelay(true).ok();
-        tokio::io::copy_bidirectional(&mut near, &mut far).await.ok();
+        let is_stalled = tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut near, &mut far) => false,
+            stalled = stalled.wait_for(|stalled| *stalled) => stalled.is_ok(),
+        };
+        if is_stalled {
+            std::future::pending::<()>().await;
+        }
     }
 }
