@@ -172,8 +172,10 @@ impl PeerService for Peers {
         *receiving += 1;
         let path = self.node.store.snapshot_dir().join(format!("incoming-{receiving}.part"));
         let result = self.install(core, vote, first.data, chunks, path.clone()).await;
-        // Renamed when it was installed; else nobody wants it.
-        tokio::fs::remove_file(&path).await.ok();
+        // Renamed when it was installed; else nobody wants it. Who stops may be about to rename it, and finds it at the next start.
+        if !self.node.stopping() {
+            tokio::fs::remove_file(&path).await.ok();
+        }
         result
     }
 
@@ -227,13 +229,19 @@ impl Peers {
         let io = |error: std::io::Error| Status::internal(format!("cannot store the snapshot: {error}"));
         let mut file = tokio::fs::File::create(&path).await.map_err(io)?;
         file.write_all(&first).await.map_err(io)?;
+        let (syncs, mut unsynced) = (self.node.store.options().syncs(), first.len() as u64);
         while let Some(chunk) = chunks.message().await? {
             file.write_all(&chunk.data).await.map_err(io)?;
+            unsynced += chunk.data.len() as u64;
+            if syncs && unsynced >= snapshot::SYNC_BYTES {
+                file.sync_data().await.map_err(io)?;
+                unsynced = 0;
+            }
         }
         // What was written last may be on its way to the file still.
         file.flush().await.map_err(io)?;
         point_async!(Point::SnapshotReceived).await.map_err(io)?;
-        if self.node.store.options().syncs() {
+        if syncs {
             file.sync_all().await.map_err(io)?;
         }
         drop(file);

@@ -24,6 +24,7 @@ use mark::{MARK, Mark, MarkError, MarkFile};
 use muster_fault::{Point, planted, point};
 use muster_registry::Registry;
 use proof::Proof;
+use rustix::process::setpriority_process;
 use snapshot::{SNAPSHOTS, SnapshotError};
 use std::{
     fs::{File, TryLockError},
@@ -43,6 +44,8 @@ const OPS_MAX: usize = 1_024;
 /// How long after a snapshot that failed the next one is tried, at first and at most.
 const SNAPSHOT_PAUSE: Duration = Duration::from_secs(1);
 const SNAPSHOT_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// How much the thread that writes a snapshot stands back, as by `nice`.
+const SNAPSHOT_NICE: i32 = 10;
 /// Snapshots kept.
 const SNAPSHOTS_KEPT: usize = 2;
 
@@ -517,13 +520,18 @@ impl Store {
     pub(crate) async fn take_snapshot(&self, meta: &SnapshotMeta, registry: Registry) -> io::Result<()> {
         let (dir, options, meta) = (self.snapshot_dir(), self.options.clone(), meta.clone());
         let id = meta.last_log_id;
-        let written = tokio::task::spawn_blocking(move || snapshot::write(&dir, &meta, &registry, &options));
         let taken = async {
-            written.await.map_err(io::Error::other)??;
+            let (done, written) = oneshot::channel();
+            std::thread::Builder::new().name("muster-snapshot".into()).spawn(move || {
+                // Nobody waits for it. Of a thread alone, in spite of the name; one that may not be nice is not.
+                let _ = setpriority_process(None, SNAPSHOT_NICE);
+                drop(done.send(snapshot::write(&dir, &meta, &registry, &options)));
+            })?;
+            written.await.map_err(|_| io::Error::other("its thread panicked"))??;
             // The list is part of the log: a failure there has ended the store.
             self.list_snapshot(id.ok_or_else(closed)?).await
         };
-        let result = taken.await;
+        let result: io::Result<()> = taken.await;
         let mut problem = lock(&self.snapshot_problem);
         *problem = result.as_ref().err().map(|error| {
             let pause =
@@ -554,7 +562,7 @@ impl Store {
         self.ask(|done| Op::Catalogue { index: id.index, value, drop, done }).await?;
         *lock(&self.snapshots) = kept;
         for old in gone {
-            std::fs::remove_file(self.snapshot_dir().join(snapshot::file_name(&old))).ok();
+            tokio::fs::remove_file(self.snapshot_dir().join(snapshot::file_name(&old))).await.ok();
         }
         Ok(())
     }

@@ -23,6 +23,9 @@ pub(crate) const SNAPSHOTS: &str = "snapshots";
 const MAGIC: &[u8; 8] = b"MUSTSNAP";
 const LAYOUT: u32 = 1;
 const CHUNK_BYTES: usize = 256 * 1024;
+/// What is written of a file between two syncs. All of it at once would keep the disk for as long as it takes, and the log's syncs
+/// with it: leaders lost their quorum by snapshots of 100 MiB.
+pub(crate) const SYNC_BYTES: u64 = 1 << 20;
 /// Records that are made ready while others are put in their places, and how many such batches may wait.
 const BATCH_RECORDS: usize = 256;
 const BATCHES_AHEAD: usize = 8;
@@ -128,12 +131,13 @@ fn write_file(
         membership_log: meta.last_membership.log_id().as_ref().map(|id| (term_of(id), id.index)),
         membership,
     };
-    let mut chunks = ChunkWriter::new(BufWriter::new(File::create(temp)?))?;
+    let file = Steady { file: File::create(temp)?, unsynced: 0, syncs: options.syncs() };
+    let mut chunks = ChunkWriter::new(BufWriter::new(file))?;
     chunks.record(&codec::encode(&head).map_err(io::Error::other)?)?;
     for record in registry.records() {
         chunks.record(&codec::encode(&record).map_err(io::Error::other)?)?;
     }
-    let file = chunks.finish()?;
+    let file = chunks.finish()?.file;
     options.step(Point::SnapshotWritten)?;
     if options.syncs() {
         file.sync_all()?;
@@ -233,6 +237,31 @@ impl<R: Read> Read for Passing<R> {
         self.length += n as u64;
         self.crc = crc32c::crc32c_append(self.crc, &buffer[..n]);
         Ok(n)
+    }
+}
+
+/// A file that comes to the disk as it is written.
+struct Steady {
+    file: File,
+    unsynced: u64,
+    syncs: bool,
+}
+
+impl Write for Steady {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let n = self.file.write(data)?;
+        self.unsynced += n as u64;
+        if self.unsynced >= SYNC_BYTES {
+            self.unsynced = 0;
+            if self.syncs {
+                self.file.sync_data()?;
+            }
+        }
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 
@@ -399,6 +428,18 @@ mod tests {
         assert_eq!(again, registry);
         assert_eq!(again.state_hash(), registry.state_hash());
         again.check_laws().unwrap();
+    }
+
+    #[test]
+    fn little_of_a_file_waits_for_its_sync() {
+        let file = tempfile::tempfile().unwrap();
+        let mut steady = Steady { file, unsynced: 0, syncs: true };
+        for length in [1, SYNC_BYTES / 3, SYNC_BYTES - 1, SYNC_BYTES, 3 * SYNC_BYTES + 1] {
+            steady.write_all(&vec![7; length as usize]).unwrap();
+            assert!(steady.unsynced < SYNC_BYTES, "{} after {length} more", steady.unsynced);
+        }
+        let written = 1 + SYNC_BYTES / 3 + SYNC_BYTES - 1 + SYNC_BYTES + 3 * SYNC_BYTES + 1;
+        assert_eq!(steady.file.metadata().unwrap().len(), written);
     }
 
     #[test]
