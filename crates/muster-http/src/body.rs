@@ -217,9 +217,11 @@ impl Running {
         it
     }
 
-    /// Waits behind all who asked before.
+    /// Waits behind all who asked before; not for one that a disk keeps.
     fn go_on(&mut self, runtime: &Handle) {
-        self.held = runtime.block_on(self.all.clone().acquire_owned()).ok(); // it is never closed
+        let leave = self.all.clone().acquire_owned();
+        let leave = runtime.block_on(async { tokio::time::timeout(TURN, leave).await });
+        self.held = leave.ok().and_then(Result::ok); // it is never closed
     }
 
     fn pause(&mut self) {

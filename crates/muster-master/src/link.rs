@@ -204,7 +204,8 @@ impl v1::link_service_server::LinkService for LinkDoor {
     async fn link(&self, request: Request<Streaming<v1::LinkUps>>) -> Result<Response<DownLink>, Status> {
         let Route::Local(local) = self.routes.route.borrow().clone() else {
             let mut refusal = Status::failed_precondition("this master does not lead");
-            if self.routes.heard.begins() {
+            // One that lost its quorum before it served is not worth waiting for.
+            if self.routes.heard.begins() && self.routes.heard.silence() < SILENCE {
                 refusal.metadata_mut().insert(BEGINS, MetadataValue::from_static("1"));
             }
             return Err(refusal);

@@ -1,7 +1,8 @@
 //! `muster bench memory`: what masters need for agents, running tasks and completed tasks.
 //!
 //! Agents dial one master alone that does not lead, where there are several: so the growth of the others tells what an
-//! agent costs who only knows it, and that of the leader what it costs who offers it.
+//! agent costs who only knows it, and that of the leader what it costs who offers it. Spread over all masters, as those of
+//! a real cluster are, they tell how large the largest of them is.
 
 use super::{
     Shape,
@@ -28,6 +29,9 @@ pub(crate) struct MemoryArgs {
     /// Tasks that are over, after that: at most 100,000, more no registry keeps.
     #[arg(long, default_value_t = 100_000)]
     completed: usize,
+    /// Agents dial all masters, as in a real cluster; what one of them costs is not told then.
+    #[arg(long)]
+    spread: bool,
 }
 
 pub(crate) async fn run(args: MemoryArgs) -> anyhow::Result<Report> {
@@ -37,7 +41,8 @@ pub(crate) async fn run(args: MemoryArgs) -> anyhow::Result<Report> {
         "--completed is {}; a registry keeps at most {most} completed tasks",
         args.completed
     );
-    args.shape.check_connections(1)?; // all of one master
+    let dialled = if args.spread { args.shape.masters } else { 1 };
+    args.shape.check_connections(dialled)?;
     let mut report = Report::default();
     let mut masters = Masters::start(&args.shape).await?;
     let leader = masters.leader().await?;
@@ -46,8 +51,8 @@ pub(crate) async fn run(args: MemoryArgs) -> anyhow::Result<Report> {
     let (moments, _unheard) = mpsc::channel(1);
     let shared = Shared::new(moments);
     let empty = calm(&masters).await;
-    let one = [masters.addresses[linked].clone()];
-    let mut agents = args.shape.start_agents(&one, &shared);
+    let dialled = if args.spread { &masters.addresses } else { &masters.addresses[linked..=linked] };
+    let mut agents = args.shape.start_agents(dialled, &shared);
     masters.agents_connected(args.shape.agents).await?;
     let connected = calm(&masters).await;
     let loading = shared.beside(Play::default());
@@ -63,11 +68,13 @@ pub(crate) async fn run(args: MemoryArgs) -> anyhow::Result<Report> {
         "the leader changed meanwhile, so that its memory says nothing; measure again on a quieter machine"
     );
     report.figure("tasks", tasks as f64, "tasks");
-    let per_agent = growth(&empty, &connected, args.shape.agents);
-    report.figure("agent_leader", per_agent[leader], "B");
-    report.figure("agent_connected", per_agent[linked], "B");
-    if let Some(known) = (0..per_agent.len()).find(|n| *n != leader && *n != linked) {
-        report.figure("agent_known", per_agent[known], "B");
+    if !args.spread {
+        let per_agent = growth(&empty, &connected, args.shape.agents);
+        report.figure("agent_leader", per_agent[leader], "B");
+        report.figure("agent_connected", per_agent[linked], "B");
+        if let Some(known) = (0..per_agent.len()).find(|n| *n != leader && *n != linked) {
+            report.figure("agent_known", per_agent[known], "B");
+        }
     }
     let mut largest = |name: &str, growth: Vec<f64>| {
         report.figure(&format!("{name}_leader"), growth[leader], "B");
