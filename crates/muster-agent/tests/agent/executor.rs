@@ -381,13 +381,13 @@ async fn an_update_that_no_agent_heard_is_said_again(mut world: World) {
     let executor = executor_info(python(""));
     ear.run(in_executor(1, &executor, "run")).await;
     ear.reaches(1, Running).await;
-    let pid = world.line(&world.executors(1).join("up")).await;
-    // Stopped, the executor is told of the kill when no agent is there any more to hear of it.
-    let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
+    let number = world.line(&world.executors(1).join("up")).await;
+    // Stopped, the executor is told of the kill when no agent is there any more to hear of it. It has read all that came before.
+    world.line(&world.executors(1).join("acknowledged")).await;
+    let pid = rustix::process::Pid::from_raw(number.parse().unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
     ear.stream.say(&AgentEvent::Kill { launch: launch(1), task: key(1), grace_ms: None }).await;
-    ear.stream.say(&AgentEvent::Ping(1)).await;
-    ear.next(|call| (*call == AgentCall::Pong(1)).then_some(())).await;
+    world.has_unread(&number).await;
     world.kill_agent();
     rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
     let (stream, _) = world.join().await;

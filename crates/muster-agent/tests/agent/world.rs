@@ -247,6 +247,13 @@ impl World {
         }
     }
 
+    /// Waits until something came over a socket of a process that it has not read.
+    pub(crate) async fn has_unread(&self, pid: &str) {
+        while !unread(pid) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Waits until no process of this world's tasks and supervisors is left.
     pub(crate) async fn no_processes(&self) {
         while !self.processes().is_empty() {
@@ -342,6 +349,18 @@ pub(crate) fn signal(pid: &str, signal: rustix::process::Signal) {
 pub(crate) fn alive(pid: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+/// Whether something is queued at a TCP socket of a process, by proc_net_tcp(5).
+fn unread(pid: &str) -> bool {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).expect("its files").filter_map(Result::ok);
+    let open: Vec<_> = files.filter_map(|file| fs::read_link(file.path()).ok()).collect();
+    let sockets = fs::read_to_string(format!("/proc/{pid}/net/tcp")).expect("its sockets");
+    sockets.lines().skip(1).any(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let (queues, inode) = (fields[4], fields[9]);
+        !queues.ends_with(":00000000") && open.contains(&PathBuf::from(format!("socket:[{inode}]")))
+    })
 }
 
 impl Drop for World {
