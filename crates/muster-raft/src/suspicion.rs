@@ -42,9 +42,16 @@ const DIAL: Duration = Duration::from_millis(100);
 /// Between two pre-votes of a voter whose turn it is.
 const ASK_AGAIN: Duration = Duration::from_millis(5);
 
+/// Somebody who asked for a pre-vote so long ago still does.
+const STILL_ASKS: Duration = ASK_AGAIN.saturating_mul(2);
+
 /// The leadership that this replica suspects, or is finding out about.
 #[derive(Debug, Default)]
-pub(crate) struct Suspected(Mutex<Option<Suspicion>>);
+pub(crate) struct Suspected {
+    suspicion: Mutex<Option<Suspicion>>,
+    /// Who asked for a pre-vote last, and when.
+    asked: Mutex<Option<(u64, Instant)>>,
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Suspicion {
@@ -56,7 +63,7 @@ struct Suspicion {
 impl Suspected {
     /// Whether somebody has to find out: nobody does yet.
     fn raise(&self, vote: Vote, now: Instant) -> bool {
-        let mut suspected = lock(&self.0);
+        let mut suspected = lock(&self.suspicion);
         let is_new = suspected.is_none_or(|it| it.vote != vote);
         *suspected = Some(Suspicion { vote, since: now });
         is_new
@@ -64,17 +71,23 @@ impl Suspected {
 
     /// When there was a reason last, as long as this leadership is the suspected one.
     fn since(&self, vote: Vote) -> Option<Instant> {
-        lock(&self.0).filter(|it| it.vote == vote).map(|it| it.since)
+        lock(&self.suspicion).filter(|it| it.vote == vote).map(|it| it.since)
     }
 
     /// Whether it is over, as there was no reason since that one; the next has to be looked into again.
     fn settle(&self, vote: Vote, since: Instant) -> bool {
-        let mut suspected = lock(&self.0);
+        let mut suspected = lock(&self.suspicion);
         let is_newer = suspected.is_some_and(|it| it.vote == vote && it.since > since);
         if !is_newer {
             suspected.take_if(|it| it.vote == vote);
         }
         !is_newer
+    }
+
+    /// Whether a voter asks whose turn comes after that of this one, which was not there for it: two that ask at once would be
+    /// granted it both, and then each would have its own vote only. Of two that ask at once one yields.
+    fn yields(&self, own: u64, now: Instant) -> bool {
+        lock(&self.asked).is_some_and(|(by, at)| by > own && now.saturating_duration_since(at) < STILL_ASKS)
     }
 }
 
@@ -88,6 +101,7 @@ pub(crate) fn stream_ended(node: &Arc<Node>, leader: u64, vote: Vote) {
 /// A peer would stand for election: what it found out about our leader is worth finding out, too. Its stream to us may not
 /// have been there yet when it died.
 pub(crate) fn pre_vote_asked(node: &Arc<Node>, core: &Core, by: u64) {
+    *lock(&node.suspected.asked) = Some((by, Instant::now()));
     let metrics = core.server_metrics();
     let (vote, leader) = {
         let metrics = metrics.borrow_watched();
@@ -185,7 +199,10 @@ async fn stand(
         let (begun, first) = (Instant::now(), vote());
         // An election is not disturbed once it is on disk, be it ours or another's.
         while is_of_use() && vote() == first && begun.elapsed() < turn {
-            if is_due() && core.trigger().elect(true).await.is_err() {
+            if is_due()
+                && !node.suspected.yields(own, Instant::now())
+                && core.trigger().elect(true).await.is_err()
+            {
                 return;
             }
             sleep(ASK_AGAIN).await;
@@ -239,6 +256,17 @@ mod tests {
         assert!(suspected.raise(vote(1), second), "nobody is at it any more");
         assert!(suspected.raise(vote(2), second));
         assert_eq!(suspected.since(vote(1)), None, "a leadership that is over");
+    }
+
+    #[test]
+    fn one_of_two_that_ask_at_once_yields_for_as_long_as_the_other_asks() {
+        let (one, other) = (Suspected::default(), Suspected::default());
+        let now = Instant::now();
+        assert!(!one.yields(1, now));
+        *lock(&one.asked) = Some((2, now));
+        *lock(&other.asked) = Some((1, now));
+        assert!(one.yields(1, now) && !other.yields(2, now));
+        assert!(!one.yields(1, now + STILL_ASKS));
     }
 
     #[tokio::test]
