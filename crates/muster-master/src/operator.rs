@@ -185,7 +185,7 @@ impl v1::operator_service_server::OperatorService for Operator {
         let view = View::of(&self.auth, &self.who(Realm::Readonly, &request)?);
         let request = request.into_inner();
         let registry = self.read().await?;
-        let after = registry.agents().skip_while(|agent| agent.id.as_str() <= request.after.as_str());
+        let after = registry.agents_after(&AgentId::new(&request.after));
         let shown = after.take(page(request.limit)).map(|it| {
             let mut agent = agent(&registry, it);
             view.retain(&mut agent.total);
@@ -237,15 +237,21 @@ impl v1::operator_service_server::OperatorService for Operator {
             view.task(it, registry.framework(id).or_else(|| over.get(id).copied()))
         };
         let only = request.framework_id.as_str();
-        let wanted = |it: &&Task| only.is_empty() || it.key.framework_id.as_str() == only;
+        let framework_id = FrameworkId::new(only);
         let named = |it: &&Task| match request.task_id.strip_suffix('*') {
             Some(begin) => it.key.task_id.as_str().starts_with(begin),
             None => request.task_id.is_empty() || it.key.task_id.as_str() == request.task_id,
         };
         let limit = page(request.limit);
         let tasks = if request.completed {
-            let all = registry.completed_tasks().filter(wanted).filter(named);
-            all.filter(shown).take(limit).map(task).collect()
+            let shown = |it: &&Task| named(it) && shown(it);
+            match only.is_empty() {
+                true => registry.completed_tasks().filter(shown).take(limit).map(task).collect(),
+                false => {
+                    let all = registry.completed_tasks_of_framework(&framework_id);
+                    all.filter(shown).take(limit).map(task).collect()
+                }
+            }
         } else {
             let after_framework =
                 if request.after_framework_id.is_empty() { only } else { &request.after_framework_id };

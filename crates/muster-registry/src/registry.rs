@@ -410,6 +410,11 @@ impl Registry {
     pub fn agents(&self) -> impl Iterator<Item = &Agent> {
         self.agents.values().map(|agent| &**agent)
     }
+    /// Those of a greater id than this, by id.
+    pub fn agents_after<'a>(&'a self, id: &AgentId) -> impl Iterator<Item = &'a Agent> + use<'a> {
+        let after = (std::ops::Bound::Excluded(id.clone()), std::ops::Bound::Unbounded);
+        self.agents.range(after).map(|(_, agent)| &**agent)
+    }
     /// How many agents are not forgotten.
     pub fn agent_count(&self) -> usize {
         self.agents.len()
@@ -456,7 +461,7 @@ impl Registry {
         self.tasks.from(start).map(|task| &**task)
     }
     /// A framework's tasks, by id.
-    pub fn tasks_of_framework<'a>(&'a self, id: &'a FrameworkId) -> impl Iterator<Item = &'a Task> {
+    pub fn tasks_of_framework<'a>(&'a self, id: &FrameworkId) -> impl Iterator<Item = &'a Task> + use<'a> {
         self.tasks.of_framework(id).map(|task| &**task)
     }
     /// An agent's tasks that are not over, in the order of their launches.
@@ -473,6 +478,14 @@ impl Registry {
     /// Tasks that are over, newest first.
     pub fn completed_tasks(&self) -> impl DoubleEndedIterator<Item = &Task> {
         self.completed_tasks.values().rev().map(|task| &**task)
+    }
+    /// A framework's tasks that are over, newest first.
+    pub fn completed_tasks_of_framework<'a>(
+        &'a self,
+        id: &FrameworkId,
+    ) -> impl Iterator<Item = &'a Task> + use<'a> {
+        let mine = self.index.completed_of_framework.get(id).into_iter().flat_map(|mine| mine.iter().rev());
+        mine.filter_map(|seq| self.completed_tasks.get(seq)).map(|task| &**task)
     }
     /// What an agent's tasks, executors and strays hold.
     pub fn held_on(&self, id: &AgentId) -> Resources {

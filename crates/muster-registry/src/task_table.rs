@@ -101,7 +101,7 @@ impl<V: Clone + Hash> TaskTable<V> {
     }
 
     /// A framework's, in order.
-    pub(crate) fn of_framework(&self, id: &FrameworkId) -> impl Iterator<Item = &V> {
+    pub(crate) fn of_framework<'a>(&'a self, id: &FrameworkId) -> impl Iterator<Item = &'a V> + use<'a, V> {
         self.by_framework.get(id).into_iter().flat_map(|its| its.values()).map(|record| &record.value)
     }
 

@@ -303,7 +303,8 @@ fn whose(event: &Event, raft: &Raft) -> Whose {
     raft.with_registry(|registry| {
         let over = || registry.completed_frameworks().find(|it| it.framework.id == key.framework_id);
         let framework = registry.framework(&key.framework_id).or_else(|| over().map(|it| &it.framework));
-        let task = registry.task(&key).or_else(|| registry.completed_tasks().find(|it| it.key == key));
+        let over = || registry.completed_tasks_of_framework(&key.framework_id).find(|it| it.key == key);
+        let task = registry.task(&key).or_else(over);
         let info = task.map(|it| mesos::TaskInfo::decode(&*it.sealed()).unwrap_or_default());
         Whose {
             // Of one that nobody knows any more nobody is told but who is told of all.

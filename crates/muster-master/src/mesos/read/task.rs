@@ -7,7 +7,7 @@ use super::resources::Amounts;
 use super::seen::Sorted;
 use super::show::task::{Described, Status};
 use super::show::text::Text;
-use muster_model::{AgentId, TaskState};
+use muster_model::{AgentId, FrameworkId, TaskState};
 use muster_proto::{container, executor_api::container_id, master_api::seconds};
 use muster_registry::{Registry, Shape, Task};
 use serde::{Serialize, ser::SerializeMap};
@@ -171,28 +171,43 @@ impl Asked {
         }
     }
 
-    /// The tasks that are meant, by the time of their launch.
-    fn tasks<'a>(&self, of: &Sorted<'a>) -> Vec<&'a Task> {
-        let is_meant = |task: &&Task| {
-            let is = |asked: &Option<String>, it: &str| asked.as_deref().is_none_or(|asked| asked == it);
-            is(&self.framework_id, task.key.framework_id.as_str())
-                && is(&self.task_id, task.key.task_id.as_str())
-        };
+    /// The tasks of the page, by the time of their launch.
+    fn page<'a>(&self, of: &Sorted<'a>) -> Vec<&'a Task> {
         let registry = &of.seen.registry;
-        let all = registry.tasks().chain(registry.completed_tasks()).filter(is_meant);
-        let mut tasks: Vec<_> = all.filter(|task| of.shows(task)).collect();
-        tasks.sort_by(|a, b| (a.launched, a.launch, &a.key).cmp(&(b.launched, b.launch, &b.key)));
-        if !self.oldest_first {
-            tasks.reverse();
+        let framework_id = self.framework_id.as_deref().map(FrameworkId::new);
+        match &framework_id {
+            Some(id) => {
+                let live = registry.tasks_of_framework(id);
+                self.cut(of, live.chain(registry.completed_tasks_of_framework(id)))
+            }
+            None => self.cut(of, registry.tasks().chain(registry.completed_tasks())),
         }
-        tasks
+    }
+
+    /// What of these tasks is meant and on the page. No more is sorted than what comes up to its end.
+    fn cut<'a>(&self, of: &Sorted<'a>, tasks: impl Iterator<Item = &'a Task>) -> Vec<&'a Task> {
+        let is_meant =
+            |task: &&Task| self.task_id.as_deref().is_none_or(|id| id == task.key.task_id.as_str());
+        let meant = tasks.filter(is_meant).filter(|task| of.shows(task));
+        // With what they are sorted by: looking at the tasks for each comparison takes long.
+        let mut meant: Vec<_> = meant.map(|task| (task.launched, task.launch, task)).collect();
+        let in_order = |a: &(_, _, &Task), b: &(_, _, &Task)| {
+            let order = (a.0, a.1, &a.2.key).cmp(&(b.0, b.1, &b.2.key));
+            if self.oldest_first { order } else { order.reverse() }
+        };
+        let end = self.offset.saturating_add(self.limit);
+        if end < meant.len() {
+            meant.select_nth_unstable_by(end, in_order);
+            meant.truncate(end);
+        }
+        meant.sort_unstable_by(in_order);
+        meant.into_iter().skip(self.offset).map(|(_, _, task)| task).collect()
     }
 }
 
 /// Writes `/tasks`.
 pub(super) fn tasks(of: &Sorted<'_>, asked: &Asked, out: &mut dyn io::Write) -> io::Result<()> {
-    let tasks = asked.tasks(of);
-    let page = tasks.into_iter().skip(asked.offset).take(asked.limit);
+    let page = asked.page(of).into_iter();
     let mut writer = Writer::new(&of.seen.registry);
     let mut text = Text::to(out);
     let mut object = text.object();

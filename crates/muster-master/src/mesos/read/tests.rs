@@ -183,6 +183,9 @@ fn tasks_are_paged_by_the_time_of_their_launch() {
     assert_eq!(ids("limit=1&order=asc&offset=3"), ["n0"]);
     assert_eq!(ids("offset=1000"), [""; 0]);
     assert_eq!(ids("framework_id=c-0000&limit=-1").len(), 123);
+    assert_eq!(ids("framework_id=c-0000&limit=2&offset=118"), ["n1", "n0"]);
+    assert_eq!(ids("framework_id=c-0000&order=asc&limit=2&offset=2"), ["wait", "n0"]);
+    assert_eq!(ids("framework_id=c-0000&task_id=run"), ["run"]);
     assert_eq!(ids("framework_id=c-0001"), [""; 0]);
     assert_eq!(ids("task_id=ok"), ["ok"]);
 }
