@@ -53,6 +53,16 @@ impl Kind {
         Self { name: self.name.clone(), label }
     }
 
+    /// Whether it is the same, as far as that is told without reading it: both are plain and of a name that all know.
+    pub(super) fn is_plainly(&self, other: &Self) -> bool {
+        match (&self.name, &other.name) {
+            (Name::Known(a), Name::Known(b)) => {
+                std::ptr::eq(*a, *b) && self.label.is_none() && other.label.is_none()
+            }
+            _ => false,
+        }
+    }
+
     /// Where it stands against a name and a label.
     pub(super) fn order(&self, name: &str, label: Option<&Label>) -> Ordering {
         self.name().cmp(name).then_with(|| match (self.label.as_deref(), label) {

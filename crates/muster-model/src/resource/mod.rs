@@ -36,8 +36,12 @@ impl Resources {
         self.0.binary_search_by(|(kind, _)| kind.order(name, label))
     }
 
-    fn place_of(&self, kind: &Kind) -> Result<usize, usize> {
-        self.place(kind.name(), kind.label.as_deref())
+    /// The same of a kind that is looked for at `near` first: resources mostly meet others of the same kinds.
+    fn place_near(&self, kind: &Kind, near: usize) -> Result<usize, usize> {
+        match self.0.get(near) {
+            Some((here, _)) if here.is_plainly(kind) => Ok(near),
+            _ => self.place(kind.name(), kind.label.as_deref()),
+        }
     }
 
     /// `cpus` in thousandths and `mem` in thousandths of a MB are the usual pair.
@@ -178,7 +182,7 @@ impl Resources {
     pub fn contains(&self, other: &Self) -> bool {
         // What is shared is often asked of itself.
         std::ptr::eq(self, other)
-            || other.0.iter().all(|(kind, value)| match self.place_of(kind) {
+            || other.0.iter().enumerate().all(|(near, (kind, value))| match self.place_near(kind, near) {
                 Ok(at) if kind.is_whole() => self.0[at].1 == *value,
                 Ok(at) => self.0[at].1.contains(value),
                 Err(_) => false,
@@ -186,7 +190,11 @@ impl Resources {
     }
 
     fn add_one(&mut self, kind: &Kind, value: &Value) {
-        match self.place_of(kind) {
+        self.add_at(self.place(kind.name(), kind.label.as_deref()), kind, value);
+    }
+
+    fn add_at(&mut self, place: Result<usize, usize>, kind: &Kind, value: &Value) {
+        match place {
             Ok(at) => self.0[at].1.add(value),
             Err(at) => self.0.insert(at, (kind.clone(), value.clone())),
         }
@@ -194,13 +202,15 @@ impl Resources {
 
     /// Adds all of `other`; scalars saturate.
     pub fn add(&mut self, other: &Self) {
-        other.0.iter().for_each(|(kind, value)| self.add_one(kind, value));
+        for (near, (kind, value)) in other.0.iter().enumerate() {
+            self.add_at(self.place_near(kind, near), kind, value);
+        }
     }
 
     /// Takes away what of `other` is here; never goes below nothing.
     pub fn subtract(&mut self, other: &Self) {
-        for (kind, value) in &other.0 {
-            let Ok(at) = self.place_of(kind) else { continue };
+        for (near, (kind, value)) in other.0.iter().enumerate() {
+            let Ok(at) = self.place_near(kind, near) else { continue };
             self.0[at].1.subtract(value);
             if self.0[at].1.is_empty() {
                 self.0.remove(at);
