@@ -374,7 +374,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let dir = self.store.snapshot_dir();
         if file.path != dir.join(snapshot::file_name(&id)) {
             snapshot::publish(&file.path, &dir, &id, self.store.options())?;
-            self.store.list_snapshot(id).await?;
+            self.store.list_received(id).await?;
         }
         let old = {
             let mut state = lock(&self.shared.state);

@@ -25,7 +25,7 @@ use muster_fault::{Point, planted, point};
 use muster_registry::Registry;
 use proof::Proof;
 use rustix::process::setpriority_process;
-use snapshot::{SNAPSHOTS, SnapshotError};
+use snapshot::{Fingerprint, SNAPSHOTS, SnapshotError};
 use std::{
     fs::{File, TryLockError},
     io,
@@ -527,9 +527,9 @@ impl Store {
                 let _ = setpriority_process(None, SNAPSHOT_NICE);
                 drop(done.send(snapshot::write(&dir, &meta, &registry, &options)));
             })?;
-            written.await.map_err(|_| io::Error::other("its thread panicked"))??;
+            let written = written.await.map_err(|_| io::Error::other("its thread panicked"))??;
             // The list is part of the log: a failure there has ended the store.
-            self.list_snapshot(id.ok_or_else(closed)?).await
+            self.list_snapshot(id.ok_or_else(closed)?, written).await
         };
         let result: io::Result<()> = taken.await;
         let mut problem = lock(&self.snapshot_problem);
@@ -547,11 +547,7 @@ impl Store {
     }
 
     /// Lists a durable snapshot file and drops all but the last two.
-    pub(crate) async fn list_snapshot(&self, id: LogId) -> io::Result<()> {
-        let path = self.snapshot_dir().join(snapshot::file_name(&id));
-        let (length, crc) = tokio::task::spawn_blocking(move || snapshot::fingerprint(&path))
-            .await
-            .map_err(io::Error::other)??;
+    async fn list_snapshot(&self, id: LogId, (length, crc): Fingerprint) -> io::Result<()> {
         let mut kept = lock(&self.snapshots).clone();
         kept.retain(|old| old.index != id.index);
         kept.push(id);
@@ -565,6 +561,13 @@ impl Store {
             tokio::fs::remove_file(self.snapshot_dir().join(snapshot::file_name(&old))).await.ok();
         }
         Ok(())
+    }
+
+    /// The same of one that came from another master.
+    pub(crate) async fn list_received(&self, id: LogId) -> io::Result<()> {
+        let path = self.snapshot_dir().join(snapshot::file_name(&id));
+        let found = tokio::task::spawn_blocking(move || snapshot::fingerprint(&path));
+        self.list_snapshot(id, found.await.map_err(io::Error::other)??).await
     }
 
     pub(crate) async fn ask(&self, op: impl FnOnce(oneshot::Sender<io::Result<()>>) -> Op) -> io::Result<()> {

@@ -16,6 +16,7 @@ use std::{
     path::{Path, PathBuf},
     sync::mpsc,
     thread,
+    time::{Duration, Instant},
 };
 
 /// The folder in the data directory.
@@ -26,6 +27,9 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// What is written of a file between two syncs. All of it at once would keep the disk for as long as it takes, and the log's syncs
 /// with it: leaders lost their quorum by snapshots of 100 MiB.
 pub(crate) const SYNC_BYTES: u64 = 1 << 20;
+/// How long whoever writes a snapshot rests at most at each sync. It rests for as long as it worked, so that those who do something
+/// for clients have half of its processor and of the disk at least, whatever the system makes of its priority.
+const REST_MAX: Duration = Duration::from_millis(100);
 /// Records that are made ready while others are put in their places, and how many such batches may wait.
 const BATCH_RECORDS: usize = 256;
 const BATCHES_AHEAD: usize = 8;
@@ -81,7 +85,7 @@ pub(crate) fn file_name(id: &LogId) -> String {
 }
 
 /// Length and checksum of a whole file.
-type Fingerprint = (u64, u32);
+pub(crate) type Fingerprint = (u64, u32);
 
 /// Those of a file, for the catalogue.
 pub(crate) fn fingerprint(path: &Path) -> io::Result<Fingerprint> {
@@ -99,17 +103,17 @@ pub(crate) fn fingerprint(path: &Path) -> io::Result<Fingerprint> {
     }
 }
 
-/// Writes a registry under its name; durable when this returns. A failure leaves nothing behind.
+/// Writes a registry under its name and says what the file is like; durable when this returns. A failure leaves nothing behind.
 pub(crate) fn write(
     dir: &Path,
     meta: &SnapshotMeta,
     registry: &Registry,
     options: &StoreOptions,
-) -> io::Result<PathBuf> {
+) -> io::Result<Fingerprint> {
     let id = meta.last_log_id.ok_or_else(|| io::Error::other("there is nothing to take a snapshot of"))?;
     let temp = dir.join(format!("{}.writing", file_name(&id)));
     let written = write_file(&temp, &id, meta, registry, options);
-    let published = written.and_then(|()| publish(&temp, dir, &id, options));
+    let published = written.and_then(|written| publish(&temp, dir, &id, options).map(|_| written));
     if published.is_err() {
         // It may be what filled the disk.
         std::fs::remove_file(&temp).ok();
@@ -123,7 +127,7 @@ fn write_file(
     meta: &SnapshotMeta,
     registry: &Registry,
     options: &StoreOptions,
-) -> io::Result<()> {
+) -> io::Result<Fingerprint> {
     let membership = codec::encode_membership(meta.last_membership.membership()).map_err(io::Error::other)?;
     let head = Head {
         term: term_of(id),
@@ -131,18 +135,19 @@ fn write_file(
         membership_log: meta.last_membership.log_id().as_ref().map(|id| (term_of(id), id.index)),
         membership,
     };
-    let file = Steady { file: File::create(temp)?, unsynced: 0, syncs: options.syncs() };
+    let file = Steady::new(File::create(temp)?, options.syncs());
     let mut chunks = ChunkWriter::new(BufWriter::new(file))?;
     chunks.record(&codec::encode(&head).map_err(io::Error::other)?)?;
     for record in registry.records() {
         chunks.record(&codec::encode(&record).map_err(io::Error::other)?)?;
     }
-    let file = chunks.finish()?.file;
+    let Steady { file, length, crc, .. } = chunks.finish()?;
     options.step(Point::SnapshotWritten)?;
     if options.syncs() {
         file.sync_all()?;
     }
-    options.step(Point::SnapshotSynced)
+    options.step(Point::SnapshotSynced)?;
+    Ok((length, crc))
 }
 
 /// Gives a complete, synced file its name.
@@ -240,22 +245,37 @@ impl<R: Read> Read for Passing<R> {
     }
 }
 
-/// A file that comes to the disk as it is written.
+/// A file that comes to the disk as it is written, and leaves others time meanwhile.
 struct Steady {
     file: File,
-    unsynced: u64,
     syncs: bool,
+    /// All that was written.
+    length: u64,
+    crc: u32,
+    unsynced: u64,
+    /// When the last rest ended.
+    rested: Instant,
+}
+
+impl Steady {
+    fn new(file: File, syncs: bool) -> Self {
+        Self { file, syncs, length: 0, crc: 0, unsynced: 0, rested: Instant::now() }
+    }
 }
 
 impl Write for Steady {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         let n = self.file.write(data)?;
+        self.length += n as u64;
+        self.crc = crc32c::crc32c_append(self.crc, &data[..n]);
         self.unsynced += n as u64;
         if self.unsynced >= SYNC_BYTES {
             self.unsynced = 0;
             if self.syncs {
                 self.file.sync_data()?;
             }
+            thread::sleep(self.rested.elapsed().min(REST_MAX));
+            self.rested = Instant::now();
         }
         Ok(n)
     }
@@ -402,7 +422,8 @@ mod tests {
         registry.apply(Index(3), Term(1), &entry);
         let meta =
             SnapshotMeta { last_log_id: Some(log_id(1, 3)), last_membership: StoredMembership::default() };
-        (write(dir, &meta, &registry, &StoreOptions::default()).unwrap(), registry)
+        write(dir, &meta, &registry, &StoreOptions::default()).unwrap();
+        (dir.join(file_name(&log_id(1, 3))), registry)
     }
 
     #[test]
@@ -422,8 +443,9 @@ mod tests {
         assert!(registry.task_count() > 0);
         let meta =
             SnapshotMeta { last_log_id: Some(log_id(1, 3)), last_membership: StoredMembership::default() };
-        let path = write(dir.path(), &meta, &registry, &StoreOptions::default()).unwrap();
-        let (length, crc) = fingerprint(&path).unwrap();
+        let (length, crc) = write(dir.path(), &meta, &registry, &StoreOptions::default()).unwrap();
+        let path = dir.path().join(file_name(&log_id(1, 3)));
+        assert_eq!(fingerprint(&path).unwrap(), (length, crc));
         let (_, again) = read_listed(&path, length, crc).unwrap();
         assert_eq!(again, registry);
         assert_eq!(again.state_hash(), registry.state_hash());
@@ -432,8 +454,7 @@ mod tests {
 
     #[test]
     fn little_of_a_file_waits_for_its_sync() {
-        let file = tempfile::tempfile().unwrap();
-        let mut steady = Steady { file, unsynced: 0, syncs: true };
+        let mut steady = Steady::new(tempfile::tempfile().unwrap(), true);
         for length in [1, SYNC_BYTES / 3, SYNC_BYTES - 1, SYNC_BYTES, 3 * SYNC_BYTES + 1] {
             steady.write_all(&vec![7; length as usize]).unwrap();
             assert!(steady.unsynced < SYNC_BYTES, "{} after {length} more", steady.unsynced);

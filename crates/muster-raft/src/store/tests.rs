@@ -45,7 +45,7 @@ async fn take_snapshot_of(store: &Arc<Store>, term: u64, index: u64, mut registr
     let meta =
         SnapshotMeta { last_log_id: Some(log_id(term, index)), last_membership: StoredMembership::default() };
     snapshot::write(&store.snapshot_dir(), &meta, &registry, store.options()).unwrap();
-    store.list_snapshot(log_id(term, index)).await.unwrap();
+    store.list_received(log_id(term, index)).await.unwrap();
 }
 
 fn copy_dir(from: &Path, to: &Path) {
