@@ -444,6 +444,7 @@ fn start(dir: &Path, held: File, found: Found, options: StoreOptions) -> io::Res
         options: options.clone(),
         committed: None,
         sweeping: scan.leftovers,
+        slow: writer::Slow::default(),
     };
     let thread = std::thread::Builder::new().name("muster-log".into()).spawn(move || writer.run(queue))?;
     let store = Store {

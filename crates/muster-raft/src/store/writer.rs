@@ -15,14 +15,20 @@ use std::{
     ops::Bound,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// How much one group may hold, so that one sync does not grow without bound.
-const GROUP_BYTES_MAX: usize = 8 << 20;
+/// How much one group may hold, so that no entry waits long for the sync of those that it shares one with.
+const GROUP_BYTES_MAX: usize = 1 << 20;
 const GROUP_OPS_MAX: usize = 1_024;
 /// Rows deleted behind the purge point between two groups.
 const SWEEP_ROWS: usize = 64;
+
+/// A group that takes so long is told of: a leader whose quorum does not answer for 300 ms ends.
+const SLOW: Duration = Duration::from_millis(200);
+/// How often at most.
+const SLOW_TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// Told once what became of an append.
 pub(crate) type Callback = Box<dyn FnOnce(io::Result<()>) + Send>;
@@ -58,6 +64,29 @@ pub(crate) struct Writer {
     pub(crate) committed: Option<LogId>,
     /// Whether rows at or below the purge point may still be there.
     pub(crate) sweeping: bool,
+    pub(crate) slow: Slow,
+}
+
+/// Groups that took long, since it was told of one.
+#[derive(Default)]
+pub(crate) struct Slow {
+    groups: u64,
+    told: Option<Instant>,
+}
+
+impl Slow {
+    /// Whether a group is to be told of that took so long, and of how many.
+    fn tell(&mut self, took: Duration, now: Instant) -> Option<u64> {
+        if took < SLOW {
+            return None;
+        }
+        self.groups += 1;
+        if self.told.is_some_and(|told| now.duration_since(told) < SLOW_TOLD_EVERY) {
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.groups))
+    }
 }
 
 impl Writer {
@@ -182,12 +211,27 @@ impl Writer {
             batch.insert(&[rows::COMMITTED], committed_value(id));
         }
         self.options.step(Point::Append)?;
+        let begun = Instant::now();
         self.disk.apply(batch)?;
+        let written = Instant::now();
         self.options.step(Point::AppendWritten)?;
         self.disk.sync()?;
+        let synced = Instant::now();
         self.options.step(Point::AppendDurable)?;
         self.write_mark(Mark { last: Some(marked(last)), ..self.mark.clone() })?;
         self.options.step(Point::AppendMarked)?;
+        let ended = Instant::now();
+        if let Some(groups) = self.slow.tell(ended - begun, ended) {
+            let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            tracing::warn!(
+                write_ms = ms(written - begun),
+                sync_ms = ms(synced - written),
+                mark_ms = ms(ended - synced),
+                bytes = entries.iter().map(|(_, payload)| payload.len()).sum::<usize>(),
+                groups,
+                "the log was slow to become durable; a leader whose quorum's logs are ends"
+            );
+        }
         Ok(())
     }
 
@@ -275,4 +319,20 @@ fn end_of_log() -> Bound<Vec<u8>> {
 /// A log id as the mark keeps it.
 pub(crate) fn marked(id: &LogId) -> MarkedLog {
     MarkedLog { term: term_of(id), index: id.index }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_groups_are_told_of_and_not_all_the_time() {
+        let mut slow = Slow::default();
+        let start = Instant::now();
+        assert_eq!(slow.tell(SLOW - Duration::from_millis(1), start), None);
+        assert_eq!(slow.tell(SLOW, start), Some(1));
+        assert_eq!(slow.tell(SLOW * 2, start + SLOW), None);
+        assert_eq!(slow.tell(SLOW / 2, start + SLOW_TOLD_EVERY), None);
+        assert_eq!(slow.tell(SLOW, start + SLOW_TOLD_EVERY), Some(2), "with the one in between");
+    }
 }
