@@ -605,6 +605,7 @@ mod tests {
 
     use super::*;
     use muster_model::{AgentEvent, Session, Term};
+    use v1::link_service_server::{LinkService, LinkServiceServer};
 
     #[tokio::test(start_paused = true)]
     async fn what_is_said_beside_a_link_is_late_when_the_link_is() {
@@ -728,6 +729,59 @@ mod tests {
         heard.elected();
         tokio::time::advance(BEGINS_MAX).await;
         assert!(!heard.begins());
+    }
+
+    /// The door of a master that does not serve, and what it has heard.
+    fn door_of_none() -> (LinkDoor, Arc<Heard>) {
+        let heard = Arc::new(Heard::new());
+        let (route, redial) = (watch::channel(Route::None).1, watch::channel(0).1);
+        let routes = Routes { route, redial, heard: heard.clone() };
+        (LinkDoor { routes, links: Links::default(), stop: CancellationToken::new() }, heard)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_is_told_of_a_leader_that_begins_while_that_has_its_quorum() {
+        let (door, heard) = door_of_none();
+        let told = async || {
+            let nothing = Streaming::new_request(Nothing, axum::body::Body::empty(), None, None);
+            let refused = door.link(Request::new(nothing)).await.err().unwrap();
+            refused.metadata().contains_key(BEGINS)
+        };
+        assert!(!told().await, "it was not elected");
+        heard.elected();
+        assert!(told().await);
+        tokio::time::advance(SILENCE).await;
+        assert!(!told().await, "it lost its quorum");
+        heard.now();
+        assert!(told().await);
+        heard.has_begun();
+        assert!(!told().await, "it serves, or leads no more");
+    }
+
+    #[tokio::test]
+    async fn who_links_to_a_leader_that_begins_has_heard_of_it() {
+        let (door, of_leader) = door_of_none();
+        of_leader.elected();
+        let listener = crate::accept::listen("127.0.0.1:0").await.unwrap();
+        let leader = v1::Leader { name: "m1".into(), address: listener.local_addr().unwrap().to_string() };
+        let (accept, callers) = crate::accept::sort(listener);
+        tokio::spawn(accept);
+        let service = LinkServiceServer::new(door);
+        let server = tonic::transport::Server::builder().add_service(service);
+        tokio::spawn(server.serve_with_incoming(callers.links.connections()));
+        let ours = Heard::new();
+        let since = ours.lock().heard;
+        let (publish, route) = watch::channel(Route::None);
+        let heard = async {
+            while ours.lock().heard == since {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = follow(leader, &publish, &ours) => unreachable!("it goes on for ever"),
+            heard = timeout(Duration::from_secs(20), heard) => heard.unwrap(),
+        }
+        assert!(matches!(*route.borrow(), Route::None), "there is no way to it yet");
     }
 
     #[test]
