@@ -12,7 +12,7 @@ use crate::{
 };
 use imbl::OrdSet;
 use muster_model::{AgentId, LaunchNumber, Resources};
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// A task that is ready to be put in its place.
 pub struct ReadyTask {
@@ -106,7 +106,7 @@ impl Registry {
 
 /// What is on each agent.
 #[derive(Default)]
-pub(crate) struct OnAgents(HashMap<AgentId, OnAgent>);
+pub(crate) struct OnAgents(BTreeMap<AgentId, OnAgent>);
 
 #[derive(Default)]
 struct OnAgent {

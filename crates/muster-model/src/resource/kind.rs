@@ -23,7 +23,7 @@ enum Name {
 }
 
 /// The kinds that every agent has.
-const KNOWN: [&str; 5] = ["cpus", "disk", "gpus", "mem", "ports"];
+static KNOWN: [&str; 5] = ["cpus", "disk", "gpus", "mem", "ports"];
 
 /// A kind: ordered by its name, plain before what is under labels.
 #[derive(Clone)]
