@@ -157,6 +157,8 @@ pub(super) struct Asked {
 
 /// Tasks of one answer where no number is asked for, or none that is one (Mesos).
 const LIMIT: usize = 100;
+/// Tasks that are looked through together for those of a page.
+const MANY: usize = 4_096;
 
 impl Asked {
     pub(super) fn of(query: &Query) -> Self {
@@ -184,24 +186,33 @@ impl Asked {
         }
     }
 
-    /// What of these tasks is meant and on the page. No more is sorted than what comes up to its end.
+    /// What of these tasks is meant and on the page. No more is kept and sorted than what comes up to its end.
     fn cut<'a>(&self, of: &Sorted<'a>, tasks: impl Iterator<Item = &'a Task>) -> Vec<&'a Task> {
         let is_meant =
             |task: &&Task| self.task_id.as_deref().is_none_or(|id| id == task.key.task_id.as_str());
-        let meant = tasks.filter(is_meant).filter(|task| of.shows(task));
-        // With what they are sorted by: looking at the tasks for each comparison takes long.
-        let mut meant: Vec<_> = meant.map(|task| (task.launched, task.launch, task)).collect();
         let in_order = |a: &(_, _, &Task), b: &(_, _, &Task)| {
             let order = (a.0, a.1, &a.2.key).cmp(&(b.0, b.1, &b.2.key));
             if self.oldest_first { order } else { order.reverse() }
         };
         let end = self.offset.saturating_add(self.limit);
-        if end < meant.len() {
-            meant.select_nth_unstable_by(end, in_order);
-            meant.truncate(end);
+        let cut = |meant: &mut Vec<_>| {
+            if end < meant.len() {
+                meant.select_nth_unstable_by(end, in_order);
+                meant.truncate(end);
+            }
+        };
+        let many = end.saturating_mul(2).max(MANY);
+        let mut meant = Vec::new();
+        for task in tasks.filter(is_meant).filter(|task| of.shows(task)) {
+            // With what they are sorted by: looking at the tasks for each comparison takes long.
+            meant.push((task.launched, task.launch, task));
+            if meant.len() >= many {
+                cut(&mut meant);
+            }
         }
+        cut(&mut meant);
         meant.sort_unstable_by(in_order);
-        meant.into_iter().skip(self.offset).map(|(_, _, task)| task).collect()
+        meant.iter().skip(self.offset).map(|(_, _, task)| *task).collect()
     }
 }
 
