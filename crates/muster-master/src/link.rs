@@ -761,7 +761,6 @@ mod tests {
     #[tokio::test]
     async fn who_links_to_a_leader_that_begins_has_heard_of_it() {
         let (door, of_leader) = door_of_none();
-        of_leader.elected();
         let listener = crate::accept::listen("127.0.0.1:0").await.unwrap();
         let leader = v1::Leader { name: "m1".into(), address: listener.local_addr().unwrap().to_string() };
         let (accept, callers) = crate::accept::sort(listener);
@@ -774,6 +773,9 @@ mod tests {
         let (publish, route) = watch::channel(Route::None);
         let heard = async {
             while ours.lock().heard == since {
+                // However long it takes, it has a quorum and begins.
+                of_leader.elected();
+                of_leader.now();
                 tokio::task::yield_now().await;
             }
         };

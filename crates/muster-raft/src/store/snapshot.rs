@@ -27,8 +27,8 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// What is written of a file between two syncs. All of it at once would keep the disk for as long as it takes, and the log's syncs
 /// with it: leaders lost their quorum by snapshots of 100 MiB.
 pub(crate) const SYNC_BYTES: u64 = 1 << 20;
-/// How long whoever writes a snapshot rests at most at each sync. It rests for as long as it worked, so that those who do something
-/// for clients have half of its processor and of the disk at least, whatever the system makes of its priority.
+/// How long whoever writes a snapshot rests at most at each sync. It rests for as long as it worked, so that half of its processor
+/// and of the disk are left to those who do something for clients, whatever the system makes of its priority.
 const REST_MAX: Duration = Duration::from_millis(100);
 /// Records that are made ready while others are put in their places, and how many such batches may wait.
 const BATCH_RECORDS: usize = 256;

@@ -19,13 +19,13 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// How much one group may hold, so that no entry waits long for the sync of those that it shares one with.
+/// A group that holds so much takes no further append, so that no entry waits long for the sync of those that it shares one with.
 const GROUP_BYTES_MAX: usize = 1 << 20;
 const GROUP_OPS_MAX: usize = 1_024;
 /// Rows deleted behind the purge point between two groups.
 const SWEEP_ROWS: usize = 64;
 
-/// A group that takes so long is told of: a leader whose quorum does not answer for 300 ms ends.
+/// A group that takes so long is told of: by default a leader whose quorum does not answer for 300 ms ends.
 const SLOW: Duration = Duration::from_millis(200);
 /// How often at most.
 const SLOW_TOLD_EVERY: Duration = Duration::from_secs(10);
@@ -229,7 +229,7 @@ impl Writer {
                 mark_ms = ms(ended - synced),
                 bytes = entries.iter().map(|(_, payload)| payload.len()).sum::<usize>(),
                 groups,
-                "the log was slow to become durable; a leader whose quorum's logs are ends"
+                "the log was slow to become durable; where a quorum is that slow the leader ends"
             );
         }
         Ok(())
