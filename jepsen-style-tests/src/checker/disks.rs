@@ -32,10 +32,12 @@ const REFUSED: &str = "the leader refuses this agent";
 const SET_ASIDE: &str = " ERROR muster_raft::store: the data directory is damaged; setting it aside";
 const UNREADABLE: &str = " ERROR sled::";
 /// What openraft says besides as it is being stopped; of members that a fault may end.
-const ENDING: &[&str] = &[
-    " ERROR openraft::raft::raft_inner: failed to receive from RaftCore: None",
-    " ERROR openraft::core::raft_core: failed to report metrics, error: watch channel closed",
-    " ERROR openraft::core::heartbeat::worker: HeartbeatWorker(",
+const ENDING: &[&[&str]] = &[
+    &[" ERROR openraft::raft::raft_inner: failed to receive from RaftCore: None"],
+    &[" ERROR openraft::core::raft_core: failed to report metrics, error: watch channel closed"],
+    &[" ERROR openraft::core::heartbeat::worker: HeartbeatWorker("],
+    // What applies was stopped before what tells it to.
+    &[" ERROR openraft::core::raft_core: RaftCore::main error: when Write Apply(", "): channel closed"],
 ];
 const ENDED: &[&str] = &[SYNC_FAILS, DISK_DIES, DISK_FULL, READ_ONLY, POWER_CUT, SYNC_KILLS, SYNC_LIES];
 /// What openraft says when its leader had no quorum for a moment while it changed the members. It is tried again.
@@ -89,8 +91,9 @@ fn explains(fault: &str, hit: bool, line: &str) -> bool {
         return true;
     }
     let words = OF_TARGETS.iter().find(|(name, _)| *name == fault).map_or(&[] as &[_], |(_, words)| words);
+    let ending = |all: &&[&str]| all.iter().all(|words| line.contains(words));
     hit && (words.iter().any(|words| line.contains(words))
-        || ENDED.contains(&fault) && ENDING.iter().any(|words| line.contains(words)))
+        || ENDED.contains(&fault) && ENDING.iter().any(ending))
 }
 
 #[cfg(test)]
@@ -164,6 +167,9 @@ mod tests {
         assert!(excused(POWER_CUT, &at_the_end) && !excused(DAMAGE, &at_the_end));
         assert!(excused(DISK_FULL, "muster: its data cannot be stored: No space left on device"));
         assert!(!excused(DISK_FULL, "t ERROR sled::tree: Read-only file system"));
+        let apply = "t ERROR openraft::core::raft_core: RaftCore::main error: when Write Apply(index: 9): ";
+        let (stopped, broken) = (format!("{apply}channel closed"), format!("{apply}a record is unreadable"));
+        assert!(excused(POWER_CUT, &stopped) && !excused(POWER_CUT, &broken) && !excused(DAMAGE, &stopped));
         let refused = "t ERROR muster_agent::service: agent stops reason=\"the leader refuses this agent: it was gone\"";
         assert!(excused(GONE, refused) && !excused(GONE, wrong) && !excused(DAMAGE, refused));
     }
