@@ -136,12 +136,12 @@ fn write_file(
         membership,
     };
     let file = Steady::new(File::create(temp)?, options.syncs());
-    let mut chunks = ChunkWriter::new(BufWriter::new(file))?;
+    let mut chunks = ChunkWriter::new(BufWriter::new(Passing::new(file)))?;
     chunks.record(&codec::encode(&head).map_err(io::Error::other)?)?;
     for record in registry.records() {
         chunks.record(&codec::encode(&record).map_err(io::Error::other)?)?;
     }
-    let Steady { file, length, crc, .. } = chunks.finish()?;
+    let Passing { of: Steady { file, .. }, length, crc } = chunks.finish()?;
     options.step(Point::SnapshotWritten)?;
     if options.syncs() {
         file.sync_all()?;
@@ -184,8 +184,7 @@ pub(crate) fn read_listed(path: &Path, length: u64, crc: u32) -> Result<Restored
 
 /// What is in a file, and its length and checksum.
 fn read_file(path: &Path) -> Result<(Restored, Fingerprint), SnapshotError> {
-    let passing = Passing { from: File::open(path)?, length: 0, crc: 0 };
-    let mut reader = ChunkReader::new(BufReader::new(passing))?;
+    let mut reader = ChunkReader::new(BufReader::new(Passing::new(File::open(path)?)))?;
     let head: Head = codec::decode(reader.record()?.ok_or(SnapshotError::Short)?)?;
     let membership = codec::decode_membership(&head.membership)?;
     let meta = SnapshotMeta {
@@ -229,19 +228,41 @@ fn read_records<R: Read>(
     Ok((reader, known))
 }
 
-/// Takes length and checksum of all that passes.
-struct Passing<R> {
-    from: R,
+/// Takes length and checksum of all that is read or written.
+struct Passing<T> {
+    of: T,
     length: u64,
     crc: u32,
 }
 
+impl<T> Passing<T> {
+    fn new(of: T) -> Self {
+        Self { of, length: 0, crc: 0 }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.length += bytes.len() as u64;
+        self.crc = crc32c::crc32c_append(self.crc, bytes);
+    }
+}
+
 impl<R: Read> Read for Passing<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.from.read(buffer)?;
-        self.length += n as u64;
-        self.crc = crc32c::crc32c_append(self.crc, &buffer[..n]);
+        let n = self.of.read(buffer)?;
+        self.take(&buffer[..n]);
         Ok(n)
+    }
+}
+
+impl<W: Write> Write for Passing<W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let n = self.of.write(data)?;
+        self.take(&data[..n]);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.of.flush()
     }
 }
 
@@ -249,9 +270,6 @@ impl<R: Read> Read for Passing<R> {
 struct Steady {
     file: File,
     syncs: bool,
-    /// All that was written.
-    length: u64,
-    crc: u32,
     unsynced: u64,
     /// When the last rest ended.
     rested: Instant,
@@ -259,15 +277,13 @@ struct Steady {
 
 impl Steady {
     fn new(file: File, syncs: bool) -> Self {
-        Self { file, syncs, length: 0, crc: 0, unsynced: 0, rested: Instant::now() }
+        Self { file, syncs, unsynced: 0, rested: Instant::now() }
     }
 }
 
 impl Write for Steady {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         let n = self.file.write(data)?;
-        self.length += n as u64;
-        self.crc = crc32c::crc32c_append(self.crc, &data[..n]);
         self.unsynced += n as u64;
         if self.unsynced >= SYNC_BYTES {
             self.unsynced = 0;
