@@ -157,8 +157,8 @@ pub(super) struct Asked {
 
 /// Tasks of one answer where no number is asked for, or none that is one (Mesos).
 const LIMIT: usize = 100;
-/// Tasks that are looked through together for those of a page.
-const MANY: usize = 4_096;
+/// Tasks that are looked through together for those of a page, at least.
+const MANY: usize = 64;
 
 impl Asked {
     pub(super) fn of(query: &Query) -> Self {
@@ -180,14 +180,14 @@ impl Asked {
         match &framework_id {
             Some(id) => {
                 let live = registry.tasks_of_framework(id);
-                self.cut(of, live.chain(registry.completed_tasks_of_framework(id)))
+                self.page_of(of, live.chain(registry.completed_tasks_of_framework(id)))
             }
-            None => self.cut(of, registry.tasks().chain(registry.completed_tasks())),
+            None => self.page_of(of, registry.tasks().chain(registry.completed_tasks())),
         }
     }
 
     /// What of these tasks is meant and on the page. No more is kept and sorted than what comes up to its end.
-    fn cut<'a>(&self, of: &Sorted<'a>, tasks: impl Iterator<Item = &'a Task>) -> Vec<&'a Task> {
+    fn page_of<'a>(&self, of: &Sorted<'a>, tasks: impl Iterator<Item = &'a Task>) -> Vec<&'a Task> {
         let is_meant =
             |task: &&Task| self.task_id.as_deref().is_none_or(|id| id == task.key.task_id.as_str());
         let in_order = |a: &(_, _, &Task), b: &(_, _, &Task)| {
