@@ -21,7 +21,12 @@ use muster_proto::{
     media::{Records, record},
 };
 use serde_json::{Value, json};
-use std::{convert::Infallible, fs, os::unix::fs::OpenOptionsExt, path::Path};
+use std::{
+    convert::Infallible,
+    fs,
+    os::unix::fs::{FileTypeExt, OpenOptionsExt},
+    path::Path,
+};
 use tokio::{net::TcpStream, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -204,6 +209,8 @@ impl World {
     }
 
     /// Waits until the pipe that a process has at a number holds all that it can. A file has the process's own.
+    ///
+    /// A shell that writes to a file by a word of its own has the file at that number meanwhile.
     async fn until_full(&self, pid: &Path, number: u32) {
         let pid = self.line(pid).await;
         let how = fs::OpenOptions::new()
@@ -212,10 +219,12 @@ impl World {
             .clone();
         loop {
             let pipe = how.open(format!("/proc/{pid}/fd/{number}")).unwrap();
-            let size = rustix::pipe::fcntl_getpipe_size(&pipe).unwrap();
-            // A piece that does not fit into what is left of its last page takes another one.
-            if rustix::io::ioctl_fionread(&pipe).unwrap() as usize > size / 2 {
-                return;
+            if pipe.metadata().unwrap().file_type().is_fifo() {
+                let size = rustix::pipe::fcntl_getpipe_size(&pipe).unwrap();
+                // A piece that does not fit into what is left of its last page takes another one.
+                if rustix::io::ioctl_fionread(&pipe).unwrap() as usize > size / 2 {
+                    return;
+                }
             }
             drop(pipe);
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
