@@ -6,10 +6,11 @@ use crate::{
 };
 use muster_fault::planted;
 use muster_model::{
-    AgentCall, AgentEvent, AgentId, Event, ExecutorOrder, KnownExecutor, LaunchNumber, RunOrder,
-    SchedulerEvent, Session, Timestamp, VolumeMount,
+    AgentCall, AgentEvent, AgentId, Event, ExecutorOrder, Hello, KnownExecutor, LaunchNumber, RunOrder,
+    SchedulerEvent, Session, Timestamp, Token, VolumeMount,
 };
-use muster_registry::{Command, Registry, Task};
+use muster_registry::{Command, LaunchSum, Registry, Task};
+use std::net::IpAddr;
 
 /// How long a confirmation waits for an order to go with, at most about half as long again.
 const CONFIRM_MS: u64 = 400;
@@ -52,12 +53,7 @@ impl Leader {
                 return effects.push(Effect::Close(conn));
             }
             self.conns.insert(conn, Peer::Arriving);
-            let (token, hello) = (token.filter(|_| hello.agent_id.is_none()), Box::new(hello));
-            let command = match (ip, token) {
-                (Some(ip), token) => Command::HelloFrom { ip, token, hello },
-                (None, Some(token)) => Command::FirstHello(token, hello),
-                (None, None) => Command::AdmitAgent(hello),
-            };
+            let command = hello_command(registry, hello, token, ip);
             return self.propose(command, Waiting::Hello { conn }, effects);
         }
         let Some(Peer::Agent(agent_id, current)) = self.conns.get(&conn).cloned() else {
@@ -209,6 +205,24 @@ impl Leader {
             terms: Default::default(),
         };
         self.order(&task.agent_id, AgentEvent::Run(Box::new(order)), effects);
+    }
+}
+
+/// The command that admits an agent. What it lists goes with it through the log only where it says something new: thousands of
+/// agents say hello when a leader changes, and each may have a thousand tasks.
+fn hello_command(registry: &Registry, mut hello: Hello, token: Option<Token>, ip: Option<IpAddr>) -> Command {
+    if let Some(id) = &hello.agent_id
+        && let Some(tasks) =
+            LaunchSum::of_living(&hello.tasks).filter(|tasks| registry.are_as_known(id, *tasks))
+    {
+        hello.tasks = Vec::new();
+        return Command::HelloAsKnown { ip, hello: Box::new(hello), tasks };
+    }
+    let (token, hello) = (token.filter(|_| hello.agent_id.is_none()), Box::new(hello));
+    match (ip, token) {
+        (Some(ip), token) => Command::HelloFrom { ip, token, hello },
+        (None, Some(token)) => Command::FirstHello(token, hello),
+        (None, None) => Command::AdmitAgent(hello),
     }
 }
 

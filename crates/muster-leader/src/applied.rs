@@ -231,6 +231,13 @@ impl Leader {
             Outcome::Admitted { agent_id, session, forget, confirm, low_mark } => {
                 (agent_id, session, forget, confirm, low_mark)
             }
+            // It was believed to list what is known, and something came in between: it comes again, and says all.
+            Outcome::Refused(Refusal::TasksChanged) => {
+                self.end_sessions_on(conn, effects);
+                self.conns.remove(&conn);
+                effects.push(Effect::Close(conn));
+                return;
+            }
             Outcome::Refused(refusal) => {
                 self.end_sessions_on(conn, effects);
                 self.conns.remove(&conn);

@@ -5,7 +5,7 @@
 use crate::{codec, types::LogPayload};
 use muster_model::*;
 use muster_registry::{
-    BeginTerm, Command, Entry, Launch, Limits, Operate, Quota, Record, Registry, Subscribe,
+    BeginTerm, Command, Entry, Launch, LaunchSum, Limits, Operate, Quota, Record, Registry, Subscribe,
 };
 use std::{fmt::Write, path::PathBuf};
 
@@ -269,6 +269,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("start-maintenance", Command::StartMaintenance(vec![machine()])),
         ("stop-maintenance", Command::StopMaintenance(vec![machine()])),
         ("hello-from", hello_from()),
+        ("hello-as-known", hello_as_known()),
         ("operate", operate()),
         ("convert", Command::Convert { agent_id: self::agent_id(), conversion: reserve_outer() }),
         ("convert-source", Command::Convert { agent_id: self::agent_id(), conversion: rereserve() }),
@@ -311,6 +312,14 @@ fn hello_from() -> Command {
     Command::HelloFrom { ip: [10, 0, 0, 5].into(), token: Some(Token([8; 16])), hello: Box::new(hello) }
 }
 
+fn hello_as_known() -> Command {
+    let mut hello = Box::new(hello());
+    let mut known = std::mem::take(&mut hello.tasks);
+    known.iter_mut().for_each(|task| task.updates.clear());
+    let tasks = LaunchSum::of_living(&known).unwrap();
+    Command::HelloAsKnown { ip: Some([10, 0, 0, 5].into()), hello, tasks }
+}
+
 /// Fails to compile when a variant is added, so that it is not forgotten above.
 fn is_sampled(command: &Command) {
     match command {
@@ -347,6 +356,7 @@ fn is_sampled(command: &Command) {
         | Command::StartMaintenance(_)
         | Command::StopMaintenance(_)
         | Command::HelloFrom { .. }
+        | Command::HelloAsKnown { .. }
         | Command::Operate(_)
         | Command::Convert { .. }
         | Command::AcknowledgeOperation { .. } => {}

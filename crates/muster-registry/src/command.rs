@@ -1,6 +1,6 @@
 //! All that can be asked of the registry. Append-only: bincode stores a variant's position.
 
-use crate::Quota;
+use crate::{LaunchSum, Quota};
 use muster_model::{
     AgentId, BadTask, Conversion, FrameworkId, FrameworkInfo, Hello, Index, KnownExecutor, LaunchNumber,
     MachineName, OfferId, Operation, OperationId, Role, Session, StatusUpdate, TaskId, TaskKey, TaskSpec,
@@ -203,6 +203,16 @@ pub enum Command {
         operation_id: OperationId,
         /// Which status.
         uuid: Uuid,
+    },
+    /// An agent says hello again, and that all of its tasks go on, as they should: they need not be listed. Refused if they
+    /// have changed by then.
+    HelloAsKnown {
+        /// Its address, if it says one.
+        ip: Option<IpAddr>,
+        /// What it says, without its tasks.
+        hello: Box<Hello>,
+        /// Its tasks.
+        tasks: LaunchSum,
     },
 }
 

@@ -4,7 +4,7 @@ use crate::{
     Agent, Carved, Change, Command, CompletedFramework, DoneOperation, Duty, Entry, Framework, Group, Header,
     Limits, Outcome, Refusal, RoleSettings, Task,
     table::Table,
-    task::{Alike, ByLaunch},
+    task::{AgentTasks, Alike},
     task_table::TaskTable,
 };
 use imbl::{OrdMap, OrdSet};
@@ -66,7 +66,7 @@ pub struct Registry {
 /// What is derived from the tables: rebuilt on restore, never stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Indexes {
-    pub(crate) tasks_of_agent: OrdMap<AgentId, OrdSet<ByLaunch>>,
+    pub(crate) tasks_of_agent: OrdMap<AgentId, AgentTasks>,
     pub(crate) held_on_agent: OrdMap<AgentId, Resources>,
     pub(crate) agent_of_machine: OrdMap<MachineId, AgentId>,
     pub(crate) spent_offers: OrdMap<OfferId, u64>,
@@ -286,6 +286,7 @@ impl Registry {
                 Command::AcknowledgeOperation { framework_id, operation_id, uuid } => {
                     self.acknowledge_operation(framework_id, operation_id, *uuid)
                 }
+                Command::HelloAsKnown { ip, hello, tasks } => self.admit_as_known(hello, *tasks, *ip, to),
             };
             self.finish_drains(to);
             applied.outcomes.push(outcome);
@@ -466,8 +467,8 @@ impl Registry {
     }
     /// An agent's tasks that are not over, in the order of their launches.
     pub fn tasks_of_agent(&self, id: &AgentId) -> impl Iterator<Item = &Task> {
-        let launches = self.index.tasks_of_agent.get(id);
-        launches.into_iter().flatten().filter_map(|it| self.task(&it.0.key))
+        let tasks = self.index.tasks_of_agent.get(id);
+        tasks.into_iter().flat_map(AgentTasks::iter).filter_map(|it| self.task(&it.key))
     }
     /// Copies of an agent's tasks, by framework and id: the order in which what becomes of all of them is numbered.
     pub(crate) fn copies_of_agent(&self, id: &AgentId) -> Vec<Task> {

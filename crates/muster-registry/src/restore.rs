@@ -8,7 +8,7 @@ use crate::{
     Record, Registry, RestoreError, StoredTask, Task,
     registry::Indexes,
     table::hash_of,
-    task::{ByLaunch, Known, Origin},
+    task::{AgentTasks, ByLaunch, Known, Origin, Standings},
 };
 use imbl::OrdSet;
 use muster_model::{AgentId, LaunchNumber, Resources};
@@ -96,7 +96,7 @@ impl Registry {
                 }
                 Record::SpentOperations(seq, it) => drop(all.spent_operations.put(seq, it)),
                 Record::Group(first, it) => drop(all.groups.put(first, it)),
-                Record::Told(key, it) => all.told.put(&key, it),
+                Record::Told(key, it) => drop(all.told.put(&key, it)),
             }
         }
         all.index = Indexes::with(on_agents, &all);
@@ -112,6 +112,7 @@ pub(crate) struct OnAgents(BTreeMap<AgentId, OnAgent>);
 struct OnAgent {
     /// With their launches, by which they are sorted: looking at the tasks for each comparison takes long.
     tasks: Vec<(LaunchNumber, Arc<Origin>)>,
+    standings: Standings,
     held: Resources,
 }
 
@@ -123,6 +124,7 @@ impl OnAgents {
     fn add_task(&mut self, task: &Task) {
         let on_agent = self.at(&task.agent_id);
         on_agent.tasks.push((task.launch, task.origin.clone()));
+        on_agent.standings.add(task.launch, task.standing());
         if task.held {
             on_agent.held.add(&task.resources);
         }
@@ -147,11 +149,11 @@ impl Indexes {
             let held = &mut on_agents.at(&agent.id).held;
             agent.strays.values().for_each(|stray| held.add(&stray.resources));
         }
-        for (id, OnAgent { mut tasks, held }) in on_agents.0 {
+        for (id, OnAgent { mut tasks, standings, held }) in on_agents.0 {
             if !tasks.is_empty() {
                 tasks.sort_unstable_by_key(|(launch, _)| *launch);
                 let tasks: OrdSet<_> = tasks.into_iter().map(|(_, origin)| ByLaunch(origin)).collect();
-                index.tasks_of_agent.insert(id.clone(), tasks);
+                index.tasks_of_agent.insert(id.clone(), AgentTasks::new(tasks, standings));
             }
             if !held.is_empty() {
                 index.held_on_agent.insert(id, held);

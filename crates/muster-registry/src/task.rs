@@ -5,10 +5,13 @@
 
 mod alike;
 mod description;
+mod standing;
 mod stored;
 
 pub(crate) use alike::Alike;
 pub use alike::Known;
+pub use standing::LaunchSum;
+pub(crate) use standing::{AgentTasks, Standing, Standings};
 pub use stored::StoredTask;
 
 use description::{Description, Whole};

@@ -43,14 +43,14 @@ impl<V: Clone + Hash> TaskTable<V> {
         self.hash
     }
 
-    /// Puts a record in its place.
-    pub(crate) fn put(&mut self, key: &TaskKey, value: V) {
+    /// Puts a record in its place, and gives the one that was there.
+    pub(crate) fn put(&mut self, key: &TaskKey, value: V) -> Option<V> {
         let hash = hash_of(key, &value);
-        self.put_hashed(key, value, hash);
+        self.put_hashed(key, value, hash)
     }
 
     /// The same with a record whose hash is known.
-    pub(crate) fn put_hashed(&mut self, key: &TaskKey, value: V, hash: u64) {
+    pub(crate) fn put_hashed(&mut self, key: &TaskKey, value: V, hash: u64) -> Option<V> {
         self.hash = self.hash.wrapping_add(hash);
         let record = Record { value, hash };
         let old = match self.by_framework.get_mut(&key.framework_id) {
@@ -61,10 +61,11 @@ impl<V: Clone + Hash> TaskTable<V> {
                 None
             }
         };
-        match old {
+        match &old {
             Some(old) => self.hash = self.hash.wrapping_sub(old.hash),
             None => self.len += 1,
         }
+        old.map(|old| old.value)
     }
 
     pub(crate) fn remove(&mut self, key: &TaskKey) -> Option<V> {

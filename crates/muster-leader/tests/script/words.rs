@@ -111,6 +111,10 @@ pub(crate) fn shown_command(command: &Command) -> String {
             Some(id) => format!("admit {id} from {ip}"),
             None => format!("admit a new agent on {} from {ip}", hello.info.hostname),
         },
+        Command::HelloAsKnown { hello, .. } => {
+            let id = hello.agent_id.as_ref().expect("only known agents say nothing new");
+            format!("admit {id} with its tasks as known")
+        }
         Command::Operate(it) => {
             let shown = it.operations.iter().map(|operation| match operation {
                 Operation::Launch { tasks, .. } => {

@@ -48,6 +48,8 @@ pub(crate) struct Scan {
 
 impl Disk {
     /// Opens the database and reads all of it from index `first` on, on a thread of its own: a damaged file makes sled panic.
+    ///
+    /// What was read may not be on disk yet: [`Self::sync`] comes before anybody acts on it.
     pub(crate) fn open(path: &Path, first: u64, options: StoreOptions) -> io::Result<(Self, Scan)> {
         let path = path.to_owned();
         let opening = thread::Builder::new().name("muster-log-open".into()).spawn(move || {
@@ -85,13 +87,11 @@ impl Disk {
             }
         };
         let file = File::open(path.join("db"))?;
-        let disk = Self { db, file, blobs: path.join("blobs"), options };
-        disk.sync()?;
         if let Ok(conf) = File::open(path.join("conf")) {
             conf.sync_all()?;
         }
         sync_dir(path)?;
-        Ok(disk)
+        Ok(Self { db, file, blobs: path.join("blobs"), options })
     }
 
     /// A handle for readers.

@@ -31,7 +31,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, oneshot, watch};
@@ -237,13 +237,19 @@ fn inspect(dir: &Path, name: &str, alone: bool, options: &StoreOptions) -> Resul
     };
     let (disk, mut scan) = opened.map_err(unopened)?;
     sync_dir(dir)?;
-    let (scan, snapshots) = match proved {
-        Some((_, snapshots)) => {
-            check_log(&mark, &mut scan, first).map_err(damaged)?;
-            (scan, snapshots)
-        }
-        None => judge(dir, &mark, scan, &mut took)?,
-    };
+    // sled wrote zeros over all of its file that was free, which keeps the disk for as long as a snapshot keeps a core.
+    let (synced, judged) = thread::scope(|scope| {
+        let syncing = scope.spawn(|| disk.sync());
+        let judged = match proved {
+            Some((_, snapshots)) => {
+                check_log(&mark, &mut scan, first).map_err(damaged).map(|()| (scan, snapshots))
+            }
+            None => judge(dir, &mark, scan, &mut took),
+        };
+        (syncing.join(), judged)
+    });
+    synced.unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(unopened)?;
+    let (scan, snapshots) = judged?;
     took.log = begun.elapsed().saturating_sub(took.snapshot);
     snapshots.drop_unlisted(&dir.join(SNAPSHOTS))?;
     let Snapshots { newest: snapshot, listed: snapshots } = snapshots;
@@ -446,7 +452,7 @@ fn start(dir: &Path, held: File, found: Found, options: StoreOptions) -> io::Res
         sweeping: scan.leftovers,
         slow: writer::Slow::default(),
     };
-    let thread = std::thread::Builder::new().name("muster-log".into()).spawn(move || writer.run(queue))?;
+    let thread = thread::Builder::new().name("muster-log".into()).spawn(move || writer.run(queue))?;
     let store = Store {
         dir: dir.into(),
         held: Mutex::new(Some(held)),
@@ -523,7 +529,7 @@ impl Store {
         let id = meta.last_log_id;
         let taken = async {
             let (done, written) = oneshot::channel();
-            std::thread::Builder::new().name("muster-snapshot".into()).spawn(move || {
+            thread::Builder::new().name("muster-snapshot".into()).spawn(move || {
                 // Nobody waits for it. Of a thread alone, in spite of the name; one that may not be nice is not.
                 let _ = setpriority_process(None, SNAPSHOT_NICE);
                 drop(done.send(snapshot::write(&dir, &meta, &registry, &options)));

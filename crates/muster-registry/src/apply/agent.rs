@@ -1,7 +1,8 @@
 //! Admit, disconnect, lose and forget agents.
 
 use crate::{
-    Agent, AgentState, Change, Disconnection, Outcome, Refusal, Registry, Stray, Task, registry::Context,
+    Agent, AgentState, Change, Disconnection, LaunchSum, Outcome, Refusal, Registry, Stray, Task,
+    registry::Context,
 };
 use muster_model::{AgentId, Hello, Index, KnownTask, LaunchNumber, Reason, Resources, Session, TaskState};
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
@@ -15,6 +16,34 @@ struct Answer {
 
 impl Registry {
     pub(crate) fn admit_agent(&mut self, hello: &Hello, ip: Option<IpAddr>, to: &mut Context<'_>) -> Outcome {
+        self.admit(hello, ip, false, to)
+    }
+
+    /// An agent whose tasks go on: none of them is looked at.
+    pub(crate) fn admit_as_known(
+        &mut self,
+        hello: &Hello,
+        tasks: LaunchSum,
+        ip: Option<IpAddr>,
+        to: &mut Context<'_>,
+    ) -> Outcome {
+        match &hello.agent_id {
+            Some(id) if self.are_as_known(id, tasks) => self.admit(hello, ip, true, to),
+            _ => Outcome::Refused(Refusal::TasksChanged),
+        }
+    }
+
+    /// Whether an agent that says hello, and that these are its tasks, which live, says nothing new: the table of
+    /// `protocol` D15 has nothing for any of them.
+    pub fn are_as_known(&self, id: &AgentId, tasks: LaunchSum) -> bool {
+        let is_settled = |agent: &Arc<Agent>| {
+            agent.strays.is_empty() && !matches!(agent.state, AgentState::Unreachable { .. })
+        };
+        self.agents.get(id).is_some_and(is_settled)
+            && self.index.tasks_of_agent.get(id).is_some_and(|its| its.are_settled(tasks))
+    }
+
+    fn admit(&mut self, hello: &Hello, ip: Option<IpAddr>, as_known: bool, to: &mut Context<'_>) -> Outcome {
         if let Some(name) = self.down_machine(&hello.info.hostname, ip) {
             return Outcome::Refused(Refusal::MachineDown(name));
         }
@@ -80,9 +109,12 @@ impl Registry {
             let total = self.total_of(&agent).into_owned();
             to.changes.push(Change::TotalChanged { agent_id: id.clone(), total });
         }
-        to.settling = true;
-        let answer = self.settle(&id, hello, was_unreachable, to);
-        to.settling = false;
+        let mut answer = Answer::default();
+        if !as_known {
+            to.settling = true;
+            answer = self.settle(&id, hello, was_unreachable, to);
+            to.settling = false;
+        }
         Outcome::Admitted {
             low_mark: self.low_mark(&id, to.index),
             agent_id: id,

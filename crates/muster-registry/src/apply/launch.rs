@@ -3,7 +3,6 @@
 use crate::{
     Agent, Change, Launch, Origin, Outcome, Refusal, Registry, Shape, Task,
     registry::{Context, Executor, ExecutorKey, Spent},
-    task::ByLaunch,
 };
 use muster_model::{
     AcceptOutcome, AgentId, BadTask, FrameworkId, LaunchNumber, OfferId, Reason, Resources, Role, TaskId,
@@ -228,11 +227,7 @@ impl Registry {
         self.alike.share(&mut origin);
         let task = Task::new(origin);
         self.hold(&names.agent_id, account, &spec.resources, to);
-        self.index
-            .tasks_of_agent
-            .entry(names.agent_id.clone())
-            .or_default()
-            .insert(ByLaunch(task.origin.clone()));
+        self.index.tasks_of_agent.entry(names.agent_id.clone()).or_default().insert(&task);
         let task = Arc::new(task);
         self.tasks.put(&key, task.clone());
         to.changes.push(Change::RunDue(task));

@@ -16,6 +16,7 @@ mod task;
 use crate::{
     Account, Agent, AgentState, BeginTerm, Change, Connection, Disconnection, Outcome, Registry, Task,
     registry::Context,
+    task::{AgentTasks, Standing},
 };
 use muster_fault::planted;
 use muster_model::{AgentId, Index, LaunchNumber, Resources, Session};
@@ -149,14 +150,16 @@ impl Registry {
     pub(crate) fn put_task(&mut self, task: Task, to: &mut Context<'_>) -> Option<Arc<Task>> {
         if !task.is_done() {
             let task = Arc::new(task);
-            self.tasks.put(&task.key, task.clone());
+            if let Some(before) = self.tasks.put(&task.key, task.clone()) {
+                self.restand(&task, before.standing());
+            }
             return Some(task);
         }
-        self.tasks.remove(&task.key);
+        let before = self.tasks.remove(&task.key).map_or(Standing::Free, |before| before.standing());
         self.told.remove(&task.key);
-        if let Some(launches) = self.index.tasks_of_agent.get_mut(&task.agent_id) {
-            launches.remove(&task.launch);
-            if launches.is_empty() {
+        if let Some(tasks) = self.index.tasks_of_agent.get_mut(&task.agent_id) {
+            tasks.remove(task.launch, before);
+            if tasks.is_empty() {
                 self.index.tasks_of_agent.remove(&task.agent_id);
                 to.emptied.push(task.agent_id.clone());
             }
@@ -165,6 +168,16 @@ impl Registry {
         self.leave_group(task.launch);
         self.keep_completed(task);
         None
+    }
+
+    /// A task stood with its agent in another way before.
+    pub(crate) fn restand(&mut self, task: &Task, before: Standing) {
+        let after = task.standing();
+        if before != after
+            && let Some(tasks) = self.index.tasks_of_agent.get_mut(&task.agent_id)
+        {
+            tasks.restand(task.launch, before, after);
+        }
     }
 
     /// Lets a task's resources go; with the last of its tasks an executor's, unless that lives on.
@@ -194,6 +207,9 @@ impl Registry {
 
     /// The lowest index at which a launch stands that may still be ordered of an agent.
     pub(crate) fn low_mark(&self, agent_id: &AgentId, now: Index) -> Index {
+        if !self.index.tasks_of_agent.get(agent_id).is_some_and(AgentTasks::any_open) {
+            return now;
+        }
         let waiting = self.tasks_of_agent(agent_id).filter(|task| !task.accepted && task.held);
         waiting.map(|task| task.launch.index).min().unwrap_or(now)
     }

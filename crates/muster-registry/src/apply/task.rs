@@ -15,11 +15,13 @@ const OWN_UPDATES: u32 = 1 << 31;
 
 impl Registry {
     pub(crate) fn accepted(&mut self, agent_id: &AgentId, launches: &[LaunchNumber]) -> Outcome {
-        let Some(of_agent) = self.index.tasks_of_agent.get(agent_id) else { return Outcome::Done };
-        for task in launches.iter().filter_map(|launch| of_agent.get(launch)) {
-            let key = &task.0.key;
-            if self.tasks.get(key).is_some_and(|task| !task.accepted) {
-                self.tasks.update(key, |task| Arc::make_mut(task).accepted = true);
+        let Some(of_agent) = self.index.tasks_of_agent.get_mut(agent_id) else { return Outcome::Done };
+        for launch in launches {
+            let Some(origin) = of_agent.get(launch).cloned() else { continue };
+            let Some(before) = self.tasks.get(&origin.key).filter(|task| !task.accepted) else { continue };
+            let before = before.standing();
+            if let Some(task) = self.tasks.update(&origin.key, |task| Arc::make_mut(task).accepted = true) {
+                of_agent.restand(*launch, before, task.standing());
             }
         }
         Outcome::Done
@@ -56,7 +58,7 @@ impl Registry {
             task.change(|rest| rest.message = status.message.clone());
             task.updated = self.header.wall;
             match (1..=TOLD_BYTES_MAX).contains(&status.sealed.len()) {
-                true => self.told.put(&task.key, status.sealed.clone()),
+                true => drop(self.told.put(&task.key, status.sealed.clone())),
                 false => drop(self.told.remove(&task.key)),
             }
             self.queue_update(task, update.uuid, status.clone(), to);
@@ -147,13 +149,15 @@ impl Registry {
         if !task.held || planted!(LoseKill) {
             return Outcome::Done; // it ended already; the update is on its way
         }
+        let before = task.standing();
         let connected = self.agents.get(&task.agent_id).is_some_and(|agent| agent.is_connected());
         let kill = Kill { index: to.index, grace_ms };
         let change = |task: &mut Arc<Task>| Arc::make_mut(task).change(|rest| rest.kill = Some(kill));
-        if let Some(task) = self.tasks.update(key, change)
-            && connected
-        {
-            to.changes.push(Change::KillDue(task.clone()));
+        if let Some(task) = self.tasks.update(key, change).cloned() {
+            self.restand(&task, before);
+            if connected {
+                to.changes.push(Change::KillDue(task));
+            }
         }
         Outcome::Done
     }

@@ -52,7 +52,20 @@ impl World {
             first_ticket: 0,
             commands: vec![command],
         };
+        let briefly = self.briefly(&entry.commands[0]).map(|command| {
+            let mut registry = self.registry.clone();
+            let applied = registry.apply(index, term, &Entry { commands: vec![command], ..entry.clone() });
+            registry.check_laws().unwrap();
+            (registry.state_hash(), applied)
+        });
         let applied = self.registry.apply(index, term, &entry);
+        if let Some(briefly) = briefly {
+            assert_eq!(
+                briefly,
+                (self.registry.state_hash(), applied.clone()),
+                "a hello is the same without its tasks"
+            );
+        }
         for outcome in &applied.outcomes {
             let (launched, framework_id, agent_id) = match (outcome, &entry.commands[0]) {
                 (Outcome::Launched(outcome), Command::Launch(it)) => {
@@ -72,6 +85,21 @@ impl World {
         }
         self.log.push((index, term, entry));
         applied
+    }
+
+    /// The same hello, if it says nothing new of the agent's tasks.
+    fn briefly(&self, command: &Command) -> Option<Command> {
+        let (ip, hello) = match command {
+            Command::AdmitAgent(hello) => (None, hello),
+            Command::HelloFrom { ip, token: None, hello } => (Some(*ip), hello),
+            _ => return None,
+        };
+        let tasks = LaunchSum::of_living(&hello.tasks)?;
+        if !self.registry.are_as_known(hello.agent_id.as_ref()?, tasks) {
+            return None;
+        }
+        let hello = Box::new(Hello { tasks: Vec::new(), ..(**hello).clone() });
+        Some(Command::HelloAsKnown { ip, hello, tasks })
     }
 
     /// Does what the dice say, and returns what it changed.
@@ -99,6 +127,13 @@ impl World {
                 token: None,
                 hello: Box::new(self.hello(agent.filter(|_| !b.is_multiple_of(4)), b, c)),
             },
+            // It lists what it should have, and that all of it goes on.
+            (2 | 3, _, Some(agent)) if a % 4 == 1 => {
+                let mut hello = self.hello(Some(agent.clone()), b, 0);
+                let held = self.registry.tasks_of_agent(&agent).filter(|task| task.held);
+                hello.tasks = held.map(living).collect();
+                Command::AdmitAgent(Box::new(hello))
+            }
             (2 | 3, _, agent) => {
                 Command::AdmitAgent(Box::new(self.hello(agent.filter(|_| !b.is_multiple_of(4)), b, c)))
             }
@@ -258,6 +293,17 @@ impl World {
             sealed: Sealed::default(),
             agent_id,
         }
+    }
+}
+
+fn living(task: &Task) -> KnownTask {
+    KnownTask {
+        launch: task.launch,
+        task: task.key.clone(),
+        state: task.state,
+        alive: true,
+        resources: task.resources.clone(),
+        updates: Vec::new(),
     }
 }
 

@@ -1,0 +1,149 @@
+//! How tasks stand with their agents: one that comes back with what is known of it needs no look at each of its tasks.
+
+use super::{ByLaunch, Origin, Task};
+use imbl::OrdSet;
+use muster_model::{KnownTask, LaunchNumber};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// How a task stands with its agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It holds nothing: whether its agent lists it does not matter.
+    Free,
+    /// Its agent may have to be told something of it: that it is to run, or to end.
+    Open,
+    /// Its agent has it, and it is to go on.
+    Settled,
+}
+
+impl Task {
+    pub(crate) fn standing(&self) -> Standing {
+        match self.held {
+            false => Standing::Free,
+            true if self.accepted && !self.state.is_terminal() && self.kill().is_none() => Standing::Settled,
+            true => Standing::Open,
+        }
+    }
+}
+
+/// A set of launches, as their number and the sum of their hashes: the same for the same set, and by chance for
+/// one in 2^64 of all others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LaunchSum {
+    count: u32,
+    sum: u64,
+}
+
+impl LaunchSum {
+    /// The launches of a hello that says no more of them than that they live. None if it says more of any.
+    pub fn of_living(tasks: &[KnownTask]) -> Option<Self> {
+        let mut all = Self::default();
+        for task in tasks {
+            if !task.alive || !task.updates.is_empty() {
+                return None;
+            }
+            all.add(task.launch);
+        }
+        Some(all)
+    }
+
+    fn add(&mut self, launch: LaunchNumber) {
+        self.count = self.count.wrapping_add(1);
+        self.sum = self.sum.wrapping_add(hash(launch));
+    }
+
+    fn remove(&mut self, launch: LaunchNumber) {
+        self.count = self.count.wrapping_sub(1);
+        self.sum = self.sum.wrapping_sub(hash(launch));
+    }
+}
+
+fn hash(launch: LaunchNumber) -> u64 {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&launch.index.0.to_le_bytes());
+    bytes[8..12].copy_from_slice(&launch.incarnation.to_le_bytes());
+    bytes[12..].copy_from_slice(&launch.n.to_le_bytes());
+    xxh3_64(&bytes)
+}
+
+/// How the tasks of an agent stand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Standings {
+    settled: LaunchSum,
+    open: u32,
+}
+
+impl Standings {
+    /// Another one.
+    pub(crate) fn add(&mut self, launch: LaunchNumber, standing: Standing) {
+        match standing {
+            Standing::Free => {}
+            Standing::Open => self.open += 1,
+            Standing::Settled => self.settled.add(launch),
+        }
+    }
+
+    fn remove(&mut self, launch: LaunchNumber, standing: Standing) {
+        match standing {
+            Standing::Free => {}
+            Standing::Open => self.open -= 1,
+            Standing::Settled => self.settled.remove(launch),
+        }
+    }
+}
+
+/// The tasks of an agent that are not over.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct AgentTasks {
+    launches: OrdSet<ByLaunch>,
+    standings: Standings,
+}
+
+impl AgentTasks {
+    /// All of them, with how they stand.
+    pub(crate) fn new(launches: OrdSet<ByLaunch>, standings: Standings) -> Self {
+        Self { launches, standings }
+    }
+
+    pub(crate) fn insert(&mut self, task: &Task) {
+        self.launches.insert(ByLaunch(task.origin.clone()));
+        self.standings.add(task.launch, task.standing());
+    }
+
+    /// One is over, which stood like this.
+    pub(crate) fn remove(&mut self, launch: LaunchNumber, before: Standing) {
+        self.launches.remove(&launch);
+        self.standings.remove(launch, before);
+    }
+
+    /// One stands in another way.
+    pub(crate) fn restand(&mut self, launch: LaunchNumber, before: Standing, after: Standing) {
+        self.standings.remove(launch, before);
+        self.standings.add(launch, after);
+    }
+
+    pub(crate) fn get(&self, launch: &LaunchNumber) -> Option<&Arc<Origin>> {
+        self.launches.get(launch).map(|it| &it.0)
+    }
+
+    /// In the order of their launches.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Origin>> {
+        self.launches.iter().map(|it| &it.0)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.launches.is_empty()
+    }
+
+    /// Whether its agent may have to be told something of any.
+    pub(crate) fn any_open(&self) -> bool {
+        self.standings.open > 0
+    }
+
+    /// Whether these are all that hold anything, and nothing is to be said of them.
+    pub(crate) fn are_settled(&self, living: LaunchSum) -> bool {
+        !self.any_open() && self.standings.settled == living
+    }
+}
