@@ -105,9 +105,17 @@ impl View {
         for (role, settings) in registry.role_settings() {
             view.set_role(role, settings);
         }
-        for holding in registry.holdings() {
-            let none = Resources::none();
-            view.hold(&holding.agent_id, holding.account.as_ref(), &none, &holding.resources);
+        for (id, agent) in &mut view.agents {
+            agent.held = registry.held_on(id);
+        }
+        for (account, resources, n) in registry.held_by_accounts() {
+            add(&mut view.held, &account, &resources.quantities_times(n));
+            if !resources.is_plain() {
+                add(&mut view.held_reserved, &account.1, &reserved_part(resources).quantities_times(n));
+            }
+        }
+        for stray in registry.agents().flat_map(|agent| agent.strays.values()) {
+            view.held_by_nobody.add(&stray.resources.quantities());
         }
         view
     }

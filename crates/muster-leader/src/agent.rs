@@ -6,10 +6,10 @@ use crate::{
 };
 use muster_fault::planted;
 use muster_model::{
-    AgentCall, AgentEvent, AgentId, Event, ExecutorOrder, Hello, KnownExecutor, LaunchNumber, RunOrder,
-    SchedulerEvent, Session, Timestamp, Token, VolumeMount,
+    AgentCall, AgentEvent, AgentId, Event, ExecutorOrder, Hello, KnownExecutor, LaunchNumber, LaunchSum,
+    RunOrder, SchedulerEvent, Session, Timestamp, Token, VolumeMount,
 };
-use muster_registry::{Command, LaunchSum, Registry, Task};
+use muster_registry::{Command, Registry, Task};
 use std::net::IpAddr;
 
 /// How long a confirmation waits for an order to go with, at most about half as long again.
@@ -35,27 +35,15 @@ impl Leader {
         call: AgentCall,
         effects: &mut Vec<Effect>,
     ) {
-        if let AgentCall::Hello(hello, token, ip) = call {
-            match self.conns.get(&conn) {
-                Some(Peer::Arriving) => return, // one hello is on its way already
-                // A new agent that heard of two leaders in a row answers both. Its first hello was carried out and the
-                // welcome is on its way: carried out as well, the second would make another agent of its machine,
-                // and this one gone for ever.
-                Some(Peer::Agent(agent_id, current))
-                    if hello.agent_id.is_none()
-                        && self.agents.get(agent_id).is_some_and(|it| it.session == *current) =>
-                {
-                    return;
-                }
-                _ => {}
+        let call = match call {
+            AgentCall::Hello(hello, token, ip) => {
+                return self.hello(registry, conn, hello, None, (token, ip), effects);
             }
-            if self.newest.is_late_hello(registry, &hello.info.machine_id, conn) {
-                return effects.push(Effect::Close(conn));
+            AgentCall::HelloAsKnown(hello, tasks, ip) => {
+                return self.hello(registry, conn, hello, Some(tasks), (None, ip), effects);
             }
-            self.conns.insert(conn, Peer::Arriving);
-            let command = hello_command(registry, hello, token, ip);
-            return self.propose(command, Waiting::Hello { conn }, effects);
-        }
+            call => call,
+        };
         let Some(Peer::Agent(agent_id, current)) = self.conns.get(&conn).cloned() else {
             self.counts.dropped += 1;
             return;
@@ -70,7 +58,7 @@ impl Leader {
             return;
         }
         match call {
-            AgentCall::Hello(..) => {}
+            AgentCall::Hello(..) | AgentCall::HelloAsKnown(..) => {}
             AgentCall::Accepted(launches) => {
                 self.propose(Command::Accepted { agent_id, launches }, Waiting::Nobody, effects);
             }
@@ -105,6 +93,60 @@ impl Leader {
                 self.executors(registry, agent_id, session, executors, all, effects);
             }
         }
+    }
+
+    /// An agent says who it is. What it lists goes with it through the log only where it says something new: thousands of
+    /// agents say hello when a leader changes, and each may have a thousand tasks.
+    fn hello(
+        &mut self,
+        registry: &Registry,
+        conn: ConnId,
+        mut hello: Hello,
+        as_known: Option<LaunchSum>,
+        (token, ip): (Option<Token>, Option<IpAddr>),
+        effects: &mut Vec<Effect>,
+    ) {
+        match self.conns.get(&conn) {
+            Some(Peer::Arriving) => return, // one hello is on its way already
+            // A new agent that heard of two leaders in a row answers both. Its first hello was carried out and the
+            // welcome is on its way: carried out as well, the second would make another agent of its machine,
+            // and this one gone for ever.
+            Some(Peer::Agent(agent_id, current))
+                if hello.agent_id.is_none()
+                    && self.agents.get(agent_id).is_some_and(|it| it.session == *current) =>
+            {
+                return;
+            }
+            _ => {}
+        }
+        if self.newest.is_late_hello(registry, &hello.info.machine_id, conn) {
+            return effects.push(Effect::Close(conn));
+        }
+        let living = as_known.or_else(|| LaunchSum::of_living(&hello.tasks));
+        let is_known =
+            |tasks: &LaunchSum| hello.agent_id.as_ref().is_some_and(|id| registry.are_as_known(id, *tasks));
+        let command = match living.filter(is_known) {
+            None if as_known.is_some() => return self.list_all(conn, effects),
+            None => {
+                let (token, hello) = (token.filter(|_| hello.agent_id.is_none()), Box::new(hello));
+                match (ip, token) {
+                    (Some(ip), token) => Command::HelloFrom { ip, token, hello },
+                    (None, Some(token)) => Command::FirstHello(token, hello),
+                    (None, None) => Command::AdmitAgent(hello),
+                }
+            }
+            Some(tasks) => {
+                hello.tasks = Vec::new();
+                Command::HelloAsKnown { ip, hello: Box::new(hello), tasks }
+            }
+        };
+        self.conns.insert(conn, Peer::Arriving);
+        self.propose(command, Waiting::Hello { conn }, effects);
+    }
+
+    /// An agent's tasks are not known as it said: it lists them.
+    pub(crate) fn list_all(&self, conn: ConnId, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Send(conn, Event::Agent { session: Session(0), event: AgentEvent::ListAll }));
     }
 
     /// What an agent says of its executors, also after each welcome: what is known already needs no command.
@@ -205,24 +247,6 @@ impl Leader {
             terms: Default::default(),
         };
         self.order(&task.agent_id, AgentEvent::Run(Box::new(order)), effects);
-    }
-}
-
-/// The command that admits an agent. What it lists goes with it through the log only where it says something new: thousands of
-/// agents say hello when a leader changes, and each may have a thousand tasks.
-fn hello_command(registry: &Registry, mut hello: Hello, token: Option<Token>, ip: Option<IpAddr>) -> Command {
-    if let Some(id) = &hello.agent_id
-        && let Some(tasks) =
-            LaunchSum::of_living(&hello.tasks).filter(|tasks| registry.are_as_known(id, *tasks))
-    {
-        hello.tasks = Vec::new();
-        return Command::HelloAsKnown { ip, hello: Box::new(hello), tasks };
-    }
-    let (token, hello) = (token.filter(|_| hello.agent_id.is_none()), Box::new(hello));
-    match (ip, token) {
-        (Some(ip), token) => Command::HelloFrom { ip, token, hello },
-        (None, Some(token)) => Command::FirstHello(token, hello),
-        (None, None) => Command::AdmitAgent(hello),
     }
 }
 

@@ -231,11 +231,12 @@ impl Leader {
             Outcome::Admitted { agent_id, session, forget, confirm, low_mark } => {
                 (agent_id, session, forget, confirm, low_mark)
             }
-            // It was believed to list what is known, and something came in between: it comes again, and says all.
+            // It said what is known, and something came in between.
             Outcome::Refused(Refusal::TasksChanged) => {
                 self.end_sessions_on(conn, effects);
-                self.conns.remove(&conn);
-                effects.push(Effect::Close(conn));
+                if self.conns.remove(&conn).is_some() {
+                    self.list_all(conn, effects);
+                }
                 return;
             }
             Outcome::Refused(refusal) => {

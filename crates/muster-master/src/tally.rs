@@ -420,7 +420,7 @@ impl Tallies {
             AgentCall::Hello(hello, ..) if hello.agent_id.is_none() => {
                 self.message(MessageKind::RegisterAgent)
             }
-            AgentCall::Hello(..) => self.message(MessageKind::ReregisterAgent),
+            AgentCall::Hello(..) | AgentCall::HelloAsKnown(..) => self.message(MessageKind::ReregisterAgent),
             AgentCall::Status(_) => self.message(MessageKind::StatusUpdate),
             AgentCall::Message { .. } => self.message(MessageKind::ExecutorToFramework),
             AgentCall::Executors { executors, .. } => {

@@ -1,9 +1,9 @@
 //! What a client asked: decoded, bounded, not yet trusted.
 
 use crate::{
-    AgentId, BadTask, ExecutorId, FrameworkId, FrameworkInfo, Hello, KnownExecutor, LaunchNumber, OfferId,
-    Operation, OperationId, RefusedTask, Resources, Role, RoleWants, Session, Status, StatusUpdate, TaskId,
-    TaskSpec, Token, Uuid,
+    AgentId, BadTask, ExecutorId, FrameworkId, FrameworkInfo, Hello, KnownExecutor, LaunchNumber, LaunchSum,
+    OfferId, Operation, OperationId, RefusedTask, Resources, Role, RoleWants, Session, Status, StatusUpdate,
+    TaskId, TaskSpec, Token, Uuid,
 };
 use std::{net::IpAddr, sync::Arc};
 
@@ -210,6 +210,8 @@ pub enum AgentCall {
     /// Who it is and what it knows; one that has no id yet adds a token that it drew, and becomes one agent however
     /// often it says so. The address is the one in its description, if there is one.
     Hello(Hello, Option<Token>, Option<IpAddr>),
+    /// The same of an agent with an id, without its tasks: it has no more to say of any than that it lives.
+    HelloAsKnown(Hello, LaunchSum, Option<IpAddr>),
     /// These orders are on its disk and will be answered by updates.
     Accepted(Vec<LaunchNumber>),
     /// A task's status.

@@ -156,6 +156,8 @@ pub enum AgentEvent {
         /// A ping comes at least this often, in ms.
         ping_ms: u64,
     },
+    /// Its tasks are not known to be as its hello said: it says hello again, and lists them.
+    ListAll,
     /// Start a task.
     Run(Box<RunOrder>),
     /// End a task.

@@ -1,7 +1,9 @@
 //! The numbers that fence and deduplicate.
 
+use crate::KnownTask;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use xxhash_rust::xxh3::xxh3_64;
 
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident) => {
@@ -59,6 +61,63 @@ pub struct LaunchNumber {
     pub index: Index,
     /// Its place among the launches of that entry.
     pub n: u32,
+}
+
+/// A set of launches, as their number and the sum of their hashes: the same for the same set, and by chance for
+/// one in 2^64 of all others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LaunchSum {
+    count: u32,
+    sum: u64,
+}
+
+impl LaunchSum {
+    /// With this number of launches and sum of hashes.
+    pub fn new(count: u32, sum: u64) -> Self {
+        Self { count, sum }
+    }
+
+    /// The launches of tasks of which no more is to be said than that they live. None if there is more to say of any.
+    pub fn of_living<'a>(tasks: impl IntoIterator<Item = &'a KnownTask>) -> Option<Self> {
+        let mut all = Self::default();
+        for task in tasks {
+            if !task.alive || !task.updates.is_empty() {
+                return None;
+            }
+            all.add(task.launch);
+        }
+        Some(all)
+    }
+
+    /// How many launches there are.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The sum of their hashes: XXH3 (64 bits, no seed) of index, incarnation and n, little-endian, one after the other.
+    pub fn sum(&self) -> u64 {
+        self.sum
+    }
+
+    /// Another one.
+    pub fn add(&mut self, launch: LaunchNumber) {
+        self.count = self.count.wrapping_add(1);
+        self.sum = self.sum.wrapping_add(hash(launch));
+    }
+
+    /// One that was added.
+    pub fn remove(&mut self, launch: LaunchNumber) {
+        self.count = self.count.wrapping_sub(1);
+        self.sum = self.sum.wrapping_sub(hash(launch));
+    }
+}
+
+fn hash(launch: LaunchNumber) -> u64 {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&launch.index.0.to_le_bytes());
+    bytes[8..12].copy_from_slice(&launch.incarnation.to_le_bytes());
+    bytes[12..].copy_from_slice(&launch.n.to_le_bytes());
+    xxh3_64(&bytes)
 }
 
 impl fmt::Display for LaunchNumber {

@@ -40,7 +40,7 @@ pub use id::{
     AgentId, ClusterId, ExecutorId, ExecutorName, FrameworkId, IdError, MachineId, OfferId, OperationId,
     Role, TaskId, TaskKey, VolumeId,
 };
-pub use launch::{Fence, Index, LaunchNumber, Session, Term, Token, Uuid, VolumeNumber};
+pub use launch::{Fence, Index, LaunchNumber, LaunchSum, Session, Term, Token, Uuid, VolumeNumber};
 pub use maintenance::{MachineName, Unavailability, Window};
 pub use offer::{InverseOffer, Offer};
 pub use operation::{

@@ -8,8 +8,8 @@ use crate::{
     task::Phase,
 };
 use muster_model::{
-    AgentCall, AgentEvent, AgentId, ExecutorName, Fence, Hello, Index, KnownTask, LaunchNumber, Resources,
-    Session, StatusUpdate, TaskState,
+    AgentCall, AgentEvent, AgentId, ExecutorName, Fence, Hello, Index, KnownTask, LaunchNumber, LaunchSum,
+    Resources, Session, StatusUpdate, TaskState,
 };
 
 /// A leader that pings is taken for gone after this many silent ping intervals.
@@ -123,6 +123,9 @@ impl Node {
             Down::Event(AgentEvent::Welcome { agent_id, forget, low_mark, ping_ms }) => {
                 self.welcome(now_ms, session, agent_id, forget, low_mark, ping_ms, effects);
             }
+            Down::Event(AgentEvent::ListAll) if !self.connection.welcomed => {
+                self.say_hello_with(now_ms, stream, true, effects);
+            }
             Down::Event(event) if self.connection.welcomed && session == self.connection.session => {
                 self.event(now_ms, event, effects);
             }
@@ -148,8 +151,13 @@ impl Node {
         }
     }
 
-    /// Lists all that is durable here; what is not is said after the welcome.
+    /// Says all that is durable here; what is not is said after the welcome. Tasks that go on, whose updates were all confirmed,
+    /// are as the leader knows them, unless it says otherwise.
     pub(crate) fn say_hello(&mut self, now_ms: u64, stream: u64, effects: &mut Vec<Effect>) {
+        self.say_hello_with(now_ms, stream, false, effects);
+    }
+
+    fn say_hello_with(&mut self, now_ms: u64, stream: u64, list_all: bool, effects: &mut Vec<Effect>) {
         if self.connection.stream != Some(stream) || self.connection.welcomed {
             return;
         }
@@ -186,18 +194,24 @@ impl Node {
                 updates: if fits { updates.cloned().collect() } else { Vec::new() },
             });
         }
-        let hello = Hello {
+        let mut hello = Hello {
             agent_id: self.saved.agent_id.clone(),
             info: self.config.info.clone(),
             tasks,
             sealed: self.config.sealed.clone(),
         };
-        let token = hello.agent_id.is_none().then_some(self.config.token);
-        effects.push(Effect::Send {
-            stream,
-            session: Session(0),
-            call: AgentCall::Hello(hello, token, None),
-        });
+        let may_be_known = !list_all && hello.agent_id.is_some() && !hello.tasks.is_empty();
+        let call = match LaunchSum::of_living(&hello.tasks).filter(|_| may_be_known) {
+            Some(tasks) => {
+                hello.tasks = Vec::new();
+                AgentCall::HelloAsKnown(hello, tasks, None)
+            }
+            None => {
+                let token = hello.agent_id.is_none().then_some(self.config.token);
+                AgentCall::Hello(hello, token, None)
+            }
+        };
+        effects.push(Effect::Send { stream, session: Session(0), call });
     }
 
     /// On a long connection nothing else would prune the list of answered orders. What the hello leaves out is
@@ -282,7 +296,7 @@ impl Node {
             }
             AgentEvent::ConfirmExecutor(number) => self.confirm_executor(number),
             AgentEvent::Volumes { keep } => self.keep_volumes(keep, effects),
-            AgentEvent::Welcome { .. } | AgentEvent::Rejected(_) => {}
+            AgentEvent::Welcome { .. } | AgentEvent::ListAll | AgentEvent::Rejected(_) => {}
         }
     }
 }

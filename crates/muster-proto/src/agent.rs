@@ -12,7 +12,7 @@ use crate::{WireError, attributes, limits, mesos, resources, v1, wire_resources}
 use bytes::Bytes;
 use muster_model::{
     AgentCall, AgentEvent, AgentInfo, ExecutorOrder, Fence, Hello, Index, KnownExecutor, KnownTask,
-    LaunchNumber, MachineId, Sealed, Session, TaskGroup, Term, VolumeMount, VolumeNumber,
+    LaunchNumber, LaunchSum, MachineId, Sealed, Session, TaskGroup, Term, Token, VolumeMount, VolumeNumber,
 };
 use prost::Message;
 use std::net::IpAddr;
@@ -98,6 +98,7 @@ pub fn agent_call(frame: v1::AgentFrame) -> Result<(Session, AgentCall), WireErr
             let ip = ip(&hello.sealed, &hello.info.hostname);
             AgentCall::Hello(hello, token, ip)
         }
+        Up::HelloAsKnown(wire) => hello_as_known(wire).within("hello_as_known")?,
         Up::Accepted(wire) => AgentCall::Accepted(launch_numbers("accepted", &wire.launches)?),
         Up::Status(wire) => AgentCall::Status(status_update(wire).within("status")?),
         Up::Ended(wire) => AgentCall::Ended(launch_number(wire)),
@@ -130,6 +131,21 @@ fn known_executor(wire: v1::KnownExecutor) -> Result<KnownExecutor, WireError> {
     })
 }
 
+fn hello_as_known(wire: v1::HelloAsKnown) -> Result<AgentCall, WireError> {
+    let hello = hello(required("hello", wire.hello)?).within("hello")?;
+    if hello.agent_id.is_none() {
+        return Err(WireError::new(
+            "hello.agent_id",
+            "is missing: an agent that is not known yet has no tasks",
+        ));
+    }
+    if !hello.tasks.is_empty() {
+        return Err(WireError::new("hello.tasks", "must be empty: `tasks` and `sum` stand for them"));
+    }
+    let ip = ip(&hello.sealed, &hello.info.hostname);
+    Ok(AgentCall::HelloAsKnown(hello, LaunchSum::new(wire.tasks, wire.sum), ip))
+}
+
 fn hello(wire: v1::Hello) -> Result<Hello, WireError> {
     bounded("tasks", &wire.tasks, limits::HELLO_TASKS_MAX)?;
     let machine_id = id!(MachineId, "machine_id", wire.machine_id)?;
@@ -157,12 +173,11 @@ fn known_task(wire: v1::KnownTask) -> Result<KnownTask, WireError> {
 /// Writes a frame of an agent, for whichever leader gets it; say in `fence` for which alone it is.
 pub fn agent_frame(session: Session, call: &AgentCall) -> v1::AgentFrame {
     let frame = match call {
-        AgentCall::Hello(hello, token, _) => Up::Hello(v1::Hello {
-            agent_id: hello.agent_id.as_ref().map(ToString::to_string).unwrap_or_default(),
-            machine_id: hello.info.machine_id.to_string(),
-            agent_info: Bytes::copy_from_slice(&hello.sealed),
-            tasks: hello.tasks.iter().map(wire_known_task).collect(),
-            token: wire_token(*token),
+        AgentCall::Hello(hello, token, _) => Up::Hello(wire_hello(hello, *token)),
+        AgentCall::HelloAsKnown(hello, tasks, _) => Up::HelloAsKnown(v1::HelloAsKnown {
+            hello: Some(wire_hello(hello, None)),
+            tasks: tasks.count(),
+            sum: tasks.sum(),
         }),
         AgentCall::Accepted(launches) => {
             Up::Accepted(v1::LaunchNumbers { launches: wire_launches(launches) })
@@ -182,6 +197,16 @@ pub fn agent_frame(session: Session, call: &AgentCall) -> v1::AgentFrame {
         }),
     };
     v1::AgentFrame { session: session.0, frame: Some(frame), fence: None }
+}
+
+fn wire_hello(hello: &Hello, token: Option<Token>) -> v1::Hello {
+    v1::Hello {
+        agent_id: hello.agent_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+        machine_id: hello.info.machine_id.to_string(),
+        agent_info: Bytes::copy_from_slice(&hello.sealed),
+        tasks: hello.tasks.iter().map(wire_known_task).collect(),
+        token: wire_token(token),
+    }
 }
 
 fn wire_known_executor(executor: &KnownExecutor) -> v1::KnownExecutor {
@@ -222,6 +247,7 @@ pub fn agent_event(frame: v1::AgentDownFrame) -> Result<(Fence, Session, AgentDo
             low_mark: Index(wire.low_mark),
             ping_ms: wire.ping_ms,
         }),
+        Down::ListAll(_) => AgentDown::Event(AgentEvent::ListAll),
         Down::Run(wire) => AgentDown::Event(AgentEvent::Run(Box::new(run_order(wire).within("run")?))),
         Down::Kill(wire) => AgentDown::Event(AgentEvent::Kill {
             launch: launch_number(required("kill.launch", wire.launch)?),
@@ -336,6 +362,7 @@ pub fn agent_down_frame(fence: Fence, session: Session, event: &AgentEvent) -> v
             low_mark: low_mark.0,
             ping_ms: *ping_ms,
         }),
+        AgentEvent::ListAll => Down::ListAll(v1::ListAll {}),
         AgentEvent::Run(order) => Down::Run(v1::RunOrder {
             launch: Some(wire_launch_number(order.launch)),
             framework_id: order.task.framework_id.to_string(),

@@ -190,6 +190,11 @@ fn any_agent_call() -> impl Strategy<Value = AgentCall> {
             let ip = muster_proto::agent::ip(&hello.sealed, &hello.info.hostname);
             AgentCall::Hello(hello, token, ip)
         }),
+        (any_hello(), text(), any::<u32>(), any::<u64>()).prop_map(|(hello, id, count, sum)| {
+            let ip = muster_proto::agent::ip(&hello.sealed, &hello.info.hostname);
+            let hello = Hello { agent_id: Some(AgentId::new(id)), tasks: Vec::new(), ..hello };
+            AgentCall::HelloAsKnown(hello, LaunchSum::new(count, sum), ip)
+        }),
         vec(any_launch(), 0..5).prop_map(AgentCall::Accepted),
         any_update().prop_map(AgentCall::Status),
         any_launch().prop_map(AgentCall::Ended),
@@ -270,6 +275,7 @@ fn any_agent_event() -> impl Strategy<Value = AgentEvent> {
             .prop_map(|(launch, task, grace_ms)| AgentEvent::Kill { launch, task, grace_ms }),
         (any_launch(), any::<u32>()).prop_map(|(launch, seq)| AgentEvent::Confirm { launch, seq }),
         any::<u64>().prop_map(AgentEvent::Ping),
+        Just(AgentEvent::ListAll),
         text().prop_map(AgentEvent::Rejected),
     ]
 }

@@ -5,7 +5,7 @@
 use crate::{codec, types::LogPayload};
 use muster_model::*;
 use muster_registry::{
-    BeginTerm, Command, Entry, Launch, LaunchSum, Limits, Operate, Quota, Record, Registry, Subscribe,
+    BeginTerm, Command, Entry, Launch, Limits, Operate, Quota, Record, Registry, Subscribe,
 };
 use std::{fmt::Write, path::PathBuf};
 

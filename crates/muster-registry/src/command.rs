@@ -1,10 +1,10 @@
 //! All that can be asked of the registry. Append-only: bincode stores a variant's position.
 
-use crate::{LaunchSum, Quota};
+use crate::Quota;
 use muster_model::{
     AgentId, BadTask, Conversion, FrameworkId, FrameworkInfo, Hello, Index, KnownExecutor, LaunchNumber,
-    MachineName, OfferId, Operation, OperationId, Role, Session, StatusUpdate, TaskId, TaskKey, TaskSpec,
-    Term, Timestamp, Token, Uuid, WallTime, Window,
+    LaunchSum, MachineName, OfferId, Operation, OperationId, Role, Session, StatusUpdate, TaskId, TaskKey,
+    TaskSpec, Term, Timestamp, Token, Uuid, WallTime, Window,
 };
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;

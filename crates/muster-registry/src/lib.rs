@@ -48,4 +48,4 @@ pub use registry::{Account, Applied, Client, EventStream, Holding, Newcomer, Reg
 pub use restore::ReadyTask;
 pub use role::{Quota, ROLES_MAX, RoleSettings};
 pub use snapshot::{Header, Record, RestoreError};
-pub use task::{Kill, Known, LaunchSum, Origin, QueuedUpdate, Shape, StoredTask, Task};
+pub use task::{Kill, Known, Origin, QueuedUpdate, Shape, StoredTask, Task};

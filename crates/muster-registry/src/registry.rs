@@ -4,7 +4,7 @@ use crate::{
     Agent, Carved, Change, Command, CompletedFramework, DoneOperation, Duty, Entry, Framework, Group, Header,
     Limits, Outcome, Refusal, RoleSettings, Task,
     table::Table,
-    task::{AgentTasks, Alike},
+    task::{AgentTasks, Alike, Shape},
     task_table::TaskTable,
 };
 use imbl::{OrdMap, OrdSet};
@@ -14,7 +14,7 @@ use muster_model::{
     Token, WallTime, Window,
 };
 use serde::{Deserialize, Serialize};
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 /// Frameworks, agents, tasks and what must be remembered of offers. Cloning shares structure.
 #[derive(Debug, Clone)]
@@ -513,6 +513,35 @@ impl Registry {
         let key = ExecutorKey { agent_id, framework_id, executor_id: executor_id.clone() };
         self.living.get(&key).map(|run| **run).filter(|run| *run != LaunchNumber::default())
     }
+    /// What is held on accounts, as resources and how often they are held: tasks of a kind, of which there may be a million,
+    /// are counted.
+    pub fn held_by_accounts(&self) -> impl Iterator<Item = (Account, &Resources, u64)> {
+        let tasks = self.tasks.iter_by_framework().flat_map(|(framework_id, tasks)| {
+            let mut kinds: BTreeMap<*const Shape, (&Shape, u64)> = BTreeMap::new();
+            let mut run: Option<(&Shape, u64)> = None;
+            for task in tasks.filter(|task| task.held) {
+                let shape = &*task.origin.shape;
+                match &mut run {
+                    Some((last, count)) if std::ptr::eq(*last, shape) => *count += 1,
+                    _ => {
+                        let former = run.replace((shape, 1));
+                        count(&mut kinds, former);
+                    }
+                }
+            }
+            count(&mut kinds, run);
+            let account = |shape: &Shape| (framework_id.clone(), shape.role.clone());
+            kinds
+                .into_values()
+                .map(move |(shape, n)| (account(shape), &shape.resources, n))
+                .collect::<Vec<_>>()
+        });
+        let executors = self.executors.values().map(|executor| {
+            let account = (executor.key.framework_id.clone(), executor.role.clone());
+            (account, &executor.spec.resources, 1)
+        });
+        tasks.chain(executors)
+    }
     /// Everything that is held, and on whose account.
     pub fn holdings(&self) -> Vec<Holding> {
         let tasks = self.tasks.values().filter(|task| task.held).map(|task| Holding {
@@ -533,6 +562,12 @@ impl Registry {
             })
         });
         tasks.chain(executors).chain(strays).collect()
+    }
+}
+
+fn count<'a>(kinds: &mut BTreeMap<*const Shape, (&'a Shape, u64)>, run: Option<(&'a Shape, u64)>) {
+    if let Some((shape, n)) = run {
+        kinds.entry(std::ptr::from_ref(shape)).or_insert((shape, 0)).1 += n;
     }
 }
 

@@ -10,7 +10,6 @@ mod stored;
 
 pub(crate) use alike::Alike;
 pub use alike::Known;
-pub use standing::LaunchSum;
 pub(crate) use standing::{AgentTasks, Standing, Standings};
 pub use stored::StoredTask;
 

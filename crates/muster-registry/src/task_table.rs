@@ -89,6 +89,11 @@ impl<V: Clone + Hash> TaskTable<V> {
         Some(&record.value)
     }
 
+    /// All records, of one framework after the other, in order.
+    pub(crate) fn iter_by_framework(&self) -> impl Iterator<Item = (&FrameworkId, impl Iterator<Item = &V>)> {
+        self.by_framework.iter().map(|(id, its)| (id, its.values().map(|record| &record.value)))
+    }
+
     /// All names and records, in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&FrameworkId, &TaskId, &V)> {
         self.by_framework

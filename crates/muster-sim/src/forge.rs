@@ -177,7 +177,7 @@ impl Spoken for Call {
     /// A stream is in order: what begins its session does not come again after what follows.
     fn begins_a_session(&self) -> bool {
         match self {
-            Call::Agent { call, .. } => matches!(call, AgentCall::Hello(..)),
+            Call::Agent { call, .. } => matches!(call, AgentCall::Hello(..) | AgentCall::HelloAsKnown(..)),
             Call::Scheduler { call, .. } => matches!(call, SchedulerCall::Subscribe { .. }),
             Call::Resume { .. } => false,
         }

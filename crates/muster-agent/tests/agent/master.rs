@@ -129,9 +129,16 @@ impl AgentStream {
         self.down.send(Ok(frame)).await.ok()
     }
 
-    /// The next call, or none when the stream is closed.
+    /// The next call, or none when the stream is closed. What an agent does not list at first it is asked to.
     pub(crate) async fn hear(&mut self) -> Option<(Session, AgentCall)> {
-        let frame = self.up.next().await?.ok()?;
-        Some(agent_call(frame).expect("a valid frame"))
+        loop {
+            let frame = self.up.next().await?.ok()?;
+            match agent_call(frame).expect("a valid frame") {
+                (_, AgentCall::HelloAsKnown(..)) => {
+                    self.try_frame(agent_down_frame(self.fence, Session(0), &AgentEvent::ListAll)).await?;
+                }
+                said => return Some(said),
+            }
+        }
     }
 }

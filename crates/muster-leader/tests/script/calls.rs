@@ -167,9 +167,13 @@ impl Script {
         let call = match words.0[1] {
             "hello" => {
                 self.mute.remove(name);
-                {
-                    let ip = words.value("ip").map(|ip| ip.parse().unwrap());
-                    AgentCall::Hello(self.hello(name, words), words.number("token").map(token), ip)
+                let ip = words.value("ip").map(|ip| ip.parse().unwrap());
+                let mut hello = self.hello(name, words);
+                if words.has("brief") {
+                    let living = LaunchSum::of_living(&std::mem::take(&mut hello.tasks));
+                    AgentCall::HelloAsKnown(hello, living.expect("tasks that live"), ip)
+                } else {
+                    AgentCall::Hello(hello, words.number("token").map(token), ip)
                 }
             }
             "accepted" => AgentCall::Accepted(words.0[2..].iter().map(|task| self.launches[*task]).collect()),

@@ -6,7 +6,7 @@
 //! `operator convert A1 reserve=cpus(web!):1` ·
 //! `F1 subscribe|accept|decline|suppress|revive|kill|ack|reconcile|request|message|teardown|closes` ·
 //! `A1 hello|accepted|running|finished|killed|closes|mute|says`. Agents answer pings unless they are mute.
-//! `new` means without the id that it has by now, `anew` on a stream of its own, `stream=N` on an older one.
+//! `brief` means that its tasks are not listed, `new` without the id that it has by now, `anew` on a stream of its own, `stream=N` on an older one.
 //! Ticks, pings and heartbeats are not shown, confirmations to agents only by `confirmed A1`.
 
 mod calls;

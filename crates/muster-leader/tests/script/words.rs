@@ -224,6 +224,7 @@ fn shown_agent_event(event: &AgentEvent) -> String {
             let forget = if forget.is_empty() { forget } else { format!(", forget {forget}") };
             format!("welcome {agent_id}, low mark {low_mark}{forget}")
         }
+        AgentEvent::ListAll => "list all your tasks".into(),
         AgentEvent::Run(order) => {
             let killed = if order.killed { ", killed already" } else { "" };
             let executor =

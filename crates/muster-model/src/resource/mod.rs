@@ -131,6 +131,17 @@ impl Resources {
         sum
     }
 
+    /// The [quantities](Self::quantities) of so many of these.
+    pub fn quantities_times(&self, n: u64) -> Self {
+        let mut all = self.quantities();
+        for (_, value) in &mut all.0 {
+            if let Value::Scalar(thousandths) = value {
+                *thousandths = thousandths.saturating_mul(n);
+            }
+        }
+        all
+    }
+
     /// Everything as if it were plain.
     pub fn flattened(&self) -> Self {
         let mut sum = Self(Vec::with_capacity(self.0.len()));

@@ -131,6 +131,8 @@ struct Sim {
     stream: u64,
     calls: u64,
     uuids: u8,
+    /// A hello came that does not list its tasks.
+    list_all: bool,
 }
 
 impl Sim {
@@ -145,6 +147,7 @@ impl Sim {
             registry: BTreeMap::new(),
             ended: BTreeSet::new(),
             answers: Vec::new(),
+            list_all: false,
             fence: Fence { incarnation: 1, term: Term(1) },
             session: Session(0),
             stream: 0,
@@ -247,6 +250,7 @@ impl Sim {
                     task.updates.iter().for_each(|update| self.take(update));
                 }
             }
+            AgentCall::HelloAsKnown(..) => self.list_all = true,
             AgentCall::Accepted(launches) => {
                 for launch in launches {
                     assert!(self.synced.tasks.contains_key(&launch));
@@ -293,6 +297,10 @@ impl Sim {
         let down = Down::Leader { name: String::new(), address: String::new() };
         self.step(Input::Frame { stream, fence, session: Session(0), down });
         self.sync(usize::MAX); // the hello may wait for it
+        if std::mem::take(&mut self.list_all) {
+            let down = Down::Event(AgentEvent::ListAll);
+            self.step(Input::Frame { stream, fence, session: Session(0), down });
+        }
         self.session = Session(self.session.0 + 1);
         self.event(AgentEvent::Welcome {
             agent_id: AgentId::new("S1"),

@@ -7,7 +7,7 @@
 use crate::world::{config, executor, key, process};
 use muster_model::{
     AgentCall, AgentEvent, AgentId, CheckKind, CheckResult, CheckTerms, ExecutorOrder, Fence, HealthTerms,
-    Hello, Index, LaunchNumber, Resources, Sealed, Session, TaskGroup, TaskState, TaskTerms, Term,
+    Hello, Index, LaunchNumber, LaunchSum, Resources, Sealed, Session, TaskGroup, TaskState, TaskTerms, Term,
     event::RunOrder,
 };
 use muster_node::{Down, Effect, End, Input, Node, Probe, Record, Saved, Signal};
@@ -146,6 +146,8 @@ struct Sim {
     dialled: bool,
     /// The present leader was said hello to.
     greeted: bool,
+    /// What the agent said without listing it is not what the leader knows.
+    list_all: bool,
 }
 
 impl Sim {
@@ -166,6 +168,7 @@ impl Sim {
             stream: 0,
             dialled: false,
             greeted: false,
+            list_all: false,
         };
         sim.step(Input::Begin);
         sim.connect();
@@ -196,6 +199,7 @@ impl Sim {
                 assert_eq!(stream, self.stream);
                 match call {
                     AgentCall::Hello(hello, ..) => self.hello(&hello),
+                    AgentCall::HelloAsKnown(_, living, _) => self.hello_as_known(living),
                     call => {
                         assert_eq!(session, self.session);
                         self.hear(call);
@@ -260,6 +264,15 @@ impl Sim {
         }
     }
 
+    /// Taken for what it lists if that is what is known to be there.
+    fn hello_as_known(&mut self, living: LaunchSum) {
+        let mut known = LaunchSum::default();
+        let accepted = self.registry.iter().filter(|(_, it)| it.accepted && !it.terminal);
+        accepted.for_each(|(launch, _)| known.add(*launch));
+        self.greeted = known == living;
+        self.list_all = !self.greeted;
+    }
+
     fn hear(&mut self, call: AgentCall) {
         match call {
             AgentCall::Accepted(launches) => {
@@ -283,7 +296,8 @@ impl Sim {
                     self.ended.insert(known.number);
                 }
             }
-            AgentCall::Pong(_) | AgentCall::Hello(..) | AgentCall::Message { .. } => {}
+            AgentCall::Hello(..) | AgentCall::HelloAsKnown(..) => unreachable!("they have no session"),
+            AgentCall::Pong(_) | AgentCall::Message { .. } => {}
         }
     }
 
@@ -318,6 +332,10 @@ impl Sim {
         self.step(Input::Frame { stream, fence, session: Session(0), down });
         if !self.greeted {
             self.sync(usize::MAX); // the hello waits for the fence
+        }
+        if std::mem::take(&mut self.list_all) {
+            let down = Down::Event(AgentEvent::ListAll);
+            self.step(Input::Frame { stream, fence, session: Session(0), down });
         }
         assert!(self.greeted);
         self.session = Session(self.session.0 + 1);

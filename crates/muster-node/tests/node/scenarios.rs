@@ -33,6 +33,11 @@ fn a_task_from_order_to_end() {
 }
 
 #[test]
+fn hello_as_known() {
+    check("hello_as_known");
+}
+
+#[test]
 fn pods() {
     check("pods");
 }

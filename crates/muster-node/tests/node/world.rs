@@ -149,6 +149,10 @@ impl World {
                     ping_ms: 10_000,
                 })
             }
+            "list" => {
+                let down = Down::Event(AgentEvent::ListAll);
+                Input::Frame { stream, fence, session: Session(0), down }
+            }
             "run" => event(AgentEvent::Run(Box::new(RunOrder {
                 launch: first(),
                 task: key(first()),
@@ -477,6 +481,11 @@ fn call_name(call: &AgentCall) -> String {
                 .collect();
             let id = hello.agent_id.as_ref().map_or("new", AgentId::as_str);
             format!("hello {id} [{}]", tasks.join(", "))
+        }
+        AgentCall::HelloAsKnown(hello, living, _) => {
+            let id = hello.agent_id.as_ref().expect("agents that are known have ids");
+            assert!(hello.tasks.is_empty());
+            format!("hello {id} with {} tasks as known", living.count())
         }
         AgentCall::Accepted(launches) => {
             let launches: Vec<String> = launches.iter().map(ToString::to_string).collect();

@@ -1,10 +1,11 @@
 //! Admit, disconnect, lose and forget agents.
 
 use crate::{
-    Agent, AgentState, Change, Disconnection, LaunchSum, Outcome, Refusal, Registry, Stray, Task,
-    registry::Context,
+    Agent, AgentState, Change, Disconnection, Outcome, Refusal, Registry, Stray, Task, registry::Context,
 };
-use muster_model::{AgentId, Hello, Index, KnownTask, LaunchNumber, Reason, Resources, Session, TaskState};
+use muster_model::{
+    AgentId, Hello, Index, KnownTask, LaunchNumber, LaunchSum, Reason, Resources, Session, TaskState,
+};
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 /// What a hello's answer gathers.

@@ -2,10 +2,8 @@
 
 use super::{ByLaunch, Origin, Task};
 use imbl::OrdSet;
-use muster_model::{KnownTask, LaunchNumber};
-use serde::{Deserialize, Serialize};
+use muster_model::{LaunchNumber, LaunchSum};
 use std::sync::Arc;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// How a task stands with its agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,46 +24,6 @@ impl Task {
             true => Standing::Open,
         }
     }
-}
-
-/// A set of launches, as their number and the sum of their hashes: the same for the same set, and by chance for
-/// one in 2^64 of all others.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct LaunchSum {
-    count: u32,
-    sum: u64,
-}
-
-impl LaunchSum {
-    /// The launches of a hello that says no more of them than that they live. None if it says more of any.
-    pub fn of_living(tasks: &[KnownTask]) -> Option<Self> {
-        let mut all = Self::default();
-        for task in tasks {
-            if !task.alive || !task.updates.is_empty() {
-                return None;
-            }
-            all.add(task.launch);
-        }
-        Some(all)
-    }
-
-    fn add(&mut self, launch: LaunchNumber) {
-        self.count = self.count.wrapping_add(1);
-        self.sum = self.sum.wrapping_add(hash(launch));
-    }
-
-    fn remove(&mut self, launch: LaunchNumber) {
-        self.count = self.count.wrapping_sub(1);
-        self.sum = self.sum.wrapping_sub(hash(launch));
-    }
-}
-
-fn hash(launch: LaunchNumber) -> u64 {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&launch.index.0.to_le_bytes());
-    bytes[8..12].copy_from_slice(&launch.incarnation.to_le_bytes());
-    bytes[12..].copy_from_slice(&launch.n.to_le_bytes());
-    xxh3_64(&bytes)
 }
 
 /// How the tasks of an agent stand.

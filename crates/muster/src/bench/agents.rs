@@ -6,8 +6,8 @@ use super::{
     wire::{Connection, Dialer, Duplex, Pause, StreamError},
 };
 use muster_model::{
-    AgentCall, AgentEvent, AgentInfo, Fence, Hello, KnownTask, LaunchNumber, MachineId, Resources, RunOrder,
-    Sealed, Session, Source, Status, StatusUpdate, TaskState, Uuid, WallTime,
+    AgentCall, AgentEvent, AgentInfo, Fence, Hello, KnownTask, LaunchNumber, LaunchSum, MachineId, Resources,
+    RunOrder, Sealed, Session, Source, Status, StatusUpdate, TaskState, Uuid, WallTime,
 };
 use muster_proto::{AgentDown, mesos, v1};
 use prost::Message;
@@ -96,8 +96,12 @@ impl Agent {
             self.fence = self.fence.max(fence);
             let event = match event {
                 AgentDown::Leader { .. } => {
-                    let hello = AgentCall::Hello(self.hello(), None, None);
-                    send(&mut stream, Session(0), &hello)?;
+                    send(&mut stream, Session(0), &self.hello())?;
+                    continue;
+                }
+                AgentDown::Event(AgentEvent::ListAll) => {
+                    let hello = Hello { tasks: self.known().cloned().collect(), ..self.bare_hello() };
+                    send(&mut stream, Session(0), &AgentCall::Hello(hello, None, None))?;
                     continue;
                 }
                 AgentDown::Redial(_) => return Ok(()),
@@ -122,13 +126,27 @@ impl Agent {
         stream.next().await
     }
 
-    fn hello(&self) -> Hello {
+    /// What it says first, as real agents do: no more than a sum of its tasks, where it has no more to say of them.
+    fn hello(&self) -> AgentCall {
+        let hello = self.bare_hello();
+        let living = LaunchSum::of_living(self.known());
+        match living.filter(|_| hello.agent_id.is_some() && !self.tasks.is_empty()) {
+            Some(tasks) => AgentCall::HelloAsKnown(hello, tasks, None),
+            None => AgentCall::Hello(Hello { tasks: self.known().cloned().collect(), ..hello }, None, None),
+        }
+    }
+
+    fn bare_hello(&self) -> Hello {
         Hello {
             agent_id: self.agent_id.clone(),
             info: self.info.clone(),
-            tasks: self.tasks.values().map(|task| task.known.clone()).collect(),
+            tasks: Vec::new(),
             sealed: self.sealed.clone(),
         }
+    }
+
+    fn known(&self) -> impl Iterator<Item = &KnownTask> {
+        self.tasks.values().map(|task| &task.known)
     }
 
     fn forget(&mut self, launch: LaunchNumber) {
@@ -199,6 +217,7 @@ impl Agent {
             }
             AgentEvent::Ping(n) => vec![AgentCall::Pong(n)],
             AgentEvent::Message { .. }
+            | AgentEvent::ListAll
             | AgentEvent::Rejected(_)
             | AgentEvent::ShutdownExecutor { .. }
             | AgentEvent::ConfirmExecutor(_)
