@@ -95,13 +95,12 @@ impl Leader {
         }
     }
 
-    /// An agent says who it is. What it lists goes with it through the log only where it says something new: thousands of
-    /// agents say hello when a leader changes, and each may have a thousand tasks.
+    /// An agent says who it is; and what tasks it has, unless it says that they are as known.
     fn hello(
         &mut self,
         registry: &Registry,
         conn: ConnId,
-        mut hello: Hello,
+        hello: Hello,
         as_known: Option<LaunchSum>,
         (token, ip): (Option<Token>, Option<IpAddr>),
         effects: &mut Vec<Effect>,
@@ -122,23 +121,16 @@ impl Leader {
         if self.newest.is_late_hello(registry, &hello.info.machine_id, conn) {
             return effects.push(Effect::Close(conn));
         }
-        let living = as_known.or_else(|| LaunchSum::of_living(&hello.tasks));
-        let is_known =
-            |tasks: &LaunchSum| hello.agent_id.as_ref().is_some_and(|id| registry.are_as_known(id, *tasks));
-        let command = match living.filter(is_known) {
-            None if as_known.is_some() => return self.list_all(conn, effects),
-            None => {
-                let (token, hello) = (token.filter(|_| hello.agent_id.is_none()), Box::new(hello));
-                match (ip, token) {
-                    (Some(ip), token) => Command::HelloFrom { ip, token, hello },
-                    (None, Some(token)) => Command::FirstHello(token, hello),
-                    (None, None) => Command::AdmitAgent(hello),
-                }
-            }
-            Some(tasks) => {
-                hello.tasks = Vec::new();
-                Command::HelloAsKnown { ip, hello: Box::new(hello), tasks }
-            }
+        let is_known = |tasks| hello.agent_id.as_ref().is_some_and(|id| registry.are_as_known(id, tasks));
+        if as_known.is_some_and(|tasks| !is_known(tasks)) {
+            return self.list_all(conn, effects);
+        }
+        let (token, hello) = (token.filter(|_| hello.agent_id.is_none()), Box::new(hello));
+        let command = match (as_known, ip, token) {
+            (Some(tasks), ip, _) => Command::HelloAsKnown { ip, hello, tasks },
+            (None, Some(ip), token) => Command::HelloFrom { ip, token, hello },
+            (None, None, Some(token)) => Command::FirstHello(token, hello),
+            (None, None, None) => Command::AdmitAgent(hello),
         };
         self.conns.insert(conn, Peer::Arriving);
         self.propose(command, Waiting::Hello { conn }, effects);

@@ -231,10 +231,12 @@ impl Leader {
             Outcome::Admitted { agent_id, session, forget, confirm, low_mark } => {
                 (agent_id, session, forget, confirm, low_mark)
             }
-            // It said what is known, and something came in between.
+            // It said what is known, and something came in between. A session that it has goes on until it has said all.
             Outcome::Refused(Refusal::TasksChanged) => {
-                self.end_sessions_on(conn, effects);
                 if self.conns.remove(&conn).is_some() {
+                    if let Some((id, it)) = self.agents.iter().find(|(_, it)| it.conn == conn) {
+                        self.conns.insert(conn, Peer::Agent(id.clone(), it.session));
+                    }
                     self.list_all(conn, effects);
                 }
                 return;

@@ -5,6 +5,9 @@
 //! frameworks. So a master tells only some of its agents at once who leads; the next one's turn comes when one was answered.
 
 use crate::route::Down;
+use muster_model::{AgentEvent, Event};
+use muster_proto::v1::{self, agent_down_frame::Frame};
+use prost::Message;
 use std::{
     future::Future,
     sync::{Arc, Mutex, PoisonError},
@@ -62,9 +65,25 @@ impl Turn {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match down {
             Down::Leader(..) => held.told = true,
-            Down::Event(..) | Down::Frame(..) if held.told => held.turn = None,
+            Down::Event(..) | Down::Frame(..) if held.told && held.turn.is_some() => {
+                if !asks_again(down) {
+                    held.turn = None;
+                }
+            }
             Down::Event(..) | Down::Frame(..) | Down::Redial(_) | Down::Close => {}
         }
+    }
+}
+
+/// Whether the client is to say its hello once more, and longer: its turn goes on.
+fn asks_again(down: &Down) -> bool {
+    match down {
+        Down::Event(_, event, _) => {
+            matches!(&**event, Event::Agent { event: AgentEvent::ListAll, .. })
+        }
+        Down::Frame(frame, _) => v1::AgentDownFrame::decode(frame.clone())
+            .is_ok_and(|frame| matches!(frame.frame, Some(Frame::ListAll(_)))),
+        _ => false,
     }
 }
 
@@ -88,6 +107,12 @@ mod tests {
         assert!((&mut second).now_or_never().is_none(), "that was said before");
         first[0].note(&leader);
         assert!((&mut second).now_or_never().is_none(), "that is the question, not the answer");
+        let again = Event::Agent { session: Default::default(), event: AgentEvent::ListAll };
+        let frame =
+            muster_proto::agent_down_frame(Fence::default(), Default::default(), &AgentEvent::ListAll);
+        first[0].note(&Down::Event(Fence::default(), Box::new(again), None));
+        first[0].note(&Down::Frame(frame.encode_to_vec().into(), None));
+        assert!((&mut second).now_or_never().is_none(), "its longer answer is still to come");
         first[0].note(&Down::Frame(Default::default(), None));
         assert!((&mut third).now_or_never().is_none(), "in their order");
         let held = (&mut second).now_or_never().unwrap();

@@ -135,7 +135,7 @@ pub enum Refusal {
     NotFree(Arc<str>),
     /// No such operation, or not this status of it.
     UnknownOperation,
-    /// An agent's tasks are no longer as they were when it was believed to say nothing new.
+    /// The agent's tasks are not as it said: it must list them.
     TasksChanged,
 }
 
@@ -206,7 +206,7 @@ impl fmt::Display for Refusal {
                 write!(f, "Machine '{name}' is not in DRAINING mode and cannot be brought down")
             }
             Self::NotDown(name) => write!(f, "Machine '{name}' is not in DOWN mode and cannot be brought up"),
-            Self::TasksChanged => f.write_str("the agent's tasks are not as it was believed to list them"),
+            Self::TasksChanged => f.write_str("the agent's tasks are not as it said"),
             Self::BadConversion(why) | Self::NotFree(why) => f.write_str(why),
             Self::UnknownOperation => f.write_str("the operation is not known, or was acknowledged before"),
             Self::ResourcesInUse(id) => {

@@ -518,18 +518,10 @@ impl Registry {
     pub fn held_by_accounts(&self) -> impl Iterator<Item = (Account, &Resources, u64)> {
         let tasks = self.tasks.iter_by_framework().flat_map(|(framework_id, tasks)| {
             let mut kinds: BTreeMap<*const Shape, (&Shape, u64)> = BTreeMap::new();
-            let mut run: Option<(&Shape, u64)> = None;
             for task in tasks.filter(|task| task.held) {
                 let shape = &*task.origin.shape;
-                match &mut run {
-                    Some((last, count)) if std::ptr::eq(*last, shape) => *count += 1,
-                    _ => {
-                        let former = run.replace((shape, 1));
-                        count(&mut kinds, former);
-                    }
-                }
+                kinds.entry(std::ptr::from_ref(shape)).or_insert((shape, 0)).1 += 1;
             }
-            count(&mut kinds, run);
             let account = |shape: &Shape| (framework_id.clone(), shape.role.clone());
             kinds
                 .into_values()
@@ -562,12 +554,6 @@ impl Registry {
             })
         });
         tasks.chain(executors).chain(strays).collect()
-    }
-}
-
-fn count<'a>(kinds: &mut BTreeMap<*const Shape, (&'a Shape, u64)>, run: Option<(&'a Shape, u64)>) {
-    if let Some((shape, n)) = run {
-        kinds.entry(std::ptr::from_ref(shape)).or_insert((shape, 0)).1 += n;
     }
 }
 

@@ -61,9 +61,7 @@ impl Disk {
         })?;
         match opening.join() {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) | Err(_) => {
-                Err(io::Error::new(io::ErrorKind::InvalidData, "sled panicked while opening"))
-            }
+            Ok(Err(_)) | Err(_) => Err(panicked()),
         }
     }
 
@@ -176,6 +174,11 @@ impl Disk {
         }
         Ok(scan)
     }
+}
+
+/// What a damaged file makes of sled.
+pub(crate) fn panicked() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "sled panicked while opening")
 }
 
 fn parse_snapshot(key: &[u8], term: u64, piece: &[u8]) -> Option<(u64, u64, u64, u32)> {

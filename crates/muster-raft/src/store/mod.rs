@@ -127,7 +127,7 @@ pub(crate) struct Opened {
 /// How long the parts of an opening took.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Took {
-    /// Opening the log and reading it.
+    /// Opening the log and reading it, and what its sync takes longer than reading the snapshot.
     pub(crate) log: Duration,
     /// Reading the snapshot.
     pub(crate) snapshot: Duration,
@@ -239,16 +239,17 @@ fn inspect(dir: &Path, name: &str, alone: bool, options: &StoreOptions) -> Resul
     sync_dir(dir)?;
     // sled wrote zeros over all of its file that was free, which keeps the disk for as long as a snapshot keeps a core.
     let (synced, judged) = thread::scope(|scope| {
-        let syncing = scope.spawn(|| disk.sync());
+        let syncing =
+            thread::Builder::new().name("muster-log-open".into()).spawn_scoped(scope, || disk.sync());
         let judged = match proved {
             Some((_, snapshots)) => {
                 check_log(&mark, &mut scan, first).map_err(damaged).map(|()| (scan, snapshots))
             }
             None => judge(dir, &mark, scan, &mut took),
         };
-        (syncing.join(), judged)
+        (syncing.and_then(|syncing| syncing.join().unwrap_or_else(|_| Err(disk::panicked()))), judged)
     });
-    synced.unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(unopened)?;
+    synced.map_err(unopened)?;
     let (scan, snapshots) = judged?;
     took.log = begun.elapsed().saturating_sub(took.snapshot);
     snapshots.drop_unlisted(&dir.join(SNAPSHOTS))?;

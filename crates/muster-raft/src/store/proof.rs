@@ -41,7 +41,9 @@ impl Proof {
 
     /// Opens the copy and reads all of it, as the log would be.
     pub(super) fn scan(&self, first: u64, options: &StoreOptions) -> io::Result<Scan> {
-        Disk::open(&self.path, first, options.clone()).map(|(_, scan)| scan)
+        let (disk, scan) = Disk::open(&self.path, first, options.clone())?;
+        disk.sync()?;
+        Ok(scan)
     }
 }
 

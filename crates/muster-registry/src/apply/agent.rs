@@ -34,11 +34,12 @@ impl Registry {
         }
     }
 
-    /// Whether an agent that says hello, and that these are its tasks, which live, says nothing new: the table of
-    /// `protocol` D15 has nothing for any of them.
+    /// Whether it is nothing new that an agent has these tasks and that they live: the table of `protocol` D15 has nothing
+    /// to do for any of them.
     pub fn are_as_known(&self, id: &AgentId, tasks: LaunchSum) -> bool {
         let is_settled = |agent: &Arc<Agent>| {
-            agent.strays.is_empty() && !matches!(agent.state, AgentState::Unreachable { .. })
+            let is_away = matches!(agent.state, AgentState::Unreachable { .. } | AgentState::Gone { .. });
+            !is_away && agent.strays.is_empty()
         };
         self.agents.get(id).is_some_and(is_settled)
             && self.index.tasks_of_agent.get(id).is_some_and(|its| its.are_settled(tasks))

@@ -52,11 +52,14 @@ impl World {
             first_ticket: 0,
             commands: vec![command],
         };
-        let briefly = self.briefly(&entry.commands[0]).map(|command| {
+        let briefly = self.briefly(&entry.commands[0]).and_then(|(command, is_known)| {
             let mut registry = self.registry.clone();
             let applied = registry.apply(index, term, &Entry { commands: vec![command], ..entry.clone() });
             registry.check_laws().unwrap();
-            (registry.state_hash(), applied)
+            if !is_known {
+                assert_eq!(applied.outcomes, [Outcome::Refused(Refusal::TasksChanged)]);
+            }
+            is_known.then(|| (registry.state_hash(), applied))
         });
         let applied = self.registry.apply(index, term, &entry);
         if let Some(briefly) = briefly {
@@ -87,19 +90,17 @@ impl World {
         applied
     }
 
-    /// The same hello, if it says nothing new of the agent's tasks.
-    fn briefly(&self, command: &Command) -> Option<Command> {
+    /// The same hello without its tasks, if these live; and whether it says nothing new of them.
+    fn briefly(&self, command: &Command) -> Option<(Command, bool)> {
         let (ip, hello) = match command {
             Command::AdmitAgent(hello) => (None, hello),
             Command::HelloFrom { ip, token: None, hello } => (Some(*ip), hello),
             _ => return None,
         };
         let tasks = LaunchSum::of_living(&hello.tasks)?;
-        if !self.registry.are_as_known(hello.agent_id.as_ref()?, tasks) {
-            return None;
-        }
+        let is_known = self.registry.are_as_known(hello.agent_id.as_ref()?, tasks);
         let hello = Box::new(Hello { tasks: Vec::new(), ..(**hello).clone() });
-        Some(Command::HelloAsKnown { ip, hello, tasks })
+        Some((Command::HelloAsKnown { ip, hello, tasks }, is_known))
     }
 
     /// Does what the dice say, and returns what it changed.
