@@ -76,7 +76,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 
 /// What machines may import of others'.
 const PURE: &[(&str, &[&str])] = &[
-    ("muster-model", &["regex", "serde", "serde_json", "smol_str"]),
+    ("muster-model", &["regex", "serde", "serde_json", "smol_str", "xxhash-rust"]),
     ("muster-registry", &["serde", "imbl", "memchr", "smol_str", "xxhash-rust"]),
     ("muster-allocator", &[]),
     ("muster-leader", &[]),
