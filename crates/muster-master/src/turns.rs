@@ -65,10 +65,8 @@ impl Turn {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match down {
             Down::Leader(..) => held.told = true,
-            Down::Event(..) | Down::Frame(..) if held.told && held.turn.is_some() => {
-                if !asks_again(down) {
-                    held.turn = None;
-                }
+            Down::Event(..) | Down::Frame(..) if held.told && held.turn.is_some() && !asks_again(down) => {
+                held.turn = None;
             }
             Down::Event(..) | Down::Frame(..) | Down::Redial(_) | Down::Close => {}
         }
@@ -78,9 +76,7 @@ impl Turn {
 /// Whether the client is to say its hello once more, and longer: its turn goes on.
 fn asks_again(down: &Down) -> bool {
     match down {
-        Down::Event(_, event, _) => {
-            matches!(&**event, Event::Agent { event: AgentEvent::ListAll, .. })
-        }
+        Down::Event(_, event, _) => matches!(&**event, Event::Agent { event: AgentEvent::ListAll, .. }),
         Down::Frame(frame, _) => v1::AgentDownFrame::decode(frame.clone())
             .is_ok_and(|frame| matches!(frame.frame, Some(Frame::ListAll(_)))),
         _ => false,

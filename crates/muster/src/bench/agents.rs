@@ -100,8 +100,7 @@ impl Agent {
                     continue;
                 }
                 AgentDown::Event(AgentEvent::ListAll) => {
-                    let hello = Hello { tasks: self.known().cloned().collect(), ..self.bare_hello() };
-                    send(&mut stream, Session(0), &AgentCall::Hello(hello, None, None))?;
+                    send(&mut stream, Session(0), &self.whole_hello())?;
                     continue;
                 }
                 AgentDown::Redial(_) => return Ok(()),
@@ -128,12 +127,16 @@ impl Agent {
 
     /// What it says first, as real agents do: no more than a sum of its tasks, where it has no more to say of them.
     fn hello(&self) -> AgentCall {
-        let hello = self.bare_hello();
         let living = LaunchSum::of_living(self.known());
-        match living.filter(|_| hello.agent_id.is_some() && !self.tasks.is_empty()) {
-            Some(tasks) => AgentCall::HelloAsKnown(hello, tasks, None),
-            None => AgentCall::Hello(Hello { tasks: self.known().cloned().collect(), ..hello }, None, None),
+        match living.filter(|_| self.agent_id.is_some() && !self.tasks.is_empty()) {
+            Some(tasks) => AgentCall::HelloAsKnown(self.bare_hello(), tasks, None),
+            None => self.whole_hello(),
         }
+    }
+
+    fn whole_hello(&self) -> AgentCall {
+        let tasks = self.known().cloned().collect();
+        AgentCall::Hello(Hello { tasks, ..self.bare_hello() }, None, None)
     }
 
     fn bare_hello(&self) -> Hello {
