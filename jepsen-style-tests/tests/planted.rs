@@ -4,8 +4,9 @@
 
 use std::process::Command;
 
-/// Plants one, if there is a binary to plant it in; where all must be tested there has to be.
-fn found(bug: &str, by: &str) {
+/// Plants one, if there is a binary to plant it in; where all must be tested there has to be. One of these promises must
+/// be found broken.
+fn found(bug: &str, by: &[&str]) {
     if std::env::var_os("MUSTER_FAULTS_BIN").is_none() {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "CI must have a binary with bugs to plant");
         println!(
@@ -18,22 +19,23 @@ fn found(bug: &str, by: &str) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_jepsen-style-tests"));
     let output = command.args(["planted", "--bug", bug, "--out"]).arg(&out).output().unwrap();
     let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    assert!(output.status.success() && said.contains(by), "{said}");
+    assert!(output.status.success() && by.iter().any(|promise| said.contains(promise)), "{said}");
     std::fs::remove_dir_all(out).unwrap();
 }
 
 #[test]
 fn reads_that_nobody_confirms_are_found() {
-    // The deposed leader is asked the moment it goes on; that ends the run.
-    found("stale-reads", "service returns");
+    // The deposed leader is asked the moment it goes on, and an answer ends the run. Where it hears of its successor
+    // first, it has answered who asked while it stood still.
+    found("stale-reads", &["service returns", "reads that claim to be current are"]);
 }
 
 #[test]
 fn an_offer_of_a_former_term_is_found() {
-    found("forget-offer-term", "an offer is used once, in its own term");
+    found("forget-offer-term", &["an offer is used once, in its own term"]);
 }
 
 #[test]
 fn a_task_that_starts_twice_is_found() {
-    found("restart-launch", "no task is started twice");
+    found("restart-launch", &["no task is started twice"]);
 }

@@ -65,8 +65,10 @@ impl Cable {
 
     /// Breaks the connections through it; both ends hear of it at once, cut or not. Says how many there were.
     pub(crate) fn reset(&self) -> usize {
+        // Counted first: they may be gone before this goes on.
+        let live = self.live();
         self.resets.send_modify(|resets| *resets += 1);
-        self.live()
+        live
     }
 
     /// Dials that the kernel has not answered: those it drops while this is cut.
