@@ -109,9 +109,9 @@ impl View {
             agent.held = registry.held_on(id);
         }
         for (account, resources, n) in registry.held_by_accounts() {
-            add(&mut view.held, &account, &resources.quantities_times(n));
+            add(&mut view.held, &account, &resources.quantities().times(n));
             if !resources.is_plain() {
-                add(&mut view.held_reserved, &account.1, &reserved_part(resources).quantities_times(n));
+                add(&mut view.held_reserved, &account.1, &reserved_part(resources).quantities().times(n));
             }
         }
         for stray in registry.agents().flat_map(|agent| agent.strays.values()) {

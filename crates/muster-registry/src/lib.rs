@@ -46,6 +46,6 @@ pub use framework::{CompletedFramework, Connection, Disconnection, Framework};
 pub use outcome::{OVERCOMMITS, OperateOutcome, Outcome, Refusal};
 pub use registry::{Account, Applied, Client, EventStream, Holding, Newcomer, Registry, Spent};
 pub use restore::ReadyTask;
-pub use role::{Quota, ROLES_MAX, RoleSettings};
+pub use role::{Consumed, Quota, ROLES_MAX, RoleSettings};
 pub use snapshot::{Header, Record, RestoreError};
 pub use task::{Kill, Known, Origin, QueuedUpdate, Shape, StoredTask, Task};

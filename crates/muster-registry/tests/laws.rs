@@ -76,6 +76,37 @@ proptest! {
         prop_assert_eq!(held, real);
     }
 
+    /// Counted by kind, what accounts hold is what all holdings are, one by one; and so is what counts against quotas.
+    #[test]
+    fn holdings_counted_by_kind_are_all_holdings(dice in dice()) {
+        let mut world = World::new();
+        for roll in dice {
+            world.play(roll);
+        }
+        let registry = &world.registry;
+        let mut counted: BTreeMap<Account, Resources> = BTreeMap::new();
+        for (account, resources, n) in registry.held_by_accounts() {
+            counted.entry(account).or_default().add(&resources.clone().times(n));
+        }
+        let mut real: BTreeMap<Account, Resources> = BTreeMap::new();
+        for it in registry.holdings() {
+            let Some(account) = it.account else { continue };
+            real.entry(account).or_default().add(&it.resources);
+        }
+        real.retain(|_, resources| !resources.is_empty());
+        counted.retain(|_, resources| !resources.is_empty());
+        prop_assert_eq!(&counted, &real);
+        let consumed = registry.consumed();
+        let here = || registry.agents().filter(|agent| !agent.is_gone());
+        let reserved: Vec<_> = here().flat_map(|agent| registry.total_of(agent).reserved()).collect();
+        for role in real.keys().map(|(_, role)| role).chain(reserved.iter().map(|(role, _)| role)) {
+            let of_tasks = real.iter().filter(|((_, it), _)| role.covers(it)).map(|(_, it)| it.unreserved());
+            let of_agents = reserved.iter().filter(|(it, _)| role.covers(it)).map(|(_, it)| it.clone());
+            let sum = of_tasks.chain(of_agents).fold(Resources::none(), |sum, it| sum.plus(&it.quantities()));
+            prop_assert_eq!(consumed.of(role), sum);
+        }
+    }
+
     /// A task lives until it is completed. A launch is ordered at most until its agent has accepted it; updates come in the order of their queue,
     /// each told once as the head; launch numbers never repeat.
     #[test]

@@ -131,15 +131,17 @@ impl Resources {
         sum
     }
 
-    /// The [quantities](Self::quantities) of so many of these.
-    pub fn quantities_times(&self, n: u64) -> Self {
-        let mut all = self.quantities();
-        for (_, value) in &mut all.0 {
+    /// So many of these. Scalars alone grow, and saturate: a range or a set that is held twice is the same range.
+    pub fn times(mut self, n: u64) -> Self {
+        if n == 0 {
+            return Self::none();
+        }
+        for (_, value) in &mut self.0 {
             if let Value::Scalar(thousandths) = value {
                 *thousandths = thousandths.saturating_mul(n);
             }
         }
-        all
+        self
     }
 
     /// Everything as if it were plain.

@@ -172,6 +172,12 @@ proptest! {
     }
 
     #[test]
+    fn so_many_of_a_kind_are_as_if_added_one_by_one(a in any_resources(), n in 0_u64..4) {
+        let sum = (0..n).fold(Resources::none(), |sum, _| sum.plus(&a));
+        prop_assert_eq!(a.times(n), sum);
+    }
+
+    #[test]
     fn converting_keeps_quantities(a in any_resources(), b in any_resources(), label in any_label()) {
         let mut all = a.plus(&b);
         let to = b.relabelled(|_| label.clone());

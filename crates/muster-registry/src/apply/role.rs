@@ -1,7 +1,7 @@
 //! Weights and quotas: all that is asked for at once, or none of it.
 
 use crate::{
-    Change, Outcome, Quota, Refusal, Registry, RoleSettings,
+    Change, Consumed, Outcome, Quota, Refusal, Registry, RoleSettings,
     registry::Context,
     role::{Listed, ROLES_MAX},
 };
@@ -31,12 +31,13 @@ impl Registry {
         if !self.has_room_for(quotas.iter().map(|(role, _)| role)) {
             return Outcome::Refused(Refusal::Full("roles with settings"));
         }
+        let all_consumed = (!force && !new).then(|| self.consumed());
         for (role, quota) in quotas {
             if new && !self.quota(role).is_empty() {
                 return Outcome::Refused(Refusal::QuotaSet(role.clone()));
             }
-            let consumed = self.consumed(role);
-            if !force && !new && !quota.allows(&consumed) {
+            let Some(consumed) = all_consumed.as_ref().map(|all| all.of(role)) else { continue };
+            if !quota.allows(&consumed) {
                 let limits = Listed(quota.limits.iter().map(|(kind, most)| (&**kind, *most)));
                 return Outcome::Refused(Refusal::LimitsTooLow {
                     role: role.clone(),
@@ -88,21 +89,18 @@ impl Registry {
         self.roles.get(role).map(|it| it.quota.clone()).unwrap_or_default()
     }
 
-    /// The scalars that count against a role's quota: what is reserved for it and for the roles below it, and what is held
-    /// in them of what nobody reserved.
-    pub fn consumed(&self, role: &Role) -> Resources {
-        let mut consumed = Resources::none();
-        for task in self.tasks.values().filter(|task| task.held && role.covers(&task.role)) {
-            consumed.add(&task.resources.unreserved());
-        }
-        for executor in self.executors.values().filter(|executor| role.covers(&executor.role)) {
-            consumed.add(&executor.spec.resources.unreserved());
+    /// What counts against the quotas of all roles: it goes through all tasks and agents, once for all roles.
+    pub fn consumed(&self) -> Consumed {
+        let mut consumed = Consumed::default();
+        for ((_, role), resources, n) in self.held_by_accounts() {
+            consumed.add(&role, &resources.unreserved().quantities().times(n));
         }
         for agent in self.agents.values().filter(|agent| !agent.is_gone()) {
-            let reserved = self.total_of(agent).reserved();
-            reserved.iter().filter(|(whose, _)| role.covers(whose)).for_each(|(_, it)| consumed.add(it));
+            for (role, reserved) in self.total_of(agent).reserved() {
+                consumed.add(&role, &reserved.quantities());
+            }
         }
-        consumed.quantities()
+        consumed
     }
 
     /// What all roles together are guaranteed, once these have these quotas.

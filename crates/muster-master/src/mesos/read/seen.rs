@@ -177,9 +177,8 @@ impl<'a> Sorted<'a> {
                 roles.entry(role.to_string()).or_default().frameworks.push(framework.id.clone());
             }
         }
-        for holding in self.seen.registry.holdings() {
-            let Some((_, role)) = &holding.account else { continue };
-            roles.entry(role.to_string()).or_default().allocated.add(&holding.resources);
+        for ((_, role), resources, n) in self.seen.registry.held_by_accounts() {
+            roles.entry(role.to_string()).or_default().allocated.add(&resources.clone().times(n));
         }
         for offer in &self.seen.offers {
             roles.entry(offer.role.to_string()).or_default().offered.add(&offer.resources);

@@ -171,11 +171,13 @@ impl Gathered {
         let here = registry.agents().filter(|agent| agent.lost_since().is_none());
         let total = here.map(|agent| agent.info.resources.quantities()).fold(Resources::none(), sum);
         let (mut used, mut roles) = (Resources::none(), BTreeMap::<String, InRole>::new());
-        for holding in registry.holdings() {
-            used.add(&holding.resources);
-            if let Some((_, role)) = &holding.account {
-                roles.entry(role.to_string()).or_default().allocated.add(&holding.resources);
-            }
+        for ((_, role), resources, n) in registry.held_by_accounts() {
+            let all_of_a_kind = resources.clone().times(n);
+            used.add(&all_of_a_kind);
+            roles.entry(role.to_string()).or_default().allocated.add(&all_of_a_kind);
+        }
+        for stray in registry.agents().flat_map(|agent| agent.strays.values()) {
+            used.add(&stray.resources);
         }
         let mut taken = used.clone();
         for offer in offers {
@@ -200,8 +202,9 @@ impl Gathered {
                 all.put(format!("{of}/offered_or_allocated"), units(taken.quantity(name)));
             }
         }
+        let all_consumed = registry.consumed();
         for (role, settings) in registry.role_settings() {
-            let (has, quota) = (registry.consumed(role), &settings.quota);
+            let (has, quota) = (all_consumed.of(role), &settings.quota);
             for (kind, least) in
                 quota.guarantees.iter().map(|(kind, _)| (kind, quota.guarantees.scalar(kind)))
             {
@@ -222,7 +225,7 @@ impl Gathered {
         consumed("", &used.unreserved().flattened().plus(&reserved), all);
         for role in roles.keys() {
             if let Ok(of) = Role::parse(role) {
-                consumed(role, &registry.consumed(&of), all);
+                consumed(role, &all_consumed.of(&of), all);
             }
         }
         for (role, it) in &roles {
