@@ -2,7 +2,7 @@
 
 use crate::{
     Agent, Carved, Change, Command, CompletedFramework, DoneOperation, Duty, Entry, Framework, Group, Header,
-    Limits, Outcome, Refusal, RoleSettings, Task,
+    Limits, Origin, Outcome, Refusal, RoleSettings, Task,
     table::Table,
     task::{AgentTasks, Alike, Shape},
     task_table::TaskTable,
@@ -517,22 +517,33 @@ impl Registry {
     /// are counted.
     pub fn held_by_accounts(&self) -> impl Iterator<Item = (Account, &Resources, u64)> {
         let tasks = self.tasks.iter_by_framework().flat_map(|(framework_id, tasks)| {
-            let mut kinds: BTreeMap<*const Shape, (&Shape, u64)> = BTreeMap::new();
-            for task in tasks.filter(|task| task.held) {
-                let shape = &*task.origin.shape;
-                kinds.entry(std::ptr::from_ref(shape)).or_insert((shape, 0)).1 += 1;
-            }
-            let account = |shape: &Shape| (framework_id.clone(), shape.role.clone());
-            kinds
-                .into_values()
-                .map(move |(shape, n)| (account(shape), &shape.resources, n))
-                .collect::<Vec<_>>()
+            let kinds = by_kind(tasks.filter(|task| task.held).map(|task| &*task.origin.shape));
+            kinds.map(|(role, resources, n)| ((framework_id.clone(), role.clone()), resources, n))
         });
         let executors = self.executors.values().map(|executor| {
             let account = (executor.key.framework_id.clone(), executor.role.clone());
             (account, &executor.spec.resources, 1)
         });
         tasks.chain(executors)
+    }
+    /// What a framework's tasks hold: in a role, so many times these resources.
+    pub fn held_by_tasks_of<'a>(
+        &'a self,
+        id: &FrameworkId,
+    ) -> impl Iterator<Item = (&'a Role, &'a Resources, u64)> + use<'a> {
+        by_kind(self.tasks_of_framework(id).filter(|task| task.held).map(|task| &*task.origin.shape))
+    }
+    /// What the tasks on an agent hold: in a role, so many times these resources.
+    pub fn held_by_tasks_on<'a>(
+        &'a self,
+        id: &AgentId,
+    ) -> impl Iterator<Item = (&'a Role, &'a Resources, u64)> + use<'a> {
+        let tasks = self.index.tasks_of_agent.get(id);
+        // As a rule all do, and need not be looked up.
+        let all_hold = tasks.is_some_and(AgentTasks::all_hold);
+        let hold =
+            move |origin: &&Arc<Origin>| all_hold || self.task(&origin.key).is_some_and(|task| task.held);
+        by_kind(tasks.into_iter().flat_map(AgentTasks::iter).filter(hold).map(|origin| &*origin.shape))
     }
     /// Everything that is held, and on whose account.
     pub fn holdings(&self) -> Vec<Holding> {
@@ -585,3 +596,14 @@ impl PartialEq for Registry {
     }
 }
 impl Eq for Registry {}
+
+/// Roles and resources of tasks, with how many tasks have just these.
+fn by_kind<'a>(
+    shapes: impl Iterator<Item = &'a Shape>,
+) -> impl Iterator<Item = (&'a Role, &'a Resources, u64)> {
+    let mut kinds: BTreeMap<*const Shape, (&Shape, u64)> = BTreeMap::new();
+    for shape in shapes {
+        kinds.entry(std::ptr::from_ref(shape)).or_insert((shape, 0)).1 += 1;
+    }
+    kinds.into_values().map(|(shape, n)| (&shape.role, &shape.resources, n))
+}

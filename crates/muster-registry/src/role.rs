@@ -59,7 +59,8 @@ impl Consumed {
     /// What counts against a role's quota: what is reserved for it and for the roles below it, and what is held in them
     /// of what nobody reserved.
     pub fn of(&self, role: &Role) -> Resources {
-        let beginning_alike = self.0.range(role..).take_while(|(it, _)| it.as_str().starts_with(role.as_str()));
+        let beginning_alike =
+            self.0.range(role..).take_while(|(it, _)| it.as_str().starts_with(role.as_str()));
         let covered = beginning_alike.filter(|(it, _)| role.covers(it));
         covered.fold(Resources::none(), |sum, (_, scalars)| sum.plus(scalars))
     }

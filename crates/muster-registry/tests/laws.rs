@@ -14,6 +14,12 @@ fn dice() -> impl Strategy<Value = Vec<Dice>> {
     proptest::collection::vec(any::<Dice>(), 0..240)
 }
 
+fn by_role<'a>(held: impl Iterator<Item = (&'a Role, Resources)>) -> BTreeMap<&'a Role, Resources> {
+    let mut sums = BTreeMap::<_, Resources>::new();
+    held.for_each(|(role, resources)| sums.entry(role).or_default().add(&resources));
+    sums
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..Default::default() })]
 
@@ -96,6 +102,17 @@ proptest! {
         real.retain(|_, resources| !resources.is_empty());
         counted.retain(|_, resources| !resources.is_empty());
         prop_assert_eq!(&counted, &real);
+        for agent in registry.agents() {
+            let by_kind = registry.held_by_tasks_on(&agent.id).map(|(role, all, n)| (role, all.clone().times(n)));
+            let one_by_one = registry.tasks_of_agent(&agent.id).filter(|task| task.held);
+            prop_assert_eq!(by_role(by_kind), by_role(one_by_one.map(|it| (&it.role, it.resources.clone()))));
+        }
+        for framework in registry.frameworks() {
+            let id = &framework.id;
+            let by_kind = registry.held_by_tasks_of(id).map(|(role, all, n)| (role, all.clone().times(n)));
+            let one_by_one = registry.tasks_of_framework(id).filter(|task| task.held);
+            prop_assert_eq!(by_role(by_kind), by_role(one_by_one.map(|it| (&it.role, it.resources.clone()))));
+        }
         let consumed = registry.consumed();
         let here = || registry.agents().filter(|agent| !agent.is_gone());
         let reserved: Vec<_> = here().flat_map(|agent| registry.total_of(agent).reserved()).collect();

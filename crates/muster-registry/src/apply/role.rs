@@ -1,7 +1,7 @@
 //! Weights and quotas: all that is asked for at once, or none of it.
 
 use crate::{
-    Change, Consumed, Outcome, Quota, Refusal, Registry, RoleSettings,
+    Account, Change, Consumed, Outcome, Quota, Refusal, Registry, RoleSettings,
     registry::Context,
     role::{Listed, ROLES_MAX},
 };
@@ -91,9 +91,14 @@ impl Registry {
 
     /// What counts against the quotas of all roles: it goes through all tasks and agents, once for all roles.
     pub fn consumed(&self) -> Consumed {
+        self.consumed_with(&self.held_by_accounts().collect::<Vec<_>>())
+    }
+
+    /// The same where it is known already what [is held by accounts](Self::held_by_accounts).
+    pub fn consumed_with(&self, held: &[(Account, &Resources, u64)]) -> Consumed {
         let mut consumed = Consumed::default();
-        for ((_, role), resources, n) in self.held_by_accounts() {
-            consumed.add(&role, &resources.unreserved().quantities().times(n));
+        for ((_, role), resources, n) in held {
+            consumed.add(role, &resources.unreserved().quantities().times(*n));
         }
         for agent in self.agents.values().filter(|agent| !agent.is_gone()) {
             for (role, reserved) in self.total_of(agent).reserved() {

@@ -95,6 +95,12 @@ impl AgentTasks {
         self.launches.is_empty()
     }
 
+    /// Whether each holds its resources.
+    pub(crate) fn all_hold(&self) -> bool {
+        let Standings { settled, open } = self.standings;
+        settled.count() as usize + open as usize == self.launches.len()
+    }
+
     /// Whether its agent may have to be told something of any.
     pub(crate) fn any_open(&self) -> bool {
         self.standings.open > 0

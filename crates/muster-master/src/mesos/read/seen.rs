@@ -39,9 +39,13 @@ pub(crate) struct Executor<'a> {
     pub(crate) spec: &'a ExecutorSpec,
 }
 
-impl Executor<'_> {
+impl<'a> Executor<'a> {
     pub(crate) fn id(&self) -> &ExecutorId {
         &self.spec.executor_id
+    }
+
+    fn held(&self) -> Held<'a> {
+        (Some(self.role), &self.spec.resources, 1)
     }
 }
 
@@ -144,22 +148,20 @@ impl<'a> Sorted<'a> {
 
     /// What a framework's tasks and executors hold, by role.
     pub(crate) fn used(&self, id: &'a FrameworkId) -> ByRole<'a> {
-        let tasks = self.seen.registry.tasks_of_framework(id).filter(|task| task.held);
-        let executors = self.executors(id).iter().map(|it| (Some(it.role), &it.spec.resources));
-        sums(tasks.map(|task| (Some(&task.role), &task.resources)).chain(executors))
+        let seen: &'a Seen = self.seen;
+        let executors = self.executors(id).iter();
+        sums(held(seen.registry.held_by_tasks_of(id)).chain(executors.map(Executor::held)))
     }
 
     /// What is held on an agent, by role.
     pub(crate) fn used_on(&self, id: &'a AgentId) -> ByRole<'a> {
         let registry = &self.seen.registry;
-        let tasks = registry.tasks_of_agent(id).filter(|task| task.held);
         let executors = self.executors_on.get(id).into_iter().flatten();
         let strays = registry.agent(id).into_iter().flat_map(|agent| agent.strays.values());
         sums(
-            tasks
-                .map(|task| (Some(&task.role), &task.resources))
-                .chain(executors.map(|it| (Some(it.role), &it.spec.resources)))
-                .chain(strays.map(|stray| (None, &stray.resources))),
+            held(registry.held_by_tasks_on(id))
+                .chain(executors.map(Executor::held))
+                .chain(strays.map(|stray| (None, &stray.resources, 1))),
         )
     }
 
@@ -219,17 +221,26 @@ impl InRole {
     }
 }
 
-fn sums<'a>(held: impl Iterator<Item = (Option<&'a Role>, &'a Resources)>) -> ByRole<'a> {
+/// So many times these resources, on a role's account.
+type Held<'a> = (Option<&'a Role>, &'a Resources, u64);
+
+fn held<'a>(
+    by_tasks: impl Iterator<Item = (&'a Role, &'a Resources, u64)>,
+) -> impl Iterator<Item = Held<'a>> {
+    by_tasks.map(|(role, resources, n)| (Some(role), resources, n))
+}
+
+fn sums<'a>(held: impl Iterator<Item = Held<'a>>) -> ByRole<'a> {
     let mut sums = ByRole::new();
-    for (role, resources) in held {
-        sums.entry(role).or_default().add(resources);
+    for (role, resources, n) in held {
+        sums.entry(role).or_default().add(&resources.clone().times(n));
     }
     sums
 }
 
 /// Offered resources by role.
 pub(crate) fn offered<'a>(offers: &[&'a Offer]) -> ByRole<'a> {
-    sums(offers.iter().map(|offer| (Some(&offer.role), &*offer.resources)))
+    sums(offers.iter().map(|offer| (Some(&offer.role), &*offer.resources, 1)))
 }
 
 /// All of it together.

@@ -63,17 +63,17 @@ struct LeaderInfo<'a> {
 }
 
 /// The states that are counted, in Mesos' order.
-const COUNTED: [&str; 10] = [
-    "TASK_STAGING",
-    "TASK_STARTING",
-    "TASK_RUNNING",
-    "TASK_KILLING",
-    "TASK_FINISHED",
-    "TASK_KILLED",
-    "TASK_FAILED",
-    "TASK_LOST",
-    "TASK_ERROR",
-    "TASK_UNREACHABLE",
+const COUNTED: [TaskState; 10] = [
+    TaskState::Staging,
+    TaskState::Starting,
+    TaskState::Running,
+    TaskState::Killing,
+    TaskState::Finished,
+    TaskState::Killed,
+    TaskState::Failed,
+    TaskState::Lost,
+    TaskState::Error,
+    TaskState::Unreachable,
 ];
 
 /// Tasks by state.
@@ -82,21 +82,22 @@ struct Tasks<'a> {
     counts: [u64; COUNTED.len()],
     agents: BTreeSet<&'a AgentId>,
     frameworks: BTreeSet<&'a FrameworkId>,
+    /// The framework of the one that was counted last: tasks that live come framework by framework.
+    last: Option<&'a FrameworkId>,
 }
 
 impl Tasks<'_> {
     fn count(&mut self, state: TaskState) {
         // The four ways of being lost for ever have no counter of their own there.
-        let counted = COUNTED.iter().position(|name| *name == state.name());
-        let counted =
-            counted.or_else(|| COUNTED.iter().position(|name| *name == state.for_partition_unaware().name()));
+        let place = |state| COUNTED.iter().position(|it| *it == state);
+        let counted = place(state).or_else(|| place(state.for_partition_unaware()));
         if let Some(count) = counted.and_then(|at| self.counts.get_mut(at)) {
             *count += 1;
         }
     }
 
     fn fields<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
-        COUNTED.iter().zip(self.counts).try_for_each(|(name, count)| map.serialize_entry(name, &count))
+        COUNTED.iter().zip(self.counts).try_for_each(|(state, n)| map.serialize_entry(state.name(), &n))
     }
 }
 
@@ -108,12 +109,15 @@ impl Serialize for Summary<'_> {
         let (of, seen) = (self.0, self.0.seen);
         let (mut on, mut by) = (HashMap::<_, Tasks<'_>>::new(), HashMap::<_, Tasks<'_>>::new());
         for task in of.tasks().chain(of.completed_tasks()) {
-            let on = on.entry(&task.agent_id).or_default();
+            let (agent_id, framework_id) = (&task.agent_id, &task.key.framework_id);
+            let on = on.entry(agent_id).or_default();
             on.count(task.state);
-            on.frameworks.insert(&task.key.framework_id);
-            let by = by.entry(&task.key.framework_id).or_default();
+            let by = by.entry(framework_id).or_default();
             by.count(task.state);
-            by.agents.insert(&task.agent_id);
+            if on.last.replace(framework_id) != Some(framework_id) {
+                on.frameworks.insert(framework_id);
+                by.agents.insert(agent_id);
+            }
         }
         let none = Tasks::default();
         let agents = || {

@@ -1,6 +1,6 @@
 //! What was counted and timed: words of clients, calls and events of each framework, rounds of the allocator.
 
-use super::{ACTIVE, Gathered, Numbers, by_state, short};
+use super::{ACTIVE, Active, Gathered, Numbers, short};
 use crate::tally::{Tally, Times};
 use muster_leader::{Counts, Pair};
 use muster_registry::{Framework, Registry};
@@ -68,18 +68,18 @@ impl Gathered {
     }
 
     /// Each framework that is known, those that are over included.
-    pub(super) fn frameworks(&self, registry: &Registry, all: &mut Numbers) {
+    pub(super) fn frameworks(&self, registry: &Registry, active: &Active<'_>, all: &mut Numbers) {
         for framework in registry.frameworks() {
-            self.framework(framework, framework.is_connected(), registry, all);
+            self.framework(framework, framework.is_connected(), active, all);
         }
         // What is left of the tasks of one that is over is not its any more.
-        let none = Registry::new(registry.cluster_id().clone(), 0);
+        let none = Active::new();
         for over in registry.completed_frameworks() {
             self.framework(&over.framework, false, &none, all);
         }
     }
 
-    fn framework(&self, it: &Framework, is_connected: bool, registry: &Registry, all: &mut Numbers) {
+    fn framework(&self, it: &Framework, is_connected: bool, active: &Active<'_>, all: &mut Numbers) {
         let name = utf8_percent_encode(&it.info.name, NAME);
         let of = format!("master/frameworks/{name}/{}", it.id);
         all.put(format!("{of}/subscribed"), if is_connected { 1.0 } else { 0.0 });
@@ -87,7 +87,8 @@ impl Gathered {
             let suppressed = self.suppressed.get(&it.id).is_some_and(|roles| roles.contains(role));
             all.count(format!("{of}/roles/{role}/suppressed"), suppressed.into());
         }
-        for (state, n) in ACTIVE.iter().zip(by_state(registry.tasks_of_framework(&it.id))) {
+        let counts = active.get(&it.id).copied().unwrap_or_default();
+        for (state, n) in ACTIVE.iter().zip(counts) {
             all.count(format!("{of}/tasks/active/task_{}", short(*state)), n);
         }
         let Some(tally) = self.tallies.of(&it.id) else { return };

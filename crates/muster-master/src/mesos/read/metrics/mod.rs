@@ -10,7 +10,7 @@ use crate::route::Looked;
 use crate::tally::{ENDED, Tallies};
 use muster_leader::Counts as Reigns;
 use muster_model::{FrameworkId, Offer, Reason, Resources, Role, Source, TaskState};
-use muster_registry::{AgentState, Registry, Task};
+use muster_registry::{AgentState, Registry};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
@@ -135,8 +135,9 @@ impl Gathered {
             self.led.as_ref().map_or((&none, &no_offers), |led| (&led.registry, &led.offers));
         all.count("master/outstanding_offers", offers.len() as u64);
         agents(registry, &mut all);
-        frameworks(registry, &mut all);
-        self.frameworks(registry, &mut all);
+        let active = active(registry);
+        frameworks(registry, &active, &mut all);
+        self.frameworks(registry, &active, &mut all);
         self.operations(&self.reigns, registry, &mut all);
         self.resources(registry, offers, &mut all);
         muster_http::machine::system(&mut all.0);
@@ -171,8 +172,9 @@ impl Gathered {
         let here = registry.agents().filter(|agent| agent.lost_since().is_none());
         let total = here.map(|agent| agent.info.resources.quantities()).fold(Resources::none(), sum);
         let (mut used, mut roles) = (Resources::none(), BTreeMap::<String, InRole>::new());
-        for ((_, role), resources, n) in registry.held_by_accounts() {
-            let all_of_a_kind = resources.clone().times(n);
+        let held: Vec<_> = registry.held_by_accounts().collect();
+        for ((_, role), resources, n) in &held {
+            let all_of_a_kind = (*resources).clone().times(*n);
             used.add(&all_of_a_kind);
             roles.entry(role.to_string()).or_default().allocated.add(&all_of_a_kind);
         }
@@ -202,7 +204,7 @@ impl Gathered {
                 all.put(format!("{of}/offered_or_allocated"), units(taken.quantity(name)));
             }
         }
-        let all_consumed = registry.consumed();
+        let all_consumed = registry.consumed_with(&held);
         for (role, settings) in registry.role_settings() {
             let (has, quota) = (all_consumed.of(role), &settings.quota);
             for (kind, least) in
@@ -258,10 +260,9 @@ fn agents(registry: &Registry, all: &mut Numbers) {
     all.count("master/slaves_unreachable", count(|it| matches!(it, AgentState::Unreachable { .. })));
 }
 
-fn frameworks(registry: &Registry, all: &mut Numbers) {
-    let by_state = by_state(registry.tasks());
-    for (state, n) in ACTIVE.iter().zip(by_state).filter(|(state, _)| **state != TaskState::Unknown) {
-        all.count(format!("master/tasks_{}", short(*state)), n);
+fn frameworks(registry: &Registry, active: &Active<'_>, all: &mut Numbers) {
+    for (at, state) in ACTIVE.iter().enumerate().filter(|(_, state)| **state != TaskState::Unknown) {
+        all.count(format!("master/tasks_{}", short(*state)), active.values().map(|counts| counts[at]).sum());
     }
     let (mut connected, mut disconnected) = (0, 0);
     for framework in registry.frameworks() {
@@ -273,12 +274,21 @@ fn frameworks(registry: &Registry, all: &mut Numbers) {
     all.count("master/frameworks_disconnected", disconnected);
 }
 
-fn by_state<'a>(tasks: impl Iterator<Item = &'a Task>) -> [u64; ACTIVE.len()] {
-    let mut counts = [0; ACTIVE.len()];
-    for task in tasks {
+/// How many tasks of a framework are in each active state.
+type Active<'a> = BTreeMap<&'a FrameworkId, [u64; ACTIVE.len()]>;
+
+fn active(registry: &Registry) -> Active<'_> {
+    let mut all: Vec<(&FrameworkId, [u64; ACTIVE.len()])> = Vec::new();
+    for task in registry.tasks() {
+        // They come framework by framework.
+        let id = &task.key.framework_id;
+        let counts = match all.last_mut() {
+            Some((last, counts)) if *last == id => counts,
+            _ => &mut all.push_mut((id, [0; ACTIVE.len()])).1,
+        };
         if let Some(at) = ACTIVE.iter().position(|state| *state == task.state) {
             counts[at] += 1;
         }
     }
-    counts
+    all.into_iter().collect()
 }
