@@ -74,6 +74,20 @@ impl Writers {
         turn.ok().and_then(Result::ok)
     }
 
+    /// What `work` comes to, which may take long, on a thread that may block. None when all turns are taken.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let turn = self.turn().await?;
+        let (runtime, all) = (Handle::current(), self.running.clone());
+        let done = tokio::task::spawn_blocking(move || {
+            let (_turn, _running) = (turn, Running::begin(&runtime, all));
+            work()
+        });
+        match done.await {
+            Ok(done) => Some(done),
+            Err(error) => error.try_into_panic().map(|panic| std::panic::resume_unwind(panic)).ok(),
+        }
+    }
+
     /// Answers with what `write` writes. Its first error ends the body.
     pub async fn answer<W>(&self, kind: &'static str, wrapped: Wrapped, write: W) -> Response<Body>
     where
@@ -318,6 +332,18 @@ mod tests {
         }
         let all = u32::try_from(std::thread::available_parallelism().unwrap().get().div_ceil(2)).unwrap();
         drop(writers.running.acquire_many(all).await.unwrap());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn work_is_done_in_turn_and_its_panics_are_its_callers() {
+        let writers = Writers::default();
+        assert_eq!(writers.run(|| 1 + 1).await, Some(2));
+        let its_writers = writers.clone();
+        let broken = tokio::spawn(async move { its_writers.run(|| None::<u8>.unwrap()).await });
+        assert!(broken.await.unwrap_err().is_panic());
+        assert_eq!(writers.turns.available_permits(), WRITERS);
+        let half = std::thread::available_parallelism().unwrap().get().div_ceil(2);
+        assert_eq!(writers.running.available_permits(), half);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,7 +2,10 @@
 
 use crate::admit::{View, known, operator};
 use crate::route::{Route, Routes, ToLeader};
-use muster_http::auth::{Auth, Realm, Subject};
+use muster_http::{
+    auth::{Auth, Realm, Subject},
+    body::Writers,
+};
 use muster_leader::OperatorCall;
 use muster_model::{AgentId, CallOutcome, FrameworkId, Resources, TaskId, TaskKey};
 use muster_proto::{v1, wire_resources};
@@ -22,6 +25,8 @@ pub(crate) struct Operator {
     pub(crate) routes: Routes,
     /// Who asks, and what it may.
     pub(crate) auth: Arc<Auth>,
+    /// Write long answers, and make lists.
+    pub(crate) writers: Writers,
 }
 
 fn page(limit: u32) -> usize {
@@ -49,6 +54,19 @@ impl Operator {
         self.raft.read().await.map_err(|error| self.not_leading(&error))
     }
 
+    /// Answers out of a current registry, on a thread that may block: there may be a million tasks to go through.
+    async fn list<Q: Send + 'static, A: Send + 'static>(
+        &self,
+        request: Request<Q>,
+        list: impl FnOnce(&Registry, &View, Q) -> A + Send + 'static,
+    ) -> Result<Response<A>, Status> {
+        let view = View::of(&self.auth, &self.who(Realm::Readonly, &request)?);
+        let registry = self.read().await?;
+        let answer = self.writers.run(move || list(&registry, &view, request.into_inner())).await;
+        let answer = answer.ok_or_else(|| Status::unavailable("too many read at once: try again"))?;
+        Ok(Response::new(answer))
+    }
+
     fn who<T>(&self, realm: Realm, request: &Request<T>) -> Result<Subject, Status> {
         known(&self.auth, realm, request.metadata())
     }
@@ -74,15 +92,6 @@ impl Operator {
     }
 }
 
-fn used<'a>(tasks: impl Iterator<Item = &'a Task>) -> (Resources, u64) {
-    tasks.fold((Resources::none(), 0), |(mut used, n), task| {
-        if task.held {
-            used.add(&task.resources);
-        }
-        (used, n + 1)
-    })
-}
-
 fn agent(registry: &Registry, agent: &Agent) -> v1::Agent {
     v1::Agent {
         agent_id: agent.id.to_string(),
@@ -91,7 +100,7 @@ fn agent(registry: &Registry, agent: &Agent) -> v1::Agent {
         state: agent.state_name().into(),
         total: wire_resources(&registry.total_of(agent)),
         used: wire_resources(&registry.held_on(&agent.id)),
-        tasks: registry.tasks_of_agent(&agent.id).count() as u64,
+        tasks: registry.task_count_of_agent(&agent.id) as u64,
         machine_id: agent.info.machine_id.to_string(),
         registered_wall_ms: agent.registered.0,
         duty: registry.duty(&agent.id).map_or("", duty).into(),
@@ -149,6 +158,73 @@ fn task(task: &Task) -> v1::Task {
     }
 }
 
+fn agents(registry: &Registry, view: &View, asked: v1::ListAgentsRequest) -> Vec<v1::Agent> {
+    let after = registry.agents_after(&AgentId::new(&asked.after));
+    let shown = after.take(page(asked.limit)).map(|it| {
+        let mut agent = agent(registry, it);
+        view.retain(&mut agent.total);
+        view.retain(&mut agent.used);
+        agent
+    });
+    shown.collect()
+}
+
+fn frameworks(registry: &Registry, view: &View, asked: v1::ListFrameworksRequest) -> Vec<v1::Framework> {
+    if asked.completed {
+        let shown = registry.completed_frameworks().filter(|it| view.framework(&it.framework));
+        let completed = shown.take(page(asked.limit));
+        return completed.map(|it| framework(&it.framework, false, &Resources::none(), 0)).collect();
+    }
+    let after = registry.frameworks().skip_while(|it| it.id.as_str() <= asked.after.as_str());
+    let some = after.filter(|it| view.framework(it)).take(page(asked.limit));
+    let shown = some.map(|it| {
+        let mut used = Resources::none();
+        for (_, resources, n) in registry.held_by_tasks_of(&it.id) {
+            used.add(&resources.clone().times(n));
+        }
+        framework(it, it.is_connected(), &used, registry.task_count_of_framework(&it.id) as u64)
+    });
+    shown.collect()
+}
+
+fn tasks(registry: &Registry, view: &View, asked: v1::ListTasksRequest) -> Vec<v1::Task> {
+    let over: BTreeMap<&FrameworkId, &Framework> = match view.has_all_tasks() || !asked.completed {
+        true => BTreeMap::new(),
+        false => registry.completed_frameworks().map(|it| (&it.framework.id, &it.framework)).collect(),
+    };
+    // Tasks of a framework of which nothing is known any more are for those who may see all.
+    let shown = |it: &&Task| {
+        let id = &it.key.framework_id;
+        view.task(it, registry.framework(id).or_else(|| over.get(id).copied()))
+    };
+    let only = asked.framework_id.as_str();
+    let framework_id = FrameworkId::new(only);
+    let named = |it: &&Task| match asked.task_id.strip_suffix('*') {
+        Some(begin) => it.key.task_id.as_str().starts_with(begin),
+        None => asked.task_id.is_empty() || it.key.task_id.as_str() == asked.task_id,
+    };
+    let limit = page(asked.limit);
+    if asked.completed {
+        let shown = |it: &&Task| named(it) && shown(it);
+        return match only.is_empty() {
+            true => registry.completed_tasks().filter(shown).take(limit).map(task).collect(),
+            false => {
+                let all = registry.completed_tasks_of_framework(&framework_id);
+                all.filter(shown).take(limit).map(task).collect()
+            }
+        };
+    }
+    let after_framework = if asked.after_framework_id.is_empty() { only } else { &asked.after_framework_id };
+    let start = TaskKey {
+        framework_id: FrameworkId::new(after_framework),
+        task_id: TaskId::new(&asked.after_task_id),
+    };
+    let after = registry.tasks_from(start.clone()).filter(|it| it.key != start);
+    // The tasks of one framework lie together: beyond them nothing more can match.
+    let ours = after.take_while(|it| only.is_empty() || it.key.framework_id.as_str() == only);
+    ours.filter(named).filter(shown).take(limit).map(task).collect()
+}
+
 fn status(status: muster_raft::Status) -> v1::GetRaftStatusResponse {
     let leader = status.leader.map(|it| v1::Leader { name: it.name, address: it.address });
     let members = status.members.into_iter().map(|it| v1::MemberStatus {
@@ -182,89 +258,30 @@ impl v1::operator_service_server::OperatorService for Operator {
         &self,
         request: Request<v1::ListAgentsRequest>,
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
-        let view = View::of(&self.auth, &self.who(Realm::Readonly, &request)?);
-        let request = request.into_inner();
-        let registry = self.read().await?;
-        let after = registry.agents_after(&AgentId::new(&request.after));
-        let shown = after.take(page(request.limit)).map(|it| {
-            let mut agent = agent(&registry, it);
-            view.retain(&mut agent.total);
-            view.retain(&mut agent.used);
-            agent
-        });
-        let agents = shown.collect();
-        Ok(Response::new(v1::ListAgentsResponse { agents }))
+        let list = |registry: &Registry, view: &View, asked| v1::ListAgentsResponse {
+            agents: agents(registry, view, asked),
+        };
+        self.list(request, list).await
     }
 
     async fn list_frameworks(
         &self,
         request: Request<v1::ListFrameworksRequest>,
     ) -> Result<Response<v1::ListFrameworksResponse>, Status> {
-        let view = View::of(&self.auth, &self.who(Realm::Readonly, &request)?);
-        let request = request.into_inner();
-        let registry = self.read().await?;
-        let none = Resources::none();
-        let frameworks = if request.completed {
-            let shown = registry.completed_frameworks().filter(|it| view.framework(&it.framework));
-            let completed = shown.take(page(request.limit));
-            completed.map(|it| framework(&it.framework, false, &none, 0)).collect()
-        } else {
-            let after = registry.frameworks().skip_while(|it| it.id.as_str() <= request.after.as_str());
-            let some = after.filter(|it| view.framework(it)).take(page(request.limit));
-            some.map(|it| {
-                let (used, tasks) = used(registry.tasks_of_framework(&it.id));
-                framework(it, it.is_connected(), &used, tasks)
-            })
-            .collect()
+        let list = |registry: &Registry, view: &View, asked| v1::ListFrameworksResponse {
+            frameworks: frameworks(registry, view, asked),
         };
-        Ok(Response::new(v1::ListFrameworksResponse { frameworks }))
+        self.list(request, list).await
     }
 
     async fn list_tasks(
         &self,
         request: Request<v1::ListTasksRequest>,
     ) -> Result<Response<v1::ListTasksResponse>, Status> {
-        let view = View::of(&self.auth, &self.who(Realm::Readonly, &request)?);
-        let request = request.into_inner();
-        let registry = self.read().await?;
-        let over: BTreeMap<&FrameworkId, &Framework> = match view.has_all_tasks() || !request.completed {
-            true => BTreeMap::new(),
-            false => registry.completed_frameworks().map(|it| (&it.framework.id, &it.framework)).collect(),
+        let list = |registry: &Registry, view: &View, asked| v1::ListTasksResponse {
+            tasks: tasks(registry, view, asked),
         };
-        // Tasks of a framework of which nothing is known any more are for those who may see all.
-        let shown = |it: &&Task| {
-            let id = &it.key.framework_id;
-            view.task(it, registry.framework(id).or_else(|| over.get(id).copied()))
-        };
-        let only = request.framework_id.as_str();
-        let framework_id = FrameworkId::new(only);
-        let named = |it: &&Task| match request.task_id.strip_suffix('*') {
-            Some(begin) => it.key.task_id.as_str().starts_with(begin),
-            None => request.task_id.is_empty() || it.key.task_id.as_str() == request.task_id,
-        };
-        let limit = page(request.limit);
-        let tasks = if request.completed {
-            let shown = |it: &&Task| named(it) && shown(it);
-            match only.is_empty() {
-                true => registry.completed_tasks().filter(shown).take(limit).map(task).collect(),
-                false => {
-                    let all = registry.completed_tasks_of_framework(&framework_id);
-                    all.filter(shown).take(limit).map(task).collect()
-                }
-            }
-        } else {
-            let after_framework =
-                if request.after_framework_id.is_empty() { only } else { &request.after_framework_id };
-            let start = TaskKey {
-                framework_id: FrameworkId::new(after_framework),
-                task_id: TaskId::new(&request.after_task_id),
-            };
-            let after = registry.tasks_from(start.clone()).filter(|it| it.key != start);
-            // The tasks of one framework lie together: beyond them nothing more can match.
-            let ours = after.take_while(|it| only.is_empty() || it.key.framework_id.as_str() == only);
-            ours.filter(named).filter(shown).take(limit).map(task).collect()
-        };
-        Ok(Response::new(v1::ListTasksResponse { tasks }))
+        self.list(request, list).await
     }
 
     async fn get_raft_status(

@@ -11,7 +11,10 @@ use crate::{
     route::{LocalRoute, Route, Routes, UP_QUEUE},
     turns::Turns,
 };
-use muster_http::auth::{Action, Auth, Realm};
+use muster_http::{
+    auth::{Action, Auth, Realm},
+    body::Writers,
+};
 use muster_proto::{
     limits::FRAME_BYTES_MAX,
     raw::{agent_service_server::AgentServiceServer, scheduler_service_server::SchedulerServiceServer},
@@ -143,7 +146,9 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
     };
     let links = Links::default();
     let link = LinkDoor { routes: routes.clone(), links: links.clone(), stop: stop.clone() };
-    let operator = Operator { raft: raft.clone(), routes: routes.clone(), auth: auth.clone() };
+    let writers = Writers::default();
+    let operator =
+        Operator { raft: raft.clone(), routes: routes.clone(), auth: auth.clone(), writers: writers.clone() };
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(muster_proto::DESCRIPTORS)
         .build_v1()
@@ -161,7 +166,7 @@ pub async fn start(config: MasterConfig) -> Result<Serving, MasterError> {
         rates: Arc::new(Rates::new(&config.api.calls_per_second)),
         about: Arc::new(About::of(&config)),
         feed: feed.clone(),
-        writers: Default::default(),
+        writers,
         files: muster_http::files::Files::new(muster_http::files::Log {
             name: "/master/log",
             path: config.log_file.clone(),

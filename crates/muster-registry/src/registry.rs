@@ -457,6 +457,14 @@ impl Registry {
     pub fn task_count(&self) -> usize {
         self.tasks.len()
     }
+    /// How many tasks of a framework are not over.
+    pub fn task_count_of_framework(&self, id: &FrameworkId) -> usize {
+        self.tasks.len_of_framework(id)
+    }
+    /// How many tasks of an agent are not over.
+    pub fn task_count_of_agent(&self, id: &AgentId) -> usize {
+        self.index.tasks_of_agent.get(id).map_or(0, AgentTasks::len)
+    }
     /// Tasks from `start` on, by framework and id.
     pub fn tasks_from(&self, start: TaskKey) -> impl Iterator<Item = &Task> {
         self.tasks.from(start).map(|task| &**task)

@@ -111,6 +111,10 @@ impl<V: Clone + Hash> TaskTable<V> {
         self.by_framework.get(id).into_iter().flat_map(|its| its.values()).map(|record| &record.value)
     }
 
+    pub(crate) fn len_of_framework(&self, id: &FrameworkId) -> usize {
+        self.by_framework.get(id).map_or(0, OrdMap::len)
+    }
+
     /// Records from `start` on, in order.
     pub(crate) fn from(&self, start: TaskKey) -> impl Iterator<Item = &V> {
         let TaskKey { framework_id, task_id } = start;

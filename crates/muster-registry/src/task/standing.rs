@@ -98,7 +98,11 @@ impl AgentTasks {
     /// Whether each holds its resources.
     pub(crate) fn all_hold(&self) -> bool {
         let Standings { settled, open } = self.standings;
-        settled.count() as usize + open as usize == self.launches.len()
+        settled.count() as usize + open as usize == self.len()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.launches.len()
     }
 
     /// Whether its agent may have to be told something of any.
