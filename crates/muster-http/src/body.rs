@@ -339,7 +339,9 @@ mod tests {
         let writers = Writers::default();
         assert_eq!(writers.run(|| 1 + 1).await, Some(2));
         let its_writers = writers.clone();
-        let broken = tokio::spawn(async move { its_writers.run(|| None::<u8>.unwrap()).await });
+        let broken = tokio::spawn(async move {
+            its_writers.run(|| -> u8 { std::panic::resume_unwind(Box::new("broken")) }).await
+        });
         assert!(broken.await.unwrap_err().is_panic());
         assert_eq!(writers.turns.available_permits(), WRITERS);
         let half = std::thread::available_parallelism().unwrap().get().div_ceil(2);
