@@ -605,13 +605,19 @@ impl PartialEq for Registry {
 }
 impl Eq for Registry {}
 
-/// Roles and resources of tasks, with how many tasks have just these.
+/// Roles and resources of tasks, with how many tasks have just these; in the order in which they first come, whichever tasks
+/// have theirs in common on this replica: so any sum of them is what it would be of all tasks one by one.
 fn by_kind<'a>(
     shapes: impl Iterator<Item = &'a Shape>,
 ) -> impl Iterator<Item = (&'a Role, &'a Resources, u64)> {
-    let mut kinds: BTreeMap<*const Shape, (&Shape, u64)> = BTreeMap::new();
+    let mut kinds: Vec<(&Shape, u64)> = Vec::new();
+    let mut places: BTreeMap<*const Shape, usize> = BTreeMap::new();
     for shape in shapes {
-        kinds.entry(std::ptr::from_ref(shape)).or_insert((shape, 0)).1 += 1;
+        let place = *places.entry(std::ptr::from_ref(shape)).or_insert(kinds.len());
+        match kinds.get_mut(place) {
+            Some((_, n)) => *n += 1,
+            None => kinds.push((shape, 1)),
+        }
     }
-    kinds.into_values().map(|(shape, n)| (&shape.role, &shape.resources, n))
+    kinds.into_iter().map(|(shape, n)| (&shape.role, &shape.resources, n))
 }
