@@ -180,7 +180,7 @@ fn frameworks(registry: &Registry, view: &View, asked: v1::ListFrameworksRequest
     let shown = some.map(|it| {
         let mut used = Resources::none();
         for (_, resources, n) in registry.held_by_tasks_of(&it.id) {
-            used.add(&resources.clone().times(n));
+            used.add(&resources.times(n));
         }
         framework(it, it.is_connected(), &used, registry.task_count_of_framework(&it.id) as u64)
     });

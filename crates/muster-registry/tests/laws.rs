@@ -92,7 +92,7 @@ proptest! {
         let registry = &world.registry;
         let mut counted: BTreeMap<Account, Resources> = BTreeMap::new();
         for (account, resources, n) in registry.held_by_accounts() {
-            counted.entry(account).or_default().add(&resources.clone().times(n));
+            counted.entry(account).or_default().add(&resources.times(n));
         }
         let mut real: BTreeMap<Account, Resources> = BTreeMap::new();
         for it in registry.holdings() {
@@ -103,14 +103,14 @@ proptest! {
         counted.retain(|_, resources| !resources.is_empty());
         prop_assert_eq!(&counted, &real);
         for agent in registry.agents() {
-            let by_kind = registry.held_by_tasks_on(&agent.id).map(|(role, all, n)| (role, all.clone().times(n)));
+            let by_kind = registry.held_by_tasks_on(&agent.id).map(|(role, all, n)| (role, all.times(n)));
             prop_assert_eq!(registry.task_count_of_agent(&agent.id), registry.tasks_of_agent(&agent.id).count());
             let one_by_one = registry.tasks_of_agent(&agent.id).filter(|task| task.held);
             prop_assert_eq!(by_role(by_kind), by_role(one_by_one.map(|it| (&it.role, it.resources.clone()))));
         }
         for framework in registry.frameworks() {
             let id = &framework.id;
-            let by_kind = registry.held_by_tasks_of(id).map(|(role, all, n)| (role, all.clone().times(n)));
+            let by_kind = registry.held_by_tasks_of(id).map(|(role, all, n)| (role, all.times(n)));
             prop_assert_eq!(registry.task_count_of_framework(id), registry.tasks_of_framework(id).count());
             let one_by_one = registry.tasks_of_framework(id).filter(|task| task.held);
             prop_assert_eq!(by_role(by_kind), by_role(one_by_one.map(|it| (&it.role, it.resources.clone()))));

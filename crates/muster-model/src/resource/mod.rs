@@ -132,16 +132,17 @@ impl Resources {
     }
 
     /// So many of these. Scalars alone grow, and saturate: a range or a set that is held twice is the same range.
-    pub fn times(mut self, n: u64) -> Self {
+    pub fn times(&self, n: u64) -> Self {
         if n == 0 {
             return Self::none();
         }
-        for (_, value) in &mut self.0 {
+        let mut all = self.clone();
+        for (_, value) in &mut all.0 {
             if let Value::Scalar(thousandths) = value {
                 *thousandths = thousandths.saturating_mul(n);
             }
         }
-        self
+        all
     }
 
     /// Everything as if it were plain.

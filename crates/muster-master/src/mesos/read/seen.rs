@@ -180,7 +180,7 @@ impl<'a> Sorted<'a> {
             }
         }
         for ((_, role), resources, n) in self.seen.registry.held_by_accounts() {
-            roles.entry(role.to_string()).or_default().allocated.add(&resources.clone().times(n));
+            roles.entry(role.to_string()).or_default().allocated.add(&resources.times(n));
         }
         for offer in &self.seen.offers {
             roles.entry(offer.role.to_string()).or_default().offered.add(&offer.resources);
@@ -233,7 +233,7 @@ fn held<'a>(
 fn sums<'a>(held: impl Iterator<Item = Held<'a>>) -> ByRole<'a> {
     let mut sums = ByRole::new();
     for (role, resources, n) in held {
-        sums.entry(role).or_default().add(&resources.clone().times(n));
+        sums.entry(role).or_default().add(&resources.times(n));
     }
     sums
 }

@@ -174,7 +174,7 @@ impl Gathered {
         let (mut used, mut roles) = (Resources::none(), BTreeMap::<String, InRole>::new());
         let held: Vec<_> = registry.held_by_accounts().collect();
         for ((_, role), resources, n) in &held {
-            let all_of_a_kind = (*resources).clone().times(*n);
+            let all_of_a_kind = resources.times(*n);
             used.add(&all_of_a_kind);
             roles.entry(role.to_string()).or_default().allocated.add(&all_of_a_kind);
         }
