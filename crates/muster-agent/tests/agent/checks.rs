@@ -9,7 +9,10 @@ use mesos::{CheckInfo, CommandInfo, HealthCheck, TaskInfo, check_info, health_ch
 use muster_model::{AgentEvent, Reason, RunOrder, StatusUpdate, TaskState};
 use muster_proto::mesos;
 use prost::Message;
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -73,15 +76,12 @@ async fn an_unhealthy_task_is_killed_and_says_so(mut world: World) {
     let text = "echo $MESOS_TASK_ID $ITS >> looks; test -e well";
     let check =
         HealthCheck { command: Some(CommandInfo { environment, ..command(text) }), ..Default::default() };
-    let info = TaskInfo { health_check: Some(health(check)), ..shell(&format!("touch well; {LIVES}")) };
+    // It may be looked at before it is well, which does not count then.
+    let check = HealthCheck { grace_period_seconds: Some(60.0), ..health(check) };
+    let info = TaskInfo { health_check: Some(check), ..shell(&format!("touch well; {LIVES}")) };
     run(&mut stream, 1, &info).await;
     let reason = Reason::TaskHealthCheckStatusUpdated;
-    loop {
-        // It may be looked at before it is well.
-        if told(&mut world, &mut stream, 1, reason).await.healthy == Some(true) {
-            break;
-        }
-    }
+    assert_eq!(told(&mut world, &mut stream, 1, reason).await.healthy, Some(true));
     let number = world.line(&world.sandbox(1).join("up")).await;
     fs::remove_file(world.sandbox(1).join("well")).unwrap();
     for _ in 0..2 {
@@ -132,7 +132,7 @@ async fn a_probe_that_hangs_is_ended_and_counts_as_failed(mut world: World) {
     let (mut stream, _) = world.join().await;
     let check = HealthCheck {
         command: Some(command("echo $$ >> hangs; sleep 1000")),
-        timeout_seconds: Some(0.3),
+        timeout_seconds: Some(3.0), // enough for one of two to say that it hangs
         ..Default::default()
     };
     let info = TaskInfo { health_check: Some(health(check)), ..shell(LIVES) };
@@ -214,18 +214,19 @@ async fn a_task_has_its_time_and_no_more(mut world: World) {
 }
 
 async fn a_time_goes_on_while_the_agent_is_away(mut world: World) {
+    const LIMIT: Duration = Duration::from_secs(2);
     let (mut stream, _) = world.join().await;
-    run(&mut stream, 1, &limited(2.0, LIVES)).await;
+    let began = Instant::now();
+    run(&mut stream, 1, &limited(LIMIT.as_secs_f64(), LIVES)).await;
     assert_eq!(world.update(&mut stream, 1).await.status.state, Running);
-    let began = std::time::Instant::now();
     let number = world.line(&world.sandbox(1).join("up")).await;
     world.kill_agent();
-    assert!(alive(&number));
+    assert!(alive(&number) || began.elapsed() >= LIMIT);
     let (mut stream, _) = world.join().await;
     let (states, _) = world.outcome(&mut stream, 1).await;
     assert_eq!(states.last(), Some(&Failed));
-    let took = began.elapsed().as_secs_f64();
-    assert!(took > 1.5, "{took} s: not at once because the agent came back");
+    let took = began.elapsed();
+    assert!(took >= LIMIT, "{took:?}: not at once because the agent came back");
 }
 
 async fn a_check_that_cannot_be_run_is_refused(mut world: World) {

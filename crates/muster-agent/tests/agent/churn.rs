@@ -12,8 +12,10 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 use tokio::sync::watch;
 
-cases!(an_agent_killed_a_hundred_times_ends_each_task_once_and_leaves_nothing);
+cases!(within TIME; an_agent_killed_a_hundred_times_ends_each_task_once_and_leaves_nothing);
 
+/// So many starts of an agent take theirs.
+const TIME: Duration = Duration::from_secs(150);
 const KILLS: u32 = 100;
 /// Tasks that are open at a time.
 const OPEN: usize = 16;
@@ -72,6 +74,8 @@ struct Churn {
     sessions: u64,
     /// The last of them that was welcomed.
     welcomed: watch::Sender<u64>,
+    /// Tasks that finished.
+    finished: watch::Sender<usize>,
     /// No new tasks.
     is_ending: bool,
 }
@@ -115,6 +119,9 @@ impl Churn {
         assert_eq!(task.end, None, "task {n} goes on after its end: {update:?}");
         if update.status.state.is_terminal() {
             task.end = Some((update.status.state, update.status.message.to_string()));
+        }
+        if update.status.state == TaskState::Finished {
+            self.finished.send_modify(|n| *n += 1);
         }
         task.updates.insert(update.seq, update);
         confirm
@@ -209,17 +216,21 @@ async fn an_agent_killed_a_hundred_times_ends_each_task_once_and_leaves_nothing(
         runs: runs.clone(),
         sessions: 0,
         welcomed: watch::Sender::new(0),
+        finished: watch::Sender::new(0),
         is_ending: false,
     };
     let mut dice = SmallRng::seed_from_u64(SEED);
-    for _ in 0..KILLS {
+    for n in 0..KILLS {
         world.start();
-        // From before it has said anything, or since it was welcomed, until tasks have come and gone.
+        // From before it has said anything, or since it was welcomed, until tasks have come and gone; each second time
+        // since one more has finished, so that something goes on where all is slow.
         let (is_early, moment) =
             (dice.random_bool(0.25), Duration::from_micros(dice.random_range(0..100_000)));
-        let mut welcomed = churn.welcomed.subscribe();
+        let (mut welcomed, mut finished) = (churn.welcomed.subscribe(), churn.finished.subscribe());
         let death = async {
-            if !is_early {
+            if n % 2 == 1 {
+                let _ = finished.changed().await;
+            } else if !is_early {
                 let _ = welcomed.changed().await;
             }
             tokio::time::sleep(moment).await;

@@ -9,7 +9,9 @@ use crate::{
     runner::cases,
     world::{World, launch, shell},
 };
-use muster_model::{AgentEvent, Resources, TaskState, Value, event::RunOrder};
+use muster_model::{
+    AgentEvent, ExecutorId, FrameworkId, Reason, Resources, TaskState, Value, event::RunOrder,
+};
 use muster_proto::mesos::{
     self, ContainerInfo, TaskInfo, Volume,
     container_info::docker_info::{Network, PortMapping},
@@ -309,7 +311,7 @@ async fn a_task_of_an_engine_is_measured_and_limited(_of_its_own: World) {
 async fn an_executor_is_limited_by_the_agents_group_alone(_of_its_own: World) {
     let Some((mut world, images)) = world_with_engine().await else { return };
     let more = fs::read_to_string(world.config()).unwrap();
-    fs::write(world.config(), format!("executor-registration-ms = 3000\n{more}")).unwrap();
+    fs::write(world.config(), format!("executor-grace-ms = 100\n{more}")).unwrap();
     let (mut stream, _) = world.join().await;
     let command = mesos::CommandInfo { value: Some("sleep 1000".into()), ..Default::default() };
     let executor = mesos::ExecutorInfo { container: Some(busybox(&images)), ..executor_info(command) };
@@ -325,8 +327,11 @@ async fn an_executor_is_limited_by_the_agents_group_alone(_of_its_own: World) {
     let limit = ["memory.limit_in_bytes", "memory.max"];
     let limit = limit.iter().find_map(|name| fs::read_to_string(group.join(name)).ok()).unwrap();
     assert_eq!(limit.trim().parse::<u64>().unwrap(), 32 << 20);
-    let last = last(&mut world, &mut stream, 5).await; // it does not subscribe
-    assert_eq!(last.status.state, TaskState::Failed, "{}", last.status.message);
+    let (framework_id, executor_id) = (FrameworkId::new("f1"), ExecutorId::new("e1"));
+    stream.say(&AgentEvent::ShutdownExecutor { framework_id, executor_id }).await;
+    let status = last(&mut world, &mut stream, 5).await.status; // it is not subscribed, so nobody asks it
+    let expected = (TaskState::Failed, Some(Reason::ExecutorTerminated));
+    assert_eq!((status.state, status.reason), expected, "{}", status.message);
     nothing_is_left(&world, &images).await;
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     master::AgentStream,
     runner::cases,
-    world::{World, alive, key, launch},
+    world::{World, alive, key, launch, parent, signal},
 };
 use muster_model::{
     AgentCall, AgentEvent, ExecutorId, ExecutorOrder, FrameworkId, LaunchNumber, Reason, Resources, Sealed,
@@ -11,6 +11,7 @@ use muster_model::{
 };
 use muster_proto::mesos::{self, CommandInfo, ExecutorInfo, TaskInfo, command_info};
 use prost::Message;
+use rustix::process::Signal;
 use std::{collections::VecDeque, fs, path::PathBuf};
 
 cases!(
@@ -384,12 +385,11 @@ async fn an_update_that_no_agent_heard_is_said_again(mut world: World) {
     let number = world.line(&world.executors(1).join("up")).await;
     // Stopped, the executor is told of the kill when no agent is there any more to hear of it. It has read all that came before.
     world.line(&world.executors(1).join("acknowledged")).await;
-    let pid = rustix::process::Pid::from_raw(number.parse().unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    world.halt(&number).await;
     ear.stream.say(&AgentEvent::Kill { launch: launch(1), task: key(1), grace_ms: None }).await;
     world.has_unread(&number).await;
     world.kill_agent();
-    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    signal(&number, Signal::CONT);
     let (stream, _) = world.join().await;
     Ear::new(stream).reaches(1, Killed).await;
 }
@@ -445,11 +445,16 @@ async fn an_executor_is_asked_to_end_and_made_to(mut world: World) {
     let executor = executor_info(python("stays"));
     ear.run(in_executor(1, &executor, "run")).await;
     ear.reaches(1, Running).await;
+    // Its supervisor stands still, so that it is made to end only when it was asked and all else was seen.
+    let supervisor = parent(&world.line(&world.executors(1).join("up")).await);
+    world.halt(&supervisor).await;
     ear.shut_down().await;
     // A task for one that is about to end.
     ear.run(in_executor(2, &executor, "run")).await;
     let update = ear.reaches(2, Dropped).await;
     assert_eq!(update.status.reason, Some(Reason::ExecutorTerminated));
+    world.line(&world.executors(1).join("shutdowns")).await;
+    signal(&supervisor, Signal::CONT);
     assert_eq!(ear.executor_ends().await, (launch(1), 9));
     assert_eq!(ear.reaches(1, Failed).await.status.reason, Some(Reason::ExecutorTerminated));
     assert_eq!(world.lines(1, "shutdowns"), ["asked"]);

@@ -3,7 +3,7 @@
 use crate::{
     master::AgentStream,
     runner::cases,
-    world::{World, key, launch, order, shell},
+    world::{World, key, launch, order, parent, shell, signal},
 };
 use muster_model::{AgentEvent, Reason, TaskState};
 use std::time::{Duration, Instant};
@@ -117,10 +117,7 @@ async fn a_lost_supervisor_takes_its_task_along(mut world: World) {
     world.run(&mut stream, 1, STUBBORN).await;
     assert_eq!(world.update(&mut stream, 1).await.status.state, Running);
     let [leader, grandchild] = numbers(&world, 1).await;
-    let stat = std::fs::read_to_string(format!("/proc/{leader}/stat")).unwrap();
-    let parent: i32 = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().parse().unwrap();
-    let supervisor = rustix::process::Pid::from_raw(parent).unwrap();
-    rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).unwrap();
+    signal(&parent(&leader), rustix::process::Signal::KILL);
     let update = world.update(&mut stream, 1).await;
     assert_eq!(update.status.state, Gone);
     assert!(!crate::world::alive(&leader) && !crate::world::alive(&grandchild));

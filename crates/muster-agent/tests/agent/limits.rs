@@ -178,7 +178,14 @@ async fn what_a_group_used_is_shown(mut world: World) {
     assert_eq!(world.update(&mut stream, 1).await.status.state, TaskState::Running);
     let used = |it: &serde_json::Value| {
         let it = it[0]["statistics"].clone();
-        (it["cpus_nr_throttled"].as_u64() > Some(0) && it["processes"] == 3).then_some(it)
+        // The two are counted one after the other, while it may still be forking.
+        let all = it["processes"] == 3 && it["threads"] == 3;
+        // The kernel counts times when it is let go on and at a tick of the clock, and memory now and then.
+        let counted = |name: &str| it[name].as_f64() > Some(0.0);
+        let times = counted("cpus_throttled_time_secs")
+            && (counted("cpus_user_time_secs") || counted("cpus_system_time_secs"));
+        let memory = it["mem_cache_bytes"].as_f64() >= Some(3e6) && counted("mem_rss_bytes");
+        (counted("cpus_nr_throttled") && times && memory && all).then_some(it)
     };
     let it = world.until("/monitor/statistics", used).await;
     for (name, value) in [
@@ -186,14 +193,10 @@ async fn what_a_group_used_is_shown(mut world: World) {
         ("cpus_soft_limit", 0.05),
         ("mem_limit_bytes", f64::from(48 << 20)),
         ("mem_soft_limit_bytes", f64::from(48 << 20)),
-        ("threads", 3.0),
     ] {
         assert_eq!(it[name].as_f64(), Some(value), "{name}: {it}");
     }
     let number = |name: &str| it[name].as_f64().unwrap_or_else(|| panic!("{name}: {it}"));
-    assert!(number("cpus_throttled_time_secs") > 0.0);
-    assert!(number("cpus_user_time_secs") + number("cpus_system_time_secs") > 0.0);
-    assert!(number("mem_cache_bytes") >= 3e6 && number("mem_rss_bytes") > 0.0, "{it}");
     assert!(number("mem_total_bytes") >= number("mem_cache_bytes"));
     // The same by the other ways.
     let shown = world.get("/containers").await;

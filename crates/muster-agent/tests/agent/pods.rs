@@ -15,7 +15,11 @@ use muster_proto::{
 };
 use prost::Message;
 use serde_json::json;
-use std::{collections::VecDeque, fs, path::PathBuf};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs,
+    path::PathBuf,
+};
 
 cases!(
     a_pod_runs_within_its_executor_and_ends_with_it,
@@ -67,11 +71,13 @@ fn sandbox(world: &World, run: u64, task: u64) -> PathBuf {
 pub(crate) struct Ear {
     stream: AgentStream,
     early: VecDeque<AgentCall>,
+    /// The last update of each launch that was told. It comes again as long as its confirmation is not durable.
+    confirmed: BTreeMap<LaunchNumber, u32>,
 }
 
 impl Ear {
     pub(crate) fn new(stream: AgentStream) -> Self {
-        Self { stream, early: VecDeque::new() }
+        Self { stream, early: VecDeque::new(), confirmed: BTreeMap::new() }
     }
 
     pub(crate) fn into_stream(self) -> AgentStream {
@@ -102,7 +108,7 @@ impl Ear {
         }
     }
 
-    /// What is told of a task to its end, each once and confirmed.
+    /// What is told of a task from now on to this state, each once and confirmed.
     async fn told(&mut self, n: u64, place: u32, until: TaskState) -> Vec<StatusUpdate> {
         let of = LaunchNumber { n: place, ..launch(n) };
         let mut all: Vec<StatusUpdate> = Vec::new();
@@ -114,7 +120,8 @@ impl Ear {
                 })
                 .await;
             self.stream.say(&AgentEvent::Confirm { launch: of, seq: update.seq }).await;
-            if all.last().is_none_or(|last| last.seq < update.seq) {
+            if self.confirmed.get(&of).is_none_or(|last| *last < update.seq) {
+                self.confirmed.insert(of, update.seq);
                 let state = update.status.state;
                 all.push(update);
                 assert!(state == until || !state.is_terminal(), "{all:?}");

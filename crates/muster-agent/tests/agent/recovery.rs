@@ -2,7 +2,7 @@
 
 use crate::{
     runner::cases,
-    world::{World, alive, launch, signal},
+    world::{World, alive, launch, parent, signal},
 };
 use muster_agent::{AgentConfig, end_tasks};
 use muster_model::{AgentCall, AgentEvent, Index, TaskState};
@@ -83,8 +83,7 @@ async fn a_supervisor_that_is_late_has_the_last_word(mut world: World) {
     assert_eq!(world.update(&mut stream, 1).await.status.state, Running);
     let numbers = world.line(&world.sandbox(1).join("up")).await;
     let (first, left) = numbers.split_once(' ').unwrap();
-    let stat = fs::read_to_string(format!("/proc/{first}/stat")).unwrap();
-    let supervisor = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().to_owned();
+    let supervisor = parent(first);
     world.kill_agent();
     signal(&supervisor, Signal::STOP);
     fs::write(world.sandbox(1).join("go"), "").unwrap();
@@ -181,7 +180,10 @@ async fn a_work_directory_in_use_is_refused(mut world: World) {
 async fn a_command_is_not_run_when_the_agent_dies_before_the_release(mut world: World) {
     let ran = world.dir.path().join("ran");
     for n in 1.. {
-        let (mut stream, _) = world.join().await;
+        world.start();
+        let (mut stream, _) = world.hello(1).await;
+        // Those before may be accepted and not held: this agent would start them.
+        world.admit(&mut stream, (1..n).map(launch).collect(), Index(0)).await;
         let helper = world.helper().await;
         signal(&helper, Signal::STOP);
         world.run(&mut stream, n, &format!("echo > {}", ran.display())).await;
@@ -190,7 +192,7 @@ async fn a_command_is_not_run_when_the_agent_dies_before_the_release(mut world: 
         tokio::time::sleep(std::time::Duration::from_millis(5 * n)).await;
         world.kill_agent();
         signal(&helper, Signal::CONT);
-        world.gone(&helper).await;
+        world.all_are_found().await;
         world.no_processes().await;
         assert!(!ran.exists(), "run {n}");
         if world.sandbox(n).join("stdout").exists() {

@@ -3,17 +3,20 @@
 use crate::world::World;
 use std::{future::Future, pin::Pin, process::ExitCode, time::Duration};
 
-/// A name and what it does in a world of its own.
-pub(crate) type Case = (&'static str, fn(World) -> Pin<Box<dyn Future<Output = ()>>>);
+/// A name, how long it never takes, and what it does in a world of its own.
+pub(crate) type Case = (&'static str, Duration, fn(World) -> Pin<Box<dyn Future<Output = ()>>>);
 
-/// No case takes this long.
-const TIME: Duration = Duration::from_secs(60);
+/// No case takes this long, unless it says so.
+pub(crate) const TIME: Duration = Duration::from_secs(60);
 
 /// Names the functions of a module as cases.
 macro_rules! cases {
-    ($($name:ident),* $(,)?) => {
+    (within $time:expr; $($name:ident),* $(,)?) => {
         pub(crate) const CASES: &[crate::runner::Case] =
-            &[$((concat!(module_path!(), "::", stringify!($name)), |world| Box::pin($name(world)))),*];
+            &[$((concat!(module_path!(), "::", stringify!($name)), $time, |world| Box::pin($name(world)))),*];
+    };
+    ($($name:ident),* $(,)?) => {
+        crate::runner::cases!(within crate::runner::TIME; $($name),*);
     };
 }
 pub(crate) use cases;
@@ -38,13 +41,13 @@ pub(crate) fn main(modules: &[&[Case]]) -> ExitCode {
     let chosen: Vec<Case> = modules
         .iter()
         .flat_map(|cases| cases.iter().copied())
-        .map(|(name, case)| (name.strip_prefix("agent::").unwrap_or(name), case))
-        .filter(|(name, _)| filters.is_empty() || filters.iter().any(|filter| matches(name, filter)))
-        .filter(|(name, _)| !skipped.iter().any(|filter| matches(name, filter)))
+        .map(|(name, time, case)| (name.strip_prefix("agent::").unwrap_or(name), time, case))
+        .filter(|(name, ..)| filters.is_empty() || filters.iter().any(|filter| matches(name, filter)))
+        .filter(|(name, ..)| !skipped.iter().any(|filter| matches(name, filter)))
         .collect();
     if has("--list") {
         if !has("--ignored") {
-            chosen.iter().for_each(|(name, _)| println!("{name}: test"));
+            chosen.iter().for_each(|(name, ..)| println!("{name}: test"));
         }
         return ExitCode::SUCCESS;
     }
@@ -52,7 +55,7 @@ pub(crate) fn main(modules: &[&[Case]]) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     println!("running {} tests", chosen.len());
-    let failed = chosen.iter().filter(|(name, case)| !succeeds(name, *case)).count();
+    let failed = chosen.iter().filter(|case| !succeeds(**case)).count();
     println!(
         "test result: {}. {} passed; {failed} failed",
         if failed == 0 { "ok" } else { "FAILED" },
@@ -62,12 +65,12 @@ pub(crate) fn main(modules: &[&[Case]]) -> ExitCode {
 }
 
 /// Each case has a thread and a runtime, so that a panic is its own.
-fn succeeds(name: &'static str, case: fn(World) -> Pin<Box<dyn Future<Output = ()>>>) -> bool {
+fn succeeds((name, time, case): Case) -> bool {
     let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         runtime.expect("a runtime").block_on(async move {
             let world = World::new().await;
-            tokio::time::timeout(TIME, case(world)).await.expect("in time");
+            tokio::time::timeout(time, case(world)).await.expect("in time");
         });
     });
     let succeeded = thread.expect("a thread").join().is_ok();

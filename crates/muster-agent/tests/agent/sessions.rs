@@ -210,7 +210,7 @@ impl World {
 
     /// Waits until the pipe that a process has at a number holds all that it can. A file has the process's own.
     ///
-    /// A shell that writes to a file by a word of its own has the file at that number meanwhile.
+    /// A shell that writes to a file by a word of its own has the file at that number meanwhile, and for a moment nothing.
     async fn until_full(&self, pid: &Path, number: u32) {
         let pid = self.line(pid).await;
         let how = fs::OpenOptions::new()
@@ -218,15 +218,15 @@ impl World {
             .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32)
             .clone();
         loop {
-            let pipe = how.open(format!("/proc/{pid}/fd/{number}")).unwrap();
-            if pipe.metadata().unwrap().file_type().is_fifo() {
+            if let Ok(pipe) = how.open(format!("/proc/{pid}/fd/{number}"))
+                && pipe.metadata().unwrap().file_type().is_fifo()
+            {
                 let size = rustix::pipe::fcntl_getpipe_size(&pipe).unwrap();
                 // A piece that does not fit into what is left of its last page takes another one.
                 if rustix::io::ioctl_fionread(&pipe).unwrap() as usize > size / 2 {
                     return;
                 }
             }
-            drop(pipe);
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     }

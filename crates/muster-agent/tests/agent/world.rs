@@ -8,7 +8,7 @@ use muster_model::{
 use muster_proto::mesos::{self, CommandInfo, TaskInfo};
 use prost::Message;
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fs,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
@@ -19,7 +19,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::sleep,
 };
 
@@ -28,11 +28,15 @@ pub(crate) struct World {
     pub(crate) master: Master,
     /// Where the executor API listens: the same for each agent of this world.
     pub(crate) port: u16,
+    /// Bound to that and never listening: agents can, and the kernel gives it to nobody who asks for any.
+    _port: TcpSocket,
     pub(crate) agent: Option<Child>,
     /// The control group of this world's agents, in each hierarchy.
     pub(crate) groups: String,
     /// Updates that came while another was waited for.
     early: VecDeque<StatusUpdate>,
+    /// The last confirmed update of each launch. It comes again as long as that is not durable, also from the next agent.
+    confirmed: BTreeMap<u64, u32>,
     sessions: u64,
 }
 
@@ -78,10 +82,22 @@ impl World {
     pub(crate) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let master = Master::start().await;
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap(); // as listeners do, or none could have the same
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
         static WORLDS: AtomicUsize = AtomicUsize::new(0);
         let groups = format!("muster-test-{}-{}", std::process::id(), WORLDS.fetch_add(1, Ordering::Relaxed));
-        let world = Self { dir, master, port, agent: None, groups, early: VecDeque::new(), sessions: 0 };
+        let world = Self {
+            dir,
+            master,
+            port: socket.local_addr().unwrap().port(),
+            _port: socket,
+            agent: None,
+            groups,
+            early: VecDeque::new(),
+            confirmed: BTreeMap::new(),
+            sessions: 0,
+        };
         world.configure(&world.work_dir(), &[world.master.address.to_string()]);
         world
     }
@@ -186,14 +202,33 @@ impl World {
         stream.say(&AgentEvent::Run(Box::new(order(n, &shell(text))))).await;
     }
 
-    /// The next update of a launch; each is confirmed.
+    /// The next update of a launch that was not confirmed before; each is confirmed.
     pub(crate) async fn update(&mut self, stream: &mut AgentStream, n: u64) -> StatusUpdate {
-        let update = self.unconfirmed(stream, n).await;
-        stream.say(&AgentEvent::Confirm { launch: launch(n), seq: update.seq }).await;
-        update
+        loop {
+            let update = self.heard(stream, n).await;
+            stream.say(&AgentEvent::Confirm { launch: launch(n), seq: update.seq }).await;
+            if self.is_new(n, update.seq) {
+                self.confirmed.insert(n, update.seq);
+                return update;
+            }
+        }
     }
 
+    /// The same, not confirmed: it comes again.
     pub(crate) async fn unconfirmed(&mut self, stream: &mut AgentStream, n: u64) -> StatusUpdate {
+        loop {
+            let update = self.heard(stream, n).await;
+            if self.is_new(n, update.seq) {
+                return update;
+            }
+        }
+    }
+
+    fn is_new(&self, n: u64, seq: u32) -> bool {
+        self.confirmed.get(&n).is_none_or(|last| *last < seq)
+    }
+
+    async fn heard(&mut self, stream: &mut AgentStream, n: u64) -> StatusUpdate {
         if let Some(i) = self.early.iter().position(|update| update.launch == launch(n)) {
             return self.early.remove(i).unwrap();
         }
@@ -206,16 +241,11 @@ impl World {
         }
     }
 
-    /// The updates of a launch to the terminal one, each once: their states and the last message.
+    /// The next updates of a launch to the terminal one, each once: their states and the last message.
     pub(crate) async fn outcome(&mut self, stream: &mut AgentStream, n: u64) -> (Vec<TaskState>, String) {
         let mut states = Vec::new();
-        let mut last = 0;
         loop {
             let update = self.update(stream, n).await;
-            if update.seq <= last {
-                continue; // repeated before the confirmation was there
-            }
-            last = update.seq;
             states.push(update.status.state);
             if update.status.state.is_terminal() {
                 return (states, update.status.message.to_string());
@@ -247,6 +277,14 @@ impl World {
         }
     }
 
+    /// Has a process stand still. Until it does it may still take what it waits for.
+    pub(crate) async fn halt(&self, pid: &str) {
+        signal(pid, rustix::process::Signal::STOP);
+        while state(pid) != Some('T') {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Waits until something came over a socket of a process that it has not read.
     pub(crate) async fn has_unread(&self, pid: &str) {
         while !unread(pid) {
@@ -257,6 +295,14 @@ impl World {
     /// Waits until no process of this world's tasks and supervisors is left.
     pub(crate) async fn no_processes(&self) {
         while !self.processes().is_empty() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until the helper of an agent that is gone has ended, and each process that it forked is found, or gone.
+    pub(crate) async fn all_are_found(&self) {
+        let lock = fs::File::options().write(true).open(self.work_dir().join("meta/launching")).unwrap();
+        while lock.try_lock().is_err() {
             sleep(Duration::from_millis(5)).await;
         }
     }
@@ -341,14 +387,36 @@ pub(crate) fn children(pid: &str) -> Vec<String> {
     lists.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
+/// The parent of a process.
+pub(crate) fn parent(pid: &str) -> String {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().to_owned()
+}
+
 pub(crate) fn signal(pid: &str, signal: rustix::process::Signal) {
+    assert!(try_signal(pid, signal), "no process {pid}");
+}
+
+/// The same to one that may be gone by now: false then.
+pub(crate) fn try_signal(pid: &str, signal: rustix::process::Signal) -> bool {
     let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
-    rustix::process::kill_process(pid, signal).unwrap();
+    match rustix::process::kill_process(pid, signal) {
+        Ok(()) => true,
+        Err(error) => {
+            assert_eq!(error, rustix::io::Errno::SRCH);
+            false
+        }
+    }
 }
 
 pub(crate) fn alive(pid: &str) -> bool {
+    state(pid).is_some_and(|state| state != 'Z')
+}
+
+/// The letter of a process's state, if it is there.
+fn state(pid: &str) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
 /// Whether something is queued at a TCP socket of a process, by proc_net_tcp(5).
