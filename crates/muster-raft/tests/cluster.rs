@@ -8,18 +8,12 @@ use muster_model::{Capabilities, FrameworkInfo, Index, Role, Sealed, Term};
 use muster_raft::{Leadership, Raft, RaftConfig, ReplaceError};
 use muster_registry::{Command, Outcome, Record, Registry, Subscribe};
 use std::time::Duration;
-use support::{Cluster, eventually, within};
-
-async fn tick(cluster: &Cluster) -> Index {
-    let (n, leader) = cluster.leader().await;
-    assert_eq!(within("a tick", leader.propose(Command::Tick)).await, Some(Outcome::Done));
-    cluster.raft(n).registry().applied()
-}
+use support::{Cluster, eventually, leases_of_seconds, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_replica_founds_itself_and_keeps_what_it_committed() {
     let mut cluster = Cluster::started(1).await;
-    let at = tick(&cluster).await;
+    let at = cluster.tick().await;
     let id = cluster.cluster_id(0);
     cluster.kill(0).await;
     cluster.start(0).await;
@@ -43,7 +37,7 @@ async fn three_replicas_found_themselves_in_any_order() {
                 );
             }
         }
-        let at = tick(&cluster).await;
+        let at = cluster.tick().await;
         cluster.agree(at).await;
         assert_eq!(cluster.cluster_id(0), cluster.cluster_id(2));
         cluster.end().await;
@@ -55,7 +49,7 @@ async fn a_new_leader_has_the_same_data() {
     let mut cluster = Cluster::started(3).await;
     let mut at = Index(0);
     for _ in 0..20 {
-        at = tick(&cluster).await;
+        at = cluster.tick().await;
     }
     let before = cluster.agree(at).await;
     let (old, reign) = cluster.leader().await;
@@ -63,31 +57,31 @@ async fn a_new_leader_has_the_same_data() {
     cluster.kill(old).await;
     let (_, leader) = cluster.leader().await;
     assert!(leader.term > old_term);
-    let at = tick(&cluster).await;
+    let at = cluster.tick().await;
     let after = cluster.agree(at).await;
     assert!(after.clock() >= before.clock());
     cluster.start(old).await;
-    let at = tick(&cluster).await;
+    let at = cluster.tick().await;
     cluster.agree(at).await;
     cluster.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_sees_what_was_acknowledged() {
-    let cluster = Cluster::started(3).await;
-    let at = tick(&cluster).await;
+    let cluster = Cluster::steady(3).await;
+    let at = cluster.tick().await;
     let (n, _) = cluster.leader().await;
     let read = within("a read", cluster.raft(n).read()).await.unwrap();
     assert!(read.applied() >= at);
     let follower = (0..3).find(|other| *other != n).unwrap();
-    let refused = within("a refusal", cluster.raft(follower).read()).await.unwrap_err();
-    assert_eq!(refused.leader.unwrap().name, format!("m{}", n + 1));
     eventually("who leads", || {
         matches!(&*cluster.raft(follower).leadership().borrow(),
             Leadership::Following { leader: Some(leader), .. } if leader.name == format!("m{}", n + 1))
         .then_some(())
     })
     .await;
+    let refused = within("a refusal", cluster.raft(follower).read()).await.unwrap_err();
+    assert_eq!(refused.leader.unwrap().name, format!("m{}", n + 1));
     cluster.end().await;
 }
 
@@ -119,7 +113,7 @@ async fn what_a_deposed_leader_proposes_never_commits() {
     for n in 0..3 {
         cluster.start(n).await;
     }
-    tick(&cluster).await;
+    cluster.tick().await;
     let (old, reign) = cluster.leader().await;
     cluster.isolate(old, true);
     let lost = tokio::spawn({
@@ -142,7 +136,7 @@ async fn what_a_deposed_leader_proposes_never_commits() {
     assert!(matches!(new.propose(subscribe("kept")).await, Some(Outcome::Subscribed { .. })));
     cluster.isolate(old, false);
     assert_eq!(within("the outcome", lost).await.unwrap(), None, "unknown, never a refusal");
-    let at = tick(&cluster).await;
+    let at = cluster.tick().await;
     let registry = cluster.agree(at).await;
     assert_eq!(framework_names(&registry), ["kept"]);
     cluster.end().await;
@@ -160,14 +154,14 @@ async fn a_leader_that_is_gone_is_replaced_before_its_lease_ends() {
     for n in 0..5 {
         cluster.start(n).await;
     }
-    let mut at = tick(&cluster).await;
+    let mut at = cluster.tick().await;
     cluster.agree(at).await;
     for _ in 0..2 {
         let (old, reign) = cluster.leader().await;
         cluster.kill(old).await;
         let (_, new) = cluster.leader().await;
         assert!(new.term > reign.term);
-        at = tick(&cluster).await;
+        at = cluster.tick().await;
         cluster.agree(at).await;
     }
     cluster.end().await;
@@ -181,7 +175,7 @@ async fn a_survivor_whose_stream_did_not_break_off_finds_out_when_it_is_asked() 
     for n in 0..3 {
         cluster.start(n).await;
     }
-    let at = tick(&cluster).await;
+    let at = cluster.tick().await;
     cluster.agree(at).await;
     let (old, reign) = cluster.leader().await;
     let (first, other) = ((old + 1) % 3, (old + 2) % 3);
@@ -191,7 +185,7 @@ async fn a_survivor_whose_stream_did_not_break_off_finds_out_when_it_is_asked() 
     cluster.kill(old).await;
     let (_, new) = cluster.leader().await;
     assert!(new.term > reign.term);
-    let at = tick(&cluster).await;
+    let at = cluster.tick().await;
     cluster.agree(at).await;
     cluster.end().await;
 }
@@ -203,7 +197,7 @@ async fn after_a_start_of_all_of_them_nobody_waits_for_a_leader() {
     for n in 0..3 {
         cluster.start(n).await;
     }
-    let at = tick(&cluster).await;
+    let at = cluster.tick().await;
     cluster.agree(at).await;
     let (_, reign) = cluster.leader().await;
     for n in 0..3 {
@@ -214,7 +208,7 @@ async fn after_a_start_of_all_of_them_nobody_waits_for_a_leader() {
     }
     let (_, new) = cluster.leader().await;
     assert!(new.term > reign.term);
-    let at = tick(&cluster).await;
+    let at = cluster.tick().await;
     cluster.agree(at).await;
     cluster.end().await;
 }
@@ -227,7 +221,7 @@ async fn a_leader_that_one_follower_takes_for_dead_leads_on() {
     for n in 0..3 {
         cluster.start(n).await;
     }
-    let at = tick(&cluster).await;
+    let at = cluster.tick().await;
     cluster.agree(at).await;
     let (leader, reign) = cluster.leader().await;
     let (misled, other) = ((leader + 1) % 3, (leader + 2) % 3);
@@ -239,7 +233,7 @@ async fn a_leader_that_one_follower_takes_for_dead_leads_on() {
     })
     .await;
     cluster.wires[&(leader, misled)].heal();
-    let at = tick(&cluster).await;
+    let at = cluster.tick().await;
     cluster.agree(at).await;
     assert_eq!(cluster.leader().await.1.term, reign.term);
     assert!(matches!(reign.propose(subscribe("kept")).await, Some(Outcome::Subscribed { .. })));
@@ -249,7 +243,7 @@ async fn a_leader_that_one_follower_takes_for_dead_leads_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_restarts_at_once_leads_only_in_a_new_term() {
     let mut cluster = Cluster::started(3).await;
-    tick(&cluster).await;
+    cluster.tick().await;
     let (old, reign) = cluster.leader().await;
     let term = reign.term;
     cluster.kill(old).await;
@@ -262,7 +256,7 @@ async fn a_leader_that_restarts_at_once_leads_only_in_a_new_term() {
     });
     let (_, leader) = cluster.leader().await;
     assert!(leader.term > term);
-    let at = tick(&cluster).await;
+    let at = cluster.tick().await;
     cluster.agree(at).await;
     cluster.end().await;
     assert!(!watched.await.unwrap(), "it led again in term {term}");
@@ -272,13 +266,14 @@ async fn a_leader_that_restarts_at_once_leads_only_in_a_new_term() {
 async fn a_follower_that_was_away_longer_than_the_log_catches_up_by_snapshot() {
     let mut cluster = Cluster::new(3);
     cluster.tune = |config| {
+        leases_of_seconds(config);
         config.snapshot_entries = 20;
         config.log_tail_bytes = 100;
     };
     for n in 0..3 {
         cluster.start(n).await;
     }
-    tick(&cluster).await;
+    cluster.tick().await;
     let (leader, _) = cluster.leader().await;
     let away = (0..3).find(|n| *n != leader).unwrap();
     let last = cluster.raft(away).status().last_log_index;
@@ -293,14 +288,14 @@ async fn a_follower_that_was_away_longer_than_the_log_catches_up_by_snapshot() {
     })
     .await;
     cluster.start(away).await;
-    let at = tick(&cluster).await;
+    let at = cluster.tick().await;
     let registry = cluster.agree(at).await;
     assert_eq!(framework_names(&registry).len(), 60);
     assert!(cluster.raft(away).status().snapshot_index > last);
     // It restarts from that snapshot.
     cluster.kill(away).await;
     cluster.start(away).await;
-    let at = tick(&cluster).await;
+    let at = cluster.tick().await;
     cluster.agree(at).await;
     cluster.end().await;
 }
@@ -339,7 +334,7 @@ async fn a_snapshot_that_cannot_be_written_stops_nobody_and_is_taken_later() {
     assert_eq!(cluster.leader().await.1.term, reign.term, "leadership was never lost");
     cluster.kill(0).await;
     cluster.start(0).await;
-    tick(&cluster).await;
+    cluster.tick().await;
     assert_eq!(framework_names(&cluster.raft(0).registry()).len(), 60);
     cluster.end().await;
 }
@@ -360,14 +355,14 @@ async fn replaced(cluster: &Cluster, n: usize, old: u64) {
             .then_some(())
     })
     .await;
-    let at = tick(cluster).await;
+    let at = cluster.tick().await;
     cluster.agree(at).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_empty_disk_asks_and_is_promoted_once_an_operator_confirms() {
-    let mut cluster = Cluster::started(3).await;
-    tick(&cluster).await;
+    let mut cluster = Cluster::steady(3).await;
+    cluster.tick().await;
     let (leader, _) = cluster.leader().await;
     let lost = (0..3).find(|n| *n != leader).unwrap();
     let (name, old) = (cluster.members[lost].0.clone(), cluster.raft(lost).status().node_id);
@@ -391,8 +386,13 @@ async fn an_empty_disk_asks_and_is_promoted_once_an_operator_confirms() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_is_replaced_only_while_all_other_voters_answer() {
-    let mut cluster = Cluster::started(5).await;
-    tick(&cluster).await;
+    let mut cluster = Cluster::new(5);
+    // Who was heard within four times the longest, 3 s, counts as there: below, 4 s are waited for.
+    cluster.tune = |config| (config.election_ms_min, config.election_ms_max) = (600, 750);
+    for n in 0..5 {
+        cluster.start(n).await;
+    }
+    cluster.tick().await;
     let (leader, _) = cluster.leader().await;
     let mut others = (0..5).filter(|n| *n != leader);
     let (lost, away) = (others.next().unwrap(), others.next().unwrap());
@@ -404,9 +404,12 @@ async fn a_disk_is_replaced_only_while_all_other_voters_answer() {
     within("silence of the one that is away", async {
         // What was heard a moment ago counts as an answer.
         let away = &cluster.members[away].0;
-        while let Err(ReplaceError::Heard { silent_s: 0..2, .. }) =
-            cluster.raft(leader).replace_member(away, false).await
-        {}
+        loop {
+            match cluster.raft(leader).replace_member(away, false).await {
+                Err(ReplaceError::Heard { silent_s: 0..4, .. }) => {}
+                answer => break assert!(matches!(answer, Err(ReplaceError::Heard { .. })), "{answer:?}"),
+            }
+        }
     })
     .await;
     cluster.start(lost).await;
@@ -424,7 +427,7 @@ async fn a_disk_is_replaced_only_while_all_other_voters_answer() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_disk_reports_itself_and_is_replaced_without_an_operator() {
     let mut cluster = Cluster::started(3).await;
-    let at = tick(&cluster).await;
+    let at = cluster.tick().await;
     cluster.agree(at).await;
     let (leader, _) = cluster.leader().await;
     let lost = (0..3).find(|n| *n != leader).unwrap();
@@ -439,8 +442,8 @@ async fn a_damaged_disk_reports_itself_and_is_replaced_without_an_operator() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_whose_disk_forgot_what_it_synced_is_sent_it_again() {
-    let mut cluster = Cluster::started(3).await;
-    let at = tick(&cluster).await;
+    let mut cluster = Cluster::steady(3).await;
+    let at = cluster.tick().await;
     cluster.agree(at).await;
     let (leader, reign) = cluster.leader().await;
     let liar = (0..3).find(|n| *n != leader).unwrap();
@@ -451,14 +454,14 @@ async fn a_follower_whose_disk_forgot_what_it_synced_is_sent_it_again() {
     cluster.start(liar).await;
     let mut at = at;
     for _ in 0..10 {
-        at = tick(&cluster).await;
+        at = cluster.tick().await;
     }
     cluster.agree(at).await;
     cluster.kill(liar).await;
     std::fs::remove_dir_all(&data).unwrap();
     std::fs::rename(&held, &data).unwrap();
     cluster.start(liar).await;
-    let at = tick(&cluster).await;
+    let at = cluster.tick().await;
     cluster.agree(at).await;
     assert_eq!(cluster.leader().await.1.term, reign.term, "the leader did not mind");
     cluster.end().await;
@@ -471,7 +474,7 @@ async fn a_creator_with_a_new_disk_creates_no_second_cluster() {
     for n in 0..3 {
         cluster.start(n).await;
     }
-    tick(&cluster).await;
+    cluster.tick().await;
     let (id, old) = (cluster.cluster_id(1), cluster.raft(0).status().node_id);
     cluster.kill(0).await;
     std::fs::remove_dir_all(cluster.data_dir(0)).unwrap();
@@ -489,7 +492,7 @@ async fn a_crash_in_the_middle_of_the_creation_does_no_harm() {
         tokio::time::sleep(Duration::from_millis(after_ms)).await;
         cluster.kill(crashing).await;
         cluster.start(crashing).await;
-        let at = tick(&cluster).await;
+        let at = cluster.tick().await;
         cluster.agree(at).await;
         let ids: Vec<_> = (0..3).map(|n| cluster.cluster_id(n)).collect();
         assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
@@ -508,7 +511,7 @@ async fn restarting_all_of_them_at_once_is_safe() {
     for n in 0..3 {
         cluster.start(n).await;
     }
-    let at = tick(&cluster).await;
+    let at = cluster.tick().await;
     assert_eq!(framework_names(&cluster.agree(at).await), ["kept"]);
     cluster.end().await;
 }
@@ -530,7 +533,7 @@ async fn master_lists_that_differ_found_nothing_and_say_so() {
     // Corrected, they found one cluster: nothing was begun.
     cluster.kill(1).await;
     cluster.start(1).await;
-    let at = tick(&cluster).await;
+    let at = cluster.tick().await;
     cluster.agree(at).await;
     assert_eq!(cluster.cluster_id(0), cluster.cluster_id(1));
     cluster.end().await;
@@ -543,7 +546,7 @@ async fn strangers_are_refused() {
         peer_service_client::PeerServiceClient,
     };
     let mut cluster = Cluster::started(3).await;
-    tick(&cluster).await;
+    cluster.tick().await;
     let status = cluster.raft(1).status();
     let mut client = PeerServiceClient::connect(format!("http://{}", cluster.members[1].1)).await.unwrap();
     let ours = Target {
@@ -582,8 +585,8 @@ async fn strangers_are_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_told_to_stop_hands_over_first() {
-    let mut cluster = Cluster::started(3).await;
-    let at = tick(&cluster).await;
+    let mut cluster = Cluster::steady(3).await;
+    let at = cluster.tick().await;
     cluster.agree(at).await;
     let (old, reign) = cluster.leader().await;
     let named = (0..3).find(|n| *n != old).unwrap();
@@ -597,13 +600,13 @@ async fn a_leader_that_is_told_to_stop_hands_over_first() {
     })
     .await;
     assert_eq!(new, named);
-    tick(&cluster).await;
+    cluster.tick().await;
     let replica = cluster.running.remove(&new).unwrap();
     within("the hand-over", replica.raft.clone().shutdown()).await;
     let (_, third) = cluster.leader().await;
     assert!(third.term > second.term);
     replica.kill().await;
-    tick(&cluster).await;
+    cluster.tick().await;
     cluster.end().await;
 }
 

@@ -5,14 +5,8 @@
 mod support;
 
 use muster_raft::Raft;
-use muster_registry::{Command, Outcome};
 use std::path::Path;
 use support::{Cluster, eventually, within};
-
-async fn tick(cluster: &Cluster) {
-    let (_, leader) = cluster.leader().await;
-    assert_eq!(within("a tick", leader.propose(Command::Tick)).await, Some(Outcome::Done));
-}
 
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
@@ -28,7 +22,7 @@ fn copy(from: &Path, to: &Path) {
 /// A cluster that ran and ended, and its id.
 async fn ended() -> (tempfile::TempDir, String) {
     let cluster = Cluster::started(3).await;
-    tick(&cluster).await;
+    cluster.tick().await;
     let id = cluster.cluster_id(0).to_string();
     (cluster.end().await, id)
 }
@@ -47,8 +41,8 @@ fn is_well(raft: &Raft) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stranger_stops_and_says_so_while_the_majority_commits_on() {
     let (other, theirs) = ended().await;
-    let mut cluster = Cluster::started(3).await;
-    tick(&cluster).await;
+    let mut cluster = Cluster::steady(3).await;
+    cluster.tick().await;
     let ours = cluster.cluster_id(0).to_string();
     let (leader, reign) = cluster.leader().await;
     let n = (0..3).find(|n| *n != leader).unwrap();
@@ -65,12 +59,12 @@ async fn a_stranger_stops_and_says_so_while_the_majority_commits_on() {
     }
     // Neither vote nor log of it moved, and nobody else noticed more than that.
     assert_eq!(std::fs::read(&mark).unwrap(), before);
-    tick(&cluster).await;
+    cluster.tick().await;
     let (still, now) = cluster.leader().await;
     assert_eq!((still, now.term), (leader, reign.term), "leadership did not move");
     assert!((0..3).filter(|other| *other != n).all(|n| is_well(cluster.raft(n))));
     cluster.kill(n).await;
-    tick(&cluster).await;
+    cluster.tick().await;
     cluster.end().await;
 }
 
@@ -78,7 +72,7 @@ async fn a_stranger_stops_and_says_so_while_the_majority_commits_on() {
 async fn one_stranger_stops_nobody() {
     let (other, theirs) = ended().await;
     let mut cluster = Cluster::started(3).await;
-    tick(&cluster).await;
+    cluster.tick().await;
     let ids = [cluster.cluster_id(0).to_string(), String::new(), theirs];
     // The stranger meets one master alone: nobody knows which of the two is right.
     for n in 0..3 {
@@ -100,7 +94,7 @@ async fn one_stranger_stops_nobody() {
     // A majority now stands against it.
     cluster.start(1).await;
     within("the stranger stops", cluster.raft(2).failed()).await;
-    tick(&cluster).await;
+    cluster.tick().await;
     assert!(is_well(cluster.raft(0)) && is_well(cluster.raft(1)));
     cluster.kill(2).await;
     eventually("the note goes with the stranger", || cluster.raft(0).status().note.is_empty().then_some(()))
@@ -111,11 +105,11 @@ async fn one_stranger_stops_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_master_that_ran_alone_does_not_lead_among_others() {
     let alone = Cluster::started(1).await;
-    tick(&alone).await;
+    alone.tick().await;
     let theirs = alone.cluster_id(0).to_string();
     let dir = alone.end().await;
     let mut cluster = Cluster::started(3).await;
-    tick(&cluster).await;
+    cluster.tick().await;
     let ours = cluster.cluster_id(0).to_string();
     cluster.kill(0).await;
     eventually("another leader", || {
@@ -127,6 +121,6 @@ async fn a_master_that_ran_alone_does_not_lead_among_others() {
     let why = within("the stranger stops", cluster.raft(0).failed()).await;
     assert!(why.contains(&theirs) && why.contains(&ours), "{why}");
     cluster.kill(0).await;
-    tick(&cluster).await;
+    cluster.tick().await;
     cluster.end().await;
 }

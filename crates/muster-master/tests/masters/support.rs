@@ -44,17 +44,27 @@ pub struct Masters {
 }
 
 impl Masters {
+    /// Masters that keep their leader through seconds in which it stands still, until it ends.
     pub async fn start(count: usize) -> Self {
-        Self::start_with(count, false, |_| {}).await
+        Self::configured(count, |_| {}).await
     }
 
-    /// Masters with a wire between any two, which can be cut.
+    /// The same with a wire between any two, which can be cut.
     pub async fn wired(count: usize) -> Self {
+        Self::start_with(count, true, steady).await
+    }
+
+    /// The same, and a leader that is cut off is replaced at once.
+    pub async fn quick(count: usize) -> Self {
         Self::start_with(count, true, |_| {}).await
     }
 
-    /// Masters with other settings.
+    /// Masters as [`Self::start`] has them, with other settings.
     pub async fn configured(count: usize, change: impl Fn(&mut MasterConfig)) -> Self {
+        let change = |config: &mut MasterConfig| {
+            steady(config);
+            change(config);
+        };
         Self::start_with(count, false, change).await
     }
 
@@ -151,6 +161,10 @@ impl Masters {
             serving.stop().await;
         }
     }
+}
+
+fn steady(config: &mut MasterConfig) {
+    (config.raft.election_ms_min, config.raft.election_ms_max) = (2_500, 3_000);
 }
 
 /// A listener on a port that the kernel does not hand to outgoing connections: one of those would take it before a

@@ -125,6 +125,11 @@ async fn lead(raft: Raft, current: Arc<Mutex<Option<Arc<Proposals>>>>) {
     }
 }
 
+/// A leader that is only slow stays one: for tests that name it and go on.
+pub fn leases_of_seconds(config: &mut RaftConfig) {
+    (config.election_ms_min, config.election_ms_max) = (2_500, 3_000);
+}
+
 pub fn begin_term() -> Command {
     Command::BeginTerm(BeginTerm { reconnect_grace_ms: 1_000 })
 }
@@ -169,6 +174,31 @@ impl Cluster {
             cluster.start(n).await;
         }
         cluster
+    }
+
+    /// So many that keep their leader through seconds in which it stands still, started in order.
+    pub async fn steady(count: usize) -> Self {
+        let mut cluster = Self::new(count);
+        cluster.tune = leases_of_seconds;
+        for n in 0..count {
+            cluster.start(n).await;
+        }
+        cluster
+    }
+
+    /// Has whoever leads commit a command that may be done twice; where the log is then.
+    pub async fn tick(&self) -> Index {
+        let ticked = async {
+            loop {
+                let (n, leader) = self.leader().await;
+                if let Some(outcome) = leader.propose(Command::Tick).await {
+                    assert_eq!(outcome, Outcome::Done);
+                    return self.raft(n).registry().applied();
+                }
+                tokio::task::yield_now().await; // That reign is over.
+            }
+        };
+        within("a tick", ticked).await
     }
 
     /// Puts a wire between any two, before they start.
