@@ -62,7 +62,7 @@ pub(super) async fn measure(bytes: usize, each: Duration) -> anyhow::Result<f64>
             anyhow::bail!("a stream of the echo ended early");
         }
         // What comes before is warm-up.
-        () = tokio::time::sleep(each / 5) => {}
+        () = warm(&back, each / 5) => {}
     }
     let (begun, before) = (Instant::now(), back.load(Ordering::Relaxed));
     tokio::time::sleep(each - each / 5).await;
@@ -70,6 +70,14 @@ pub(super) async fn measure(bytes: usize, each: Duration) -> anyhow::Result<f64>
     let per_second = messages as f64 / begun.elapsed().as_secs_f64();
     tasks.shutdown().await;
     Ok(per_second)
+}
+
+/// For so long, and until something has come back.
+async fn warm(back: &AtomicU64, each: Duration) {
+    tokio::time::sleep(each).await;
+    while back.load(Ordering::Relaxed) == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// Keeps so many messages on their way.

@@ -247,42 +247,47 @@ fn ask(
             socket.set_nodelay(true)?;
             sockets.push(socket);
         }
-        let from = Instant::now() + each / 5;
-        let until = from + (each - each / 5);
-        let mut clients = Vec::new();
-        for socket in sockets {
-            clients.push(tokio::task::spawn_local(client(
-                socket,
-                request.clone(),
-                took.clone(),
-                from,
-                until,
-            )));
-        }
-        for client in clients {
-            client.await.map_err(io::Error::other)??;
-        }
-        let secs = from.elapsed().as_secs_f64();
-        Ok((took.replace(times()), secs))
+        // What comes before is warm-up.
+        let sockets = all_ask(sockets, &request, None, each / 5).await?;
+        let from = Instant::now();
+        all_ask(sockets, &request, Some(&took), each - each / 5).await?;
+        Ok((took.replace(times()), from.elapsed().as_secs_f64()))
     })
+}
+
+/// All at once, for so long, and each at least once.
+async fn all_ask(
+    sockets: Vec<net::TcpStream>,
+    request: &Rc<Vec<u8>>,
+    took: Option<&Rc<RefCell<Histogram<u64>>>>,
+    each: Duration,
+) -> io::Result<Vec<net::TcpStream>> {
+    let until = Instant::now() + each;
+    let asking = sockets
+        .into_iter()
+        .map(|socket| tokio::task::spawn_local(client(socket, request.clone(), took.cloned(), until)));
+    let mut back = Vec::new();
+    for client in asking.collect::<Vec<_>>() {
+        back.push(client.await.map_err(io::Error::other)??);
+    }
+    Ok(back)
 }
 
 async fn client(
     mut leader: net::TcpStream,
     request: Rc<Vec<u8>>,
-    took: Rc<RefCell<Histogram<u64>>>,
-    from: Instant,
+    took: Option<Rc<RefCell<Histogram<u64>>>>,
     until: Instant,
-) -> io::Result<()> {
+) -> io::Result<net::TcpStream> {
     loop {
         let at = Instant::now();
-        if at >= until {
-            return Ok(());
-        }
         leader.write_all(&request).await?;
         leader.read_exact(&mut [0]).await?;
-        if at >= from {
+        if let Some(took) = &took {
             record(&mut took.borrow_mut(), at.elapsed());
+        }
+        if Instant::now() >= until {
+            return Ok(leader);
         }
     }
 }
