@@ -5,6 +5,7 @@ use crate::model::{KnownTask, Mark, Truth, is_command_of, read_marks, read_marks
 use anyhow::Context;
 use muster_model::TaskState;
 use muster_proto::task::task_state;
+use muster_sdk::SdkError;
 use muster_testkit::{TestCluster, v1};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
@@ -228,9 +229,13 @@ fn usage(agent: &v1::Agent) -> Usage {
 
 /// What there is of a framework's tasks: by the machine's word and by the leader's.
 pub async fn census(cluster: &TestCluster, framework: &str, id: &str) -> anyhow::Result<Event> {
-    let mut operator = cluster.operator();
-    let agents = operator.agents().await?;
-    let listed = operator.tasks(Some(id)).await?.into_iter().map(|task| {
+    let (agents, tasks) = wait("the leader's word on a framework's tasks", async || {
+        let mut operator = cluster.operator();
+        let asked = async { Ok((operator.agents().await?, operator.tasks(Some(id)).await?)) };
+        asked.await.map_err(|error: SdkError| error.to_string())
+    })
+    .await?;
+    let listed = tasks.into_iter().map(|task| {
         let agent = agents.iter().find(|agent| agent.agent_id == task.agent_id);
         Listed {
             state: task_state(task.state).unwrap_or(TaskState::Unknown).name().into(),
@@ -265,17 +270,26 @@ fn term_led(line: &str) -> Option<u64> {
 
 /// What the masters hold, and what the tasks wrote. For a cluster that is at rest.
 pub async fn truth(cluster: &TestCluster) -> anyhow::Result<Truth> {
-    let mut operator = cluster.operator();
+    let (tasks, completed, agents, frameworks, removed) = wait("what the masters hold", async || {
+        let mut operator = cluster.operator();
+        let asked = async {
+            Ok((
+                operator.tasks(None).await?,
+                operator.completed_tasks(None, COMPLETED_MAX).await?,
+                operator.agents().await?,
+                operator.frameworks(false).await?,
+                operator.frameworks(true).await?,
+            ))
+        };
+        asked.await.map_err(|error: SdkError| error.to_string())
+    })
+    .await?;
     let known = |ended| {
         move |task: v1::Task| KnownTask { task: task.task_id, framework_id: task.framework_id, ended }
     };
-    let mut tasks: Vec<_> = operator.tasks(None).await?.into_iter().map(known(false)).collect();
-    tasks.extend(operator.completed_tasks(None, COMPLETED_MAX).await?.into_iter().map(known(true)));
-    let agents = operator.agents().await?;
+    let tasks = tasks.into_iter().map(known(false)).chain(completed.into_iter().map(known(true))).collect();
     let there = agents.iter().filter(|agent| agent.state != GONE);
     let totals = there.map(|agent| (agent.hostname.clone(), usage(agent).total)).collect();
-    let frameworks = operator.frameworks(false).await?;
-    let removed = operator.frameworks(true).await?;
     Ok(Truth {
         marks: read_marks(cluster.dir())?,
         slots: slot_marks(cluster)?,

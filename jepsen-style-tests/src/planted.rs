@@ -32,7 +32,7 @@ pub const ALL: &[Planted] = &[
     planted("drop-updates", "leader-kills", None),
     planted("restart-launch", "agent-kills", Some(2)),
     planted("lose-kill", "leader-kills", None),
-    planted("stale-reads", "leader-pauses", None),
+    planted("stale-reads", "leader-isolated", Some(2)),
     planted("skip-after-snapshot", "snapshots", None),
     planted("reorder-after-snapshot", "snapshots", None),
     planted("count-twice", "leader-kills", None),

@@ -25,8 +25,7 @@ fn found(bug: &str, by: &[&str]) {
 
 #[test]
 fn reads_that_nobody_confirms_are_found() {
-    // The deposed leader is asked the moment it goes on, and an answer ends the run. Where it hears of its successor
-    // first, it has answered who asked while it stood still.
+    // A leader that nobody hears does not know that there is another one, and answers.
     found("stale-reads", &["service returns", "reads that claim to be current are"]);
 }
 

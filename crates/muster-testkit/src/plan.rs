@@ -62,6 +62,16 @@ impl Default for Plan {
 }
 
 impl Plan {
+    /// Lines of [`Plan::master_config`] for masters that a busy machine or a slow disk does not part from their leader:
+    /// nobody is elected for a silence of less than 2.5 seconds. A leader that is killed is found out as soon as ever. For
+    /// tests that name a leader and go on for a while.
+    pub const STEADY: &str = "[raft]\nelection-ms-min = 2500\nelection-ms-max = 3000\n";
+
+    /// The default, of masters that are [`Self::STEADY`].
+    pub fn steady() -> Self {
+        Self { master_config: Self::STEADY.into(), ..Self::default() }
+    }
+
     /// What a member is started by for its faults.
     pub(crate) fn faults(&self, debug: Option<&SocketAddr>) -> Vec<String> {
         let debug = debug.map(|address| format!("{ADDRESS}={address}"));

@@ -21,8 +21,9 @@ async fn faults_are_in_the_history_with_what_clients_did() {
     let (heir, _) = cluster.serving_after(term).await.unwrap();
     cluster.restart(&leader).unwrap();
     cluster.caught_up(&leader).await.unwrap();
+    cluster.ready().await.unwrap();
     let asked = client.invoke("agents", &heir);
-    asked.ok(cluster.agents_by(&heir).await.unwrap().len());
+    asked.ok(cluster.agent_names().len());
     drop(cluster.pause("a1").unwrap());
     drop(cluster.cut("m1", "m2").unwrap());
     // One that is not undone does not end.

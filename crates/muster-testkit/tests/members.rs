@@ -6,7 +6,7 @@ use muster_testkit::{Plan, TestCluster};
 
 #[tokio::test]
 async fn a_stopped_leader_hands_over_and_ends_well() {
-    let cluster = TestCluster::start(Plan { agents: 1, ..Plan::default() }).await.unwrap();
+    let cluster = TestCluster::start(Plan { agents: 1, ..Plan::steady() }).await.unwrap();
     let (leader, term) = cluster.serving().await.unwrap();
     assert!(cluster.stop(&leader).await.unwrap().success());
     assert!(cluster.pid(&leader).unwrap().is_none() && cluster.check().is_ok());

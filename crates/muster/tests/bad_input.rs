@@ -254,9 +254,9 @@ fn a_data_directory_of_another_master() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_data_directory_of_another_cluster() {
-    let three = || TestCluster::start(Plan { agents: 0, ..Plan::default() });
+    let three = || TestCluster::start(Plan { agents: 0, ..Plan::steady() });
     let (cluster, other) = (three().await.unwrap(), three().await.unwrap());
-    let id = async |cluster: &TestCluster| cluster.statuses().await.remove(0).1.cluster_id;
+    let id = async |cluster: &TestCluster| cluster.status("m1").await.unwrap().cluster_id;
     let (ours, theirs) = (id(&cluster).await, id(&other).await);
     let (leader, term) = cluster.serving().await.unwrap();
     let stranger = cluster.master_names().into_iter().find(|name| *name != leader).unwrap();

@@ -101,7 +101,9 @@ fn masters_that_hold_tasks_already_are_measured() {
 #[test]
 fn memory_is_that_of_agents_and_of_tasks() {
     let args = ["memory", "--agents", "30", "--frameworks", "2", "--tasks", "500", "--completed", "1100"];
-    let found = figures(&args);
+    // It fails where another master leads in the end than when it began.
+    let steady = ["--set", "raft.election-ms-min=2500", "--set", "raft.election-ms-max=3000"];
+    let found = figures(&[&args[..], &steady].concat());
     have(&found, &["agent_connected", "running_task_max", "completed_task_max", "master_rss_full"]);
     assert!(found["tasks"] >= 500.0 && found.contains_key("agent_known"), "{found:?}");
 }

@@ -122,7 +122,7 @@ async fn both_die(cluster: &TestCluster) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_volume_outlives_leaders_and_agents() {
-    let plan = Plan { agents: 1, resources: "cpus:3;mem:512;disk:1024".into(), ..Plan::default() };
+    let plan = Plan { agents: 1, resources: "cpus:3;mem:512;disk:1024".into(), ..Plan::steady() };
     let cluster = TestCluster::start(plan).await.unwrap();
     half(&cluster, "volumes.py", "volumes-1", "write").await;
     both_die(&cluster).await;
@@ -131,7 +131,7 @@ async fn a_volume_outlives_leaders_and_agents() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_and_how_they_are_outlive_leaders_and_agents() {
-    let plan = Plan { agents: 1, resources: "cpus:3;mem:512;disk:1024".into(), ..Plan::default() };
+    let plan = Plan { agents: 1, resources: "cpus:3;mem:512;disk:1024".into(), ..Plan::steady() };
     let cluster = TestCluster::start(plan).await.unwrap();
     half(&cluster, "pods.py", "pods-1", "launch").await;
     both_die(&cluster).await;

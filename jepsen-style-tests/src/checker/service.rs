@@ -8,8 +8,9 @@ use crate::nemesis::{
 };
 
 /// How long nobody may serve while more than half of the masters are there, in seconds: a few times what an election
-/// takes, which begins after 300 ms of silence and is over within 300 ms, on a machine that does much else.
-const LEADER_S: f64 = 5.0;
+/// takes, which begins after 300 ms of silence and is over within 300 ms, on a machine that does much else; who looks may
+/// stand still, too.
+const LEADER_S: f64 = 10.0;
 /// How long it may take after a round of faults until everybody is back, in seconds.
 const BACK_S: f64 = 15.0;
 

@@ -14,7 +14,7 @@ const TRIES: usize = 40;
 /// take a snapshot in, and then be equal to the others.
 pub async fn fall_behind(field: &Field, name: &str) -> anyhow::Result<()> {
     let names = [name.to_owned()];
-    let was_at = index(field, name, |status| status.last_log_index).await?;
+    let was_at = field.cluster.status(name).await?.last_log_index;
     let fault = Fault::begins(field, BEHIND, &names);
     let down = Down::kill(&field.cluster, &names)?;
     let killed = Instant::now();
@@ -23,7 +23,7 @@ pub async fn fall_behind(field: &Field, name: &str) -> anyhow::Result<()> {
         field.load.begin_epoch();
         field.load.progress(PROGRESS_TASKS, PROGRESS_TIME).await.context("while a master is away")?;
         let (leader, _) = field.cluster.serving().await?;
-        forgotten = index(field, &leader, |status| status.purged_index).await?;
+        forgotten = field.cluster.status(&leader).await?.purged_index;
         if forgotten > was_at {
             break;
         }
@@ -33,7 +33,7 @@ pub async fn fall_behind(field: &Field, name: &str) -> anyhow::Result<()> {
     }
     down.restart()?;
     field.cluster.caught_up(name).await?;
-    let snapshot = index(field, name, |status| status.snapshot_index).await?;
+    let snapshot = field.cluster.status(name).await?.snapshot_index;
     if snapshot < forgotten {
         bail!(
             "{name} is back from entry {was_at} with a snapshot up to {snapshot}, and entry {forgotten} was forgotten"
@@ -47,14 +47,4 @@ pub async fn fall_behind(field: &Field, name: &str) -> anyhow::Result<()> {
         killed.elapsed()
     ));
     Ok(())
-}
-
-async fn index(
-    field: &Field,
-    name: &str,
-    of: impl Fn(&muster_testkit::v1::GetRaftStatusResponse) -> u64,
-) -> anyhow::Result<u64> {
-    let said = field.cluster.statuses().await;
-    let status = said.iter().find(|(other, _)| other == name).map(|(_, status)| of(status));
-    status.with_context(|| format!("{name} does not say how far it is"))
 }

@@ -170,8 +170,8 @@ pub async fn expire_framework(field: &Field, dice: &mut Dice, leader_dies: bool)
     let client = Client::start(&name, &field.cluster, setting, dice.seed())?;
     load.progress(2, PROGRESS_TIME).await.with_context(|| format!("of {name}"))?;
     let id = client.framework_id().with_context(|| format!("{name} was never registered"))?;
-    client.kill().await?;
     let killed = Instant::now();
+    client.kill().await?;
     if leader_dies {
         kill_leader(field).await?;
     }

@@ -3,10 +3,12 @@
 use super::{Dice, Fault, PROGRESS_TASKS, PROGRESS_TIME, TRANSFER, but};
 use crate::run::Field;
 use anyhow::{Context, bail};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Transfers in a row.
 const TRANSFERS: u32 = 5;
+/// How long a leader waits for the answer of a member that is to be replaced.
+const SILENT: Duration = Duration::from_secs(1);
 
 /// Hands leadership on several times in a row, to whom the dice say. Each time the new leader must serve, in a
 /// later term. A member that is there cannot be replaced meanwhile.
@@ -34,10 +36,13 @@ pub async fn transfer_leadership(field: &Field, dice: &mut Dice) -> anyhow::Resu
             bail!("{leader} of term {term} handed over to {next}, which leads in term {later}");
         }
         terms.push(format!("{next} in term {later} after {:.0?}", asked.elapsed()));
-        let (present, others) =
-            (dice.pick_one(&masters)?, field.cluster.operator().replace_member(&next, true).await);
-        if others.is_ok() || field.cluster.operator().replace_member(&present, true).await.is_ok() {
-            bail!("{next} or {present} was let be replaced while it was there");
+        for present in [next, dice.pick_one(&masters)?] {
+            let asked = Instant::now();
+            let is_let = field.cluster.operator().replace_member(&present, true).await.is_ok();
+            // Who stands still for as long as it is waited for is not there.
+            if is_let && asked.elapsed() < SILENT {
+                bail!("{present} was let be replaced while it was there");
+            }
         }
     }
     if terms.iter().all(|one| one.ends_with("by itself")) {

@@ -85,7 +85,7 @@ pub async fn exhaust_files(field: &Field, time: Duration) -> anyhow::Result<()> 
     field.load.begin_epoch();
     let mut dials = 0;
     while dials < DIALS || begun.elapsed() < time {
-        tokio::time::timeout(GONE_MAX, turned_away(&address))
+        tokio::time::timeout(PROGRESS_TIME, turned_away(&address))
             .await
             .context("a client was not turned away")??;
         dials += 1;

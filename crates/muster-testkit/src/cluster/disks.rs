@@ -139,8 +139,8 @@ impl TestCluster {
     /// refused.
     pub async fn replace(&self, name: &str) -> anyhow::Result<()> {
         self.process(name)?;
-        let well = |said: &[(String, v1::GetRaftStatusResponse)]| votes(said, name).is_ok();
-        if well(&self.statuses().await) {
+        let well = async || membership(&self.statuses().await, name).map(|why_not| why_not.is_none());
+        if self.wait(&format!("whether {name} votes is not known"), well).await? {
             bail!("{name} votes with the disk that it has: there is nothing to replace");
         }
         let mut refused = String::new();
@@ -156,15 +156,21 @@ impl TestCluster {
     }
 }
 
-/// Whether a master votes with the disk that it has; if not, what is known of it.
+/// Fails unless a master votes with the disk that it has; with what is known of it.
 fn votes(said: &[(String, v1::GetRaftStatusResponse)], name: &str) -> Result<(), String> {
+    membership(said, name)?.map_or(Ok(()), Err)
+}
+
+/// Why a master does not vote with the disk that it has, by its own and the leader's word; nothing if it votes. An error
+/// where one of the two says nothing.
+fn membership(said: &[(String, v1::GetRaftStatusResponse)], name: &str) -> Result<Option<String>, String> {
     let own = said.iter().find(|(other, _)| other == name).map(|(_, status)| status);
     let own = own.ok_or("it does not answer")?;
     let leader = said.iter().find(|(_, status)| status.state == "leader").ok_or("nobody leads")?;
     let member = leader.1.members.iter().find(|member| member.name == name && member.node_id == own.node_id);
-    match member {
-        Some(member) if member.voter => Ok(()),
-        Some(_) => Err(format!("it learns, state {}, {}", own.state, own.note)),
-        None => Err(format!("the leader does not know its disk, state {}, {}", own.state, own.note)),
-    }
+    Ok(match member {
+        Some(member) if member.voter => None,
+        Some(_) => Some(format!("it learns, state {}, {}", own.state, own.note)),
+        None => Some(format!("the leader does not know its disk, state {}, {}", own.state, own.note)),
+    })
 }

@@ -136,21 +136,28 @@ impl TestCluster {
         self.named(names)?.iter().try_for_each(|process| self.restart(&process.name))
     }
 
-    /// Hands leadership to this master and waits until it serves; the term in which it does.
+    /// Hands leadership to this master and waits until it serves; the term in which it does. Whoever leads is asked again
+    /// while it hands nothing over: because that master stands still, or somebody else was elected meanwhile.
     pub async fn transfer_leadership(&self, to: &str) -> anyhow::Result<u64> {
-        self.process(to)?;
-        let (leader, term) = self.serving().await?;
-        if leader == to {
-            return Ok(term);
-        }
-        let _recorded = self.fault("transfer", [&*leader, to]);
-        if let Err(why) = ask::transfer(&self.process(&leader)?.address, to).await {
-            bail!("{leader} does not hand over to {to}: {why}");
-        }
-        match self.serving_after(term).await? {
-            (name, term) if name == to => Ok(term),
-            (name, term) => bail!("{name} leads in term {term}, not {to}"),
-        }
+        let heir = self.process(to)?;
+        let mut recorded = None;
+        let what = format!("{to} does not lead");
+        let serves = self.wait(&what, async || {
+            let (leader, term) = self.says_it_leads().await?;
+            if leader == to {
+                self.agents_by(to).await?;
+                return Ok(Some(term));
+            }
+            if !heir.is_alive() {
+                return Ok(None);
+            }
+            recorded.get_or_insert_with(|| self.fault("transfer", [&*leader, to]));
+            let address = &self.process(&leader).map_err(|error| error.to_string())?.address;
+            let handed_over = ask::transfer(address, to).await;
+            Err(handed_over
+                .map_or_else(|why| format!("{leader}: {why}"), |to| format!("{to} has yet to serve")))
+        });
+        serves.await?.with_context(|| format!("{to} has ended: it cannot lead"))
     }
 
     /// Fails when a member has ended that nobody killed or stopped.

@@ -9,7 +9,7 @@ mod network;
 use crate::disk::Disks;
 use crate::hosts::Hosts;
 use crate::network::Network;
-use crate::ports::free_ports;
+use crate::ports::Ports;
 use crate::process::Process;
 use crate::{LogEntry, Plan, ask, binary, clocks, leftovers, log};
 use anyhow::{Context, bail};
@@ -41,6 +41,8 @@ pub struct TestCluster {
     disks: Option<Disks>,
     /// The members' debug endpoints.
     debug: BTreeMap<String, SocketAddr>,
+    /// Theirs until the cluster is dropped.
+    _ports: Ports,
     recorded: history::Recorded,
 }
 
@@ -54,8 +56,8 @@ enum Between {
 }
 
 /// Addresses of this machine that nobody has.
-fn loopback(count: usize) -> anyhow::Result<Vec<SocketAddr>> {
-    Ok(free_ports(count)?.into_iter().map(|port| (Ipv4Addr::LOCALHOST, port).into()).collect())
+fn loopback(ports: &mut Ports, count: usize) -> anyhow::Result<Vec<SocketAddr>> {
+    Ok(ports.take(count)?.into_iter().map(|port| (Ipv4Addr::LOCALHOST, port).into()).collect())
 }
 
 /// A replica's state at one index.
@@ -100,15 +102,16 @@ impl TestCluster {
         let all = [masters.as_slice(), &agents, &frameworks].concat();
         let hosts = plan.hosts.then(|| Hosts::new(&all)).transpose()?.map(Arc::new);
         let listeners = [masters.as_slice(), &agents].concat();
+        let mut ports = Ports::default();
         let addresses = match &hosts {
-            Some(hosts) => hosts.listeners(&listeners)?,
-            None => loopback(listeners.len())?,
+            Some(hosts) => hosts.listeners(&listeners, &mut ports)?,
+            None => loopback(&mut ports, listeners.len())?,
         };
         let debug = match plan.faults {
             true if plan.hosts => {
                 bail!("a debug endpoint cannot be reached on a host of its own: ask for one of both")
             }
-            true => listeners.iter().cloned().zip(loopback(listeners.len())?).collect(),
+            true => listeners.iter().cloned().zip(loopback(&mut ports, listeners.len())?).collect(),
             false => BTreeMap::new(),
         };
         let mut masters: Vec<(String, SocketAddr)> = listeners.into_iter().zip(addresses).collect();
@@ -157,7 +160,8 @@ impl TestCluster {
             agents.iter().map(agent).collect::<anyhow::Result<_>>()?,
         );
         let recorded = history::Recorded::default();
-        let cluster = Self { exe, dir, masters, agents, frameworks, network, disks, debug, recorded };
+        let cluster =
+            Self { exe, dir, masters, agents, frameworks, network, disks, debug, _ports: ports, recorded };
         for process in cluster.processes() {
             process.start(&cluster.exe)?;
         }
@@ -248,6 +252,12 @@ impl TestCluster {
             }
         }
         said
+    }
+
+    /// Waits until this master answers; what it says of itself, leader or not.
+    pub async fn status(&self, name: &str) -> anyhow::Result<v1::GetRaftStatusResponse> {
+        let address = &self.process(name)?.address;
+        self.wait(&format!("{name} does not answer"), async || ask::status(address.clone()).await).await
     }
 
     /// The agents by the word of the leader that serves now; of nobody, if nobody does.
@@ -440,15 +450,28 @@ impl TestCluster {
                 process.kill()?;
             }
         }
-        end.left = leftovers::of(self.dir()).into_iter().map(|process| process.command).collect();
-        Ok(end)
+        // Supervisors of tasks that have ended end by themselves.
+        let until = Instant::now() + END_TIME;
+        loop {
+            end.left = self.command_lines();
+            if end.left.is_empty() || Instant::now() >= until {
+                return Ok(end);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     async fn teardown(&self) -> anyhow::Result<()> {
-        let mut operator = self.operator();
-        for framework in operator.frameworks(false).await? {
-            operator.teardown(&framework.framework_id).await?;
-        }
+        // One that was torn down while leadership moved may be answered with an error: whether it is there still decides.
+        self.wait("frameworks are not torn down", async || {
+            let mut operator = self.operator();
+            let frameworks = operator.frameworks(false).await.map_err(|error| error.to_string())?;
+            for framework in &frameworks {
+                operator.teardown(&framework.framework_id).await.map_err(|error| error.to_string())?;
+            }
+            if frameworks.is_empty() { Ok(()) } else { Err(format!("there were {}", frameworks.len())) }
+        })
+        .await?;
         self.wait("tasks of frameworks that are torn down do not end", async || {
             let agents = self.agents().await?;
             let used: Vec<_> = agents.iter().filter(|agent| !agent.used.is_empty()).collect();

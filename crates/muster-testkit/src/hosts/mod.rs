@@ -6,7 +6,7 @@
 mod switchboard;
 mod weather;
 
-use crate::ports::free_ports;
+use crate::ports::Ports;
 use anyhow::{Context, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::collections::BTreeMap;
@@ -147,8 +147,8 @@ impl Hosts {
     }
 
     /// An address with a free port for each of these hosts.
-    pub(crate) fn listeners(&self, names: &[String]) -> anyhow::Result<Vec<SocketAddr>> {
-        let ports = free_ports(names.len())?;
+    pub(crate) fn listeners(&self, names: &[String], ports: &mut Ports) -> anyhow::Result<Vec<SocketAddr>> {
+        let ports = ports.take(names.len())?;
         names.iter().zip(ports).map(|(name, port)| Ok((self.address(name)?, port).into())).collect()
     }
 

@@ -58,14 +58,13 @@ struct DiskFault<'a> {
 
 impl<'a> DiskFault<'a> {
     async fn begins(field: &'a Field, fault: &'static str, names: &[String]) -> anyhow::Result<Self> {
-        let said = field.cluster.statuses().await;
         let (mut errors, mut node_ids) = (BTreeMap::new(), Vec::new());
         for name in field.cluster.master_names() {
             let before = field.cluster.error_lines_of(&name)?.len();
             errors.insert(name, before);
         }
         for name in names {
-            node_ids.push(status(&said, name).with_context(|| format!("{name} does not answer"))?.node_id);
+            node_ids.push(field.cluster.status(name).await?.node_id);
         }
         Ok(Self { fault: Fault::begins(field, fault, names), names: names.to_vec(), errors, node_ids })
     }
@@ -74,7 +73,7 @@ impl<'a> DiskFault<'a> {
     async fn same_disks(&self) -> anyhow::Result<()> {
         for (name, before) in self.names.iter().zip(&self.node_ids) {
             self.fault.field.cluster.votes(name).await?;
-            let now = node_id(self.fault.field, name).await?;
+            let now = self.fault.field.cluster.status(name).await?.node_id;
             if now != *before {
                 bail!("{name} was well, and is a new member: node id {before:x} became {now:x}");
             }
@@ -85,7 +84,7 @@ impl<'a> DiskFault<'a> {
     /// Whether the only one has another disk now.
     async fn new_disk(&self) -> anyhow::Result<bool> {
         let name = self.names.first().context("a fault of nobody")?;
-        Ok(self.node_ids.first() != Some(&node_id(self.fault.field, name).await?))
+        Ok(self.node_ids.first() != Some(&self.fault.field.cluster.status(name).await?.node_id))
     }
 
     /// What one has said of errors since.
@@ -114,19 +113,6 @@ impl<'a> DiskFault<'a> {
 
 fn status<'a>(said: &'a [(String, GetRaftStatusResponse)], name: &str) -> Option<&'a GetRaftStatusResponse> {
     said.iter().find(|(other, _)| other == name).map(|(_, status)| status)
-}
-
-async fn node_id(field: &Field, name: &str) -> anyhow::Result<u64> {
-    let until = Instant::now() + EQUAL_TIME;
-    loop {
-        if let Some(said) = status(&field.cluster.statuses().await, name) {
-            return Ok(said.node_id);
-        }
-        if Instant::now() >= until {
-            bail!("{name} does not answer");
-        }
-        tokio::time::sleep(LOOK).await;
-    }
 }
 
 /// Waits until launches that are asked for from now on run.

@@ -30,7 +30,7 @@ pub async fn disk_full(field: &Field, name: &str) -> anyhow::Result<()> {
     let first = answer(field, &fault, 0, NO_ROOM, true).await?;
     progress(field, "while the disk of a master is full").await?;
     let mut bit = format!("{bytes} bytes of room were taken; {first}");
-    if field.cluster.pid(name)?.is_none() {
+    if has_ended(field, name)? {
         let before = fault.said(name)?.len();
         field.cluster.restart(name)?;
         field.cluster.may_end(name)?;
@@ -112,6 +112,11 @@ async fn answer(
     }
 }
 
+/// Whether a master has ended, also if nobody has looked since.
+fn has_ended(field: &Field, name: &str) -> anyhow::Result<bool> {
+    Ok(field.cluster.pid(name)?.is_none() || field.cluster.ended(name)?.is_some())
+}
+
 async fn comes_back(
     field: &Field,
     fault: DiskFault<'_>,
@@ -120,9 +125,9 @@ async fn comes_back(
     bit: String,
     began: Instant,
 ) -> anyhow::Result<()> {
-    match field.cluster.pid(name)? {
-        Some(_) => down.are_up(),
-        None => down.restart()?,
+    match has_ended(field, name)? {
+        false => down.are_up(),
+        true => down.restart()?,
     }
     fault.same_disks().await.context("after a disk that took nothing")?;
     equal(field, name).await?;
