@@ -114,12 +114,12 @@ mod tests {
             truth.logs.insert("m3".into(), Vec::new());
             history.extend([kill(1, "m1", true), serves(2, None), serves(22, Some("m2"))]);
         });
-        refuses(service_returns, "nobody served for 9.0 s until m2", |history, _| {
+        refuses(service_returns, "nobody served for 12.0 s until m2", |history, _| {
             history.extend([serves(2, None), kill(3, "m1,m2", true), kill(30, "m1,m2", false)]);
-            history.push(serves(39, Some("m2")));
+            history.push(serves(42, Some("m2")));
         });
-        refuses(service_returns, "nobody served for 6.0 s until kill", |history, _| {
-            history.extend([serves(2, None), kill(8, "m1", true)]);
+        refuses(service_returns, "nobody served for 11.0 s until kill", |history, _| {
+            history.extend([serves(2, None), kill(13, "m1", true)]);
         });
     }
 
