@@ -123,7 +123,7 @@ pub enum TransferError {
     /// There is nobody to hand over to.
     #[error("no other voting master is caught up")]
     Nobody,
-    /// The named one is not there to take over.
+    /// The named one is not there to take over; where none was named, no other is.
     #[error("{0} does not answer; start it first, or name another master")]
     Silent(String),
     /// The named one did not, another one did.

@@ -11,6 +11,7 @@ use crate::{
 use muster_model::{Fence, Term};
 use openraft::{Instant as _, ServerState, async_runtime::watch::WatchReceiver, raft::VoteRequest};
 use std::{
+    cmp::Reverse,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -109,8 +110,8 @@ pub(crate) async fn watch(node: Arc<Node>, core: Core) {
             {
                 // Its reign ended before its leadership did: only another term can begin one.
                 last_abdication = Instant::now();
-                match heir(&node, &core, None) {
-                    Some(heir) => drop(core.trigger().transfer_leader(heir).await),
+                match heirs(&node, &core, None).first() {
+                    Some((heir, _)) => drop(core.trigger().transfer_leader(*heir).await),
                     None => begin_anew(&core, term).await,
                 }
             }
@@ -172,26 +173,28 @@ fn log(old: &Leadership, new: &Leadership) {
     }
 }
 
-/// The other voter with the longest log, rather one that was heard a moment ago; or the named one.
-fn heir(node: &Node, core: &Core, name: Option<&str>) -> Option<u64> {
+/// The other voters by name, or the named one: those first that were heard a moment ago, and of them those with the longest
+/// logs.
+fn heirs(node: &Node, core: &Core, name: Option<&str>) -> Vec<(u64, String)> {
     let metrics = core.metrics();
     let metrics = metrics.borrow_watched();
-    let replication = metrics.replication.as_ref()?;
-    let voters = metrics.membership_config.voter_ids().filter(|id| *id != metrics.id);
+    let Some(replication) = metrics.replication.as_ref() else { return Vec::new() };
     let moment = Duration::from_millis(node.config.election_ms_max);
-    voters
-        .filter(|id| {
-            name.is_none_or(|name| member(&metrics.membership_config, *id).is_some_and(|it| it.name == name))
-        })
-        .max_by_key(|id| {
-            let there = node.heard.last(*id).is_some_and(|at| at.elapsed() <= moment);
-            (there, replication.get(id).copied().flatten().map(|matched| matched.index))
-        })
+    let voters = metrics.membership_config.voter_ids().filter(|id| *id != metrics.id);
+    let mut heirs: Vec<_> = voters
+        .filter_map(|id| Some((id, member(&metrics.membership_config, id)?.name)))
+        .filter(|(_, known)| name.is_none_or(|name| known == name))
+        .collect();
+    heirs.sort_by_cached_key(|(id, _)| {
+        let there = node.heard.last(*id).is_some_and(|at| at.elapsed() <= moment);
+        Reverse((there, replication.get(id).copied().flatten().map(|matched| matched.index)))
+    });
+    heirs
 }
 
 impl Raft {
     /// Hands leadership to the named master, or to the one with the longest log; says to whom. A leader that hands
-    /// over takes nothing in any more, so the named one must be there.
+    /// over takes nothing in any more, so whoever it is must be there: each that is asked may take a second to say so.
     pub async fn transfer_leadership(&self, to: Option<&str>) -> Result<String, TransferError> {
         let node = self.node();
         let not_leading = || NotLeading { leader: node.leader() };
@@ -200,16 +203,18 @@ impl Raft {
         if to == Some(node.config.name.as_str()) {
             return Ok(node.config.name.clone());
         }
-        let id = match (heir(node, &core, to), to) {
-            (Some(id), _) => id,
-            (None, Some(name)) => return Err(TransferError::Unknown(name.into())),
-            (None, None) => return Err(TransferError::Nobody),
+        let heirs = heirs(node, &core, to);
+        let Some((_, first)) = heirs.first() else {
+            return Err(to.map_or(TransferError::Nobody, |name| TransferError::Unknown(name.into())));
         };
-        if let Some(name) = to
-            && cluster::answers_as(node, name).await != Some(id)
-        {
-            return Err(TransferError::Silent(name.into()));
+        let mut there = None;
+        for (id, name) in &heirs {
+            if cluster::answers_as(node, name).await == Some(*id) {
+                there = Some(*id);
+                break;
+            }
         }
+        let id = there.ok_or_else(|| TransferError::Silent(first.clone()))?;
         let named = |id: u64| {
             let it = member(&core.server_metrics().borrow_watched().membership_config, id);
             it.map(|member| member.name).unwrap_or_default()

@@ -5,7 +5,7 @@
 mod support;
 
 use muster_model::{Capabilities, FrameworkInfo, Index, Role, Sealed, Term};
-use muster_raft::{Leadership, Raft, RaftConfig, ReplaceError};
+use muster_raft::{Leadership, Raft, RaftConfig, ReplaceError, TransferError};
 use muster_registry::{Command, Outcome, Record, Registry, Subscribe};
 use std::time::Duration;
 use support::{Cluster, eventually, leases_of_seconds, within};
@@ -607,6 +607,24 @@ async fn a_leader_that_is_told_to_stop_hands_over_first() {
     assert!(third.term > second.term);
     replica.kill().await;
     cluster.tick().await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_who_is_gone_is_handed_anything() {
+    let mut cluster = Cluster::steady(3).await;
+    let at = cluster.tick().await;
+    cluster.agree(at).await;
+    let (leader, _) = cluster.leader().await;
+    let [dead, alive] = [1, 2].map(|n| (leader + n) % 3);
+    // Heard a moment ago, and with as long a log as the other.
+    cluster.kill(dead).await;
+    let heir = cluster.raft(leader).transfer_leadership(None).await.unwrap();
+    assert_eq!(heir, cluster.members[alive].0);
+    cluster.tick().await;
+    cluster.kill(leader).await;
+    let left = cluster.raft(alive).transfer_leadership(None).await.unwrap_err();
+    assert!(matches!(left, TransferError::Silent(_)), "{left}");
     cluster.end().await;
 }
 
