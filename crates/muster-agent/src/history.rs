@@ -498,12 +498,16 @@ impl Shown {
         self.inner().history.volumes(framework, name, run)
     }
 
-    /// No process of it is left.
+    /// No process of it is left: before it is shown as over, or who asks between the two is told that it never was.
+    pub(crate) fn ends(&self, number: LaunchNumber, end: &End) {
+        self.inner().history.task(number, |task| task.status = Some(end.wait_status()));
+    }
+
+    /// It is shown as over: after that, or who asks between the two waits for ever.
     pub(crate) fn ended(&self, number: LaunchNumber, end: &End) {
-        let (mut inner, status) = (self.inner(), end.wait_status());
-        inner.history.task(number, |task| task.status = Some(status));
+        let mut inner = self.inner();
         let it = inner.history.container_of(number).unwrap_or(Contained::Alone(number));
-        inner.tell(it, status);
+        inner.tell(it, end.wait_status());
     }
 
     /// A built-in executor has no task any more.

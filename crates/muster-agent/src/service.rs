@@ -292,6 +292,7 @@ impl Agent {
                 Input::Released { launch } => self.times.runs(*launch),
                 Input::Ended { launch, end } => {
                     self.times.ended(*launch);
+                    self.shown.ends(*launch, end);
                     ended = Some((*launch, end.clone()));
                 }
                 Input::Frame { down: Down::Leader { address, .. }, .. } => {
@@ -314,7 +315,7 @@ impl Agent {
                 }
             }
             if let Some((launch, end)) = ended {
-                self.shown.ended(launch, &end); // after it is shown so, or some would wait for ever
+                self.shown.ended(launch, &end);
             }
         }
         None

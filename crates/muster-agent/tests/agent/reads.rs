@@ -4,6 +4,7 @@ use crate::{
     runner::cases,
     world::{World, key, launch, order, shell},
 };
+use futures::future::join_all;
 use muster_model::{AgentCall, AgentEvent, TaskState, VolumeMount, VolumeNumber, event::RunOrder};
 use muster_proto::{executor_api::container_id, json::Codec, mesos};
 use serde_json::{Value, json};
@@ -15,6 +16,7 @@ cases!(
     files_of_sandboxes_are_shown_and_no_others,
     volumes_are_shown_in_the_sandboxes_of_those_that_use_them,
     containers_are_waited_for_and_killed,
+    whoever_waits_while_a_task_ends_is_told_how,
     calls_of_operators_are_checked_as_mesos_checks_them,
     what_is_not_there_is_said_so,
 );
@@ -284,6 +286,22 @@ async fn containers_are_waited_for_and_killed(mut world: World) {
     assert_eq!(world.call(wait(1)).await, (404, format!("Container {gone} cannot be found")));
     assert_eq!(world.call(remove(json!({"value": "x", "parent": id(1)}))).await.0, 200);
     assert_eq!(world.call(remove(json!({"value": "x"}))).await.0, 500);
+}
+
+/// Some ask before the end is shown, some after, and some in between.
+async fn whoever_waits_while_a_task_ends_is_told_how(mut world: World) {
+    let (mut stream, _) = world.join().await;
+    for n in 1..=10 {
+        world.run(&mut stream, n, "while [ ! -e go ]; do sleep 0.001; done; exit 3").await;
+        world.update(&mut stream, n).await;
+        fs::write(world.sandbox(n).join("go"), "").unwrap();
+        let id = json!({"value": container_id(launch(n))});
+        let wait = json!({"type": "WAIT_CONTAINER", "wait_container": {"container_id": id}});
+        for told in join_all((0..200).map(|_| world.answer(wait.clone()))).await {
+            assert_eq!(told["wait_container"], json!({"exit_status": 3 << 8}));
+        }
+        world.outcome(&mut stream, n).await;
+    }
 }
 
 async fn calls_of_operators_are_checked_as_mesos_checks_them(mut world: World) {
