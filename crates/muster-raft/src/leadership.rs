@@ -192,6 +192,16 @@ fn heirs(node: &Node, core: &Core, name: Option<&str>) -> Vec<(u64, String)> {
     heirs
 }
 
+/// The first of them that says who it is. Each may take a second for that.
+async fn who_is_there(node: &Node, heirs: &[(u64, String)]) -> Option<(u64, String)> {
+    for (id, name) in heirs {
+        if cluster::answers_as(node, name).await == Some(*id) {
+            return Some((*id, name.clone()));
+        }
+    }
+    None
+}
+
 impl Raft {
     /// Hands leadership to the named master, or to the one with the longest log; says to whom. A leader that hands
     /// over takes nothing in any more, so whoever it is must be there: each that is asked may take a second to say so.
@@ -207,18 +217,8 @@ impl Raft {
         let Some((_, first)) = heirs.first() else {
             return Err(to.map_or(TransferError::Nobody, |name| TransferError::Unknown(name.into())));
         };
-        let mut there = None;
-        for (id, name) in &heirs {
-            if cluster::answers_as(node, name).await == Some(*id) {
-                there = Some(*id);
-                break;
-            }
-        }
-        let id = there.ok_or_else(|| TransferError::Silent(first.clone()))?;
-        let named = |id: u64| {
-            let it = member(&core.server_metrics().borrow_watched().membership_config, id);
-            it.map(|member| member.name).unwrap_or_default()
-        };
+        let silent = || TransferError::Silent(first.clone());
+        let (id, name) = who_is_there(node, &heirs).await.ok_or_else(silent)?;
         core.trigger().transfer_leader(id).await.map_err(|_| not_leading())?;
         let mut metrics = core.server_metrics();
         let took_over = async {
@@ -232,11 +232,26 @@ impl Raft {
                 metrics.changed().await.ok()?;
             }
         };
-        let limit = Duration::from_millis(node.config.election_ms_max * 4);
-        match tokio::time::timeout(limit, took_over).await {
-            Ok(Some(leader)) if leader == id => Ok(named(id)),
-            Ok(Some(leader)) => Err(TransferError::Another { wanted: named(id), leader: named(leader) }),
-            Ok(None) | Err(_) => Err(TransferError::TimedOut(named(id))),
+        // It may end meanwhile: everybody is told to at once where a whole cluster ends.
+        let gone = async {
+            while cluster::answers_as(node, &name).await == Some(id) {
+                tokio::time::sleep(Duration::from_millis(node.config.heartbeat_ms)).await;
+            }
+        };
+        tokio::select! {
+            leader = took_over => match leader {
+                Some(leader) if leader == id => Ok(name),
+                Some(leader) => {
+                    let known = member(&core.server_metrics().borrow_watched().membership_config, leader);
+                    let leader = known.map(|member| member.name).unwrap_or_default();
+                    Err(TransferError::Another { wanted: name, leader })
+                }
+                None => Err(TransferError::TimedOut(name)),
+            },
+            () = gone => Err(TransferError::Silent(name)),
+            () = tokio::time::sleep(Duration::from_millis(node.config.election_ms_max * 4)) => {
+                Err(TransferError::TimedOut(name))
+            }
         }
     }
 }

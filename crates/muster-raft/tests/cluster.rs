@@ -629,6 +629,35 @@ async fn nobody_who_is_gone_is_handed_anything() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_heir_that_ends_before_it_leads_is_not_waited_for() {
+    let mut cluster = Cluster::new(3);
+    // Nobody else comes to lead meanwhile.
+    cluster.tune = |config| (config.election_ms_min, config.election_ms_max) = (40_000, 41_000);
+    cluster.wire().await;
+    for n in 0..3 {
+        cluster.start(n).await;
+    }
+    let at = cluster.tick().await;
+    cluster.agree(at).await;
+    let (leader, reign) = cluster.leader().await;
+    let heir = (leader + 1) % 3;
+    let name = cluster.members[heir].0.clone();
+    // It hears that it is to lead, and nobody hears it ask for votes.
+    for ((from, _), wire) in &cluster.wires {
+        if *from == heir {
+            wire.cut();
+        }
+    }
+    let (old, wanted) = (cluster.raft(leader).clone(), name.clone());
+    let handed = tokio::spawn(async move { old.transfer_leadership(Some(&wanted)).await });
+    eventually("a candidate", || (cluster.raft(heir).status().fence.term > reign.term).then_some(())).await;
+    cluster.kill(heir).await;
+    let ended = within("the hand-over", handed).await.unwrap();
+    assert!(matches!(&ended, Err(TransferError::Silent(it)) if *it == name), "{ended:?}");
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_only_voter_begins_anew_when_its_reign_ended_by_itself() {
     let cluster = Cluster::new(1);
     let raft = Raft::open(cluster.config(0)).await.unwrap();

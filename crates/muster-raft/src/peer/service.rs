@@ -183,6 +183,10 @@ impl PeerService for Peers {
         &self,
         _request: Request<proto::IdentifyRequest>,
     ) -> Result<Response<proto::IdentifyResponse>, Status> {
+        // Who ends is not there any more, for those who would wait for it.
+        if self.node.stopping() {
+            return Err(stopping());
+        }
         let mark = self.node.store.mark();
         let started = !mark.blank() || mark.joined;
         Ok(Response::new(proto::IdentifyResponse {
