@@ -103,7 +103,8 @@ pub async fn sample(cluster: &TestCluster, recorder: &Recorder, seen: &Seen) {
             let agents = there.map(|agent| (agent.hostname.clone(), usage(agent))).collect();
             recorder.record("sampler", Event::Agents { agents });
         }
-        if serves != served {
+        // Each look in vain: between two of them nobody looked.
+        if serves.is_none() || serves != served {
             recorder.record("sampler", Event::Serves { leader: serves.clone() });
             served = serves;
         }

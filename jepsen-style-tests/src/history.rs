@@ -202,7 +202,8 @@ pub enum Event {
         /// Its id.
         agent_id: String,
     },
-    /// A master serves, which means that it answers reads that claim to be current; or nobody does. Whenever that changes.
+    /// A master serves, which means that it answers reads that claim to be current: whenever that changes. Or nobody does:
+    /// at each look.
     Serves {
         /// The master.
         leader: Option<String>,

@@ -7,10 +7,12 @@ use crate::nemesis::{
     READ_ONLY, RESTART, SYNC_FAILS, SYNC_KILLS, SYNC_LIES, TRANSFER,
 };
 
-/// How long nobody may serve while more than half of the masters are there, in seconds: a few times what an election
-/// takes, which begins after 300 ms of silence and is over within 300 ms, on a machine that does much else; who looks may
-/// stand still, too.
-const LEADER_S: f64 = 10.0;
+/// For how long the sampler may look for a leader in vain while more than half of the masters are there, in seconds: a
+/// few times what an election takes, which begins after 300 ms of silence and is over within 300 ms, on a machine that
+/// does much else.
+const LEADER_S: f64 = 5.0;
+/// What a look counts for at most, in seconds: while it stood still, the sampler saw nothing.
+const LOOK_S: f64 = 1.0;
 /// How long it may take after a round of faults until everybody is back, in seconds.
 const BACK_S: f64 = 15.0;
 
@@ -32,25 +34,27 @@ pub fn service_returns(history: &[Entry], truth: &Truth) -> Vec<String> {
     let masters = truth.logs.keys().filter(|name| is_master(name)).count();
     let mut wrong = Vec::new();
     let mut open: Vec<(&str, &str)> = Vec::new();
-    let mut silent_since = None;
+    // Since when the newest look in vain lasts, and for how long those before it did.
+    let mut vain: Option<(u64, f64)> = None;
     for entry in history {
         let judged = open.iter().all(|(fault, target)| is_of_few(fault, target, masters));
-        let silence = silent_since.map_or(0.0, |since| seconds(entry.at_us.saturating_sub(since)));
+        let silence = vain
+            .map_or(0.0, |(since, before)| before + seconds(entry.at_us.saturating_sub(since)).min(LOOK_S));
         let mut until = |what: &str| {
             if judged && silence > LEADER_S {
                 wrong.push(format!("nobody served for {silence:.1} s until {what} at {} us", entry.at_us));
             }
         };
         match &entry.event {
-            Event::Serves { leader: None } => silent_since = Some(entry.at_us),
+            Event::Serves { leader: None } => vain = Some((entry.at_us, silence)),
             Event::Serves { leader: Some(leader) } => {
                 until(leader);
-                silent_since = None;
+                vain = None;
             }
             Event::Nemesis { fault, target, begins, .. } => {
                 until(fault);
                 // From here on other masters are there.
-                silent_since = silent_since.map(|_| entry.at_us);
+                vain = vain.map(|_| (entry.at_us, 0.0));
                 match begins {
                     true => open.push((fault, target)),
                     false => {
@@ -96,6 +100,11 @@ mod tests {
         at(seconds, Event::Serves { leader: leader.map(Into::into) })
     }
 
+    /// Nobody serves: the sampler looks every second.
+    fn silent(seconds: std::ops::Range<u64>) -> impl Iterator<Item = Entry> {
+        seconds.map(|second| serves(second, None))
+    }
+
     fn kill(seconds: u64, target: &str, begins: bool) -> Entry {
         let bit = (!begins).then(String::new);
         at(seconds, Event::Nemesis { fault: KILL.into(), target: target.into(), begins, bit })
@@ -112,22 +121,35 @@ mod tests {
     fn a_leader_that_does_not_come_is_seen() {
         refuses(service_returns, "nobody served for 20.0 s until m2", |history, truth| {
             truth.logs.insert("m3".into(), Vec::new());
-            history.extend([kill(1, "m1", true), serves(2, None), serves(22, Some("m2"))]);
+            history.push(kill(1, "m1", true));
+            history.extend(silent(2..22));
+            history.push(serves(22, Some("m2")));
         });
-        refuses(service_returns, "nobody served for 12.0 s until m2", |history, _| {
-            history.extend([serves(2, None), kill(3, "m1,m2", true), kill(30, "m1,m2", false)]);
-            history.push(serves(42, Some("m2")));
+        refuses(service_returns, "nobody served for 7.0 s until m2", |history, _| {
+            history.extend([kill(3, "m1,m2", true), kill(30, "m1,m2", false)]);
+            history.extend(silent(30..37));
+            history.push(serves(37, Some("m2")));
         });
-        refuses(service_returns, "nobody served for 11.0 s until kill", |history, _| {
-            history.extend([serves(2, None), kill(13, "m1", true)]);
+        refuses(service_returns, "nobody served for 6.0 s until kill", |history, _| {
+            history.extend(silent(2..8));
+            history.push(kill(8, "m1", true));
         });
+    }
+
+    #[test]
+    fn a_sampler_that_stood_still_saw_nothing() {
+        let (mut history, truth) = good();
+        history.extend(silent(2..5));
+        history.push(serves(30, Some("m2")));
+        assert_eq!(service_returns(&history, &truth), Vec::<String>::new());
     }
 
     #[test]
     fn without_a_quorum_nobody_has_to_serve() {
         let (mut history, truth) = good();
-        history.extend([kill(1, "m1,m2", true), serves(2, None), kill(22, "m1,m2", false)]);
-        history.push(serves(23, Some("m2")));
+        history.push(kill(1, "m1,m2", true));
+        history.extend(silent(2..22));
+        history.extend([kill(22, "m1,m2", false), serves(23, Some("m2"))]);
         assert_eq!(service_returns(&history, &truth), Vec::<String>::new());
     }
 
