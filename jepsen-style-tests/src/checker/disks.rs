@@ -33,6 +33,8 @@ const SET_ASIDE: &str = " ERROR muster_raft::store: the data directory is damage
 const UNREADABLE: &str = " ERROR sled::";
 /// What openraft says besides as it is being stopped; of members that a fault may end.
 const ENDING: &[&[&str]] = &[
+    // To whoever waits for an answer.
+    &[" ERROR openraft::raft::", " raft stopped"],
     &[" ERROR openraft::raft::raft_inner: failed to receive from RaftCore: None"],
     &[" ERROR openraft::core::raft_core: failed to report metrics, error: watch channel closed"],
     &[" ERROR openraft::core::heartbeat::worker: HeartbeatWorker("],
@@ -170,6 +172,8 @@ mod tests {
         let apply = "t ERROR openraft::core::raft_core: RaftCore::main error: when Write Apply(index: 9): ";
         let (stopped, broken) = (format!("{apply}channel closed"), format!("{apply}a record is unreadable"));
         assert!(excused(POWER_CUT, &stopped) && !excused(POWER_CUT, &broken) && !excused(DAMAGE, &stopped));
+        let waited = "t ERROR openraft::raft::raft_inner: RaftInner<_>::recv_msg: error: raft stopped";
+        assert!(excused(POWER_CUT, waited) && !excused(DAMAGE, waited));
         let refused = "t ERROR muster_agent::service: agent stops reason=\"the leader refuses this agent: it was gone\"";
         assert!(excused(GONE, refused) && !excused(GONE, wrong) && !excused(DAMAGE, refused));
     }
