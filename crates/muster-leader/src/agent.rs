@@ -53,7 +53,8 @@ impl Leader {
             return; // a late word of an older session changes nothing
         }
         // Updates are not refused for being many: beyond twice the limit the agent is cut off and repeats all.
-        if self.waiting.len() >= 2 * self.config.in_flight_max {
+        let is_pong = matches!(call, AgentCall::Pong(_));
+        if !is_pong && self.waiting.len() >= 2 * self.config.in_flight_max {
             effects.push(Effect::Close(conn));
             return;
         }

@@ -7,7 +7,7 @@ use crate::{
 };
 use muster_model::{
     AgentEvent, AgentId, CallOutcome, Event, FrameworkId, OperationId, Role, SchedulerEvent, Session, TaskId,
-    TaskKey, Timestamp, Wants,
+    Timestamp, Wants,
 };
 use muster_registry::{Change, Command, OperateOutcome, Outcome, Refusal, Registry};
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,7 +34,7 @@ impl Leader {
                 }
             }
             if self.serving {
-                entry.changes.iter().for_each(|change| self.follow(registry, change, effects));
+                entry.changes.iter().for_each(|change| self.follow(now, registry, change, effects));
             }
         }
         self.timers.applied_at = registry.clock();
@@ -293,7 +293,7 @@ impl Leader {
     }
 
     /// What clients must be told of a change.
-    fn follow(&mut self, registry: &Registry, change: &Change, effects: &mut Vec<Effect>) {
+    fn follow(&mut self, now: Timestamp, registry: &Registry, change: &Change, effects: &mut Vec<Effect>) {
         match change {
             Change::RunDue(task) => self.order_run(registry, task, effects),
             Change::KillDue(task) => {
@@ -307,9 +307,7 @@ impl Leader {
                 self.order(agent_id, kill, effects);
             }
             Change::UpdateDue { task, agent_id, uuid, status } => {
-                if let Some(session) = self.frameworks.get(&task.framework_id) {
-                    tell_update(session, task, agent_id, *uuid, status.clone(), effects);
-                }
+                self.tell_update(now, task, agent_id, (*uuid, status), effects);
             }
             Change::ExecutorEnded { agent_id, framework_id, executor_id, status } => {
                 if let Some(session) = self.frameworks.get(framework_id) {
@@ -389,23 +387,6 @@ impl Leader {
             tell(session.conn, SchedulerEvent::AgentLost(id.clone()), effects);
         }
     }
-}
-
-fn tell_update(
-    session: &FrameworkSession,
-    task: &TaskKey,
-    agent_id: &AgentId,
-    uuid: muster_model::Uuid,
-    status: muster_model::Status,
-    effects: &mut Vec<Effect>,
-) {
-    let event = SchedulerEvent::Update {
-        task_id: task.task_id.clone(),
-        agent_id: Some(agent_id.clone()),
-        status: session.shown(status),
-        uuid: Some(uuid),
-    };
-    tell(session.conn, event, effects);
 }
 
 /// How whoever asked is told what came of it.

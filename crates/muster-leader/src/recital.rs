@@ -1,8 +1,9 @@
 //! Long answers, told in parts.
 //!
-//! A scheduler may ask for the state of every task it has, and may come back to as many updates that wait for it. A
-//! stream's queue is bounded, and whoever lets it fill is cut off as one that does not read: so nobody is told more at
-//! once than a part of what a queue holds, and the next part a little later, as tasks stand by then.
+//! A scheduler may ask for the state of every task it has, may come back to as many updates that wait for it, and may have
+//! as many at once when machines are lost or taken down. A stream's queue is bounded, and whoever lets it fill is cut off
+//! as one that does not read: so nobody is told more at once than a part of what a queue holds, and the next part a little
+//! later, as tasks stand by then.
 
 use crate::{
     ConnId, Effect, Leader,
@@ -12,7 +13,7 @@ use crate::{
 };
 use muster_model::{
     AgentId, AskedOperation, CallOutcome, FrameworkId, OperationId, OperationStatus, Reason, SchedulerEvent,
-    Session, TaskId, TaskKey, TaskState, Timestamp,
+    Session, Status, TaskId, TaskKey, TaskState, Timestamp, Uuid,
 };
 use muster_registry::{AgentState, DoneOperation, Registry, Task};
 use std::{
@@ -23,6 +24,9 @@ use std::{
 /// How many events one stream is told in a part: far less than its queue holds. With the pause that is 12,500 in a
 /// second, which a scheduler can be expected to take in; one that cannot is cut off when its queue is full.
 const PART: usize = 250;
+/// How many updates one stream is told as they come, between two parts: more than what tasks make by themselves, and less
+/// than half of what its queue holds.
+const LIVE: usize = 2_000;
 /// Between two parts.
 const PAUSE_MS: u64 = 20;
 /// Answers that may be on their way to one stream.
@@ -95,6 +99,8 @@ pub(crate) struct Recitals {
     due: Option<Timestamp>,
     /// What each stream may be told until all of them may be told a part again; a whole part where nothing is said.
     rooms: BTreeMap<ConnId, usize>,
+    /// What each stream was told as it came, since then.
+    live: BTreeMap<ConnId, usize>,
     renewed: Timestamp,
 }
 
@@ -109,10 +115,17 @@ impl Recitals {
         self.due
     }
 
+    /// Whether a stream will come to the update of this task that waits.
+    fn will_tell(&self, conn: ConnId, task_id: &TaskId) -> bool {
+        let comes = |left: &Left| matches!(left, Left::Updates(after) if after < task_id);
+        self.open.iter().any(|it| it.conn == conn && comes(&it.left))
+    }
+
     /// Each stream may be told a part again, if it is time for that.
     fn renew(&mut self, now: Timestamp) {
         if self.renewed <= now {
             self.rooms.clear();
+            self.live.clear();
             self.renewed = now.plus_ms(PAUSE_MS);
         }
     }
@@ -160,6 +173,38 @@ impl Leader {
         }
         self.recitals.open.push_back(recital);
         self.recitals.due.get_or_insert(self.recitals.renewed);
+    }
+
+    /// Tells a framework of an update that is due: as it comes, or in parts where too many come at once.
+    pub(crate) fn tell_update(
+        &mut self,
+        now: Timestamp,
+        task: &TaskKey,
+        agent_id: &AgentId,
+        (uuid, status): (Uuid, &Status),
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(it) = self.frameworks.get(&task.framework_id) else { return };
+        let (conn, session) = (it.conn, it.session);
+        self.recitals.renew(now);
+        let live = self.recitals.live.entry(conn).or_default();
+        if *live < LIVE {
+            *live += 1;
+            let (task_id, agent_id) = (task.task_id.clone(), Some(agent_id.clone()));
+            let event = SchedulerEvent::Update {
+                task_id,
+                agent_id,
+                status: it.shown(status.clone()),
+                uuid: Some(uuid),
+            };
+            tell(conn, event, effects);
+        } else if !self.recitals.will_tell(conn, &task.task_id) {
+            // It is the first that waits of its task, and is found as such.
+            let framework_id = task.framework_id.clone();
+            let left = Left::Updates(TaskId::new(""));
+            self.recitals.open.push_back(Recital { conn, framework_id, session, left });
+            self.recitals.due.get_or_insert(self.recitals.renewed);
+        }
     }
 
     /// Tells each stream what fits into a part, one answer after the other.

@@ -15,6 +15,10 @@ const PING_PARTS: usize = 50;
 /// No part is smaller than this.
 const PING_PART_MIN: usize = 64;
 
+/// How much of what is overdue is proposed at a look, and so in a second: of each agent that is lost every framework is
+/// told, and of all of its tasks.
+const OVERDUE_MAX: usize = 2_000;
+
 /// When what is next due.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
@@ -118,15 +122,16 @@ impl Leader {
         }
     }
 
-    /// Proposes what is overdue. Apply refuses what was proposed twice.
+    /// Proposes what is overdue, as much as there is room for; the rest at the next looks. Apply refuses what was proposed
+    /// twice.
     fn look_for_deadlines(&mut self, now: Timestamp, registry: &Registry, effects: &mut Vec<Effect>) {
-        if self.is_busy() {
-            return; // looked for again in a second
-        }
+        let mut room = self.config.in_flight_max.saturating_sub(self.waiting.len()).min(OVERDUE_MAX);
         for framework in registry.frameworks() {
             if let Connection::Disconnected(it) = framework.connection
                 && it.deadline <= now
+                && room > 0
             {
+                room -= 1;
                 let (framework_id, disconnected) = (framework.id.clone(), it.index);
                 let command = Command::ExpireFramework { framework_id, disconnected };
                 self.propose(command, Waiting::Nobody, effects);
@@ -135,7 +140,9 @@ impl Leader {
         for agent in registry.agents() {
             if let AgentState::Disconnected(it) = agent.state
                 && it.deadline <= now
+                && room > 0
             {
+                room -= 1;
                 let (agent_id, disconnected) = (agent.id.clone(), it.index);
                 self.propose(Command::MarkUnreachable { agent_id, disconnected }, Waiting::Nobody, effects);
             }

@@ -1,16 +1,19 @@
-//! Many at once: a framework that asks for the state of many tasks is told it in parts, so that no stream's queue fills up, and
-//! many agents are not all pinged at the same moment.
+//! Many at once: a framework that asks for the state of many tasks, or has updates of many, is told them in parts, so that
+//! no stream's queue fills up; many agents are not all pinged, nor marked as lost, at the same moment.
 
 #![allow(clippy::unwrap_used)]
 
 use muster_leader::{Committed, Config, Effect, Input, Leader};
 use muster_model::{
     AgentCall, AgentEvent, AgentInfo, Call, CallOutcome, ClusterId, Event, FrameworkInfo, Hello, Index,
-    MachineId, Resources, Role, SchedulerCall, SchedulerEvent, Session, TaskId, Term, Timestamp, Token,
-    WallTime,
+    MachineId, OfferId, Resources, Role, SchedulerCall, SchedulerEvent, Session, TaskId, TaskSpec, Term,
+    Timestamp, Token, WallTime,
 };
-use muster_registry::{Command, Entry, Registry};
-use std::{collections::BTreeMap, sync::Arc};
+use muster_registry::{Agent, AgentState, Command, Entry, Launch, Registry};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 const ASKED: usize = 625;
 
@@ -27,6 +30,8 @@ struct Shell {
     welcomed: Vec<(u64, Session)>,
     pinged: Vec<(u64, u64)>,
     closed: Vec<u64>,
+    /// How many agents the newest entry marks unreachable.
+    marked: usize,
 }
 
 impl Shell {
@@ -46,6 +51,7 @@ impl Shell {
             welcomed: Vec::new(),
             pinged: Vec::new(),
             closed: Vec::new(),
+            marked: 0,
         };
         shell.take(effects);
         shell
@@ -76,17 +82,42 @@ impl Shell {
         if commands.is_empty() {
             return;
         }
-        self.index += 1;
+        self.marked = commands.iter().filter(|it| matches!(it, Command::MarkUnreachable { .. })).count();
         let first_ticket = self.tickets;
         self.tickets += commands.len() as u64;
+        self.commit(commands, Some(first_ticket));
+    }
+
+    /// An entry, of this leader's proposals or of another one's.
+    fn commit(&mut self, commands: Vec<Command>, ticket: Option<u64>) {
+        self.index += 1;
+        let first_ticket = ticket.unwrap_or(0);
         let entry = Entry { term: Term(1), at: self.now, wall: WallTime(0), first_ticket, commands };
         let applied = self.registry.apply(Index(self.index), Term(1), &entry);
         self.step(Input::Applied(vec![Committed {
             index: Index(self.index),
-            first_ticket: Some(first_ticket),
+            first_ticket: ticket,
             outcomes: applied.outcomes,
             changes: Arc::new(applied.changes),
         }]));
+    }
+
+    /// Agents say hello on these connections.
+    fn agents(&mut self, conns: std::ops::RangeInclusive<u64>) {
+        for conn in conns {
+            let mut token = [0; 16];
+            token[..8].copy_from_slice(&conn.to_le_bytes());
+            let info = AgentInfo {
+                machine_id: MachineId::new(format!("m{conn}")),
+                hostname: format!("a{conn}").into(),
+                port: 1,
+                resources: Resources::of(1_000_000, 1 << 20),
+                attributes: Vec::new(),
+            };
+            let hello = Hello { agent_id: None, info, tasks: Vec::new(), sealed: Default::default() };
+            let call = AgentCall::Hello(hello, Some(Token(token)), None);
+            self.step(Input::Call { conn, call: Call::Agent { session: Session(0), call } });
+        }
     }
 
     fn call(&mut self, id: u64, call: SchedulerCall) {
@@ -206,24 +237,86 @@ fn whoever_waits_for_the_rest_of_an_answer_is_told_when_leadership_ends() {
 }
 
 #[test]
+fn updates_of_many_tasks_at_once_are_told_in_parts() {
+    const TASKS: usize = 9_000;
+    let mut shell = Shell::new();
+    shell.subscribe();
+    shell.agents(2..=2);
+    let framework_id = shell.registry.frameworks().next().unwrap().id.clone();
+    let agent = shell.registry.agents().next().unwrap();
+    let (agent_id, offered) = (agent.id.clone(), agent.info.resources.clone());
+    let task = |n: usize| TaskSpec {
+        task_id: TaskId::new(format!("t{n}")),
+        name: "t".into(),
+        resources: Resources::of(10, 1),
+        executor: None,
+        grace_ms: None,
+        sealed: Default::default(),
+    };
+    let launch = Command::Launch(Launch {
+        framework_id,
+        agent_id: agent_id.clone(),
+        role: Role::any(),
+        offer_ids: vec![OfferId::new("c-O1-0-1")],
+        offered,
+        tasks: (0..TASKS).map(task).collect(),
+    });
+    shell.commit(vec![launch], None);
+    assert_eq!(shell.registry.tasks().count(), TASKS);
+    shell.told.clear();
+    // Its machine is gone, and all of its tasks with it.
+    shell.step(Input::Closed(2));
+    shell.commit(vec![Command::MarkGone { agent_id }], None);
+
+    let told = std::mem::take(&mut shell.told);
+    assert_eq!(updates(&told), 2_000);
+    let mut known = BTreeSet::new();
+    let mut take = |told: Vec<SchedulerEvent>| {
+        for event in told {
+            if let SchedulerEvent::Update { task_id, status, uuid, .. } = event {
+                assert!(uuid.is_some() && status.state.is_terminal(), "{status:?}");
+                known.insert(task_id);
+            }
+        }
+        known.len()
+    };
+    take(told);
+    // What else is due meanwhile waits for its turn, or is told as it comes; nothing is left out.
+    while take(Vec::new()) < TASKS {
+        let (_, part) = shell.wake();
+        assert!(updates(&part) <= 250, "{}", updates(&part));
+        take(part);
+    }
+}
+
+#[test]
+fn agents_that_are_lost_at_once_are_marked_a_part_at_a_time() {
+    const AGENTS: u64 = 5_000;
+    let mut shell = Shell::new();
+    shell.agents(1..=AGENTS);
+    (2..=AGENTS).for_each(|conn| shell.step(Input::Closed(conn)));
+    let is_lost = |shell: &Shell| {
+        let lost = |agent: &&Agent| matches!(agent.state, AgentState::Unreachable { .. });
+        shell.registry.agents().filter(lost).count() as u64
+    };
+    let session = shell.welcomed[0].1;
+    while is_lost(&shell) < AGENTS - 1 {
+        shell.marked = 0;
+        shell.wake();
+        assert!(shell.marked <= 2_000, "{} at once", shell.marked);
+        for (conn, n) in std::mem::take(&mut shell.pinged) {
+            shell.step(Input::Call { conn, call: Call::Agent { session, call: AgentCall::Pong(n) } });
+        }
+    }
+    assert!(shell.closed.is_empty(), "{:?}", shell.closed);
+}
+
+#[test]
 fn many_agents_are_pinged_in_parts_and_each_as_often_as_ever() {
     const AGENTS: u64 = 5_000;
     let (ping_ms, missed_max) = (Config::default().ping_ms, Config::default().missed_pings_max);
     let mut shell = Shell::new();
-    for conn in 1..=AGENTS {
-        let mut token = [0; 16];
-        token[..8].copy_from_slice(&conn.to_le_bytes());
-        let info = AgentInfo {
-            machine_id: MachineId::new(format!("m{conn}")),
-            hostname: format!("a{conn}").into(),
-            port: 1,
-            resources: Resources::of(1_000, 32),
-            attributes: Vec::new(),
-        };
-        let hello = Hello { agent_id: None, info, tasks: Vec::new(), sealed: Default::default() };
-        let call = AgentCall::Hello(hello, Some(Token(token)), None);
-        shell.step(Input::Call { conn, call: Call::Agent { session: Session(0), call } });
-    }
+    shell.agents(1..=AGENTS);
     assert_eq!(shell.welcomed.len() as u64, AGENTS);
     let sessions: BTreeMap<_, _> = shell.welcomed.drain(..).collect();
     // The first never answers.
