@@ -3,11 +3,14 @@
 //! A session is a client of the leader like one that came by gRPC, along whatever route there is. It keeps the stream
 //! open across leaders where this master carries streams (`api.follower-streams`), and subscribes again on its client's
 //! behalf; else the stream ends in order with the reign, and the client looks for the next leader.
+//!
+//! What the leader says is taken in as it comes, and waits here for the client to read: a client may read nothing until its
+//! call is answered, and the answer comes down the same way as all that it has not read.
 
 use super::{Mesos, answer::plain, records, scheduler::STREAM_ID};
 use crate::{
     door::{Place, enter, leave, next_client},
-    route::{DOWN_QUEUE, Down, Kind, LinkItem, ToLeader},
+    route::{DOWN_QUEUE, Down, Held, Kind, LinkItem, ToLeader},
 };
 use axum::body::Body;
 use bytes::Bytes;
@@ -25,7 +28,7 @@ use muster_proto::{
 };
 use prost::Message;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     convert::Infallible,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -34,7 +37,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 
-/// Records that wait for a client to read, at most. The leader's own queue for it comes before.
+/// Records that are on their way to a client, at most. As many as the leader's queue for it may hold wait behind them.
 const RECORDS: usize = 64;
 /// Calls of one framework that wait to be handed to the leader, at most.
 const CALLS: usize = 1_024;
@@ -130,7 +133,7 @@ pub(super) fn open(
     let stream = Token(*uuid::Uuid::new_v4().as_bytes());
     let (records, body) = mpsc::channel::<Bytes>(RECORDS);
     let subscribe = v1::Subscribe { token: Bytes::copy_from_slice(&stream.0), ..subscribe };
-    let out = Out { codec, shown: Shown::to(info), records };
+    let out = Out { codec, shown: Shown::to(info), records, unread: VecDeque::new() };
     let read = || scheduler_call(frame(0, Up::Subscribe(subscribe.clone()))).map_err(|why| why.to_string());
     match registered.and_then(|()| read()) {
         Ok(_) => drop(tokio::spawn(Session::new(on.clone(), stream, subscribe, out).run())),
@@ -198,6 +201,39 @@ struct Out {
     codec: Codec,
     shown: Shown,
     records: mpsc::Sender<Bytes>,
+    /// What waits for the client to read, with the room that it takes of what may wait.
+    unread: VecDeque<(Bytes, Held)>,
+}
+
+impl Out {
+    /// An event is to be read after all that waits.
+    fn pass(&mut self, event: &mesos::scheduler::Event, held: Held) -> Result<(), End> {
+        if self.unread.len() >= DOWN_QUEUE {
+            return Err(End::Slow);
+        }
+        self.unread.push_back((record(self.codec, event), held));
+        Ok(())
+    }
+
+    /// Sends what waits, as far as the client reads.
+    async fn send(&mut self) -> Result<(), End> {
+        while !self.unread.is_empty() {
+            let place = self.records.reserve().await.map_err(|_| End::Over)?;
+            if let Some((record, _)) = self.unread.pop_front() {
+                place.send(record);
+            }
+        }
+        Ok(())
+    }
+
+    /// The same until the client is gone; may be left off at any time.
+    async fn tend(&mut self) -> End {
+        match self.send().await {
+            Ok(()) => self.records.closed().await,
+            Err(end) => return end,
+        }
+        End::Over
+    }
 }
 
 /// Why a session does not go on.
@@ -288,7 +324,13 @@ impl Session {
                     self.say_why_it_is_slow().await;
                     break;
                 }
-                End::Over | End::Moved => break,
+                End::Over | End::Moved => {
+                    tokio::select! {
+                        _ = self.out.send() => {}
+                        () = self.on.stop.cancelled() => {}
+                    }
+                    break;
+                }
             }
         }
         if let Some(id) = &self.framework_id {
@@ -314,17 +356,18 @@ impl Session {
             tokio::select! {
                 biased;
                 () = cut.cancelled() => return if self.on.stop.is_cancelled() { End::Over } else { End::Slow },
+                end = self.out.tend() => return end,
                 down = queue.recv() => {
-                    let event = match down {
-                        Some(Down::Event(_, event, _)) => Some(*event),
-                        Some(Down::Frame(bytes, _)) => read(bytes),
-                        Some(Down::Leader(..) | Down::Redial(_)) => None,
+                    let (event, held) = match down {
+                        Some(Down::Event(_, event, held)) => (Some(*event), held),
+                        Some(Down::Frame(bytes, held)) => (read(bytes), held),
+                        Some(Down::Leader(..) | Down::Redial(_)) => (None, None),
                         // The leader wants no more of it; or is gone, and its route with it.
                         Some(Down::Close) => return End::Over,
                         None => return End::Moved,
                     };
                     if let Some(Event::Scheduler(event)) = event
-                        && let Err(end) = self.told(seat, event, cut).await
+                        && let Err(end) = self.told(seat, event, held)
                     {
                         return end;
                     }
@@ -335,7 +378,7 @@ impl Session {
                     let Some(frame) = call.frame else {
                         let _ = answer.send(Ok(CallOutcome::Done)); // who asked may be gone
                         for event in &call.told {
-                            if let Err(end) = self.pass(event, cut).await {
+                            if let Err(end) = self.out.pass(event, None) {
                                 return end;
                             }
                         }
@@ -358,7 +401,6 @@ impl Session {
                         Err(why) => drop(answer.send(Err(why))),
                     }
                 }
-                () = self.out.records.closed() => return End::Over,
             }
         }
     }
@@ -389,12 +431,7 @@ impl Session {
     }
 
     /// Passes an event on.
-    async fn told(
-        &mut self,
-        seat: &mut Seat,
-        event: SchedulerEvent,
-        cut: &CancellationToken,
-    ) -> Result<(), End> {
+    fn told(&mut self, seat: &mut Seat, event: SchedulerEvent, held: Held) -> Result<(), End> {
         match event {
             SchedulerEvent::Outcome { id, outcome } => {
                 let Some(waiting) = self.waiting.remove(&id) else { return Ok(()) };
@@ -406,7 +443,7 @@ impl Session {
                 // The answer comes first: what it leads to is known to lead from it.
                 let _ = answer.send(Ok(outcome)); // who asked may be gone
                 for event in told.iter().chain(&refused) {
-                    self.pass(event, cut).await?;
+                    self.out.pass(event, None)?;
                 }
                 Ok(())
             }
@@ -421,14 +458,14 @@ impl Session {
                 let (stream, shown, calls) = (self.stream, self.out.shown, self.calls.clone());
                 // Before the client can know of it.
                 self.on.sessions.lock().insert(framework_id.clone(), Handle { stream, shown, calls });
-                self.pass_on(seat, &event, cut).await?;
-                self.pass_on(seat, &SchedulerEvent::Heartbeat, cut).await
+                self.pass_on(seat, &event, held)?;
+                self.pass_on(seat, &SchedulerEvent::Heartbeat, None)
             }
             SchedulerEvent::Error(_) => {
-                self.pass_on(seat, &event, cut).await?;
+                self.pass_on(seat, &event, held)?;
                 Err(End::Over)
             }
-            event => self.pass_on(seat, &event, cut).await,
+            event => self.pass_on(seat, &event, held),
         }
     }
 
@@ -476,7 +513,7 @@ impl Session {
         refused.collect()
     }
 
-    async fn pass_on(&self, seat: &Seat, said: &SchedulerEvent, cut: &CancellationToken) -> Result<(), End> {
+    fn pass_on(&mut self, seat: &Seat, said: &SchedulerEvent, held: Held) -> Result<(), End> {
         let Some(mut event) = event(said, &seat.master, self.out.shown, now()) else { return Ok(()) };
         if let Some(mesos::scheduler::event::Update { status }) = &mut event.update
             && let SchedulerEvent::Update { agent_id: Some(agent_id), .. } = said
@@ -484,16 +521,7 @@ impl Session {
             let look = || self.on.raft.with_registry(|registry| records::address(registry, agent_id));
             records::add_address(status, look);
         }
-        self.pass(&event, cut).await
-    }
-
-    /// Waits for the client to read.
-    async fn pass(&self, event: &mesos::scheduler::Event, cut: &CancellationToken) -> Result<(), End> {
-        tokio::select! {
-            biased;
-            sent = self.out.records.send(record(self.out.codec, event)) => sent.map_err(|_| End::Over),
-            () = cut.cancelled() => Err(End::Slow),
-        }
+        self.out.pass(&event, held)
     }
 }
 

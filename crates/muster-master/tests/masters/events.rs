@@ -87,7 +87,7 @@ impl Client {
         self.until("OFFERS").await["offers"]["offers"][0].clone()
     }
 
-    async fn call_at(&self, address: &str, mut call: Value) -> (u16, String) {
+    pub(crate) async fn call_at(&self, address: &str, mut call: Value) -> (u16, String) {
         call["framework_id"] = json!({"value": self.framework_id});
         let headers = [JSON[0], JSON[1], ("Mesos-Stream-Id", self.stream.as_str())];
         let answer = send(address, "POST", PATH, &headers, call.to_string().as_bytes()).await;

@@ -110,6 +110,48 @@ async fn a_scheduler_that_reads_slowly_is_told_why_it_is_ended_and_little_is_kep
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_is_answered_whatever_its_client_has_not_read() {
+    // More than what fits in between, and less than what may wait.
+    const MESSAGES: usize = 3_000;
+    const BYTES: usize = 3_000;
+    let masters = Masters::start(1).await;
+    let address = masters.addresses().remove(0);
+    let agent = Agent::connect_with(&address, "machine-1", vec![cpus(1.0)]).await;
+    let mut good = Client::subscribe(&address, None).await;
+    let agent_id = good.offer().await["agent_id"]["value"].as_str().unwrap().to_owned();
+    let body = subscribe(None).to_string();
+    let mut unread = send_narrow(&address, "POST", "/api/v1/scheduler", &JSON, body.as_bytes()).await;
+    let subscribed = event(&mut unread).await.unwrap();
+    let id = subscribed["subscribed"]["framework_id"]["value"].as_str().unwrap().to_owned();
+    let message = |framework_id: &str, data: Vec<u8>| {
+        Up::Message(v1::ExecutorMessage {
+            framework_id: framework_id.into(),
+            agent_id: agent_id.clone(),
+            executor_id: "e".into(),
+            data: data.into(),
+        })
+    };
+    for _ in 0..MESSAGES {
+        agent.say(message(&id, vec![7; BYTES])).await;
+    }
+    // What came after them has arrived.
+    agent.say(message(&good.framework_id, vec![7])).await;
+    good.until("MESSAGE").await;
+    let stream = unread.headers["mesos-stream-id"].clone();
+    let headers = [JSON[0], JSON[1], ("Mesos-Stream-Id", stream.as_str())];
+    let kill = json!({"type": "KILL", "framework_id": {"value": id}, "kill": {"task_id": {"value": "t"}}});
+    let answer =
+        crate::http::send(&address, "POST", "/api/v1/scheduler", &headers, kill.to_string().as_bytes()).await;
+    assert_eq!(answer.status, 202);
+    let mut told = 0;
+    while told < MESSAGES {
+        let event = event(&mut unread).await.expect("all of it is there to be read");
+        told += usize::from(event["type"] == "MESSAGE");
+    }
+    masters.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operators_stream_that_is_not_read_ends_and_others_are_told_all() {
     const AT_ONCE: usize = 1_000;
     let masters = Masters::start(1).await;
