@@ -82,7 +82,12 @@ impl Operator {
         let lost =
             || Status::unavailable("leadership ended before the outcome was known: look whether it is done");
         local.inputs.send(ToLeader::Operator(call, answer)).await.map_err(|_| lost())?;
-        match wait.await {
+        let outcome = tokio::select! {
+            biased;
+            outcome = wait => outcome,
+            () = self.routes.gone(&local) => return Err(lost()),
+        };
+        match outcome {
             Ok(CallOutcome::Done | CallOutcome::Accepted(_)) => Ok(()),
             // Only this says that it is not done: a failed precondition is no outcome that is not known.
             Ok(CallOutcome::Refused(why)) => Err(Status::failed_precondition(why)),

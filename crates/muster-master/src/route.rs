@@ -214,6 +214,14 @@ impl Routes {
     pub(crate) fn are_lost(&self) -> bool {
         matches!(*self.route.borrow(), Route::None) && self.heard.silence() >= SILENCE
     }
+
+    /// Waits until this is no way to the leader any more. One that lost its quorum for long answers nobody, but for who asked
+    /// before.
+    pub(crate) async fn gone(&self, local: &LocalRoute) {
+        let mut routes = self.route.clone();
+        let is_elsewhere = |route: &Route| !matches!(route, Route::Local(it) if it.fence == local.fence);
+        let _ = routes.wait_for(is_elsewhere).await; // a master that stops leads nobody
+    }
 }
 
 /// Frames that wait for one client, at most.

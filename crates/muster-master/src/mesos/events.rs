@@ -555,7 +555,7 @@ async fn serve(
         () = going => {}
         () = cut.cancelled() => {}
         () = records.closed() => {}
-        () = on.gone(&local) => {}
+        () = on.routes.gone(&local) => {}
     }
 }
 

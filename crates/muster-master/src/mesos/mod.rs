@@ -248,14 +248,6 @@ impl Mesos {
         }
     }
 
-    /// Waits until this is no way to the leader any more. One that lost its quorum for long answers nobody, but for who asked
-    /// before.
-    async fn gone(&self, local: &LocalRoute) {
-        let mut routes = self.routes.route.clone();
-        let is_elsewhere = |route: &Route| !matches!(route, Route::Local(it) if it.fence == local.fence);
-        let _ = routes.wait_for(is_elsewhere).await; // a master that stops leads nobody
-    }
-
     /// Names the cluster: what Mesos' clients know as the id of a master.
     fn cluster_id(&self) -> String {
         self.raft.with_registry(|registry| registry.cluster_id().to_string())

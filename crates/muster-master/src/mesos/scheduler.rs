@@ -30,7 +30,10 @@ use muster_raft::Leadership;
 use muster_registry::Registry;
 use prost::Message as _;
 use std::time::Duration;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Names the stream that a call belongs to.
@@ -150,32 +153,28 @@ impl Asking<'_> {
     async fn until_known(&self, head: Parts, body: Bytes) -> Result<Response<Body>, Refused> {
         let until = Instant::now() + TRIED;
         let mut routes = self.on.routes.route.clone();
+        let mut is_unknown = false;
         loop {
             // One that took so long that its sender may have given it up: it sends what is still wanted again.
             if !forward::is_timely(&head.headers, &self.on.links) {
                 return Ok(forward::misdirected());
             }
             routes.mark_unchanged();
-            let tried = match self.on.held(&self.id, &head.headers) {
-                Some(session) => self.by_session(&session).await?,
-                None => match self.on.leads() {
-                    Leads::Here(local) => self.by_leader(&local, &head.headers).await?,
-                    _ if forward::is_forwarded(&head.headers) => Tried::Answered(forward::misdirected()),
-                    Leads::There(remote) => {
-                        let answered = self.on.forwarder.call(&remote, &head, body.clone());
-                        let answered = tokio::select! {
-                            answered = answered => answered,
-                            _ = routes.changed() => Err(forward::Failed::Unanswered),
-                        };
-                        match answered {
-                            Ok(response) => Tried::Answered(response),
-                            Err(forward::Failed::Unsent) => Tried::Lost(NOBODY),
-                            Err(forward::Failed::Unanswered) => Tried::Lost(UNKNOWN),
-                        }
-                    }
-                    Leads::Nobody => Tried::Lost(NOBODY),
-                },
+            let tried = self.try_once(&head, &body, &mut routes).await;
+            let is_refused = match &tried {
+                Err(_) => true,
+                Ok(Tried::Answered(response)) => response.status().is_client_error(),
+                Ok(Tried::Lost(_) | Tried::Busy) => false,
             };
+            if is_refused && is_unknown && self.kind == mesos::scheduler::call::Type::Teardown {
+                // Whoever was asked before may have carried it out.
+                return match self.on.raft.with_registry(|registry| registry.is_removed(&self.id)) {
+                    true => Ok(accepted()),
+                    false => Err(Box::new(unavailable(UNKNOWN))),
+                };
+            }
+            let tried = tried?;
+            is_unknown |= matches!(tried, Tried::Lost(UNKNOWN));
             let why = match tried {
                 Tried::Answered(response) => return Ok(response),
                 Tried::Busy => "the leader is busy: try again",
@@ -197,6 +196,34 @@ impl Asking<'_> {
                 tokio::time::sleep(PAUSE).await;
             }
         }
+    }
+
+    /// By whoever can hand it on now.
+    async fn try_once(
+        &self,
+        head: &Parts,
+        body: &Bytes,
+        routes: &mut watch::Receiver<Route>,
+    ) -> Result<Tried, Refused> {
+        if let Some(session) = self.on.held(&self.id, &head.headers) {
+            return self.by_session(&session).await;
+        }
+        let remote = match self.on.leads() {
+            Leads::Here(local) => return self.by_leader(&local, &head.headers).await,
+            _ if forward::is_forwarded(&head.headers) => return Ok(Tried::Answered(forward::misdirected())),
+            Leads::There(remote) => remote,
+            Leads::Nobody => return Ok(Tried::Lost(NOBODY)),
+        };
+        let answered = self.on.forwarder.call(&remote, head, body.clone());
+        let answered = tokio::select! {
+            answered = answered => answered,
+            _ = routes.changed() => Err(forward::Failed::Unanswered),
+        };
+        Ok(match answered {
+            Ok(response) => Tried::Answered(response),
+            Err(forward::Failed::Unsent) => Tried::Lost(NOBODY),
+            Err(forward::Failed::Unanswered) => Tried::Lost(UNKNOWN),
+        })
     }
 
     /// By the session that holds the stream.
@@ -268,9 +295,7 @@ impl Asking<'_> {
         };
         let resume = Call::Resume { id: RESUME, framework_id: self.id.clone(), stream };
         // A leader that is without a quorum for long answers nobody, and is no way any more.
-        let mut routes = self.on.routes.route.clone();
-        let gone = routes.wait_for(|route| !matches!(route, Route::Local(it) if it.fence == local.fence));
-        match once(local, resume, call, refused, gone).await {
+        match once(local, resume, call, refused, self.on.routes.gone(local)).await {
             Some(Once::NotSubscribed) => Err(Box::new(not_subscribed())),
             Some(Once::Outcome(outcome)) => self.told(Ok(Ok(outcome))),
             None => Ok(Tried::Lost(UNKNOWN)),

@@ -1,7 +1,8 @@
 //! Masters cut off from one another, and clients that do not read: who is served by whom meanwhile.
 
-use crate::support::*;
+use crate::{events::Client, support::*};
 use muster_proto::v1::{self, scheduler_down_frame::Event as Down, scheduler_frame::Call as Up};
+use serde_json::json;
 use std::{
     sync::{
         Arc,
@@ -99,6 +100,40 @@ async fn a_leader_without_a_quorum_stops_serving_and_serves_again() {
     let launched = again.launch(&fresh, &Scheduler::task(&fresh, "t2", 1.0)).await;
     assert!(launched.launched.is_some(), "{launched:?}");
     assert_eq!(again.update("t2").await, RUNNING);
+    masters.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operators_call_at_a_leader_that_is_cut_off_is_answered() {
+    let masters = Masters::quick(3).await;
+    let old = masters.leader().await;
+    let mut scheduler = Scheduler::connect(&masters.address(&old)).await;
+    scheduler.subscribe().await;
+    let mut client = operator(&masters.address(&old)).await;
+    masters.cut(|from, to| from == old || to == old);
+    let request = v1::TeardownRequest { framework_id: scheduler.framework_id.clone() };
+    let refused = timeout(PATIENCE, client.teardown(request)).await.expect("an answer").unwrap_err();
+    let codes = [tonic::Code::Unavailable, tonic::Code::FailedPrecondition];
+    assert!(codes.contains(&refused.code()), "{refused}");
+    masters.cut(|_, _| false);
+    masters.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_teardown_that_was_carried_out_is_not_refused() {
+    let masters = Masters::quick(3).await;
+    let old = masters.leader().await;
+    let client = Client::subscribe(&masters.address(&old), None).await;
+    let framework_id = client.framework_id.clone();
+    masters.cut(|from, to| from == old || to == old);
+    let address = masters.address(&old);
+    let torn_down = tokio::spawn(async move { client.call_at(&address, json!({"type": "TEARDOWN"})).await });
+    // It is carried out in another way, before its caller can know what became of it.
+    let leader = serving(&masters).await;
+    operator(&leader).await.teardown(v1::TeardownRequest { framework_id }).await.unwrap();
+    masters.cut(|_, _| false);
+    let (status, text) = timeout(PATIENCE, torn_down).await.expect("an answer").unwrap();
+    assert!(status == 202 || status == 503, "{status}: {text}");
     masters.stop().await;
 }
 

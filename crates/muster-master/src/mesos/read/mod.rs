@@ -156,7 +156,7 @@ pub(super) async fn seen(
     };
     let looked = tokio::select! {
         looked = looked => looked,
-        () = on.gone(&local) => None,
+        () = on.routes.gone(&local) => None,
     };
     let Looked { registry, offers, inverse_offers, answers, .. } =
         looked.ok_or_else(|| Box::new(nobody_leads()))?;
@@ -215,7 +215,7 @@ pub(super) async fn ask(
     let outcome = tokio::select! {
         biased;
         outcome = outcome => outcome,
-        () = on.gone(local) => return lost(),
+        () = on.routes.gone(local) => return lost(),
     };
     match outcome {
         Ok(CallOutcome::Done | CallOutcome::Accepted(_)) => plain(StatusCode::OK, ""),
