@@ -106,6 +106,8 @@ pub(crate) async fn watch(node: Arc<Node>, core: Core) {
         if let Some(term) = leads(&core) {
             if node.shared.over(term)
                 && !node.stopping()
+                // A leader that hands over takes nothing in any more, by which its reign ends.
+                && node.handing_over.try_lock().is_ok()
                 && last_abdication.elapsed() > Duration::from_millis(node.config.election_ms_max)
             {
                 // Its reign ended before its leadership did: only another term can begin one.
@@ -208,6 +210,7 @@ impl Raft {
     pub async fn transfer_leadership(&self, to: Option<&str>) -> Result<String, TransferError> {
         let node = self.node();
         let not_leading = || NotLeading { leader: node.leader() };
+        let _handing_over = node.handing_over.lock().await;
         let core = node.core().ok_or_else(not_leading)?;
         let term = leads(&core).ok_or_else(not_leading)?;
         if to == Some(node.config.name.as_str()) {

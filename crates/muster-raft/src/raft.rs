@@ -8,7 +8,7 @@ use crate::{
     member as cluster,
     peer::{
         client::{Heard, Network},
-        service::Peers,
+        service::{Peers, Receiving},
     },
     proposer::{self, Proposer},
     store::{self, Store, StoreOptions, lock},
@@ -77,8 +77,9 @@ pub(crate) struct Node {
     pub(crate) entering: tokio::sync::Mutex<()>,
     /// Held while the voters change; counts the changes.
     pub(crate) changing: Arc<tokio::sync::Mutex<u64>>,
-    /// Held while a snapshot comes in.
-    pub(crate) receiving: tokio::sync::Mutex<u64>,
+    pub(crate) receiving: Receiving,
+    /// Held while leadership is handed to somebody.
+    pub(crate) handing_over: tokio::sync::Mutex<()>,
     /// What opened the replica: all of consensus runs there.
     pub(crate) runtime: tokio::runtime::Handle,
     core: RwLock<Option<Core>>,
@@ -136,7 +137,8 @@ impl Raft {
             confirmed: Mutex::default(),
             entering: tokio::sync::Mutex::new(()),
             changing: Arc::default(),
-            receiving: tokio::sync::Mutex::new(0),
+            receiving: Receiving::default(),
+            handing_over: tokio::sync::Mutex::default(),
             runtime: tokio::runtime::Handle::current(),
             core: RwLock::new(None),
             tasks: Mutex::default(),

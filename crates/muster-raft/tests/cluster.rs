@@ -584,6 +584,58 @@ async fn strangers_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_whose_sender_is_gone_makes_room_for_the_next() {
+    use muster_proto::raft::{SnapshotChunk, Target, VoteValue, peer_service_client::PeerServiceClient};
+    let cluster = Cluster::steady(3).await;
+    cluster.tick().await;
+    let (leader, reign) = cluster.leader().await;
+    let to = (leader + 1) % 3;
+    let (status, sender) = (cluster.raft(to).status(), cluster.raft(leader).status().node_id);
+    let client = PeerServiceClient::connect(format!("http://{}", cluster.members[to].1)).await.unwrap();
+    let begin = |term: u64| {
+        let (chunks, stream) = tokio::sync::mpsc::channel(2);
+        let target = Target {
+            cluster_id: status.cluster_id.clone(),
+            incarnation: 1,
+            to_node: status.node_id,
+            from_node: sender,
+        };
+        let vote = VoteValue { term, node: sender, committed: true };
+        let data = b"a part of it".as_slice().into();
+        let first =
+            SnapshotChunk { target: Some(target), vote: Some(vote), data, ..SnapshotChunk::default() };
+        chunks.try_send(first).unwrap();
+        let mut client = client.clone();
+        let stream = tokio_stream::wrappers::ReceiverStream::new(stream);
+        (chunks, tokio::spawn(async move { client.install_snapshot(stream).await }))
+    };
+    let dir = cluster.data_dir(to).join("snapshots");
+    let incoming = || {
+        let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("incoming")).collect::<Vec<_>>()
+    };
+    let (_silent, silent) = begin(reign.term.0);
+    eventually("its file", || (incoming().len() == 1).then_some(())).await;
+    let (next, wrong) = begin(reign.term.0);
+    drop(next); // that is all of it
+    let replaced = within("the answer to the first", silent).await.unwrap().unwrap_err();
+    assert_eq!(replaced.code(), tonic::Code::Aborted, "{replaced}");
+    let unreadable = within("the answer to the next", wrong).await.unwrap().unwrap_err();
+    assert_eq!(unreadable.code(), tonic::Code::DataLoss, "{unreadable}");
+    // A former leader takes nobody's place.
+    let (_old, old) = begin(0);
+    let refused = within("the answer to the former leader", old).await.unwrap().unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");
+    // Nothing stays of one whose sender hangs up.
+    let (_chunks, dropped) = begin(reign.term.0);
+    eventually("its file", || (incoming().len() == 1).then_some(())).await;
+    dropped.abort();
+    eventually("no file", || incoming().is_empty().then_some(())).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_told_to_stop_hands_over_first() {
     let mut cluster = Cluster::steady(3).await;
     let at = cluster.tick().await;

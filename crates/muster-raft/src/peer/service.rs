@@ -17,7 +17,11 @@ use muster_proto::raft::{
 };
 use openraft::raft::TransferLeaderRequest;
 use std::{path::PathBuf, sync::Arc};
-use tokio::{io::AsyncWriteExt, sync::mpsc, task::unconstrained};
+use tokio::{
+    io::AsyncWriteExt,
+    sync::{mpsc, watch},
+    task::unconstrained,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -168,15 +172,20 @@ impl PeerService for Peers {
         let core = core_for(&self.node, first.target.as_ref()).await?;
         point_async!(Point::SnapshotReceive).await.map_err(stopped)?;
         let vote = wire::from_vote(first.vote).map_err(invalid)?;
-        let mut receiving = self.node.receiving.lock().await;
-        *receiving += 1;
-        let path = self.node.store.snapshot_dir().join(format!("incoming-{receiving}.part"));
-        let result = self.install(core, vote, first.data, chunks, path.clone()).await;
-        // Renamed when it was installed; else nobody wants it. Who stops may be about to rename it, and finds it at the next start.
-        if !self.node.stopping() {
-            tokio::fs::remove_file(&path).await.ok();
-        }
-        result
+        let number = self.node.receiving.enter(vote.leader_id.term)?;
+        let node = self.node.clone();
+        // To its end, whether or not anybody waits for it: what was written must not stay.
+        let received = async move {
+            let _turn = node.receiving.turn.lock().await;
+            let path = node.store.snapshot_dir().join(format!("incoming-{number}.part"));
+            let result = install(&node, core, vote, (first.data, chunks), (number, path.clone())).await;
+            // Renamed when it was installed; else nobody wants it. Who stops may be about to rename it, and finds it at the next start.
+            if !node.stopping() {
+                tokio::fs::remove_file(&path).await.ok();
+            }
+            result
+        };
+        self.node.unless_stopped(received).await.ok_or_else(stopping)?
     }
 
     async fn identify(
@@ -220,54 +229,84 @@ impl PeerService for Peers {
     }
 }
 
-impl Peers {
-    /// Receives a snapshot into a file, verifies all of it, makes it durable and hands it over.
-    async fn install(
-        &self,
-        core: Core,
-        vote: crate::types::Vote,
-        first: bytes::Bytes,
-        mut chunks: Streaming<proto::SnapshotChunk>,
-        path: PathBuf,
-    ) -> Result<Response<proto::SnapshotResponse>, Status> {
-        let io = |error: std::io::Error| Status::internal(format!("cannot store the snapshot: {error}"));
-        let mut file = tokio::fs::File::create(&path).await.map_err(io)?;
-        file.write_all(&first).await.map_err(io)?;
-        let (syncs, mut unsynced) = (self.node.store.options().syncs(), first.len() as u64);
-        while let Some(chunk) = chunks.message().await? {
-            file.write_all(&chunk.data).await.map_err(io)?;
-            unsynced += chunk.data.len() as u64;
-            if syncs && unsynced >= snapshot::SYNC_BYTES {
-                file.sync_data().await.map_err(io)?;
-                unsynced = 0;
+/// Snapshots that come in, one at a time.
+///
+/// One that is on its way makes room for the next: whoever sends it may be gone without a word, and a new leader may have no
+/// quorum without the master that receives it.
+#[derive(Default)]
+pub(crate) struct Receiving {
+    turn: tokio::sync::Mutex<()>,
+    /// The term of the newest one's sender, and its number.
+    newest: watch::Sender<(u64, u64)>,
+}
+
+impl Receiving {
+    /// The number of another one. A leader that was replaced takes nobody's place.
+    fn enter(&self, term: u64) -> Result<u64, Status> {
+        let mut number = None;
+        self.newest.send_if_modified(|newest| {
+            if newest.0 <= term {
+                *newest = (term, newest.1 + 1);
+                number = Some(newest.1);
             }
-        }
-        // What was written last may be on its way to the file still.
-        file.flush().await.map_err(io)?;
-        point_async!(Point::SnapshotReceived).await.map_err(io)?;
-        if syncs {
-            file.sync_all().await.map_err(io)?;
-        }
-        drop(file);
-        point_async!(Point::SnapshotStored).await.map_err(io)?;
-        let read = tokio::task::spawn_blocking({
-            let path = path.clone();
-            move || snapshot::read(&path)
+            number.is_some()
         });
-        let read = read.await.map_err(|error| Status::internal(error.to_string()))?;
-        let (meta, registry) = read.map_err(|error| Status::data_loss(error.to_string()))?;
-        let ours = self.node.store.mark().cluster_id.unwrap_or_default();
-        if registry.cluster_id().as_str() != ours {
-            return Err(Status::failed_precondition(format!(
-                "the snapshot is of the cluster {}, not of {ours}",
-                registry.cluster_id()
-            )));
-        }
-        let snapshot = Snapshot { meta, snapshot: SnapshotFile { path, registry: Some(registry) } };
-        let installed = async move { core.install_full_snapshot(vote, snapshot).await };
-        let answer = answered(&self.node, installed).await?;
-        Ok(Response::new(proto::SnapshotResponse { vote: Some(wire::to_vote(&answer.vote)) }))
+        number.ok_or_else(|| Status::failed_precondition("a later leader has sent a snapshot"))
     }
+}
+
+/// Receives a snapshot into a file, verifies all of it, makes it durable and hands it over.
+async fn install(
+    node: &Node,
+    core: Core,
+    vote: crate::types::Vote,
+    (first, mut chunks): (bytes::Bytes, Streaming<proto::SnapshotChunk>),
+    (number, path): (u64, PathBuf),
+) -> Result<Response<proto::SnapshotResponse>, Status> {
+    let io = |error: std::io::Error| Status::internal(format!("cannot store the snapshot: {error}"));
+    let mut newest = node.receiving.newest.subscribe();
+    let mut file = tokio::fs::File::create(&path).await.map_err(io)?;
+    file.write_all(&first).await.map_err(io)?;
+    let (syncs, mut unsynced) = (node.store.options().syncs(), first.len() as u64);
+    loop {
+        let chunk = tokio::select! {
+            chunk = chunks.message() => chunk?,
+            _ = newest.wait_for(|newest| newest.1 != number) => {
+                return Err(Status::aborted("a later snapshot takes its place"));
+            }
+        };
+        let Some(chunk) = chunk else { break };
+        file.write_all(&chunk.data).await.map_err(io)?;
+        unsynced += chunk.data.len() as u64;
+        if syncs && unsynced >= snapshot::SYNC_BYTES {
+            file.sync_data().await.map_err(io)?;
+            unsynced = 0;
+        }
+    }
+    // What was written last may be on its way to the file still.
+    file.flush().await.map_err(io)?;
+    point_async!(Point::SnapshotReceived).await.map_err(io)?;
+    if syncs {
+        file.sync_all().await.map_err(io)?;
+    }
+    drop(file);
+    point_async!(Point::SnapshotStored).await.map_err(io)?;
+    let read = tokio::task::spawn_blocking({
+        let path = path.clone();
+        move || snapshot::read(&path)
+    });
+    let read = read.await.map_err(|error| Status::internal(error.to_string()))?;
+    let (meta, registry) = read.map_err(|error| Status::data_loss(error.to_string()))?;
+    let ours = node.store.mark().cluster_id.unwrap_or_default();
+    if registry.cluster_id().as_str() != ours {
+        return Err(Status::failed_precondition(format!(
+            "the snapshot is of the cluster {}, not of {ours}",
+            registry.cluster_id()
+        )));
+    }
+    let snapshot = Snapshot { meta, snapshot: SnapshotFile { path, registry: Some(registry) } };
+    let answer = core.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
+    Ok(Response::new(proto::SnapshotResponse { vote: Some(wire::to_vote(&answer.vote)) }))
 }
 
 /// Hands appends to openraft as they come and answers them in order.
