@@ -227,6 +227,7 @@ impl Node {
         };
         self.health_is(now_ms, launch, false, &why);
         if is_last {
+            self.keep_health(launch, false); // its end tells
             self.keep(Record::EndedFor { launch, cause: Cause::Unhealthy });
             let grace_ms = self.own_grace_ms(launch);
             self.kill_live(now_ms, launch, grace_ms, effects);
@@ -234,10 +235,16 @@ impl Node {
     }
 
     fn health_is(&mut self, now_ms: u64, launch: LaunchNumber, healthy: bool, why: &str) {
+        if self.can_tell(launch) {
+            self.keep_health(launch, healthy);
+            self.tell_watched(now_ms, launch, Reason::TaskHealthCheckStatusUpdated, why);
+        }
+    }
+
+    fn keep_health(&mut self, launch: LaunchNumber, healthy: bool) {
         if self.saved.watched.get(&launch).is_some_and(|it| it.healthy != Some(healthy)) {
             self.keep(Record::Health { launch, healthy });
         }
-        self.tell_watched(now_ms, launch, Reason::TaskHealthCheckStatusUpdated, why);
     }
 
     fn check_probed(&mut self, now_ms: u64, launch: LaunchNumber, result: &Probed) {
@@ -247,19 +254,22 @@ impl Node {
             Ok(found) => (*found, ""),
             Err(why) => (CheckResult::Nothing(terms.kind), &**why),
         };
-        if watched.found.unwrap_or(CheckResult::Nothing(terms.kind)) == found {
+        let is_told = watched.found.unwrap_or(CheckResult::Nothing(terms.kind)) == found;
+        if is_told || !self.can_tell(launch) {
             return;
         }
         self.keep(Record::Found { launch, found });
         self.tell_watched(now_ms, launch, Reason::TaskCheckStatusUpdated, why);
     }
 
-    /// Tells what changed of a task that runs on, unless too much of it waits to be told: then the next change is.
+    /// Whether what changed of a task that runs on is told. Where too much of it waits to be told it is not kept as told
+    /// either: the next probe that finds the same tells it.
+    fn can_tell(&self, launch: LaunchNumber) -> bool {
+        self.saved.tasks.get(&launch).is_some_and(|it| it.updates.len() < UPDATES_WAITING_MAX)
+    }
+
     fn tell_watched(&mut self, now_ms: u64, launch: LaunchNumber, reason: Reason, why: &str) {
-        let room = self.saved.tasks.get(&launch).is_some_and(|it| it.updates.len() < UPDATES_WAITING_MAX);
-        if room {
-            self.report(now_ms, launch, TaskState::Running, Source::Executor, Some(reason), why);
-        }
+        self.report(now_ms, launch, TaskState::Running, Source::Executor, Some(reason), why);
     }
 
     /// A task has run for as long as it may.

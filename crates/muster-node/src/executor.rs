@@ -571,6 +571,9 @@ impl Node {
     ) -> ExecutorAnswer {
         let ExecutorUpdate { task_id, uuid, status } = update;
         let launch = self.execs.runs.get(&number).and_then(|run| run.tasks.get(&task_id)).copied();
+        // What was not handed yet it cannot mean.
+        let phase = |launch: &LaunchNumber| self.runs.get(launch).map(|run| run.phase);
+        let launch = launch.filter(|it| matches!(phase(it), Some(Phase::Handed { .. } | Phase::Ended)));
         let found = launch.and_then(|launch| Some((launch, self.saved.tasks.get(&launch)?)));
         let Some((launch, task)) = found else {
             // Of a task that is over and forgotten: nobody waits for it any more.

@@ -128,6 +128,11 @@ fn executors_after_a_restart() {
 }
 
 #[test]
+fn executors_repeat_what_is_over() {
+    check("executors_repeat_what_is_over");
+}
+
+#[test]
 fn executors_end() {
     check("executors_end");
 }
@@ -155,4 +160,32 @@ fn starting() {
 #[test]
 fn volumes() {
     check("volumes");
+}
+
+/// As many updates wait as may: what is found then is told once there is room.
+#[test]
+fn health_that_finds_no_room_is_told_later() {
+    let mut world = World::default();
+    for step in ["begin", "open stream=1", "leader term=1", "sync", "welcome session=1", "sync"] {
+        world.obey(step);
+    }
+    for step in ["run 10 health=COMMAND,1000,500,200,0,2", "sync", "held 10", "sync", "runs 10", "sync"] {
+        world.obey(step);
+    }
+    let probe = |world: &mut World, n: u64, status: u64| {
+        world.obey(&format!("at {}", 500 + n * 500));
+        world.obey(&format!("found 10 health {status} probe={n}"));
+        world.obey("sync")
+    };
+    for n in 1..64 {
+        let told = probe(&mut world, n, n % 2);
+        assert!(told.iter().any(|line| line.contains(&format!("1.10.0#{} ", n + 1))), "{n}: {told:?}");
+    }
+    let told = probe(&mut world, 64, 0);
+    assert!(!told.iter().any(|line| line.contains("#65")), "{told:?}");
+    for seq in 1..=64 {
+        world.obey(&format!("confirm 10 {seq}"));
+    }
+    let told = probe(&mut world, 65, 0);
+    assert!(told.iter().any(|line| line.contains("1.10.0#65 ") && line.ends_with("(healthy)")), "{told:?}");
 }

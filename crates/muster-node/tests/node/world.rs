@@ -155,7 +155,7 @@ impl World {
             }
             "run" => event(AgentEvent::Run(Box::new(RunOrder {
                 launch: first(),
-                task: key(first()),
+                task: key(value("task").map_or_else(first, launch)),
                 resources: Resources::of(100, 1),
                 grace_ms: number("grace"),
                 user: "".into(),
