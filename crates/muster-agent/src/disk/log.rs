@@ -122,12 +122,12 @@ impl Log {
     /// Appends batches and syncs once. After an error the log must not be used again: what a failed sync left
     /// is not known.
     pub(crate) fn append(&mut self, batches: &[Vec<Record>]) -> io::Result<()> {
+        let records = batches.concat();
+        // One frame: of a write that was cut short an early page may be missing and a later one whole.
         let mut bytes = Vec::new();
-        for records in batches {
-            frame(records, &mut bytes)?;
-            for record in records {
-                self.saved.apply(record);
-            }
+        frame(&records, &mut bytes)?;
+        for record in &records {
+            self.saved.apply(record);
         }
         point!(Point::CheckpointWrite)?;
         self.file.write_all(&bytes)?;
@@ -256,6 +256,25 @@ mod tests {
             log.append(&[fence(9)]).unwrap();
             drop(log);
             assert_eq!(term(&path), Some(9), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_last_write_is_torn_wherever_its_pages_are_missing() {
+        let (_dir, path) = written(1..=2);
+        let before = fs::read(&path).unwrap().len();
+        let (mut log, _) = Log::open(&path).unwrap();
+        log.append(&[fence(3), fence(4), fence(5)]).unwrap();
+        drop(log);
+        let whole = fs::read(&path).unwrap();
+        for from in before..whole.len() {
+            for to in from + 1..=whole.len() {
+                let mut bytes = whole.clone();
+                bytes[from..to].fill(0);
+                fs::write(&path, &bytes).unwrap();
+                let expected = if bytes == whole { 5 } else { 2 };
+                assert_eq!(term(&path), Some(expected), "zeros from {from} to {to}");
+            }
         }
     }
 
