@@ -27,6 +27,8 @@ const DONE_MAX: usize = 200;
 const STATUSES_MAX: usize = 16;
 /// A longer status is kept without its data, in bytes.
 const STATUS_BYTES: usize = 2 << 10;
+/// A wait status that nobody knows.
+pub(crate) const UNKNOWN: i32 = -1;
 /// Who may wait for ends at a time.
 const WAITING_MAX: usize = 1_000;
 
@@ -437,6 +439,11 @@ impl History {
         own.map(|task| task.volumes.clone()).unwrap_or_default()
     }
 
+    /// Whether a process of it is left that this agent will hear the end of.
+    fn has_yet_to_end(&self, it: Contained) -> bool {
+        self.tasks.get(&it.launch()).is_some_and(|task| task.process.is_some() && task.status.is_none())
+    }
+
     /// How one ended that is not forgotten.
     fn status(&self, it: Contained) -> Option<i32> {
         let (Contained::Alone(number) | Contained::Within(number)) = it;
@@ -513,6 +520,18 @@ impl Shown {
     /// A built-in executor has no task any more.
     pub(crate) fn emptied(&self, number: LaunchNumber, status: i32) {
         self.inner().tell(Contained::Alone(number), status);
+    }
+
+    /// Tells whoever waits for what is over without having had a process, after a step.
+    pub(crate) fn settle(&self) {
+        let inner = &mut *self.inner();
+        let is_over =
+            |it: &Contained| inner.history.lives(*it).is_none() && !inner.history.has_yet_to_end(*it);
+        let over: Vec<_> = inner.waiting.keys().copied().filter(is_over).collect();
+        for it in over {
+            let status = inner.history.status(it).unwrap_or(UNKNOWN);
+            inner.tell(it, status);
+        }
     }
 
     /// Waits for the end of what is in a container.

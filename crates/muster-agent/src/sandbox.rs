@@ -4,7 +4,10 @@
 //! `delay * max(0, 1 - headroom - used)` goes.
 
 use crate::mesos::Gone;
-use rustix::fs::statvfs;
+use rustix::{
+    fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, statvfs, utimensat},
+    io::Errno,
+};
 use std::{
     collections::VecDeque,
     fs,
@@ -94,8 +97,9 @@ impl Sandboxes {
         Self(Arc::new(shared))
     }
 
-    /// A task is over.
+    /// A task is over. Its sandbox is as old as it is kept: an agent that comes after this one goes by what the disk says.
     pub(crate) fn ended(&self, path: PathBuf) {
+        touch(&path);
         let mut ended = self.0.ended();
         ended.push_back(Ended { path, seen: Instant::now(), age: Duration::ZERO });
         self.0.count(&ended);
@@ -118,6 +122,18 @@ impl Sandboxes {
             }
             let _ = timeout(LOOK, self.0.excess.notified()).await; // or time for a look at the disk
         }
+    }
+}
+
+/// Makes a sandbox one that changed just now.
+fn touch(path: &Path) {
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+    };
+    match utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(()) | Err(Errno::NOENT) => {} // a task that was never started has none
+        Err(error) => warn!(path = %path.display(), %error, "cannot say of a sandbox that its task ended"),
     }
 }
 
@@ -210,6 +226,23 @@ mod tests {
         assert!(!oldest.exists() && !oldest.parent().unwrap().exists());
         assert!(paths[2].exists() && dir.path().join("f1").exists());
         assert_eq!(sandboxes.counts().removed.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn the_age_of_a_sandbox_counts_from_the_end_of_its_task_for_the_next_agent_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = make(dir.path(), &["f/long/1.1.0"]).remove(0);
+        let day_ago = SystemTime::now() - 24 * HOUR;
+        fs::File::open(&path).unwrap().set_modified(day_ago).unwrap();
+        let policy = Policy { max: 10, delay: 12 * HOUR, headroom: 0.1 };
+        let sandboxes = Sandboxes::find(dir.path(), policy, |_| true);
+        sandboxes.ended(path.clone());
+        sandboxes.0.collect_at(0.3);
+        assert!(path.exists());
+        let next = Sandboxes::find(dir.path(), policy, |_| false);
+        assert_eq!(next.counts().kept.load(Ordering::Relaxed), 1);
+        next.0.collect_at(0.3);
+        assert!(path.exists());
     }
 
     #[test]

@@ -299,6 +299,7 @@ impl Agent {
                     self.shown.change(|it| it.leader = Some(address.clone()));
                 }
                 Input::StreamClosed { .. } => self.shown.change(|it| it.leader = None),
+                Input::ExecutorGone { stream } => self.executors.hang_up(*stream),
                 _ => {}
             }
             self.node.step(self.now_ms(), input, &mut effects);
@@ -317,6 +318,7 @@ impl Agent {
             if let Some((launch, end)) = ended {
                 self.shown.ended(launch, &end);
             }
+            self.shown.settle();
         }
         None
     }
@@ -434,7 +436,8 @@ impl Agent {
             Effect::RemoveExit { launch } => self.supervisors.remove(launch),
             Effect::Remove { launch, task } => {
                 self.supervisors.remove(launch);
-                self.sandboxes.ended(self.dir.sandbox(&task, launch));
+                let (sandboxes, path) = (self.sandboxes.clone(), self.dir.sandbox(&task, launch));
+                drop(spawn_blocking(move || sandboxes.ended(path)));
             }
             Effect::Stop(reason) => {
                 error!(reason, "agent stops");

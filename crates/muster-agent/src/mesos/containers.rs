@@ -7,7 +7,7 @@ use super::{
     view::{View, user_among},
 };
 use crate::{
-    history::{Contained, Wait},
+    history::{Contained, UNKNOWN, Wait},
     sessions::Session,
     supervisor::Found,
 };
@@ -182,9 +182,6 @@ async fn wait(
     };
     Ok(waited(kind, status))
 }
-
-/// A wait status that nobody knows.
-const UNKNOWN: i32 = -1;
 
 fn waited(kind: Type, status: i32) -> Answer {
     // What nobody knows is left out.

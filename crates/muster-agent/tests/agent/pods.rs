@@ -5,6 +5,7 @@ use crate::{
     runner::cases,
     world::{World, alive, key, launch, order, shell},
 };
+use futures::future::join_all;
 use muster_model::{
     AgentCall, AgentEvent, ExecutorId, ExecutorOrder, LaunchNumber, Reason, Resources, RunOrder, Sealed,
     StatusUpdate, TaskGroup, TaskState,
@@ -23,6 +24,7 @@ use std::{
 
 cases!(
     a_pod_runs_within_its_executor_and_ends_with_it,
+    whoever_waits_for_what_never_ran_is_answered,
     a_task_that_fails_ends_its_group_and_no_other,
     a_pod_of_which_one_cannot_start_starts_none,
     a_pod_outlives_its_agent_and_keeps_its_rule,
@@ -202,6 +204,24 @@ async fn a_pod_runs_within_its_executor_and_ends_with_it(mut world: World) {
     ear.run(in_pod(3, 0, 1, "echo x")).await;
     assert_eq!(ear.states(3, 0, Finished).await.last(), Some(&Finished));
     assert_eq!(fs::read_to_string(sandbox(&world, 3, 30).join("stdout")).unwrap(), "x\n");
+}
+
+async fn whoever_waits_for_what_never_ran_is_answered(mut world: World) {
+    let (stream, _) = world.join().await;
+    let mut ear = Ear::new(stream);
+    // The other of the two does not come.
+    ear.run(in_pod(1, 0, 2, "true")).await;
+    world.until("/state", |state| state.to_string().contains("t10").then_some(())).await;
+    let nested = nested_container(launch(1), launch(1));
+    let id = json!({"value": nested.value, "parent": {"value": container_id(launch(1))}});
+    let wait = json!({"type": "WAIT_NESTED_CONTAINER", "wait_nested_container": {"container_id": id}});
+    let (answers, ()) =
+        tokio::join!(join_all((0..20).map(|_| world.call(wait.clone()))), ear.kill(1, 0, None));
+    for (code, answer) in answers {
+        // Whoever came after its end is told so.
+        assert!(code == 404 || (code == 200 && !answer.contains("exit_status")), "{code}: {answer}");
+    }
+    ear.told(1, 0, Killed).await;
 }
 
 async fn a_task_that_fails_ends_its_group_and_no_other(mut world: World) {
