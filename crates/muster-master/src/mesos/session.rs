@@ -298,7 +298,7 @@ impl Session {
     async fn run(mut self) {
         let mut routes = self.on.routes.clone();
         routes.redial.mark_unchanged();
-        loop {
+        let end = loop {
             let route = routes.route.borrow_and_update().clone();
             let (down, mut queue) = mpsc::channel(DOWN_QUEUE);
             let cut = self.on.stop.child_token();
@@ -320,21 +320,21 @@ impl Session {
             self.waiting.clear();
             match end {
                 End::Moved if self.on.carries_streams && !self.on.stop.is_cancelled() => {}
-                End::Slow => {
-                    self.say_why_it_is_slow().await;
-                    break;
-                }
-                End::Over | End::Moved => {
-                    tokio::select! {
-                        _ = self.out.send() => {}
-                        () = self.on.stop.cancelled() => {}
-                    }
-                    break;
-                }
+                end => break end,
             }
-        }
+        };
         if let Some(id) = &self.framework_id {
             self.on.sessions.forget(id, self.stream);
+        }
+        // Nobody takes calls in any more. Who waits for one may read nothing until it is answered.
+        self.asked.close();
+        while self.asked.try_recv().is_ok() {}
+        if let End::Slow = end {
+            return self.say_why_it_is_slow().await;
+        }
+        tokio::select! {
+            _ = self.out.send() => {}
+            () = self.on.stop.cancelled() => {}
         }
     }
 
@@ -346,8 +346,7 @@ impl Session {
     ) -> End {
         if let Place::Nowhere = seat.place {
             // Until the route changes, or the client has enough of it.
-            self.out.records.closed().await;
-            return End::Over;
+            return self.out.tend().await;
         }
         if self.say(seat, Up::Subscribe(self.subscribe.clone()), 0).await.is_err() {
             return End::Over;

@@ -43,6 +43,15 @@ fn tasks(offer: &Value, name: &str, count: usize, label: usize) -> Vec<Value> {
     (0..count).map(task).collect()
 }
 
+/// A scheduler's stream that takes in little before somebody reads; and the framework's id.
+async fn narrow(address: &str) -> (Answer, String) {
+    let body = subscribe(None).to_string();
+    let mut stream = send_narrow(address, "POST", "/api/v1/scheduler", &JSON, body.as_bytes()).await;
+    let subscribed = event(&mut stream).await.unwrap();
+    let id = subscribed["subscribed"]["framework_id"]["value"].as_str().unwrap().to_owned();
+    (stream, id)
+}
+
 async fn event(stream: &mut Answer) -> Option<Value> {
     Some(serde_json::from_slice(&stream.record().await?).unwrap())
 }
@@ -55,10 +64,7 @@ async fn a_scheduler_that_reads_slowly_is_told_why_it_is_ended_and_little_is_kep
     let agent = Agent::connect_with(&address, "machine-1", vec![cpus(1.0)]).await;
     let mut good = Client::subscribe(&address, None).await;
     let agent_id = good.offer().await["agent_id"]["value"].as_str().unwrap().to_owned();
-    let body = subscribe(None).to_string();
-    let mut slow = send_narrow(&address, "POST", "/api/v1/scheduler", &JSON, body.as_bytes()).await;
-    let subscribed = event(&mut slow).await.unwrap();
-    let id = subscribed["subscribed"]["framework_id"]["value"].as_str().unwrap().to_owned();
+    let (mut slow, id) = narrow(&address).await;
     let hurry = Arc::new(AtomicBool::new(false));
     let hurries = hurry.clone();
     let reader = tokio::spawn(async move {
@@ -119,10 +125,7 @@ async fn a_call_is_answered_whatever_its_client_has_not_read() {
     let agent = Agent::connect_with(&address, "machine-1", vec![cpus(1.0)]).await;
     let mut good = Client::subscribe(&address, None).await;
     let agent_id = good.offer().await["agent_id"]["value"].as_str().unwrap().to_owned();
-    let body = subscribe(None).to_string();
-    let mut unread = send_narrow(&address, "POST", "/api/v1/scheduler", &JSON, body.as_bytes()).await;
-    let subscribed = event(&mut unread).await.unwrap();
-    let id = subscribed["subscribed"]["framework_id"]["value"].as_str().unwrap().to_owned();
+    let (mut unread, id) = narrow(&address).await;
     let message = |framework_id: &str, data: Vec<u8>| {
         Up::Message(v1::ExecutorMessage {
             framework_id: framework_id.into(),
@@ -143,6 +146,11 @@ async fn a_call_is_answered_whatever_its_client_has_not_read() {
     let answer =
         crate::http::send(&address, "POST", "/api/v1/scheduler", &headers, kill.to_string().as_bytes()).await;
     assert_eq!(answer.status, 202);
+    // Nor is one left waiting when the stream has ended and is not read to its end.
+    let _newer = Client::subscribe(&address, Some(&id)).await;
+    let answer =
+        crate::http::send(&address, "POST", "/api/v1/scheduler", &headers, kill.to_string().as_bytes()).await;
+    assert_eq!(answer.status, 400);
     let mut told = 0;
     while told < MESSAGES {
         let event = event(&mut unread).await.expect("all of it is there to be read");
