@@ -3,6 +3,10 @@
 use muster_model::{Role, SchedulerCall, TaskId, TaskSpec, Uuid};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// RECONCILEs that are on the stream at a time: while the answer to one is told, the leader has the next. Any more it
+/// would answer by "busy" in the end, which costs it, and the calls behind, as much as all the names in them.
+const RECONCILES_MAX: usize = 2;
+
 /// What a number stood for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Told {
@@ -31,6 +35,10 @@ pub(crate) struct Calls {
     sent: BTreeSet<u64>,
     /// Of the pending: to be sent at a time, since the masters were busy.
     delayed: BTreeSet<(u64, u64)>,
+    /// Of the pending: RECONCILEs whose turn it is.
+    reconciling: BTreeSet<u64>,
+    /// Of the pending: RECONCILEs that wait until one of those is answered.
+    reconciles: BTreeSet<u64>,
     /// Of the pending: KILLs by the ACCEPT that is about to launch their task.
     after: BTreeMap<u64, Vec<u64>>,
     /// Tasks of pending ACCEPTs, and which.
@@ -80,6 +88,11 @@ impl Calls {
                     return;
                 }
             }
+            SchedulerCall::Reconcile { .. } => {
+                self.reconciles.insert(id);
+                self.pending.insert(id, call);
+                return self.reconcile();
+            }
             _ => {}
         }
         self.ready.insert(id);
@@ -90,6 +103,16 @@ impl Calls {
     fn launches_before(&self, task_id: &TaskId, id: u64) -> Option<u64> {
         let of_task = (task_id.clone(), 0)..(task_id.clone(), id);
         self.launching.range(of_task).next_back().map(|(_, accept)| *accept)
+    }
+
+    /// RECONCILEs have their turn in the order they came.
+    fn reconcile(&mut self) {
+        while self.reconciling.len() < RECONCILES_MAX
+            && let Some(id) = self.reconciles.pop_first()
+        {
+            self.reconciling.insert(id);
+            self.ready.insert(id);
+        }
     }
 
     /// Whether this update was handled and its acknowledgement is on its way.
@@ -114,8 +137,8 @@ impl Calls {
         self.delayed.clear();
         self.sent.clear();
         self.ready = self.pending.keys().copied().collect();
-        for kill in self.after.values().flatten() {
-            self.ready.remove(kill);
+        for waiting in self.after.values().flatten().chain(&self.reconciles) {
+            self.ready.remove(waiting);
         }
         std::mem::take(&mut self.told).into_values().collect()
     }
@@ -159,6 +182,10 @@ impl Calls {
                 for kill in self.after.remove(&id).unwrap_or_default() {
                     self.release(kill);
                 }
+            }
+            SchedulerCall::Reconcile { .. } => {
+                self.reconciling.remove(&id);
+                self.reconcile();
             }
             _ => {}
         }

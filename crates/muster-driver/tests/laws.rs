@@ -99,6 +99,7 @@ fn happens() -> impl Strategy<Value = Happens> {
             refuse_ms: 0,
         }),
         (0u8..3).prop_map(|n| SchedulerCall::Kill { task_id: task_id(n), agent_id: None, grace_ms: None }),
+        (0u8..3).prop_map(|n| SchedulerCall::Reconcile { tasks: vec![(task_id(n), None)] }),
         Just(SchedulerCall::Suppress { roles: Vec::new() }),
         Just(SchedulerCall::Revive { roles: Vec::new() }),
     ];
@@ -120,7 +121,7 @@ struct Observer {
     ended: bool,
     /// From then on there are no callbacks to see a subscription by.
     stopping: bool,
-    /// ACCEPTs and KILLs that were sent and, as far as is known, not answered.
+    /// ACCEPTs, KILLs and RECONCILEs that were sent and, as far as is known, not answered.
     unanswered: BTreeMap<u64, SchedulerCall>,
 }
 
@@ -152,10 +153,15 @@ impl Observer {
             });
             assert!(!earlier, "a KILL overtakes the ACCEPT of {task_id}");
         }
-        if matches!(call, SchedulerCall::Accept { .. } | SchedulerCall::Kill { .. }) {
+        if matches!(
+            call,
+            SchedulerCall::Accept { .. } | SchedulerCall::Kill { .. } | SchedulerCall::Reconcile { .. }
+        ) {
             let before = self.unanswered.insert(id, call.clone());
             assert!(before.is_none_or(|before| before == *call), "a number is used for one call");
         }
+        let asks = |call: &&SchedulerCall| matches!(call, SchedulerCall::Reconcile { .. });
+        assert!(self.unanswered.values().filter(asks).count() <= 2, "more are asked than can be told");
     }
 }
 

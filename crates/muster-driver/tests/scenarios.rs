@@ -278,6 +278,64 @@ fn busy_and_unknown_are_repeated_later() {
 }
 
 #[test]
+fn reconciliations_come_two_at_a_time_and_keep_nothing_else_back() {
+    check(
+        &format!(
+            "{SUBSCRIBED}
+            10 reconcile t1
+            11 reconcile t2
+            12 reconcile t3
+            13 reconcile t4
+            14 accept o1 t5
+            15 T1 outcome 2 busy
+            16 T1 outcome 3 done
+            20 broken
+            21 connected
+            22 T1 leader m1
+            23 T1 subscribed
+            24 T1 outcome 2 done
+            25 T1 outcome 4 refused no"
+        ),
+        expect![[r#"
+            0 start
+                dial #1 m1
+            1 connected
+            2 T1 leader m1
+                send 1: SUBSCRIBE None suppressed []
+            3 T1 subscribed
+                Registered { framework_id: F1, master: "m1" }
+            10 reconcile t1
+                send 2: RECONCILE 1
+            11 reconcile t2
+                send 3: RECONCILE 1
+            12 reconcile t3
+            13 reconcile t4
+            14 accept o1 t5
+                send 6: ACCEPT [o1] [t5]
+            15 T1 outcome 2 busy
+            16 T1 outcome 3 done
+                send 4: RECONCILE 1
+            20 broken
+                Disconnected
+                dial #2 m2
+            21 connected
+            22 T1 leader m1
+                send 7: SUBSCRIBE Some(F1) suppressed []
+            23 T1 subscribed
+                Reregistered { master: "m1" }
+                send 2: RECONCILE 1
+                send 4: RECONCILE 1
+                send 6: ACCEPT [o1] [t5]
+            24 T1 outcome 2 done
+                send 5: RECONCILE 1
+            25 T1 outcome 4 refused no
+                not done: RECONCILE: no
+            wakes at 5025
+        "#]],
+    );
+}
+
+#[test]
 fn a_kill_waits_for_the_launch_of_its_task() {
     check(
         &format!(

@@ -120,6 +120,9 @@ fn input(words: &[&str], dial: u64) -> Input {
         ["kill", task] => {
             Input::Call(SchedulerCall::Kill { task_id: TaskId::new(task), agent_id: None, grace_ms: None })
         }
+        ["reconcile", task] => {
+            Input::Call(SchedulerCall::Reconcile { tasks: vec![(TaskId::new(task), None)] })
+        }
         ["revive", names @ ..] => Input::Call(SchedulerCall::Revive { roles: roles(names) }),
         ["suppress", names @ ..] => Input::Call(SchedulerCall::Suppress { roles: roles(names) }),
         ["request", text] => {
