@@ -18,6 +18,11 @@ const MISSED_PINGS: u64 = 5;
 /// Updates of one hello, in bytes: a frame has a limit.
 const HELLO_UPDATES_BYTES_MAX: usize = 1 << 20;
 
+/// After a welcome so many updates are said, or repeated, at a time, so many ms apart: 12,500 in a second. The queue of a
+/// stream is bounded, and one that is full is given up: an agent with more to say than it holds would begin again for ever.
+const PART: usize = 250;
+const PAUSE_MS: u64 = 20;
+
 /// About what an update takes on the wire.
 fn update_bytes(update: &StatusUpdate) -> usize {
     let ids = update.task.framework_id.as_str().len() + update.task.task_id.as_str().len();
@@ -275,10 +280,18 @@ impl Node {
         if !accepted.is_empty() {
             self.say(AgentCall::Accepted(accepted), effects);
         }
-        let launches: Vec<_> = self.runs.keys().copied().collect();
-        for launch in launches {
-            self.say_updates(launch, effects);
-            self.repeat_from(now_ms, launch, self.config.repeat_ms);
+        let mut before = 0;
+        for launch in self.runs.keys().copied().collect::<Vec<_>>() {
+            let Some(run) = self.runs.get(&launch) else { continue };
+            let is_said = run.said_seq == run.durable_seq;
+            let from_ms = now_ms.saturating_add((before / PART) as u64 * PAUSE_MS);
+            before += self.saved.tasks.get(&launch).map_or(0, |task| task.updates.len());
+            if is_said || from_ms == now_ms {
+                self.say_updates(launch, effects);
+                self.repeat_from(from_ms, launch, self.config.repeat_ms);
+            } else {
+                self.repeat_at(from_ms, launch, self.config.repeat_ms);
+            }
         }
     }
 

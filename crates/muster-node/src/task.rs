@@ -560,11 +560,16 @@ impl Node {
 
     /// Sets the next repeat, if there is something to repeat and someone to tell.
     pub(crate) fn repeat_from(&mut self, now_ms: u64, launch: LaunchNumber, pause_ms: u64) {
+        self.repeat_at(now_ms.saturating_add(pause_ms), launch, pause_ms);
+    }
+
+    /// The same, of what is said or repeated at a time, and then after that pause.
+    pub(crate) fn repeat_at(&mut self, at_ms: u64, launch: LaunchNumber, pause_ms: u64) {
         let due = self.connection.welcomed
             && self.saved.tasks.get(&launch).is_some_and(|task| !task.updates.is_empty());
         self.with_timer(launch, |run| {
             run.repeat_ms = pause_ms;
-            run.repeat_at = due.then(|| now_ms.saturating_add(pause_ms));
+            run.repeat_at = due.then_some(at_ms);
         });
     }
 
@@ -583,8 +588,8 @@ impl Node {
             }
             if run.repeat_at.is_some_and(|at| at <= now_ms) {
                 run.repeat_at = None;
-                run.said_seq = 0;
-                repeat = Some(run.repeat_ms.saturating_mul(2));
+                let is_said = std::mem::take(&mut run.said_seq) == run.durable_seq;
+                repeat = Some(run.repeat_ms.saturating_mul(if is_said { 2 } else { 1 }));
             }
         });
         if let Some(pause_ms) = repeat {
