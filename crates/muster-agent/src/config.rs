@@ -76,7 +76,7 @@ pub struct AgentConfig {
     pub oci_runtime: String,
     /// Below which paths of this machine tasks may be given volumes.
     pub host_path_volumes: Vec<PathBuf>,
-    /// Tasks held at once.
+    /// Tasks held at once, at most 10,000: a hello lists them all, and is one frame.
     pub tasks_max: usize,
     /// Supervisors that may be starting at once.
     pub starts_max: usize,
@@ -278,7 +278,7 @@ impl AgentConfig {
             ("dial-ms", self.dial_ms, 60_000),
             ("dial-ms-max", self.dial_ms_max, 600_000),
             ("pids-max", self.pids_max, 4_194_304),
-            ("tasks-max", self.tasks_max as u64, 50_000),
+            ("tasks-max", self.tasks_max as u64, 10_000),
             ("starts-max", self.starts_max as u64, 1_024),
             ("sandbox-keep-ms", self.sandbox_keep_ms, 365 * 24 * 3_600_000),
             ("disk-headroom-percent", self.disk_headroom_percent, 100),
@@ -379,6 +379,7 @@ mod tests {
             ("attributes = 'rack'", &["attributes", "rack", "NAME:VALUE"]),
             ("machine-id = 'a/b'", &["machine-id", "not allowed"]),
             ("tasks-max = 0", &["tasks-max is 0"]),
+            ("tasks-max = 10001", &["tasks-max is 10001", "10000"]),
             ("cgroup-root = '../other'", &["cgroup-root", "../other"]),
             ("cgroup-root = '/'", &["cgroup-root", "name one"]),
             ("pids-max = 5000000", &["pids-max is 5000000"]),

@@ -9,14 +9,15 @@ use crate::{
 };
 use muster_model::{
     AgentCall, AgentEvent, AgentId, ExecutorName, Fence, Hello, Index, KnownTask, LaunchNumber, LaunchSum,
-    Resources, Session, StatusUpdate, TaskState,
+    Resources, Session, StatusUpdate, TaskKey, TaskState,
 };
 
 /// A leader that pings is taken for gone after this many silent ping intervals.
 const MISSED_PINGS: u64 = 5;
 
-/// Updates of one hello, in bytes: a frame has a limit.
+/// Updates of one hello, in bytes, and what it has room for altogether: a frame has 4 MiB.
 const HELLO_UPDATES_BYTES_MAX: usize = 1 << 20;
+const HELLO_BYTES_MAX: usize = 15 << 18;
 
 /// After a welcome so many updates are said, or repeated, at a time, so many ms apart: 12,500 in a second. The queue of a
 /// stream is bounded, and one that is full is given up: an agent with more to say than it holds would begin again for ever.
@@ -25,8 +26,16 @@ const PAUSE_MS: u64 = 20;
 
 /// About what an update takes on the wire.
 fn update_bytes(update: &StatusUpdate) -> usize {
-    let ids = update.task.framework_id.as_str().len() + update.task.task_id.as_str().len();
-    128 + ids + update.status.message.len() + update.status.sealed.len()
+    128 + key_bytes(&update.task) + update.status.message.len() + update.status.sealed.len()
+}
+
+/// About what a task takes in a hello, without updates.
+fn known_bytes(task: &TaskKey) -> usize {
+    128 + key_bytes(task)
+}
+
+fn key_bytes(task: &TaskKey) -> usize {
+    task.framework_id.as_str().len() + task.task_id.as_str().len()
 }
 
 /// Where the agent stands with its leader.
@@ -169,7 +178,10 @@ impl Node {
         self.connection.silence_ms = self.config.welcome_ms;
         self.connection.deadline = Some(now_ms.saturating_add(self.config.welcome_ms));
         let mut tasks = Vec::new();
-        let mut room = HELLO_UPDATES_BYTES_MAX;
+        // Each task is listed, or it would be taken for lost.
+        let listed: usize = self.saved.tasks.values().map(|task| known_bytes(&task.task)).sum();
+        let room = HELLO_BYTES_MAX.saturating_sub(listed + self.config.sealed.len());
+        let mut room = room.min(HELLO_UPDATES_BYTES_MAX);
         for (launch, run) in &mut self.runs {
             run.unlisted = !run.durable;
             let Some(task) = self.saved.tasks.get(launch).filter(|_| run.durable) else { continue };

@@ -3,17 +3,17 @@
 use crate::world::{config, key, launch};
 use muster_model::{
     AgentCall, AgentEvent, AgentId, Fence, Hello, Index, Sealed, Session, Source, Status, StatusUpdate,
-    TaskState, Uuid, WallTime,
+    TaskId, TaskKey, TaskState, Uuid, WallTime,
 };
 use muster_node::{Down, Effect, Input, Intent, Node, Record, Saved};
 
 const TASKS: u64 = 2_000;
 
-fn saved() -> Saved {
+fn saved(tasks: u64, id_bytes: usize) -> Saved {
     let mut saved = Saved::default();
-    for n in 1..=TASKS {
+    for n in 1..=tasks {
         let launch = launch(&n.to_string());
-        let task = key(launch);
+        let task = TaskKey { task_id: TaskId::new(format!("{n:0id_bytes$}")), ..key(launch) };
         let status = Status {
             state: TaskState::Failed,
             source: Source::Executor,
@@ -44,20 +44,39 @@ fn hello(effects: &[Effect]) -> &Hello {
     hello.expect("a hello")
 }
 
-#[test]
-fn what_does_not_fit_follows_the_welcome() {
-    let mut node = Node::recover(config(), saved());
+/// An agent that has said its hello.
+fn says_hello(saved: Saved) -> (Node, Hello) {
+    let mut node = Node::recover(config(), saved);
     let mut effects = Vec::new();
-    let fence = Fence::default();
-    let frame = |session, down| Input::Frame { stream: 1, fence, session, down };
     node.step(0, Input::Begin, &mut effects);
     node.step(0, Input::StreamOpened { stream: 1 }, &mut effects);
     let leader = Down::Leader { name: String::new(), address: String::new() };
     node.step(0, frame(Session(0), leader), &mut effects);
-
     let hello = hello(&effects).clone();
-    let bytes: usize =
-        hello.tasks.iter().flat_map(|task| &task.updates).map(|one| one.status.message.len()).sum();
+    (node, hello)
+}
+
+fn frame(session: Session, down: Down) -> Input {
+    Input::Frame { stream: 1, fence: Fence::default(), session, down }
+}
+
+fn message_bytes(hello: &Hello) -> usize {
+    hello.tasks.iter().flat_map(|task| &task.updates).map(|one| one.status.message.len()).sum()
+}
+
+#[test]
+fn updates_leave_room_for_all_tasks() {
+    let (_, hello) = says_hello(saved(10_000, 250));
+    assert_eq!(hello.tasks.len(), 10_000);
+    // A frame has 4 MiB, and what else is said of a task takes some 100 bytes.
+    let (tasks, messages) = (10_000 * (250 + 100), message_bytes(&hello));
+    assert!(0 < messages && tasks + messages < 4 << 20, "{tasks} and {messages} bytes");
+}
+
+#[test]
+fn what_does_not_fit_follows_the_welcome() {
+    let (mut node, hello) = says_hello(saved(TASKS, 0));
+    let bytes = message_bytes(&hello);
     assert!(bytes <= 1 << 20, "{bytes} bytes of messages");
     assert_eq!(hello.tasks.len() as u64, TASKS);
     let (whole, rest): (Vec<_>, Vec<_>) = hello.tasks.iter().partition(|task| !task.updates.is_empty());
@@ -65,7 +84,7 @@ fn what_does_not_fit_follows_the_welcome() {
     // Not yet known to have ended, or the registry would take it for lost.
     assert!(rest.iter().all(|task| task.alive && task.state == TaskState::Staging));
 
-    effects.clear();
+    let mut effects = Vec::new();
     let welcome = AgentEvent::Welcome {
         agent_id: AgentId::new("S1"),
         forget: Vec::new(),
