@@ -325,7 +325,7 @@ impl Leader {
             Change::OperationDue(operation) => self.operation_due(operation, effects),
             Change::FrameworkRemoved(id) => self.framework_removed(id, effects),
             Change::AgentDisconnected(id, session) => self.end_agent_session(id, *session, effects),
-            Change::AgentUnreachable(id) => self.agent_lost(id, effects),
+            Change::AgentUnreachable(id) => self.agent_lost(now, id, effects),
             Change::AgentRemoved(id) => {
                 if let Some(it) = self.agents.remove(id) {
                     self.conns.remove(&it.conn);
@@ -334,7 +334,7 @@ impl Leader {
                     effects.push(Effect::Send(it.conn, Event::Agent { session: it.session, event }));
                     effects.push(Effect::Close(it.conn));
                 }
-                self.agent_lost(id, effects);
+                self.agent_lost(now, id, effects);
             }
             // Whoever is offered less by it must not sit on what it has; who is offered more gets it at once.
             Change::RoleSettings(role, settings) => {
@@ -380,12 +380,10 @@ impl Leader {
         effects.push(Effect::Close(conn));
     }
 
-    fn agent_lost(&mut self, id: &AgentId, effects: &mut Vec<Effect>) {
+    fn agent_lost(&mut self, now: Timestamp, id: &AgentId, effects: &mut Vec<Effect>) {
         self.rescind_of_agent(id, effects);
         self.inverse.forget_agent(id);
-        for session in self.frameworks.values() {
-            tell(session.conn, SchedulerEvent::AgentLost(id.clone()), effects);
-        }
+        self.tell_lost(now, id, effects);
     }
 }
 

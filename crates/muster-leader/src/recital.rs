@@ -1,7 +1,7 @@
 //! Long answers, told in parts.
 //!
 //! A scheduler may ask for the state of every task it has, may come back to as many updates that wait for it, and may have
-//! as many at once when machines are lost or taken down. A stream's queue is bounded, and whoever lets it fill is cut off
+//! as many at once when machines are lost or taken down, and hear of all their agents. A stream's queue is bounded, and whoever lets it fill is cut off
 //! as one that does not read: so nobody is told more at once than a part of what a queue holds, and the next part a little
 //! later, as tasks stand by then.
 
@@ -24,8 +24,8 @@ use std::{
 /// How many events one stream is told in a part: far less than its queue holds. With the pause that is 12,500 in a
 /// second, which a scheduler can be expected to take in; one that cannot is cut off when its queue is full.
 const PART: usize = 250;
-/// How many updates one stream is told as they come, between two parts: more than what tasks make by themselves, and less
-/// than half of what its queue holds.
+/// How many updates and losses of agents one stream is told as they come, between two parts: more than what tasks make by
+/// themselves, and half of what its queue holds at the least.
 const LIVE: usize = 2_000;
 /// Between two parts.
 const PAUSE_MS: u64 = 20;
@@ -96,6 +96,8 @@ impl Left {
 #[derive(Debug, Default)]
 pub(crate) struct Recitals {
     open: VecDeque<Recital>,
+    /// Agents that were lost, of which these streams are still to be told.
+    lost: BTreeMap<ConnId, VecDeque<AgentId>>,
     due: Option<Timestamp>,
     /// What each stream may be told until all of them may be told a part again; a whole part where nothing is said.
     rooms: BTreeMap<ConnId, usize>,
@@ -119,6 +121,21 @@ impl Recitals {
     fn will_tell(&self, conn: ConnId, task_id: &TaskId) -> bool {
         let comes = |left: &Left| matches!(left, Left::Updates(after) if after < task_id);
         self.open.iter().any(|it| it.conn == conn && comes(&it.left))
+    }
+
+    /// Whether a stream may be told of what is due, as it comes; it counts as told.
+    fn may_tell(&mut self, now: Timestamp, conn: ConnId) -> bool {
+        self.renew(now);
+        let live = self.live.entry(conn).or_default();
+        let may = *live < LIVE;
+        *live += usize::from(may);
+        may
+    }
+
+    /// Tells something in parts, behind what is told so.
+    fn later(&mut self, recital: Recital) {
+        self.open.push_back(recital);
+        self.due.get_or_insert(self.renewed);
     }
 
     /// Each stream may be told a part again, if it is time for that.
@@ -171,8 +188,7 @@ impl Leader {
                 return;
             }
         }
-        self.recitals.open.push_back(recital);
-        self.recitals.due.get_or_insert(self.recitals.renewed);
+        self.recitals.later(recital);
     }
 
     /// Tells a framework of an update that is due: as it comes, or in parts where too many come at once.
@@ -186,10 +202,7 @@ impl Leader {
     ) {
         let Some(it) = self.frameworks.get(&task.framework_id) else { return };
         let (conn, session) = (it.conn, it.session);
-        self.recitals.renew(now);
-        let live = self.recitals.live.entry(conn).or_default();
-        if *live < LIVE {
-            *live += 1;
+        if self.recitals.may_tell(now, conn) {
             let (task_id, agent_id) = (task.task_id.clone(), Some(agent_id.clone()));
             let event = SchedulerEvent::Update {
                 task_id,
@@ -202,8 +215,19 @@ impl Leader {
             // It is the first that waits of its task, and is found as such.
             let framework_id = task.framework_id.clone();
             let left = Left::Updates(TaskId::new(""));
-            self.recitals.open.push_back(Recital { conn, framework_id, session, left });
-            self.recitals.due.get_or_insert(self.recitals.renewed);
+            self.recitals.later(Recital { conn, framework_id, session, left });
+        }
+    }
+
+    /// Tells all frameworks that an agent is lost: as it comes, or in parts.
+    pub(crate) fn tell_lost(&mut self, now: Timestamp, id: &AgentId, effects: &mut Vec<Effect>) {
+        for conn in self.frameworks.values().map(|it| it.conn) {
+            if self.recitals.may_tell(now, conn) {
+                tell(conn, SchedulerEvent::AgentLost(id.clone()), effects);
+            } else {
+                self.recitals.lost.entry(conn).or_default().push_back(id.clone());
+                self.recitals.due.get_or_insert(self.recitals.renewed);
+            }
         }
     }
 
@@ -214,6 +238,18 @@ impl Leader {
         }
         self.recitals.renew(now);
         let mut rooms = std::mem::take(&mut self.recitals.rooms);
+        let mut lost = std::mem::take(&mut self.recitals.lost);
+        lost.retain(|conn, agents| {
+            if !matches!(self.conns.get(conn), Some(Peer::Framework(..))) {
+                return false;
+            }
+            let room = rooms.entry(*conn).or_insert(PART);
+            let part = agents.len().min(*room);
+            *room -= part;
+            let told = agents.drain(..part).map(SchedulerEvent::AgentLost);
+            told.for_each(|event| tell(*conn, event, effects));
+            !agents.is_empty()
+        });
         let mut left = VecDeque::new();
         for mut recital in std::mem::take(&mut self.recitals.open) {
             let room = rooms.entry(recital.conn).or_insert(PART);
@@ -223,8 +259,10 @@ impl Leader {
                 left.push_back(recital);
             }
         }
-        self.recitals.due = (!left.is_empty()).then_some(self.recitals.renewed);
+        let is_over = left.is_empty() && lost.is_empty();
+        self.recitals.due = (!is_over).then_some(self.recitals.renewed);
         self.recitals.open = left;
+        self.recitals.lost = lost;
         self.recitals.rooms = rooms;
     }
 

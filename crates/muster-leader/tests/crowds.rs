@@ -290,6 +290,44 @@ fn updates_of_many_tasks_at_once_are_told_in_parts() {
 }
 
 #[test]
+fn the_loss_of_many_agents_at_once_is_told_in_parts() {
+    const AGENTS: u64 = 5_000;
+    let mut shell = Shell::new();
+    shell.subscribe();
+    shell.agents(2..=AGENTS + 1);
+    shell.told.clear();
+    let gone: Vec<_> = shell.registry.agents().map(|agent| agent.id.clone()).collect();
+    shell.commit(gone.iter().map(|id| Command::MarkGone { agent_id: id.clone() }).collect(), None);
+
+    let lost = |told: Vec<SchedulerEvent>| {
+        let id = |event| match event {
+            SchedulerEvent::AgentLost(id) => Some(id),
+            _ => None,
+        };
+        told.into_iter().filter_map(id).collect::<Vec<_>>()
+    };
+    let mut known = lost(std::mem::take(&mut shell.told));
+    assert_eq!(known.len(), 2_000);
+    while known.len() < gone.len() {
+        let part = lost(shell.wake().1);
+        assert!(part.len() <= 250, "{}", part.len());
+        known.extend(part);
+    }
+    assert_eq!(known, gone);
+    // Who is not there any more is told nothing, and nothing is kept for it.
+    shell.agents(AGENTS + 2..=2 * AGENTS + 1);
+    let gone: Vec<_> =
+        shell.registry.agents().filter(|agent| agent.is_connected()).map(|agent| agent.id.clone()).collect();
+    shell.commit(gone.iter().map(|id| Command::MarkGone { agent_id: id.clone() }).collect(), None);
+    shell.step(Input::Closed(1));
+    shell.told.clear();
+    let until = shell.now.plus_ms(1_000);
+    while shell.now < until {
+        assert_eq!(lost(shell.wake().1), []);
+    }
+}
+
+#[test]
 fn agents_that_are_lost_at_once_are_marked_a_part_at_a_time() {
     const AGENTS: u64 = 5_000;
     let mut shell = Shell::new();
