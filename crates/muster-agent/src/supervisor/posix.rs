@@ -2,11 +2,12 @@
 
 use super::{
     Spec,
-    held::{Held, News},
+    held::{Beside, Held, News},
     output::{self, Output, Streams},
     sandbox, sys,
 };
 use crate::cgroups::{Group, Oom, PATIENCE};
+use muster_container::Io;
 use rustix::{
     process::{
         Gid, Pid, Resource, Rlimit, Signal, Uid, getpid, getppid, getrlimit, ioctl_tiocsctty,
@@ -16,9 +17,10 @@ use rustix::{
 };
 use std::{
     convert::Infallible,
+    fs::File,
     io::{self, Read, Write},
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt},
     },
     panic::{AssertUnwindSafe, catch_unwind},
@@ -127,9 +129,50 @@ fn become_held(spec: &Spec, group: Option<&Group>, parent: Pid, streams: Streams
     enter(spec, group, parent)
 }
 
+/// Starts a process that becomes a command beside the task's own: as one of the task's, at the head of a session. If it
+/// cannot, why is written to `report`, which is closed without a word when it can.
+pub(super) fn run(
+    spec: &Spec,
+    group: Option<&Group>,
+    what: &Beside<'_>,
+    io: Io,
+    report: OwnedFd,
+) -> io::Result<Pid> {
+    let mut command = Command::new(what.program);
+    command.arg0(what.arg0).args(what.args);
+    command.env_clear().envs(spec.env.iter().chain(what.env).map(|(name, value)| (name, value)));
+    let parent = getpid();
+    match sys::fork()? {
+        sys::Forked::Child => {
+            // Nothing may return from here: all above is the supervisor's.
+            let _ = catch_unwind(AssertUnwindSafe(|| -> io::Result<()> {
+                let error = match become_one(spec, group, parent, io) {
+                    Ok(()) => command.exec(),
+                    Err(error) => error,
+                };
+                File::from(report).write_all(format!("Failed to run {}: {error}", what.program).as_bytes())
+            }));
+            sys::exit_now(127)
+        }
+        sys::Forked::Parent(pid) => Ok(pid),
+    }
+}
+
+/// A session of its own with these streams, and the rest of what the task is.
+fn become_one(spec: &Spec, group: Option<&Group>, parent: Pid, io: Io) -> io::Result<()> {
+    setsid()?;
+    if io.terminal.is_some() {
+        ioctl_tiocsctty(&io.stdin)?;
+    }
+    rustix::stdio::dup2_stdin(io.stdin)?;
+    rustix::stdio::dup2_stdout(io.stdout)?;
+    rustix::stdio::dup2_stderr(io.stderr)?;
+    enter(spec, group, parent)
+}
+
 /// Makes this process, a child of `parent`, one of the task's: its group, limits, user and directory, and an end with the
 /// supervisor.
-pub(super) fn enter(spec: &Spec, group: Option<&Group>, parent: Pid) -> io::Result<()> {
+fn enter(spec: &Spec, group: Option<&Group>, parent: Pid) -> io::Result<()> {
     // Before it is anything: what it becomes is in there from its first instruction on. And as the agent's user.
     group.map_or(Ok(()), Group::enter)?;
     if let Some(current) = spec.open_files {

@@ -3,19 +3,20 @@
 use super::{
     Spec,
     held::{Beside, Held, Ran},
+    posix,
     process::signal_beside,
     wire::{Found, Look},
 };
-use crate::cgroups::Group;
 use muster_container::Io;
 use rustix::{
     event::{PollFd, PollFlags},
-    process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, waitpid},
+    pipe::{PipeFlags, pipe_with},
+    process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, kill_process_group, pidfd_open, waitpid},
 };
 use std::{
-    io,
-    os::{fd::OwnedFd, unix::process::CommandExt},
-    process::{Command, Stdio},
+    fs::File,
+    io::{self, Read},
+    os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 
@@ -30,6 +31,8 @@ struct Probe {
     pid: Pid,
     mark: Option<String>,
     pidfd: OwnedFd,
+    /// Why it could not be run.
+    report: File,
     deadline: Instant,
     timed_out: bool,
 }
@@ -54,17 +57,23 @@ impl Probes {
 
     fn spawn(&mut self, spec: &Spec, held: &dyn Held, look: &Look, client: u64) -> io::Result<()> {
         let Look { program, arg0, args, env, .. } = look;
+        let what = Beside { program, arg0, args, env };
+        let io = Io::null().map_err(io::Error::other)?;
+        let (report, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
         let Ran { pid, mark, terminal: _ } = match held.inside() {
             Some(container) => {
-                let io = Io::null().map_err(io::Error::other)?;
-                container.run(&Beside { program, arg0, args, env }, io)?
+                drop(theirs); // it says itself why it cannot
+                container.run(&what, io)?
             }
-            None => Ran { pid: plain(spec, held.group(), look)?, mark: None, terminal: None },
+            None => {
+                Ran { pid: posix::run(spec, held.group(), &what, io, theirs)?, mark: None, terminal: None }
+            }
         };
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?; // not reaped: else with all that the task leaves
         let deadline = Instant::now() + Duration::from_millis(look.timeout_ms);
         let number = look.number;
-        self.running.push(Probe { number, client, pid, mark, pidfd, deadline, timed_out: false });
+        let report = File::from(report);
+        self.running.push(Probe { number, client, pid, mark, pidfd, report, deadline, timed_out: false });
         Ok(())
     }
 
@@ -109,7 +118,7 @@ impl Probes {
                     probe.number,
                     match (probe.timed_out, status.exit_status(), status.terminating_signal()) {
                         (true, ..) => Found::TimedOut,
-                        (_, Some(code), _) => Found::Exited(code),
+                        (_, Some(code), _) => probe.failure().map_or(Found::Exited(code), Found::Failed),
                         (_, None, Some(signal)) => Found::Signaled(signal),
                         (_, None, None) => Found::Exited(status.as_raw()),
                     },
@@ -125,26 +134,19 @@ impl Probes {
     }
 }
 
-/// A plain process, in the task's group and sandbox.
-fn plain(spec: &Spec, group: Option<&Group>, look: &Look) -> io::Result<Pid> {
-    let mut command = Command::new(&look.program);
-    command.arg0(&look.arg0).args(&look.args).current_dir(&spec.sandbox);
-    command.env_clear().envs(spec.env.iter().chain(&look.env).map(|(name, value)| (name, value)));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-    if let Some((uid, gid)) = spec.user {
-        command.uid(uid).gid(gid);
-    }
-    let child = command.spawn()?;
-    if let Some(group) = group {
-        let _ = group.join(child.id()); // it may have ended already
-    }
-    Ok(Pid::from_child(&child))
-}
-
 impl Probe {
+    /// Why it could not be run; nothing if it could. It has ended, so that this is whole.
+    fn failure(&mut self) -> Option<String> {
+        let mut why = String::new();
+        let _ = self.report.read_to_string(&mut why); // what was cut off says something, too
+        Some(why).filter(|why| !why.is_empty())
+    }
+
     /// Not reaped yet, so the group is its own.
     fn kill(&self) {
-        let _ = kill_process_group(self.pid, Signal::KILL); // it may have ended meanwhile
+        // It may have ended meanwhile, or lead no group yet.
+        let _ = kill_process_group(self.pid, Signal::KILL);
+        let _ = kill_process(self.pid, Signal::KILL);
         if let Some(mark) = &self.mark {
             signal_beside(mark, Signal::KILL);
         }

@@ -87,11 +87,11 @@ fn mark(pid: u32, name: &str) -> Option<String> {
     })
 }
 
-/// Kills all processes of the session that this one leads, itself too. It must not be reaped yet, so that its number is
-/// its own.
+/// Kills all processes of the session that this one leads, itself too: also where it was forked a moment ago, and leads
+/// none yet. It must not be reaped yet, so that its number is its own.
 pub(crate) fn kill_session(leader: Pid) {
     let session = leader.as_raw_nonzero().get().to_string();
-    let is_in = |pid: u32| stat_field(pid, 6).as_ref() == Some(&session);
+    let is_in = |pid: u32| pid == number(leader) || stat_field(pid, 6).as_ref() == Some(&session);
     pids().into_iter().filter(|pid| is_in(*pid)).for_each(|pid| signal_if(pid, Signal::KILL, is_in));
 }
 

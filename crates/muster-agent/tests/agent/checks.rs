@@ -1,6 +1,7 @@
 //! Health checks, checks and completion times of tasks that the agent runs itself.
 
 use crate::{
+    limits::group_of,
     master::AgentStream,
     runner::cases,
     world::{World, alive, launch, order, shell},
@@ -23,6 +24,8 @@ cases!(
     a_task_is_healthy_by_http_and_tcp,
     a_probe_that_hangs_is_ended_and_counts_as_failed,
     a_check_tells_what_it_finds,
+    a_check_is_in_the_group_and_of_the_user_of_its_task,
+    a_check_whose_program_is_gone_finds_nothing,
     checks_go_on_after_a_restart,
     a_task_has_its_time_and_no_more,
     a_time_goes_on_while_the_agent_is_away,
@@ -174,6 +177,54 @@ async fn a_check_tells_what_it_finds(mut world: World) {
         }
     };
     assert_eq!((ended.status.state, found(whole(&ended))), (Killed, Some(7)));
+}
+
+async fn a_check_is_in_the_group_and_of_the_user_of_its_task(mut world: World) {
+    if !crate::limits::may_run() {
+        return;
+    }
+    fs::set_permissions(world.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let (mut stream, _) = world.join().await;
+    let script = "id -u > of; cat /proc/self/cgroup >> of; mv of is";
+    let check = CheckInfo {
+        r#type: Some(check_info::Type::Command.into()),
+        command: Some(check_info::Command { command: command(script) }),
+        delay_seconds: Some(0.0),
+        ..Default::default()
+    };
+    let info = TaskInfo { check: Some(check), ..shell(LIVES) };
+    let run = RunOrder { user: "nobody".into(), ..order(1, &info) };
+    stream.say(&AgentEvent::Run(Box::new(run))).await;
+    let found =
+        |status: mesos::TaskStatus| status.check_status.and_then(|it| it.command).and_then(|it| it.exit_code);
+    while found(told(&mut world, &mut stream, 1, Reason::TaskCheckStatusUpdated).await) != Some(0) {}
+    let is = fs::read_to_string(world.sandbox(1).join("is")).unwrap();
+    assert_eq!(is.lines().next(), Some("65534"));
+    let group = group_of(&world, "memory", 1);
+    let below = group.strip_prefix("/sys/fs/cgroup").unwrap().iter().skip(1).collect::<std::path::PathBuf>();
+    assert!(is.contains(&*below.to_string_lossy()), "{is} has no {}", below.display());
+}
+
+async fn a_check_whose_program_is_gone_finds_nothing(mut world: World) {
+    let (mut stream, _) = world.join().await;
+    let look = CommandInfo { shell: Some(false), value: Some("./look".into()), ..Default::default() };
+    let check = CheckInfo {
+        r#type: Some(check_info::Type::Command.into()),
+        command: Some(check_info::Command { command: look }),
+        delay_seconds: Some(0.0),
+        interval_seconds: Some(0.05),
+        ..Default::default()
+    };
+    let text = format!("printf '#!/bin/sh\\nexit 3' > of; chmod +x of; mv of look; {LIVES}");
+    run(&mut stream, 1, &TaskInfo { check: Some(check), ..shell(&text) }).await;
+    let found = |status: &mesos::TaskStatus| {
+        status.check_status.as_ref().and_then(|it| it.command.as_ref()).and_then(|it| it.exit_code)
+    };
+    let reason = Reason::TaskCheckStatusUpdated;
+    while found(&told(&mut world, &mut stream, 1, reason).await) != Some(3) {}
+    fs::remove_file(world.sandbox(1).join("look")).unwrap();
+    let status = told(&mut world, &mut stream, 1, reason).await;
+    assert_eq!(found(&status), None, "not the status of a process that ran: {status:?}");
 }
 
 async fn checks_go_on_after_a_restart(mut world: World) {

@@ -1,68 +1,49 @@
-//! How the command of a session begins: its streams, its group, its user.
+//! How the command of a session begins, and its streams.
 
 use super::{
     super::{
         SessionSpec, Spec,
         held::{Beside, Held, Ran},
-        posix::enter,
-        sys, terminal,
+        posix, terminal,
     },
     From, Session,
 };
-use crate::cgroups::Group;
 use muster_container::Io;
 use rustix::{
     fs::{OFlags, fcntl_getfl, fcntl_setfl},
     pipe::{PipeFlags, pipe_with},
-    process::{Pid, PidfdFlags, getpid, ioctl_tiocsctty, pidfd_open, setsid},
+    process::{PidfdFlags, pidfd_open},
 };
-use std::{
-    collections::VecDeque,
-    convert::Infallible,
-    fs::File,
-    io::{self, Write},
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::process::CommandExt,
-    },
-    panic::{AssertUnwindSafe, catch_unwind},
-    process::Command,
-};
-
-/// The command's ends of its streams.
-struct Theirs {
-    input: OwnedFd,
-    output: OwnedFd,
-    error: OwnedFd,
-    report: OwnedFd,
-}
+use std::{collections::VecDeque, fs::File, io};
 
 pub(super) fn spawn(spec: &Spec, held: &dyn Held, what: &SessionSpec) -> io::Result<Session> {
     let pipe = || pipe_with(PipeFlags::CLOEXEC);
     let (report, their_report) = pipe()?;
     let mut outputs = vec![(From::Report, report)];
-    let (input, theirs) = match what.tty {
+    let (mut input, io) = match what.tty {
         None => {
-            let ((their_input, input), (stdout, output), (stderr, error)) = (pipe()?, pipe()?, pipe()?);
-            outputs.extend([(From::Stdout, stdout), (From::Stderr, stderr)]);
-            (input, Theirs { input: their_input, output, error, report: their_report })
+            let ((stdin, input), (output, stdout), (error, stderr)) = (pipe()?, pipe()?, pipe()?);
+            outputs.extend([(From::Stdout, output), (From::Stderr, error)]);
+            (input, Io { stdin, stdout, stderr, terminal: None })
         }
-        Some(tty) => {
-            let (terminal, end) = terminal::open(tty, spec.user)?;
+        Some(size) => {
+            let (terminal, stdin) = terminal::open(size, spec.user)?;
             outputs.push((From::Stdout, terminal.try_clone()?));
-            let (output, error) = (end.try_clone()?, end.try_clone()?);
-            (terminal, Theirs { input: end, output, error, report: their_report })
+            let (stdout, stderr) = (stdin.try_clone()?, stdin.try_clone()?);
+            (terminal, Io { stdin, stdout, stderr, terminal: Some(size) })
         }
     };
-    let SessionSpec { program, arg0, args, env, tty } = what;
-    let (mut input, mut outputs) = (input, outputs);
+    let SessionSpec { program, arg0, args, env, .. } = what;
+    let beside = Beside { program, arg0, args, env };
     let Ran { pid, mark, terminal } = match held.inside() {
         Some(container) => {
-            let Theirs { input: stdin, output: stdout, error: stderr, report: _ } = theirs;
-            let io = Io { stdin, stdout, stderr, terminal: *tty };
-            container.run(&Beside { program, arg0, args, env }, io)?
+            drop(their_report); // it says itself why it cannot
+            container.run(&beside, io)?
         }
-        None => Ran { pid: fork(spec, held.group(), what, theirs)?, mark: None, terminal: None },
+        None => {
+            let pid = posix::run(spec, held.group(), &beside, io, their_report)?;
+            Ran { pid, mark: None, terminal: None }
+        }
     };
     if let Some(terminal) = terminal {
         outputs.retain(|(from, _)| *from == From::Report);
@@ -87,51 +68,4 @@ pub(super) fn spawn(spec: &Spec, held: &dyn Held, what: &SessionSpec) -> io::Res
         found: None,
         is_told: false,
     })
-}
-
-/// Forks a process that becomes the command, in the task's group and sandbox.
-fn fork(spec: &Spec, group: Option<&Group>, what: &SessionSpec, theirs: Theirs) -> io::Result<Pid> {
-    let mut command = Command::new(&what.program);
-    command.arg0(&what.arg0).args(&what.args);
-    command.env_clear().envs(spec.env.iter().chain(&what.env).map(|(name, value)| (name, value)));
-    let parent = getpid();
-    match sys::fork()? {
-        sys::Forked::Child => {
-            // Nothing may return from here: all above is the supervisor's.
-            let _ = catch_unwind(AssertUnwindSafe(|| {
-                run(spec, group, command, parent, what.tty.is_some(), theirs)
-            }));
-            sys::exit_now(127)
-        }
-        sys::Forked::Parent(pid) => Ok(pid),
-    }
-}
-
-/// The child: it becomes the command, or says why it cannot.
-fn run(
-    spec: &Spec,
-    group: Option<&Group>,
-    mut command: Command,
-    parent: Pid,
-    is_tty: bool,
-    theirs: Theirs,
-) -> io::Result<Infallible> {
-    let mut report = File::from(theirs.report);
-    let become_it = || -> io::Result<()> {
-        setsid()?;
-        if is_tty {
-            ioctl_tiocsctty(&theirs.input)?;
-        }
-        rustix::stdio::dup2_stdin(theirs.input.as_fd())?;
-        rustix::stdio::dup2_stdout(theirs.output.as_fd())?;
-        rustix::stdio::dup2_stderr(theirs.error.as_fd())?;
-        enter(spec, group, parent)
-    };
-    let error = match become_it() {
-        Ok(()) => command.exec(),
-        Err(error) => error,
-    };
-    let program = command.get_program().to_string_lossy().into_owned();
-    report.write_all(format!("Failed to run {program}: {error}").as_bytes())?;
-    Err(error)
 }
