@@ -18,6 +18,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How long the masters keep a framework that is gone: longer than any fault of it.
 const FAILOVER_TIMEOUT: Duration = Duration::from_secs(600);
@@ -175,6 +176,8 @@ struct Shared {
     /// Whether callbacks wait.
     shut: Mutex<bool>,
     opened: Condvar,
+    /// The last task that was asked about in vain, until it is told of.
+    in_vain: watch::Sender<Option<TaskId>>,
 }
 
 impl Client {
@@ -189,8 +192,12 @@ impl Client {
             Workload::Set(set) => Box::new(Keeping::new(desk.clone(), set, rng)),
         };
         let known = Known { desk: desk.clone(), work, framework_id: None, schedulers: 0, current: 0 };
-        let shared =
-            Arc::new(Shared { known: Mutex::new(known), shut: Mutex::new(false), opened: Condvar::new() });
+        let shared = Arc::new(Shared {
+            known: Mutex::new(known),
+            shut: Mutex::new(false),
+            opened: Condvar::new(),
+            in_vain: watch::Sender::new(None),
+        });
         let driver = Mutex::new(subscribe(name, failover_timeout, &shared, cluster)?);
         Ok(Self { desk, failover_timeout, shared, driver })
     }
@@ -271,8 +278,17 @@ impl Client {
 
     /// Asks for the state of so many tasks that nobody launched: that many updates come back.
     pub fn ask_in_vain(&self, tasks: u32) -> Result<(), SdkError> {
-        let names = (0..tasks).map(|n| (TaskId::new(format!("{NOBODYS}{n}")), None));
-        self.newest().reconcile(names)
+        let name = |n| TaskId::new(format!("{NOBODYS}{n}"));
+        self.shared.in_vain.send_replace(tasks.checked_sub(1).map(name));
+        self.newest().reconcile((0..tasks).map(|n| (name(n), None)))
+    }
+
+    /// Waits until it was told of the last of these.
+    pub async fn told_in_vain(&self, within: Duration) -> anyhow::Result<()> {
+        let mut waits = self.shared.in_vain.subscribe();
+        let told = tokio::time::timeout(within, waits.wait_for(Option::is_none)).await;
+        told.with_context(|| format!("not all was answered within {} s", within.as_secs()))?;
+        Ok(())
     }
 }
 
@@ -385,6 +401,8 @@ impl Scheduler for OneOfThem {
         if !update.task_id.as_str().starts_with(NOBODYS) {
             let told = known.desk.updated(&update);
             known.work.update(driver, update.task_id.as_str(), told);
+        } else if self.shared.in_vain.borrow().as_ref() == Some(&update.task_id) {
+            self.shared.in_vain.send_replace(None);
         }
     }
 

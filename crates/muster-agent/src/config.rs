@@ -76,7 +76,8 @@ pub struct AgentConfig {
     pub oci_runtime: String,
     /// Below which paths of this machine tasks may be given volumes.
     pub host_path_volumes: Vec<PathBuf>,
-    /// Tasks held at once, at most 10,000: a hello lists them all, and is one frame.
+    /// Tasks held at once, at most 10,000: fewer where their names and resources are so long that a hello, which lists
+    /// them all in one frame, would have no room for so many.
     pub tasks_max: usize,
     /// Supervisors that may be starting at once.
     pub starts_max: usize,

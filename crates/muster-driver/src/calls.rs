@@ -38,7 +38,7 @@ pub(crate) struct Calls {
     /// Of the pending: RECONCILEs whose turn it is.
     reconciling: BTreeSet<u64>,
     /// Of the pending: RECONCILEs that wait until one of those is answered.
-    reconciles: BTreeSet<u64>,
+    reconciles_waiting: BTreeSet<u64>,
     /// Of the pending: KILLs by the ACCEPT that is about to launch their task.
     after: BTreeMap<u64, Vec<u64>>,
     /// Tasks of pending ACCEPTs, and which.
@@ -89,7 +89,7 @@ impl Calls {
                 }
             }
             SchedulerCall::Reconcile { .. } => {
-                self.reconciles.insert(id);
+                self.reconciles_waiting.insert(id);
                 self.pending.insert(id, call);
                 return self.reconcile();
             }
@@ -108,7 +108,7 @@ impl Calls {
     /// RECONCILEs have their turn in the order they came.
     fn reconcile(&mut self) {
         while self.reconciling.len() < RECONCILES_MAX
-            && let Some(id) = self.reconciles.pop_first()
+            && let Some(id) = self.reconciles_waiting.pop_first()
         {
             self.reconciling.insert(id);
             self.ready.insert(id);
@@ -137,7 +137,7 @@ impl Calls {
         self.delayed.clear();
         self.sent.clear();
         self.ready = self.pending.keys().copied().collect();
-        for waiting in self.after.values().flatten().chain(&self.reconciles) {
+        for waiting in self.after.values().flatten().chain(&self.reconciles_waiting) {
             self.ready.remove(waiting);
         }
         std::mem::take(&mut self.told).into_values().collect()

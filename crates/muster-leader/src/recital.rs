@@ -1,9 +1,9 @@
 //! Long answers, told in parts.
 //!
 //! A scheduler may ask for the state of every task it has, may come back to as many updates that wait for it, and may have
-//! as many at once when machines are lost or taken down, and hear of all their agents. A stream's queue is bounded, and whoever lets it fill is cut off
-//! as one that does not read: so nobody is told more at once than a part of what a queue holds, and the next part a little
-//! later, as tasks stand by then.
+//! as many at once when machines are lost or taken down, and hear of all their agents. A stream's queue is bounded, and
+//! whoever lets it fill is cut off as one that does not read: so nobody is told more of these at once than a part of what
+//! a queue holds, and the next part a little later, as tasks and agents stand by then.
 
 use crate::{
     ConnId, Effect, Leader,
@@ -25,7 +25,7 @@ use std::{
 /// second, which a scheduler can be expected to take in; one that cannot is cut off when its queue is full.
 const PART: usize = 250;
 /// How many updates and losses of agents one stream is told as they come, between two parts: more than what tasks make by
-/// themselves, and half of what its queue holds at the least.
+/// themselves, and with a part beside them little more than half of what the shortest queue holds.
 const LIVE: usize = 2_000;
 /// Between two parts.
 const PAUSE_MS: u64 = 20;
@@ -246,7 +246,9 @@ impl Leader {
             let room = rooms.entry(*conn).or_insert(PART);
             let part = agents.len().min(*room);
             *room -= part;
-            let told = agents.drain(..part).map(SchedulerEvent::AgentLost);
+            // Not of one that came back meanwhile, and may be offered again.
+            let is_lost = |id: &AgentId| registry.agent(id).is_none_or(|it| it.lost_since().is_some());
+            let told = agents.drain(..part).filter(is_lost).map(SchedulerEvent::AgentLost);
             told.for_each(|event| tell(*conn, event, effects));
             !agents.is_empty()
         });

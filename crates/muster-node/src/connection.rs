@@ -2,6 +2,7 @@
 
 use crate::{
     effect::Effect,
+    hello::update_bytes,
     input::Down,
     node::Node,
     record::{LowMark, Record},
@@ -9,33 +10,21 @@ use crate::{
 };
 use muster_model::{
     AgentCall, AgentEvent, AgentId, ExecutorName, Fence, Hello, Index, KnownTask, LaunchNumber, LaunchSum,
-    Resources, Session, StatusUpdate, TaskKey, TaskState,
+    Resources, Session, TaskState,
 };
 
 /// A leader that pings is taken for gone after this many silent ping intervals.
 const MISSED_PINGS: u64 = 5;
 
-/// Updates of one hello, in bytes, and what it has room for altogether: a frame has 4 MiB.
-const HELLO_UPDATES_BYTES_MAX: usize = 1 << 20;
-const HELLO_BYTES_MAX: usize = 15 << 18;
-
-/// After a welcome so many updates are said, or repeated, at a time, so many ms apart: 12,500 in a second. The queue of a
-/// stream is bounded, and one that is full is given up: an agent with more to say than it holds would begin again for ever.
+/// After a welcome, and where many are to be repeated at once, so many updates are said at a time, so many ms apart: 12,500
+/// in a second. A stream's queue is bounded, and one that is full is given up: an agent with more to say than it holds
+/// would begin again for ever.
 const PART: usize = 250;
 const PAUSE_MS: u64 = 20;
 
-/// About what an update takes on the wire.
-fn update_bytes(update: &StatusUpdate) -> usize {
-    128 + key_bytes(&update.task) + update.status.message.len() + update.status.sealed.len()
-}
-
-/// About what a task takes in a hello, without updates.
-fn known_bytes(task: &TaskKey) -> usize {
-    128 + key_bytes(task)
-}
-
-fn key_bytes(task: &TaskKey) -> usize {
-    task.framework_id.as_str().len() + task.task_id.as_str().len()
+/// When a part is due of which so much is said before.
+pub(crate) fn part_at(now_ms: u64, before: usize) -> u64 {
+    now_ms.saturating_add((before / PART) as u64 * PAUSE_MS)
 }
 
 /// Where the agent stands with its leader.
@@ -178,10 +167,7 @@ impl Node {
         self.connection.silence_ms = self.config.welcome_ms;
         self.connection.deadline = Some(now_ms.saturating_add(self.config.welcome_ms));
         let mut tasks = Vec::new();
-        // Each task is listed, or it would be taken for lost.
-        let listed: usize = self.saved.tasks.values().map(|task| known_bytes(&task.task)).sum();
-        let room = HELLO_BYTES_MAX.saturating_sub(listed + self.config.sealed.len());
-        let mut room = room.min(HELLO_UPDATES_BYTES_MAX);
+        let mut room = self.room_for_updates();
         for (launch, run) in &mut self.runs {
             run.unlisted = !run.durable;
             let Some(task) = self.saved.tasks.get(launch).filter(|_| run.durable) else { continue };
@@ -296,7 +282,7 @@ impl Node {
         for launch in self.runs.keys().copied().collect::<Vec<_>>() {
             let Some(run) = self.runs.get(&launch) else { continue };
             let is_said = run.said_seq == run.durable_seq;
-            let from_ms = now_ms.saturating_add((before / PART) as u64 * PAUSE_MS);
+            let from_ms = part_at(now_ms, before);
             before += self.saved.tasks.get(&launch).map_or(0, |task| task.updates.len());
             if is_said || from_ms == now_ms {
                 self.say_updates(launch, effects);

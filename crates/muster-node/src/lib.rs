@@ -27,6 +27,7 @@ mod connection;
 pub mod effect;
 mod executor;
 mod group;
+mod hello;
 pub mod input;
 pub mod node;
 mod pod;

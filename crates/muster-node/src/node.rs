@@ -93,6 +93,8 @@ pub struct Node {
     pub(crate) saved: Saved,
     /// What is not on the disk about each of its tasks.
     pub(crate) runs: BTreeMap<LaunchNumber, Run>,
+    /// What they take in a hello together.
+    pub(crate) listed_bytes: usize,
     pub(crate) connection: Connection,
     /// When which run wants a wake.
     pub(crate) timers: BTreeSet<(u64, LaunchNumber)>,
@@ -120,7 +122,8 @@ impl Node {
             .tasks
             .iter()
             .map(|(launch, task)| (*launch, Run::recover(task, in_executors.get(launch))))
-            .collect();
+            .collect::<BTreeMap<_, _>>();
+        let listed_bytes = runs.values().map(|run: &Run| run.bytes).sum();
         Self {
             config,
             execs: Execs::recover(&saved),
@@ -129,6 +132,7 @@ impl Node {
             begun: false,
             saved,
             runs,
+            listed_bytes,
             connection: Connection::default(),
             timers: BTreeSet::new(),
             ticket: 0,
@@ -336,9 +340,10 @@ impl Node {
 
     fn wake(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
         self.connection_wake(now_ms, effects);
+        let mut said = 0;
         while let Some((at, launch)) = self.timers.first().copied().filter(|(at, _)| *at <= now_ms) {
             self.timers.remove(&(at, launch));
-            self.run_wake(now_ms, launch, effects);
+            self.run_wake(now_ms, launch, &mut said, effects);
         }
         self.wake_checks(now_ms, effects);
         self.wake_executors(now_ms, effects);

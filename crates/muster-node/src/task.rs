@@ -1,16 +1,18 @@
 //! How a task starts, is killed, ends and is reported.
 
 use crate::{
+    connection::part_at,
     effect::{Effect, Signal},
     group::Failed,
+    hello::task_bytes,
     input::{End, Limited},
     node::{After, Node},
     record::{Cause, InExecutor, Intent, Process, Record, TaskRecord},
 };
 use muster_fault::planted;
 use muster_model::{
-    AgentCall, CheckResult, LaunchNumber, Reason, Sealed, Source, Status, StatusUpdate, TaskKey, TaskState,
-    Told, Uuid, WallTime, event::RunOrder, task::MESSAGE_BYTES_MAX,
+    AgentCall, CheckResult, LaunchNumber, Reason, Resources, Sealed, Source, Status, StatusUpdate, TaskKey,
+    TaskState, Told, Uuid, WallTime, event::RunOrder, task::MESSAGE_BYTES_MAX,
 };
 use std::sync::Arc;
 
@@ -80,15 +82,18 @@ pub(crate) struct Run {
     unkept: bool,
     /// When it has run for as long as it may.
     complete_by: Option<u64>,
+    /// About what it takes in a hello.
+    pub(crate) bytes: usize,
     /// When its updates are said again.
     repeat_at: Option<u64>,
     repeat_ms: u64,
 }
 
 impl Run {
-    fn new(phase: Phase) -> Self {
+    fn new(phase: Phase, bytes: usize) -> Self {
         Self {
             phase,
+            bytes,
             durable: false,
             durable_seq: 0,
             durable_state: TaskState::Staging,
@@ -114,7 +119,9 @@ impl Run {
             (Some(_), _) => Phase::Live { released: false },
             (None, _) => Phase::Pending,
         };
-        Self { durable: true, durable_seq: task.seq, durable_state: task.state, ..Self::new(phase) }
+        let none = Resources::none();
+        let bytes = task_bytes(&task.task, task.intent.as_ref().map_or(&none, |intent| &intent.resources));
+        Self { durable: true, durable_seq: task.seq, durable_state: task.state, ..Self::new(phase, bytes) }
     }
 
     fn timer(&self) -> Option<u64> {
@@ -153,6 +160,7 @@ impl Node {
 
     pub(crate) fn run(&mut self, now_ms: u64, order: RunOrder, effects: &mut Vec<Effect>) {
         let launch = order.launch;
+        let bytes = task_bytes(&order.task, &order.resources);
         if let Some(run) = self.runs.get_mut(&launch) {
             let (durable, ended) = (run.durable, run.phase == Phase::Ended);
             run.unlisted = false; // whatever the last hello left out is ordered after it
@@ -181,9 +189,9 @@ impl Node {
         } else if let Some(failed) = order.group.and_then(|group| self.group_failed(group, launch)) {
             self.refuse(launch, order.task);
             self.end(now_ms, launch, failed.state, Source::Agent, Some(failed.reason), failed.message);
-        } else if self.runs.len() >= self.config.tasks_max {
+        } else if self.runs.len() >= self.config.tasks_max || !self.can_list(bytes) {
+            let message = format!("The agent holds {} tasks, its limit", self.runs.len());
             self.refuse(launch, order.task);
-            let message = format!("The agent holds {} tasks, its limit", self.config.tasks_max);
             self.end(
                 now_ms,
                 launch,
@@ -212,7 +220,8 @@ impl Node {
             let volumes = order.volumes;
             let runs_here = order.executor.as_ref().is_none_or(|executor| executor.built_in);
             let terms = Some(order.terms).filter(|terms| runs_here && !terms.is_empty());
-            self.runs.insert(launch, Run { starting: order.starting, ..Run::new(Phase::Intending) });
+            self.listed_bytes += bytes;
+            self.runs.insert(launch, Run { starting: order.starting, ..Run::new(Phase::Intending, bytes) });
             self.keep(Record::Intent(Box::new(Intent {
                 launch,
                 task: order.task,
@@ -248,7 +257,9 @@ impl Node {
 
     /// Puts a launch on the answered list without a start.
     fn refuse(&mut self, launch: LaunchNumber, task: TaskKey) {
-        self.runs.insert(launch, Run::new(Phase::Ended));
+        let bytes = task_bytes(&task, &Resources::none());
+        self.listed_bytes += bytes;
+        self.runs.insert(launch, Run::new(Phase::Ended, bytes));
         self.keep(Record::Refused { launch, task });
         self.after(After::Refused(launch));
     }
@@ -573,9 +584,16 @@ impl Node {
         });
     }
 
-    pub(crate) fn run_wake(&mut self, now_ms: u64, launch: LaunchNumber, effects: &mut Vec<Effect>) {
-        let mut repeat = None;
-        let mut is_over = false;
+    /// What is due of a task. So many updates were said in this step before, and are said after it.
+    pub(crate) fn run_wake(
+        &mut self,
+        now_ms: u64,
+        launch: LaunchNumber,
+        said: &mut usize,
+        effects: &mut Vec<Effect>,
+    ) {
+        let waiting = self.saved.tasks.get(&launch).map_or(0, |task| task.updates.len());
+        let (mut repeat, mut is_over) = (None, false);
         self.with_timer(launch, |run| {
             if run.complete_by.is_some_and(|at| at <= now_ms) {
                 run.complete_by = None;
@@ -587,9 +605,15 @@ impl Node {
                 effects.push(Effect::Signal { launch, signal: Signal::Kill });
             }
             if run.repeat_at.is_some_and(|at| at <= now_ms) {
-                run.repeat_at = None;
-                let is_said = std::mem::take(&mut run.said_seq) == run.durable_seq;
-                repeat = Some(run.repeat_ms.saturating_mul(if is_said { 2 } else { 1 }));
+                let at = part_at(now_ms, *said);
+                *said += waiting;
+                run.repeat_at = Some(at).filter(|at| *at > now_ms);
+                if run.repeat_at.is_none() {
+                    // What is said for the first time, and then again, or what was all said before.
+                    let is_said = run.said_seq == run.durable_seq;
+                    run.said_seq = if is_said { 0 } else { run.said_seq };
+                    repeat = Some(run.repeat_ms.saturating_mul(if is_said { 2 } else { 1 }));
+                }
             }
         });
         if let Some(pause_ms) = repeat {
@@ -636,7 +660,9 @@ impl Node {
             run.kill_at = None;
             run.repeat_at = None;
         });
-        self.runs.remove(&launch);
+        if let Some(run) = self.runs.remove(&launch) {
+            self.listed_bytes -= run.bytes;
+        }
         let Some(task) = self.saved.tasks.get(&launch).map(|task| task.task.clone()) else { return };
         self.leave_executor(launch, &task);
         // The sandbox of a task in an executor is the executor's.

@@ -1,15 +1,17 @@
 //! A hello fits a frame, however much is unconfirmed.
 
-use crate::world::{config, key, launch};
+use crate::world::{self, key, launch};
 use muster_model::{
-    AgentCall, AgentEvent, AgentId, Fence, Hello, Index, Sealed, Session, Source, Status, StatusUpdate,
-    TaskId, TaskKey, TaskState, Uuid, WallTime,
+    AgentCall, AgentEvent, AgentId, Fence, Hello, Index, Label, Reservation, Resources, Role, Sealed,
+    Session, Source, Status, StatusUpdate, TaskId, TaskKey, TaskState, Uuid, Value, WallTime,
+    event::RunOrder,
 };
-use muster_node::{Down, Effect, Input, Intent, Node, Record, Saved};
+use muster_node::{Down, Effect, Input, Intent, Node, NodeConfig, Record, Saved};
+use std::{collections::BTreeSet, sync::Arc};
 
 const TASKS: u64 = 2_000;
 
-fn saved(tasks: u64, id_bytes: usize) -> Saved {
+fn saved(tasks: u64, id_bytes: usize, resources: &Resources) -> Saved {
     let mut saved = Saved::default();
     for n in 1..=tasks {
         let launch = launch(&n.to_string());
@@ -25,7 +27,7 @@ fn saved(tasks: u64, id_bytes: usize) -> Saved {
         saved.apply(&Record::Intent(Box::new(Intent {
             launch,
             task: task.clone(),
-            resources: Default::default(),
+            resources: resources.clone(),
             grace_ms: None,
             user: "".into(),
             sealed: Sealed::default(),
@@ -44,6 +46,10 @@ fn hello(effects: &[Effect]) -> &Hello {
     hello.expect("a hello")
 }
 
+fn config() -> NodeConfig {
+    NodeConfig { tasks_max: 10_000, ..world::config() }
+}
+
 /// An agent that has said its hello.
 fn says_hello(saved: Saved) -> (Node, Hello) {
     let mut node = Node::recover(config(), saved);
@@ -60,22 +66,88 @@ fn frame(session: Session, down: Down) -> Input {
     Input::Frame { stream: 1, fence: Fence::default(), session, down }
 }
 
+fn welcome() -> Input {
+    let welcome = AgentEvent::Welcome {
+        agent_id: AgentId::new("S1"),
+        forget: Vec::new(),
+        low_mark: Index(0),
+        ping_ms: 60_000,
+    };
+    frame(Session(1), Down::Event(welcome))
+}
+
 fn message_bytes(hello: &Hello) -> usize {
     hello.tasks.iter().flat_map(|task| &task.updates).map(|one| one.status.message.len()).sum()
 }
 
+/// Four kinds that are reserved.
+fn reserved() -> Resources {
+    let reservation = Reservation {
+        dynamic: true,
+        role: Role::parse("a-role-of-some-length").unwrap(),
+        principal: Some("a-principal-of-some-length".into()),
+        labels: Vec::new(),
+    };
+    let mut all = Resources::none();
+    let label = Arc::new(Label::reserved(reservation));
+    for name in ["cpus", "mem", "disk", "gpus"] {
+        all.insert_labelled(name, Some(label.clone()), Value::Scalar(1_000));
+    }
+    all
+}
+
 #[test]
 fn updates_leave_room_for_all_tasks() {
-    let (_, hello) = says_hello(saved(10_000, 250));
-    assert_eq!(hello.tasks.len(), 10_000);
-    // A frame has 4 MiB, and what else is said of a task takes some 100 bytes.
-    let (tasks, messages) = (10_000 * (250 + 100), message_bytes(&hello));
-    assert!(0 < messages && tasks + messages < 4 << 20, "{tasks} and {messages} bytes");
+    for (tasks, id_bytes, resources, each) in
+        [(10_000, 200, Resources::of(100, 32), 120), (5_000, 100, reserved(), 420)]
+    {
+        let (_, hello) = says_hello(saved(tasks, id_bytes, &resources));
+        assert_eq!(hello.tasks.len() as u64, tasks);
+        // A frame has 4 MiB, and so much is said of a task beside its id.
+        let (tasks, messages) = (hello.tasks.len() * (id_bytes + each), message_bytes(&hello));
+        assert!(0 < messages && tasks + messages < 4 << 20, "{tasks} and {messages} bytes");
+    }
+}
+
+#[test]
+fn tasks_that_no_hello_would_have_room_for_are_dropped() {
+    let (mut node, _) = says_hello(Saved { agent_id: Some(AgentId::new("S1")), ..Saved::default() });
+    let mut effects = Vec::new();
+    node.step(0, welcome(), &mut effects);
+    effects.clear();
+    let order = |n: u64| RunOrder {
+        launch: launch(&n.to_string()),
+        task: TaskKey { task_id: TaskId::new(format!("{n:0200}")), ..key(launch("1")) },
+        resources: reserved(),
+        grace_ms: None,
+        user: "".into(),
+        killed: false,
+        sealed: Sealed::default(),
+        framework: Sealed::default(),
+        executor: None,
+        group: None,
+        volumes: Vec::new(),
+        starting: false,
+        terms: Default::default(),
+    };
+    for n in 1..=10_000 {
+        node.step(0, frame(Session(1), Down::Event(AgentEvent::Run(Box::new(order(n))))), &mut effects);
+    }
+    let taken = |record: &&Record| matches!(record, Record::Intent(_));
+    let records = || {
+        effects.iter().filter_map(|effect| match effect {
+            Effect::Checkpoint { records, .. } => Some(records),
+            _ => None,
+        })
+    };
+    let taken = records().flatten().filter(taken).count();
+    // Each takes some 600 bytes.
+    assert!((5_000..7_000).contains(&taken), "{taken} tasks");
 }
 
 #[test]
 fn what_does_not_fit_follows_the_welcome() {
-    let (mut node, hello) = says_hello(saved(TASKS, 0));
+    let (mut node, hello) = says_hello(saved(TASKS, 0, &Resources::none()));
     let bytes = message_bytes(&hello);
     assert!(bytes <= 1 << 20, "{bytes} bytes of messages");
     assert_eq!(hello.tasks.len() as u64, TASKS);
@@ -85,13 +157,7 @@ fn what_does_not_fit_follows_the_welcome() {
     assert!(rest.iter().all(|task| task.alive && task.state == TaskState::Staging));
 
     let mut effects = Vec::new();
-    let welcome = AgentEvent::Welcome {
-        agent_id: AgentId::new("S1"),
-        forget: Vec::new(),
-        low_mark: Index(0),
-        ping_ms: 1_000,
-    };
-    node.step(0, frame(Session(1), Down::Event(welcome)), &mut effects);
+    node.step(0, welcome(), &mut effects);
     // A part at a time, for a stream's queue is bounded too, and each once before any is repeated.
     let said = |effects: &mut Vec<Effect>| {
         let launch = |effect| match effect {
@@ -111,4 +177,19 @@ fn what_does_not_fit_follows_the_welcome() {
     }
     assert!((1..=250).contains(&first) && last_ms <= TASKS / 250 * 20, "the last at {last_ms} ms");
     assert_eq!(all, rest.iter().map(|task| task.launch).collect::<Vec<_>>());
+    // Who stands still meanwhile repeats a part at a time, too: no sooner than after the first pause.
+    let mut late_ms = last_ms + config().repeat_ms;
+    assert!(
+        node.wake_at().is_some_and(|at| config().repeat_ms <= at && at < late_ms),
+        "{:?}",
+        node.wake_at()
+    );
+    let mut again = BTreeSet::new();
+    while again.len() < hello.tasks.len() {
+        node.step(late_ms, Input::Wake, &mut effects);
+        let part = said(&mut effects);
+        assert!((1..=250).contains(&part.len()), "{} updates at once", part.len());
+        again.extend(part);
+        late_ms = node.wake_at().unwrap();
+    }
 }
