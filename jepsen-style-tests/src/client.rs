@@ -287,8 +287,8 @@ impl Client {
     pub async fn told_in_vain(&self, within: Duration) -> anyhow::Result<()> {
         let mut waits = self.shared.in_vain.subscribe();
         let told = tokio::time::timeout(within, waits.wait_for(Option::is_none)).await;
-        told.with_context(|| format!("not all was answered within {} s", within.as_secs()))?;
-        Ok(())
+        let told = told.with_context(|| format!("not all was answered within {} s", within.as_secs()))?;
+        Ok(told.map(drop)?)
     }
 }
 
