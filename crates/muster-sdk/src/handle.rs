@@ -205,7 +205,8 @@ impl SchedulerDriver {
         }
     }
 
-    /// Asks for the latest status of tasks, of all when none are named.
+    /// Asks for the latest status of tasks, of all when none are named. Two such questions are at the leader at a time;
+    /// what more are asked follow as these are answered.
     pub fn reconcile(
         &self,
         tasks: impl IntoIterator<Item = (TaskId, Option<AgentId>)>,
