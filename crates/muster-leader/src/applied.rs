@@ -34,7 +34,7 @@ impl Leader {
                 }
             }
             if self.serving {
-                entry.changes.iter().for_each(|change| self.follow(now, registry, change, effects));
+                entry.changes.iter().for_each(|change| self.follow(registry, change, effects));
             }
         }
         self.timers.applied_at = registry.clock();
@@ -66,8 +66,8 @@ impl Leader {
             Waiting::Tick => self.timers.tick_waits = false,
             Waiting::Subscribe { conn, call, suppressed, wants } => {
                 self.subscribed(registry, conn, call, (suppressed, wants), outcome, effects);
-                self.recite(now, registry, conn, Left::Updates(TaskId::new("")), effects);
-                self.recite(now, registry, conn, Left::Operations(OperationId::new("")), effects);
+                self.recite(registry, conn, Left::Updates(TaskId::new("")), effects);
+                self.recite(registry, conn, Left::Operations(OperationId::new("")), effects);
             }
             Waiting::Hello { conn } => self.admitted(registry, conn, outcome, effects),
             Waiting::Accept(accepting) => {
@@ -102,7 +102,7 @@ impl Leader {
                 // A kill of a task that is not known is answered like a question after it (Mesos v1).
                 Outcome::Refused(Refusal::UnknownTask) => {
                     let asked = vec![(task_id, None)].into_iter();
-                    self.recite(now, registry, conn, Left::Asked(asked, call), effects);
+                    self.recite(registry, conn, Left::Asked(asked, call), effects);
                 }
                 _ => answer(conn, call, CallOutcome::Done, effects),
             },
@@ -111,14 +111,14 @@ impl Leader {
                     true => Left::All(TaskId::new(""), call),
                     false => Left::Asked(tasks.into_iter(), call),
                 };
-                self.recite(now, registry, conn, left, effects);
+                self.recite(registry, conn, left, effects);
             }
             Waiting::ReconcileOperations { conn, call, operations } => {
                 let left = match operations.is_empty() {
                     true => Left::AllOperations(OperationId::new(""), call),
                     false => Left::AskedOperations(operations.into_iter(), call),
                 };
-                self.recite(now, registry, conn, left, effects);
+                self.recite(registry, conn, left, effects);
             }
             Waiting::Update { conn, call, framework_id, session, wants } => {
                 if matches!(outcome, Outcome::Done) {
@@ -293,7 +293,7 @@ impl Leader {
     }
 
     /// What clients must be told of a change.
-    fn follow(&mut self, now: Timestamp, registry: &Registry, change: &Change, effects: &mut Vec<Effect>) {
+    fn follow(&mut self, registry: &Registry, change: &Change, effects: &mut Vec<Effect>) {
         match change {
             Change::RunDue(task) => self.order_run(registry, task, effects),
             Change::KillDue(task) => {
@@ -307,13 +307,13 @@ impl Leader {
                 self.order(agent_id, kill, effects);
             }
             Change::UpdateDue { task, agent_id, uuid, status } => {
-                self.tell_update(now, task, agent_id, (*uuid, status), effects);
+                self.tell_update(task, agent_id, (*uuid, status), effects);
             }
             Change::ExecutorEnded { agent_id, framework_id, executor_id, status } => {
-                if let Some(session) = self.frameworks.get(framework_id) {
+                if let Some(conn) = self.frameworks.get(framework_id).map(|it| it.conn) {
                     let (agent_id, executor_id) = (agent_id.clone(), executor_id.clone());
                     let event = SchedulerEvent::ExecutorLost { agent_id, executor_id, status: *status };
-                    tell(session.conn, event, effects);
+                    self.tell_one_of_many(conn, event, effects);
                 }
             }
             Change::ExecutorUnwanted { agent_id, framework_id, executor_id } => {
@@ -325,7 +325,7 @@ impl Leader {
             Change::OperationDue(operation) => self.operation_due(operation, effects),
             Change::FrameworkRemoved(id) => self.framework_removed(id, effects),
             Change::AgentDisconnected(id, session) => self.end_agent_session(id, *session, effects),
-            Change::AgentUnreachable(id) => self.agent_lost(now, id, effects),
+            Change::AgentUnreachable(id) => self.agent_lost(id, effects),
             Change::AgentRemoved(id) => {
                 if let Some(it) = self.agents.remove(id) {
                     self.conns.remove(&it.conn);
@@ -334,7 +334,7 @@ impl Leader {
                     effects.push(Effect::Send(it.conn, Event::Agent { session: it.session, event }));
                     effects.push(Effect::Close(it.conn));
                 }
-                self.agent_lost(now, id, effects);
+                self.agent_lost(id, effects);
             }
             // Whoever is offered less by it must not sit on what it has; who is offered more gets it at once.
             Change::RoleSettings(role, settings) => {
@@ -380,10 +380,12 @@ impl Leader {
         effects.push(Effect::Close(conn));
     }
 
-    fn agent_lost(&mut self, now: Timestamp, id: &AgentId, effects: &mut Vec<Effect>) {
+    fn agent_lost(&mut self, id: &AgentId, effects: &mut Vec<Effect>) {
         self.rescind_of_agent(id, effects);
         self.inverse.forget_agent(id);
-        self.tell_lost(now, id, effects);
+        for conn in self.frameworks.values().map(|it| it.conn).collect::<Vec<_>>() {
+            self.tell_one_of_many(conn, SchedulerEvent::AgentLost(id.clone()), effects);
+        }
     }
 }
 

@@ -102,9 +102,9 @@ impl Leader {
         taken.into_iter().for_each(|offer| self.tell_inverse_rescinded(offer, effects));
     }
 
-    fn tell_inverse_rescinded(&self, offer: InverseOffer, effects: &mut Vec<Effect>) {
-        if let Some(session) = self.frameworks.get(&offer.framework_id) {
-            tell(session.conn, SchedulerEvent::RescindInverse(offer.offer_id), effects);
+    fn tell_inverse_rescinded(&mut self, offer: InverseOffer, effects: &mut Vec<Effect>) {
+        if let Some(conn) = self.frameworks.get(&offer.framework_id).map(|it| it.conn) {
+            self.tell_one_of_many(conn, SchedulerEvent::RescindInverse(offer.offer_id), effects);
         }
     }
 

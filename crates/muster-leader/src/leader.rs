@@ -190,6 +190,7 @@ impl Leader {
     /// Takes one input. `now` is registry time; `registry` is as of the newest applied entry.
     pub fn step(&mut self, now: Timestamp, registry: &Registry, input: Input, effects: &mut Vec<Effect>) {
         let from = effects.len();
+        self.recitals.renew(now);
         match input {
             Input::Applied(entries) => self.applied(now, registry, entries, effects),
             Input::Call { conn, .. } if !self.serving => effects.push(Effect::Close(conn)),
@@ -316,11 +317,10 @@ impl Leader {
         }
     }
 
-    pub(crate) fn tell_rescinded(&self, offer: &Offer, effects: &mut Vec<Effect>) {
-        if let Some(session) = self.frameworks.get(&offer.framework_id)
-            && !self.lingering.contains(session.conn, &offer.offer_id)
-        {
-            tell(session.conn, SchedulerEvent::Rescind(offer.offer_id.clone()), effects);
+    pub(crate) fn tell_rescinded(&mut self, offer: &Offer, effects: &mut Vec<Effect>) {
+        let conn = self.frameworks.get(&offer.framework_id).map(|it| it.conn);
+        if let Some(conn) = conn.filter(|conn| !self.lingering.contains(*conn, &offer.offer_id)) {
+            self.tell_one_of_many(conn, SchedulerEvent::Rescind(offer.offer_id.clone()), effects);
         }
     }
 

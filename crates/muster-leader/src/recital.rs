@@ -1,9 +1,9 @@
 //! Long answers, told in parts.
 //!
 //! A scheduler may ask for the state of every task it has, may come back to as many updates that wait for it, and may have
-//! as many at once when machines are lost or taken down, and hear of all their agents. A stream's queue is bounded, and
-//! whoever lets it fill is cut off as one that does not read: so nobody is told more of these at once than a part of what
-//! a queue holds, and the next part a little later, as tasks and agents stand by then.
+//! as many at once when machines are lost or taken down, hear of all their agents, and lose as many offers. A stream's queue
+//! is bounded, and whoever lets it fill is cut off as one that does not read: so nobody is told more at once than a part
+//! of what a queue holds, and the next part a little later, as tasks and agents stand by then.
 
 use crate::{
     ConnId, Effect, Leader,
@@ -24,7 +24,7 @@ use std::{
 /// How many events one stream is told in a part: far less than its queue holds. With the pause that is 12,500 in a
 /// second, which a scheduler can be expected to take in; one that cannot is cut off when its queue is full.
 const PART: usize = 250;
-/// How many updates and losses of agents one stream is told as they come, between two parts: more than what tasks make by
+/// How many updates, and losses of agents, executors and offers, one stream is told as they come, between two parts: more than what tasks make by
 /// themselves, and with a part beside them little more than half of what the shortest queue holds.
 const LIVE: usize = 2_000;
 /// Between two parts.
@@ -96,8 +96,8 @@ impl Left {
 #[derive(Debug, Default)]
 pub(crate) struct Recitals {
     open: VecDeque<Recital>,
-    /// Agents that were lost, of which these streams are still to be told.
-    lost: BTreeMap<ConnId, VecDeque<AgentId>>,
+    /// What these streams are still to be told beside that.
+    late: BTreeMap<ConnId, VecDeque<SchedulerEvent>>,
     due: Option<Timestamp>,
     /// What each stream may be told until all of them may be told a part again; a whole part where nothing is said.
     rooms: BTreeMap<ConnId, usize>,
@@ -124,8 +124,7 @@ impl Recitals {
     }
 
     /// Whether a stream may be told of what is due, as it comes; it counts as told.
-    fn may_tell(&mut self, now: Timestamp, conn: ConnId) -> bool {
-        self.renew(now);
+    fn may_tell(&mut self, conn: ConnId) -> bool {
         let live = self.live.entry(conn).or_default();
         let may = *live < LIVE;
         *live += usize::from(may);
@@ -138,8 +137,8 @@ impl Recitals {
         self.due.get_or_insert(self.renewed);
     }
 
-    /// Each stream may be told a part again, if it is time for that.
-    fn renew(&mut self, now: Timestamp) {
+    /// Each stream may be told a part again, if it is time for that. Asked at each step.
+    pub(crate) fn renew(&mut self, now: Timestamp) {
         if self.renewed <= now {
             self.rooms.clear();
             self.live.clear();
@@ -158,7 +157,6 @@ impl Leader {
     /// is being told.
     pub(crate) fn recite(
         &mut self,
-        now: Timestamp,
         registry: &Registry,
         conn: ConnId,
         left: Left,
@@ -171,7 +169,7 @@ impl Leader {
                 left.answer(conn, effects);
                 let own = self.frameworks.get(&framework_id).filter(|it| it.session == session);
                 if let Some(own) = own.map(|it| it.conn) {
-                    self.recite(now, registry, own, left.answered(), effects);
+                    self.recite(registry, own, left.answered(), effects);
                 }
                 return;
             }
@@ -179,7 +177,6 @@ impl Leader {
         };
         let is_first = self.recitals.open.iter().all(|it| it.conn != conn);
         let mut recital = Recital { conn, framework_id, session, left };
-        self.recitals.renew(now);
         if is_first {
             let mut room = self.recitals.rooms.get(&conn).copied().unwrap_or(PART);
             let is_told = self.tell_part(registry, &mut recital, &mut room, effects);
@@ -194,7 +191,6 @@ impl Leader {
     /// Tells a framework of an update that is due: as it comes, or in parts where too many come at once.
     pub(crate) fn tell_update(
         &mut self,
-        now: Timestamp,
         task: &TaskKey,
         agent_id: &AgentId,
         (uuid, status): (Uuid, &Status),
@@ -202,7 +198,7 @@ impl Leader {
     ) {
         let Some(it) = self.frameworks.get(&task.framework_id) else { return };
         let (conn, session) = (it.conn, it.session);
-        if self.recitals.may_tell(now, conn) {
+        if self.recitals.may_tell(conn) {
             let (task_id, agent_id) = (task.task_id.clone(), Some(agent_id.clone()));
             let event = SchedulerEvent::Update {
                 task_id,
@@ -219,15 +215,18 @@ impl Leader {
         }
     }
 
-    /// Tells all frameworks that an agent is lost: as it comes, or in parts.
-    pub(crate) fn tell_lost(&mut self, now: Timestamp, id: &AgentId, effects: &mut Vec<Effect>) {
-        for conn in self.frameworks.values().map(|it| it.conn) {
-            if self.recitals.may_tell(now, conn) {
-                tell(conn, SchedulerEvent::AgentLost(id.clone()), effects);
-            } else {
-                self.recitals.lost.entry(conn).or_default().push_back(id.clone());
-                self.recitals.due.get_or_insert(self.recitals.renewed);
-            }
+    /// Tells a framework's stream something else of which there may be many at once: the same way.
+    pub(crate) fn tell_one_of_many(
+        &mut self,
+        conn: ConnId,
+        event: SchedulerEvent,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.recitals.may_tell(conn) {
+            tell(conn, event, effects);
+        } else {
+            self.recitals.late.entry(conn).or_default().push_back(event);
+            self.recitals.due.get_or_insert(self.recitals.renewed);
         }
     }
 
@@ -236,21 +235,24 @@ impl Leader {
         if self.recitals.due.is_none_or(|due| due > now) {
             return;
         }
-        self.recitals.renew(now);
         let mut rooms = std::mem::take(&mut self.recitals.rooms);
-        let mut lost = std::mem::take(&mut self.recitals.lost);
-        lost.retain(|conn, agents| {
+        let mut late = std::mem::take(&mut self.recitals.late);
+        late.retain(|conn, events| {
             if !matches!(self.conns.get(conn), Some(Peer::Framework(..))) {
                 return false;
             }
             let room = rooms.entry(*conn).or_insert(PART);
-            let part = agents.len().min(*room);
+            let part = events.len().min(*room);
             *room -= part;
-            // Not of one that came back meanwhile, and may be offered again.
-            let is_lost = |id: &AgentId| registry.agent(id).is_none_or(|it| it.lost_since().is_some());
-            let told = agents.drain(..part).filter(is_lost).map(SchedulerEvent::AgentLost);
-            told.for_each(|event| tell(*conn, event, effects));
-            !agents.is_empty()
+            // Not of an agent that came back meanwhile, and may be offered again.
+            let holds = |event: &SchedulerEvent| match event {
+                SchedulerEvent::AgentLost(id) => {
+                    registry.agent(id).is_none_or(|agent| agent.lost_since().is_some())
+                }
+                _ => true,
+            };
+            events.drain(..part).filter(holds).for_each(|event| tell(*conn, event, effects));
+            !events.is_empty()
         });
         let mut left = VecDeque::new();
         for mut recital in std::mem::take(&mut self.recitals.open) {
@@ -261,10 +263,10 @@ impl Leader {
                 left.push_back(recital);
             }
         }
-        let is_over = left.is_empty() && lost.is_empty();
+        let is_over = left.is_empty() && late.is_empty();
         self.recitals.due = (!is_over).then_some(self.recitals.renewed);
         self.recitals.open = left;
-        self.recitals.lost = lost;
+        self.recitals.late = late;
         self.recitals.rooms = rooms;
     }
 

@@ -3,7 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-use muster_leader::{Committed, Config, Effect, Input, Leader};
+use muster_allocator::{Grant, ShardOutput};
+use muster_leader::{Committed, Config, Effect, Input, Leader, OperatorCall};
 use muster_model::{
     AgentCall, AgentEvent, AgentInfo, Call, CallOutcome, ClusterId, Event, FrameworkInfo, Hello, Index,
     MachineId, OfferId, Resources, Role, SchedulerCall, SchedulerEvent, Session, TaskId, TaskSpec, Term,
@@ -159,6 +160,10 @@ impl Shell {
 
 fn updates(events: &[SchedulerEvent]) -> usize {
     events.iter().filter(|event| matches!(event, SchedulerEvent::Update { .. })).count()
+}
+
+fn is_offers(event: &SchedulerEvent) -> bool {
+    matches!(event, SchedulerEvent::Offers(_))
 }
 
 fn is_done(event: &SchedulerEvent, call: u64) -> bool {
@@ -325,6 +330,51 @@ fn the_loss_of_many_agents_at_once_is_told_in_parts() {
     while shell.now < until {
         assert_eq!(lost(shell.wake().1), []);
     }
+}
+
+#[test]
+fn offers_that_are_taken_back_at_once_are_told_in_parts() {
+    const AGENTS: u64 = 5_000;
+    let mut shell = Shell::new();
+    shell.subscribe();
+    shell.agents(2..=AGENTS + 1);
+    let framework_id = shell.registry.frameworks().next().unwrap().id.clone();
+    let grant = |(agent, n): (&Agent, u64)| Grant {
+        n,
+        framework_id: framework_id.clone(),
+        role: Role::any(),
+        agent_id: agent.id.clone(),
+        resources: Arc::new(agent.info.resources.clone()),
+    };
+    let grants = shell.registry.agents().zip(1..).map(grant).collect();
+    let pass = ShardOutput { grants, passes: Vec::new(), wake_at: None };
+    shell.step(Input::Allocated(0, pass));
+    while shell.leader.offer_count() < AGENTS as usize || !shell.told.iter().any(is_offers) {
+        let (_, told) = shell.wake();
+        shell.told.extend(told);
+    }
+    shell.told.clear();
+    // Whoever is offered less by it must not sit on what it has.
+    let call = OperatorCall::SetWeights(vec![(Role::any(), 2_000)]);
+    shell.step(Input::Operator { id: 1, call });
+
+    let rescinded = |told: Vec<SchedulerEvent>| {
+        let id = |event| match event {
+            SchedulerEvent::Rescind(id) => Some(id),
+            _ => None,
+        };
+        told.into_iter().filter_map(id).collect::<Vec<_>>()
+    };
+    let known = rescinded(std::mem::take(&mut shell.told));
+    assert_eq!(known.len(), 2_000);
+    let mut known: BTreeSet<_> = known.into_iter().collect();
+    let until = shell.now.plus_ms(1_000);
+    while known.len() < AGENTS as usize && shell.now < until {
+        let part = rescinded(shell.wake().1);
+        assert!(part.len() <= 250, "{}", part.len());
+        known.extend(part);
+    }
+    assert_eq!(known.len(), AGENTS as usize);
 }
 
 #[test]
