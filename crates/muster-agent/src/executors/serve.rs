@@ -113,13 +113,11 @@ async fn ask(
 ) -> Result<ExecutorAnswer, Box<Response<Body>>> {
     let (answer, answered) = oneshot::channel();
     let is_stream = stream.is_some();
+    // A client that goes away while there is no room leaves nothing behind; one that does later, a stream that nobody
+    // reads: the first event finds that out.
+    let Ok(room) = shared.inputs.reserve().await else { return Err(ending()) };
     shared.waiting().insert(call, Waiting { answer, claims, stream });
-    // A client that goes away meanwhile leaves a stream behind that nobody reads: the first event finds that out.
-    let asked = shared.inputs.send(Input::Executor { call, from, said }).await;
-    if asked.is_err() {
-        shared.waiting().remove(&call);
-        return Err(ending());
-    }
+    room.send(Input::Executor { call, from, said });
     let answer = answered.await.map_err(|_| ending())?;
     debug_assert!(is_stream || !matches!(answer, Ok(ExecutorAnswer::Subscribed)));
     answer.map_err(|NotItsOwn| Box::new(forbidden()))

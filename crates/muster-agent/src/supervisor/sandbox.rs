@@ -15,7 +15,12 @@ use std::{
         fd::OwnedFd,
         unix::fs::{DirBuilderExt, chown},
     },
+    path::Path,
 };
+
+/// How often what is above a sandbox may vanish while that is made: the agent removes what held nothing but a sandbox that
+/// it removed, in which another one of the same framework or task may be about to be.
+const VANISHES_MAX: u32 = 32;
 
 /// Makes the sandbox and opens it.
 pub(super) fn open(spec: &Spec) -> io::Result<OwnedFd> {
@@ -76,16 +81,26 @@ pub(super) fn doing(spec: &Spec, what: &str) -> impl FnOnce(io::Error) -> io::Er
 }
 
 fn make(spec: &Spec) -> io::Result<()> {
-    if let Some(parent) = spec.sandbox.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    match fs::DirBuilder::new().mode(0o755).create(&spec.sandbox) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
+    make_directory(&spec.sandbox)?;
     match spec.user {
         Some((uid, gid)) => chown(&spec.sandbox, Some(uid), Some(gid)),
         None => Ok(()),
+    }
+}
+
+/// Makes it, and all above it that is missing.
+fn make_directory(path: &Path) -> io::Result<()> {
+    let make = || {
+        path.parent().map_or(Ok(()), fs::create_dir_all)?;
+        fs::DirBuilder::new().mode(0o755).create(path)
+    };
+    let mut left = VANISHES_MAX;
+    loop {
+        match make() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && left > 0 => left -= 1,
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => return Ok(()),
+        }
     }
 }
 
@@ -93,7 +108,30 @@ fn make(spec: &Spec) -> io::Result<()> {
 mod tests {
     use super::*;
     use rustix::fs::{FileType, mknodat};
-    use std::io::Write;
+    use std::{
+        io::Write,
+        sync::atomic::{AtomicBool, Ordering},
+    };
+
+    #[test]
+    fn a_sandbox_is_made_though_what_is_above_it_is_removed_as_long_as_it_is_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let sandbox = dir.path().join("framework/task/run");
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    sandbox.ancestors().skip(1).take(2).for_each(|parent| drop(fs::remove_dir(parent)));
+                }
+            });
+            let made: Vec<_> = (0..2_000)
+                .map(|_| make_directory(&sandbox).and_then(|()| fs::remove_dir(&sandbox)))
+                .filter(Result::is_err)
+                .collect();
+            is_over.store(true, Ordering::Relaxed);
+            assert!(made.is_empty(), "{made:?}");
+        });
+    }
 
     #[test]
     fn what_bears_the_name_of_an_output_is_not_trusted() {
