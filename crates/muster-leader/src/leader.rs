@@ -286,6 +286,7 @@ impl Leader {
         };
         self.frameworks.remove(id);
         self.lingering.forget(conn);
+        self.recitals.forget(conn);
         self.inverse.end_session(id);
         self.shards.wish(id, None);
         for outstanding in self.offers.take_of_framework(id) {

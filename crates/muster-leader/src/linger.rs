@@ -93,7 +93,11 @@ impl Leader {
         }
     }
 
-    fn send_lingering(&mut self, conn: ConnId, effects: &mut Vec<Effect>) {
+    /// Sends what waits, but not before what is late: it may be of resources whose former offer was taken back.
+    pub(crate) fn send_lingering(&mut self, conn: ConnId, effects: &mut Vec<Effect>) {
+        if self.recitals.is_late(conn) {
+            return;
+        }
         let Some(mut offers) = self.lingering.offers.remove(&conn) else { return };
         if !matches!(self.conns.get(&conn), Some(Peer::Framework(..))) {
             return;

@@ -24,9 +24,9 @@ use std::{
 /// How many events one stream is told in a part: far less than its queue holds. With the pause that is 12,500 in a
 /// second, which a scheduler can be expected to take in; one that cannot is cut off when its queue is full.
 const PART: usize = 250;
-/// How many updates, and losses of agents, executors and offers, one stream is told as they come, between two parts: more than what tasks make by
-/// themselves, and with a part beside them little more than half of what the shortest queue holds.
-const LIVE: usize = 2_000;
+/// How many updates, and losses of agents, executors and offers, one stream is told as they come, between two parts: more
+/// than what tasks make by themselves, and twice that, with a part each, is less than the shortest queue holds.
+const LIVE: usize = 1_500;
 /// Between two parts.
 const PAUSE_MS: u64 = 20;
 /// Answers that may be on their way to one stream.
@@ -96,7 +96,7 @@ impl Left {
 #[derive(Debug, Default)]
 pub(crate) struct Recitals {
     open: VecDeque<Recital>,
-    /// What these streams are still to be told beside that.
+    /// What these streams are still to be told beside that: in its order, but behind what is told as it comes.
     late: BTreeMap<ConnId, VecDeque<SchedulerEvent>>,
     due: Option<Timestamp>,
     /// What each stream may be told until all of them may be told a part again; a whole part where nothing is said.
@@ -121,6 +121,16 @@ impl Recitals {
     fn will_tell(&self, conn: ConnId, task_id: &TaskId) -> bool {
         let comes = |left: &Left| matches!(left, Left::Updates(after) if after < task_id);
         self.open.iter().any(|it| it.conn == conn && comes(&it.left))
+    }
+
+    /// Whether a stream is still to be told of something that was.
+    pub(crate) fn is_late(&self, conn: ConnId) -> bool {
+        self.late.contains_key(&conn)
+    }
+
+    /// A stream's session is over.
+    pub(crate) fn forget(&mut self, conn: ConnId) {
+        self.late.remove(&conn);
     }
 
     /// Whether a stream may be told of what is due, as it comes; it counts as told.
@@ -237,10 +247,8 @@ impl Leader {
         }
         let mut rooms = std::mem::take(&mut self.recitals.rooms);
         let mut late = std::mem::take(&mut self.recitals.late);
+        let mut in_time = Vec::new();
         late.retain(|conn, events| {
-            if !matches!(self.conns.get(conn), Some(Peer::Framework(..))) {
-                return false;
-            }
             let room = rooms.entry(*conn).or_insert(PART);
             let part = events.len().min(*room);
             *room -= part;
@@ -252,6 +260,9 @@ impl Leader {
                 _ => true,
             };
             events.drain(..part).filter(holds).for_each(|event| tell(*conn, event, effects));
+            if events.is_empty() {
+                in_time.push(*conn);
+            }
             !events.is_empty()
         });
         let mut left = VecDeque::new();
@@ -267,6 +278,7 @@ impl Leader {
         self.recitals.due = (!is_over).then_some(self.recitals.renewed);
         self.recitals.open = left;
         self.recitals.late = late;
+        in_time.into_iter().for_each(|conn| self.send_lingering(conn, effects));
         self.recitals.rooms = rooms;
     }
 

@@ -168,9 +168,16 @@ impl Node {
         self.connection.deadline = Some(now_ms.saturating_add(self.config.welcome_ms));
         let mut tasks = Vec::new();
         let mut room = self.room_for_updates();
+        let mut excess = self.listed_too_much();
         for (launch, run) in &mut self.runs {
             run.unlisted = !run.durable;
             let Some(task) = self.saved.tasks.get(launch).filter(|_| run.durable) else { continue };
+            if excess > 0 && task.intent.is_none() {
+                // It was refused: whoever misses it orders it again, and its end follows the welcome.
+                excess = excess.saturating_sub(run.bytes);
+                run.said_seq = 0;
+                continue;
+            }
             if run.phase == Phase::Unlisted {
                 run.phase = Phase::Pending;
             }

@@ -17,6 +17,11 @@ impl Node {
         self.listed_bytes + bytes + self.config.sealed.len() <= HELLO_BYTES_MAX - SPARE_BYTES
     }
 
+    /// By how many bytes too many are listed: of tasks that were refused, of which there may be any number.
+    pub(crate) fn listed_too_much(&self) -> usize {
+        (self.listed_bytes + self.config.sealed.len()).saturating_sub(HELLO_BYTES_MAX)
+    }
+
     /// How many bytes of updates there is room for.
     pub(crate) fn room_for_updates(&self) -> usize {
         let room = HELLO_BYTES_MAX.saturating_sub(self.listed_bytes + self.config.sealed.len());

@@ -125,7 +125,7 @@ pub async fn block_framework(field: &Field, dice: &mut Dice) -> anyhow::Result<(
     field.load.progress_of(name, OWN_TASKS, PROGRESS_TIME).await.context("after a framework read again")?;
     let again = begun.elapsed();
     // Until then it would not be asked anew.
-    client.told_in_vain(PROGRESS_TIME).await.with_context(|| format!("after {name} read again"))?;
+    client.told_in_vain(2 * PROGRESS_TIME).await.with_context(|| format!("after {name} read again"))?;
     fault.ends(format!(
         "{name} ({id}) read nothing of {ASKED} answers, the leader gave it up after {noticed:.2?}; the others \
          launched after {beside:.2?}, it launched again after {again:.2?} and was told the rest after {:.2?}",

@@ -2,8 +2,8 @@
 
 use crate::world::{self, key, launch};
 use muster_model::{
-    AgentCall, AgentEvent, AgentId, Fence, Hello, Index, Label, Reservation, Resources, Role, Sealed,
-    Session, Source, Status, StatusUpdate, TaskId, TaskKey, TaskState, Uuid, Value, WallTime,
+    AgentCall, AgentEvent, AgentId, Fence, Hello, Index, KnownTask, Label, Reservation, Resources, Role,
+    Sealed, Session, Source, Status, StatusUpdate, TaskId, TaskKey, TaskState, Uuid, Value, WallTime,
     event::RunOrder,
 };
 use muster_node::{Down, Effect, Input, Intent, Node, NodeConfig, Record, Saved};
@@ -133,16 +133,34 @@ fn tasks_that_no_hello_would_have_room_for_are_dropped() {
     for n in 1..=10_000 {
         node.step(0, frame(Session(1), Down::Event(AgentEvent::Run(Box::new(order(n))))), &mut effects);
     }
-    let taken = |record: &&Record| matches!(record, Record::Intent(_));
-    let records = || {
-        effects.iter().filter_map(|effect| match effect {
-            Effect::Checkpoint { records, .. } => Some(records),
-            _ => None,
-        })
-    };
-    let taken = records().flatten().filter(taken).count();
+    let (mut taken, mut last_ticket) = (0, 0);
+    for effect in effects.drain(..) {
+        if let Effect::Checkpoint { ticket, records } = effect {
+            last_ticket = ticket;
+            taken += records.iter().filter(|record| matches!(record, Record::Intent(_))).count();
+        }
+    }
     // Each takes some 600 bytes.
     assert!((5_000..7_000).contains(&taken), "{taken} tasks");
+    // Nor are all that were refused listed, where they are too many.
+    node.step(0, Input::Synced { ticket: last_ticket }, &mut effects);
+    node.step(0, Input::StreamClosed { stream: 1 }, &mut effects);
+    node.step(0, Input::StreamOpened { stream: 2 }, &mut effects);
+    effects.clear();
+    let leader = Down::Leader { name: String::new(), address: String::new() };
+    for down in [leader, Down::Event(AgentEvent::ListAll)] {
+        let frame = Input::Frame { stream: 2, fence: Fence::default(), session: Session(0), down };
+        node.step(0, frame, &mut effects);
+    }
+    let hello = hello(&effects);
+    let listed = |task: &&KnownTask| !task.resources.is_empty();
+    assert_eq!(hello.tasks.iter().filter(listed).count(), taken);
+    let refused = hello.tasks.len() - taken;
+    let bytes = taken * (200 + 380) + refused * (200 + 60);
+    assert!(
+        0 < refused && refused < 10_000 - taken && bytes < 4 << 20,
+        "{refused} beside {taken}: {bytes} bytes"
+    );
 }
 
 #[test]
