@@ -1,7 +1,7 @@
 //! Health checks, checks and completion times of tasks that the agent runs itself.
 
 use crate::{
-    limits::group_of,
+    limits::name_of_group,
     master::AgentStream,
     runner::cases,
     world::{World, alive, launch, order, shell},
@@ -57,6 +57,11 @@ async fn run(stream: &mut AgentStream, n: u64, info: &TaskInfo) {
 
 fn whole(update: &StatusUpdate) -> mesos::TaskStatus {
     mesos::TaskStatus::decode(&*update.status.sealed).unwrap()
+}
+
+/// How the command of a check ended last.
+fn exit_code(status: &mesos::TaskStatus) -> Option<i32> {
+    status.check_status.as_ref().unwrap().command.as_ref().unwrap().exit_code
 }
 
 /// The next update for a reason.
@@ -162,12 +167,11 @@ async fn a_check_tells_what_it_finds(mut world: World) {
     run(&mut stream, 1, &TaskInfo { check: Some(check), ..shell(&text) }).await;
     let first = world.update(&mut stream, 1).await;
     assert_eq!((first.status.state, first.status.reason), (Running, None));
-    let found = |status: mesos::TaskStatus| status.check_status.unwrap().command.unwrap().exit_code;
-    assert_eq!(found(whole(&first)), None, "before it ran");
+    assert_eq!(exit_code(&whole(&first)), None, "before it ran");
     let reason = Reason::TaskCheckStatusUpdated;
-    while found(told(&mut world, &mut stream, 1, reason).await) != Some(3) {}
+    while exit_code(&told(&mut world, &mut stream, 1, reason).await) != Some(3) {}
     fs::write(world.sandbox(1).join("code"), "7").unwrap();
-    while found(told(&mut world, &mut stream, 1, reason).await) != Some(7) {}
+    while exit_code(&told(&mut world, &mut stream, 1, reason).await) != Some(7) {}
     // What it found last is told with the end, too.
     stream.say(&AgentEvent::Kill { launch: launch(1), task: crate::world::key(1), grace_ms: None }).await;
     let ended = loop {
@@ -176,7 +180,7 @@ async fn a_check_tells_what_it_finds(mut world: World) {
             break update;
         }
     };
-    assert_eq!((ended.status.state, found(whole(&ended))), (Killed, Some(7)));
+    assert_eq!((ended.status.state, exit_code(&whole(&ended))), (Killed, Some(7)));
 }
 
 async fn a_check_is_in_the_group_and_of_the_user_of_its_task(mut world: World) {
@@ -195,14 +199,12 @@ async fn a_check_is_in_the_group_and_of_the_user_of_its_task(mut world: World) {
     let info = TaskInfo { check: Some(check), ..shell(LIVES) };
     let run = RunOrder { user: "nobody".into(), ..order(1, &info) };
     stream.say(&AgentEvent::Run(Box::new(run))).await;
-    let found =
-        |status: mesos::TaskStatus| status.check_status.and_then(|it| it.command).and_then(|it| it.exit_code);
-    while found(told(&mut world, &mut stream, 1, Reason::TaskCheckStatusUpdated).await) != Some(0) {}
+    let reason = Reason::TaskCheckStatusUpdated;
+    while exit_code(&told(&mut world, &mut stream, 1, reason).await) != Some(0) {}
     let is = fs::read_to_string(world.sandbox(1).join("is")).unwrap();
     assert_eq!(is.lines().next(), Some("65534"));
-    let group = group_of(&world, "memory", 1);
-    let below = group.strip_prefix("/sys/fs/cgroup").unwrap().iter().skip(1).collect::<std::path::PathBuf>();
-    assert!(is.contains(&*below.to_string_lossy()), "{is} has no {}", below.display());
+    let below = name_of_group(&world, "memory", 1);
+    assert!(is.contains(&below), "{is} has no {below}");
 }
 
 async fn a_check_whose_program_is_gone_finds_nothing(mut world: World) {
@@ -217,14 +219,11 @@ async fn a_check_whose_program_is_gone_finds_nothing(mut world: World) {
     };
     let text = format!("printf '#!/bin/sh\\nexit 3' > of; chmod +x of; mv of look; {LIVES}");
     run(&mut stream, 1, &TaskInfo { check: Some(check), ..shell(&text) }).await;
-    let found = |status: &mesos::TaskStatus| {
-        status.check_status.as_ref().and_then(|it| it.command.as_ref()).and_then(|it| it.exit_code)
-    };
     let reason = Reason::TaskCheckStatusUpdated;
-    while found(&told(&mut world, &mut stream, 1, reason).await) != Some(3) {}
+    while exit_code(&told(&mut world, &mut stream, 1, reason).await) != Some(3) {}
     fs::remove_file(world.sandbox(1).join("look")).unwrap();
     let status = told(&mut world, &mut stream, 1, reason).await;
-    assert_eq!(found(&status), None, "not the status of a process that ran: {status:?}");
+    assert_eq!(exit_code(&status), None, "not the status of a process that ran: {status:?}");
 }
 
 async fn checks_go_on_after_a_restart(mut world: World) {

@@ -66,6 +66,13 @@ pub(crate) fn group_of(world: &World, controller: &str, n: u64) -> PathBuf {
     keys.next().expect("the agent's group").join(launch(n).to_string())
 }
 
+/// What `/proc/PID/cgroup` calls that group.
+pub(crate) fn name_of_group(world: &World, controller: &str, n: u64) -> String {
+    let group = group_of(world, controller, n);
+    let below = group.strip_prefix("/sys/fs/cgroup").unwrap();
+    below.iter().skip(1).collect::<PathBuf>().to_string_lossy().into_owned()
+}
+
 /// The first of these files that is there, as version 1 and 2 have them.
 fn read(dir: &Path, names: [&str; 2]) -> String {
     let text = names.iter().find_map(|name| fs::read_to_string(dir.join(name)).ok());

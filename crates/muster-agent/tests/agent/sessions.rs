@@ -2,7 +2,7 @@
 
 use crate::{
     auth::{EVE, OPERATOR, OPS, shows},
-    limits::group_of,
+    limits::name_of_group,
     pods::{Ear, in_pod},
     runner::cases,
     world::{World, alive, launch, order, shell},
@@ -431,9 +431,8 @@ async fn a_session_is_in_the_group_and_of_the_user_of_its_task(mut world: World)
     let mut lines = text.lines();
     assert_eq!(lines.next(), Some("65534"));
     assert!(text.contains("own\r\n"), "{text}");
-    let group = group_of(&world, "memory", 1);
-    let below = group.strip_prefix("/sys/fs/cgroup").unwrap().iter().skip(1).collect::<std::path::PathBuf>();
-    assert!(lines.any(|line| line.contains(&*below.to_string_lossy())), "{text} has no {}", below.display());
+    let below = name_of_group(&world, "memory", 1);
+    assert!(lines.any(|line| line.contains(&below)), "{text} has no {below}");
 }
 
 async fn a_task_of_a_pod_is_looked_into(mut world: World) {
