@@ -35,8 +35,8 @@ pub(crate) struct Calls {
     sent: BTreeSet<u64>,
     /// Of the pending: to be sent at a time, since the masters were busy.
     delayed: BTreeSet<(u64, u64)>,
-    /// Of the pending: RECONCILEs whose turn it is.
-    reconciling: BTreeSet<u64>,
+    /// How many of the pending are RECONCILEs whose turn it is.
+    reconciling: usize,
     /// Of the pending: RECONCILEs that wait until one of those is answered.
     reconciles_waiting: BTreeSet<u64>,
     /// Of the pending: KILLs by the ACCEPT that is about to launch their task.
@@ -107,10 +107,10 @@ impl Calls {
 
     /// RECONCILEs have their turn in the order they came.
     fn reconcile(&mut self) {
-        while self.reconciling.len() < RECONCILES_MAX
+        while self.reconciling < RECONCILES_MAX
             && let Some(id) = self.reconciles_waiting.pop_first()
         {
-            self.reconciling.insert(id);
+            self.reconciling += 1;
             self.ready.insert(id);
         }
     }
@@ -184,7 +184,7 @@ impl Calls {
                 }
             }
             SchedulerCall::Reconcile { .. } => {
-                self.reconciling.remove(&id);
+                self.reconciling -= 1;
                 self.reconcile();
             }
             _ => {}
