@@ -27,6 +27,7 @@ mod runner;
 mod sandbox;
 mod session;
 mod spec;
+mod stragglers;
 mod supervise;
 mod sys;
 mod task;

@@ -4,7 +4,7 @@ use super::{
     Spec,
     held::{Beside, Held, Ran},
     posix,
-    process::signal_beside,
+    stragglers::Stragglers,
     wire::{Found, Look},
 };
 use muster_container::Io;
@@ -94,21 +94,21 @@ impl Probes {
     }
 
     /// Who asked is gone, and with it whoever would want to know.
-    pub(super) fn forget(&mut self, client: u64) {
+    pub(super) fn forget(&mut self, client: u64, stragglers: &mut Stragglers) {
         let theirs = self.running.iter_mut().filter(|probe| probe.client == client);
         for probe in theirs {
             probe.timed_out = true;
-            probe.kill();
+            probe.kill(stragglers);
         }
     }
 
     /// Ends those that ran for too long, and tells of those that ended: whom, which, what.
-    pub(super) fn settle(&mut self) -> Vec<(u64, u64, Found)> {
+    pub(super) fn settle(&mut self, stragglers: &mut Stragglers) -> Vec<(u64, u64, Found)> {
         let (now, mut found) = (Instant::now(), Vec::new());
         self.running.retain_mut(|probe| {
             if !probe.timed_out && probe.deadline <= now {
                 probe.timed_out = true;
-                probe.kill();
+                probe.kill(stragglers);
             }
             // Others of its group end with it.
             match waitpid(Some(probe.pid), WaitOptions::NOHANG) {
@@ -143,12 +143,12 @@ impl Probe {
     }
 
     /// Not reaped yet, so the group is its own.
-    fn kill(&self) {
+    fn kill(&self, stragglers: &mut Stragglers) {
         // It may have ended meanwhile, or lead no group yet.
         let _ = kill_process_group(self.pid, Signal::KILL);
         let _ = kill_process(self.pid, Signal::KILL);
         if let Some(mark) = &self.mark {
-            signal_beside(mark, Signal::KILL);
+            stragglers.kill(mark);
         }
     }
 }

@@ -2,11 +2,20 @@
 
 use super::MARK;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use std::{fs, io, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::fs::FileExt,
+    time::Duration,
+};
 
 /// The environment variable by which processes are found that were run beside a task and are not this machine's
 /// supervisors' own: the task's mark, `.` and a number.
 pub(crate) const BESIDE: &str = "MUSTER_BESIDE_MARK";
+
+/// The field of `/proc/PID/stat` that says where the environment ends: 0 until a program has one.
+const ENVIRONMENT_END: usize = 51;
 
 /// Field 22 of `/proc/PID/stat`: with the boot id it tells a process from a later one of the same number.
 pub(crate) fn start_time(pid: u32) -> Option<u64> {
@@ -72,27 +81,71 @@ pub(crate) fn end_marked(wanted: impl Fn(&str) -> bool, patience: Duration) -> b
     }
 }
 
-/// Signals all processes that were run beside a task and have this mark.
-pub(crate) fn signal_beside(wanted: &str, signal: Signal) {
-    let has = |pid| mark(pid, BESIDE).is_some_and(|mark| mark == wanted);
-    pids().into_iter().filter(|pid| has(*pid)).for_each(|pid| signal_if(pid, signal, has));
+/// Signals all processes that were run beside a task and whose mark is wanted.
+pub(crate) fn signal_beside(wanted: impl Fn(&str) -> bool, signal: Signal) {
+    let has = |pid| mark(pid, BESIDE).is_some_and(|mark| wanted(&mark));
+    match signal {
+        Signal::KILL => kill_all(has),
+        _ => pids().into_iter().filter(|pid| has(*pid)).for_each(|pid| signal_if(pid, signal, has)),
+    }
 }
 
 /// The mark of this name in a process's environment. A process that ended but is not reaped has none.
 fn mark(pid: u32, name: &str) -> Option<String> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    environment.split(|byte| *byte == 0).find_map(|variable| {
+    environment(pid)?.split(|byte| *byte == 0).find_map(|variable| {
         let mark = std::str::from_utf8(variable).ok()?.strip_prefix(name)?.strip_prefix('=')?;
         Some(mark.to_owned())
     })
+}
+
+/// A process's environment; none if it has no memory of its own. Of one that becomes another program a part is read, or
+/// nothing: it is looked at until it is whole.
+fn environment(pid: u32) -> Option<Vec<u8>> {
+    const LOOKS: usize = 5000;
+    /// It is handed over after its end is known, and that may be between two looks.
+    const LOOKS_SETTLED: usize = 5;
+    const PAUSE: Duration = Duration::from_micros(200);
+    let mut settled = 0;
+    for _ in 0..LOOKS {
+        let mut environment = Vec::new();
+        let mut file = File::open(format!("/proc/{pid}/environ")).ok()?;
+        file.read_to_end(&mut environment).ok()?;
+        // The file is of one program's memory, and when that is gone, it has ended wherever it was read.
+        let is_whole = file.read_at(&mut [0], 0).ok()? == 1;
+        if is_whole || environment.is_empty() && settled == LOOKS_SETTLED {
+            return Some(environment);
+        }
+        fs::read_link(format!("/proc/{pid}/exe")).ok()?; // the kernel's have none, nor those that ended
+        if stat_field(pid, ENVIRONMENT_END)? != "0" {
+            settled += 1;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    None
 }
 
 /// Kills all processes of the session that this one leads, itself too: also where it was forked a moment ago, and leads
 /// none yet. It must not be reaped yet, so that its number is its own.
 pub(crate) fn kill_session(leader: Pid) {
     let session = leader.as_raw_nonzero().get().to_string();
-    let is_in = |pid: u32| pid == number(leader) || stat_field(pid, 6).as_ref() == Some(&session);
-    pids().into_iter().filter(|pid| is_in(*pid)).for_each(|pid| signal_if(pid, Signal::KILL, is_in));
+    kill_all(|pid| pid == number(leader) || stat_field(pid, 6).as_ref() == Some(&session));
+}
+
+/// Kills all such processes, and those that they start meanwhile: who was killed starts none any more, so all are once a
+/// look at every process finds none but those.
+fn kill_all(is_one: impl Fn(u32) -> bool) {
+    /// What starts processes faster than they are killed ends with its task.
+    const LOOKS_MAX: usize = 100;
+    let mut killed = BTreeSet::new();
+    for _ in 0..LOOKS_MAX {
+        let found: Vec<u32> =
+            pids().into_iter().filter(|pid| !killed.contains(pid) && is_one(*pid)).collect();
+        if found.is_empty() {
+            return;
+        }
+        found.iter().for_each(|pid| signal_if(*pid, Signal::KILL, &is_one));
+        killed.extend(found);
+    }
 }
 
 /// Signals a process if it still is what it was: asked again when its descriptor is held.
@@ -108,7 +161,10 @@ fn signal_if(pid: u32, signal: Signal, same: impl Fn(u32) -> bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::Command;
+    use std::{
+        process::{Child, Command, Stdio},
+        time::Instant,
+    };
 
     #[test]
     fn processes_are_found_told_apart_and_ended_by_their_mark() {
@@ -121,5 +177,62 @@ mod tests {
         let ended = std::thread::spawn(move || end_marked(|found| found == mark, Duration::from_secs(10)));
         assert!(!child.wait().unwrap().success());
         assert!(ended.join().unwrap());
+    }
+
+    /// A script at the head of a session.
+    fn at_the_head_of_a_session(script: &str, env: (&str, &str)) -> Child {
+        let mut command = Command::new("setsid");
+        command.args(["sh", "-c", script]).env(env.0, env.1).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    }
+
+    /// Those of a session that have not ended.
+    fn alive(session: u32) -> Vec<u32> {
+        let is_alive = |pid: &u32| {
+            stat_field(*pid, 6).is_some_and(|it| it == session.to_string())
+                && stat_field(*pid, 3).is_some_and(|it| it != "Z" && it != "X")
+        };
+        pids().into_iter().filter(is_alive).collect()
+    }
+
+    #[test]
+    fn a_session_that_starts_processes_ends_with_all_of_them() {
+        let script = "i=0; while [ $i -lt 300 ]; do sleep 1000 & i=$((i + 1)); done; wait";
+        for round in 0..10 {
+            let mut leader = at_the_head_of_a_session(script, ("A", "b"));
+            while alive(leader.id()).len() < 10 {
+                std::thread::yield_now();
+            }
+            kill_session(Pid::from_child(&leader));
+            leader.wait().unwrap();
+            // Those that were killed are given the time to end.
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while Instant::now() < deadline && !alive(leader.id()).is_empty() {
+                std::thread::yield_now();
+            }
+            let left = alive(leader.id());
+            left.iter().for_each(|pid| signal_if(*pid, Signal::KILL, |_| true));
+            assert!(left.is_empty(), "{left:?} in round {round}");
+        }
+    }
+
+    #[test]
+    fn a_process_is_found_by_its_mark_while_it_becomes_another_program() {
+        for round in 0..50 {
+            let mark = format!("/test-{}:{round}", std::process::id());
+            let script = "again='exec sh -c \"$again\"'; export again; eval \"$again\"";
+            let mut child = at_the_head_of_a_session(script, (BESIDE, &mark));
+            while alive(child.id()).is_empty() {
+                std::thread::yield_now();
+            }
+            signal_beside(|found| found == mark, Signal::KILL);
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while Instant::now() < deadline && child.try_wait().unwrap().is_none() {
+                std::thread::yield_now();
+            }
+            let ended = child.try_wait().unwrap();
+            let _ = child.kill(); // where it was not
+            assert!(ended.is_some(), "round {round}");
+        }
     }
 }

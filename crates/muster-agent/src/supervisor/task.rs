@@ -8,6 +8,7 @@ use super::{
     probe::Probes,
     process::{children, number, start_time},
     session::Sessions,
+    stragglers::Stragglers,
 };
 use crate::cgroups::Oom;
 use rustix::{
@@ -51,6 +52,7 @@ pub(super) struct Task {
     clients: u64,
     probes: Probes,
     sessions: Sessions,
+    stragglers: Stragglers,
     output: Output,
     /// When it was looked for what children have become.
     looked: Instant,
@@ -77,6 +79,7 @@ impl Task {
                 clients: 0,
                 probes: Probes::default(),
                 sessions: Sessions::default(),
+                stragglers: Stragglers::default(),
             }),
             Err(error) => {
                 held.abandon();
@@ -145,12 +148,13 @@ impl Task {
             for i in ready.clients.into_iter().rev() {
                 self.serve(clients, i);
             }
-            for (client, number, found) in self.probes.settle() {
+            for (client, number, found) in self.probes.settle(&mut self.stragglers) {
                 if let Some(asked) = clients.iter_mut().find(|it| it.number == client) {
                     let _ = asked.say(&FromSupervisor::Found { number, found }); // one that is gone is seen by a poll
                 }
             }
-            self.sessions.settle();
+            self.sessions.settle(&mut self.stragglers);
+            self.stragglers.settle();
             self.output.settle();
             // A task that writes much wakes this often.
             if !ready.others && self.looked.elapsed() < REAP {
@@ -177,7 +181,8 @@ impl Task {
         fds.extend(self.sessions.fds());
         let others = fds.len();
         fds.extend(self.output.fds());
-        let patience = self.probes.patience().map_or(REAP, |it| it.min(REAP));
+        let waits = [self.probes.patience(), self.stragglers.patience()];
+        let patience = waits.into_iter().flatten().min().map_or(REAP, |it| it.min(REAP));
         // Rounded up, or the last moment before a deadline would be spent awake.
         let patience = Timespec::try_from(patience + Duration::from_millis(1)).ok();
         match poll(&mut fds, patience.as_ref()) {
@@ -239,7 +244,7 @@ impl Task {
         }
         if !open {
             let gone = clients.remove(i);
-            self.probes.forget(gone.number);
+            self.probes.forget(gone.number, &mut self.stragglers);
             if gone.is_first() {
                 self.abandon(); // nobody can release it any more
             }

@@ -4,6 +4,7 @@ use crate::{
     containers::{Images, busybox, in_container, last, nothing_is_left},
     docker::{begun, only, through, world_with_engine},
     runner::cases,
+    sessions::{id, session},
     world::{World, children, launch, signal},
 };
 use muster_model::{AgentEvent, TaskState};
@@ -20,6 +21,7 @@ cases!(
     what_the_engine_has_of_former_tasks_is_removed,
     a_container_that_somebody_removes_has_ended,
     a_container_that_somebody_pauses_is_killed,
+    what_an_engine_begins_for_one_who_is_gone_ends,
 );
 
 /// The engine's command line that follows the output of a world's task.
@@ -198,5 +200,36 @@ async fn a_container_that_somebody_pauses_is_killed(_of_its_own: World) {
     stream.say(&AgentEvent::Kill { launch: launch(5), task: crate::world::key(5), grace_ms: Some(1) }).await;
     let (states, message) = world.outcome(&mut stream, 5).await;
     assert_eq!(states.last(), Some(&TaskState::Killed), "{message}");
+    nothing_is_left(&world, &images).await;
+}
+
+/// An engine that was asked for a command begins it though its client was killed meanwhile.
+async fn what_an_engine_begins_for_one_who_is_gone_ends(_of_its_own: World) {
+    let Some((mut world, images)) = world_with_engine().await else { return };
+    let (asked, goes_on) = (world.dir.path().join("asked"), world.dir.path().join("goes-on"));
+    let late = format!(
+        "if [ \"$1\" = LATE ]; then shift; until [ -e {goes_on:?} ]; do sleep 0.01; done; exec docker \"$@\"; fi\n\
+         case \" $* \" in *' exec '*) setsid \"$0\" LATE \"$@\" & touch {asked:?}; exec sleep 1000;; esac"
+    );
+    through(&world, &late);
+    let (mut stream, _) = world.join().await;
+    begun(&mut world, &images, &mut stream).await;
+    let out = world.look(&session(&id("s", 5), "touch began; sleep 999 & exec sleep 999")).await;
+    while !asked.exists() {
+        sleep(Duration::from_millis(5)).await;
+    }
+    drop(out);
+    world.wait_status(&id("s", 5)).await;
+    fs::write(&goes_on, "").unwrap();
+    while !world.sandbox(5).join("began").exists() {
+        sleep(Duration::from_millis(5)).await;
+    }
+    let engine = images.engine.as_ref().unwrap();
+    let name = engine.containers().pop().unwrap();
+    while engine.said(&["top", &name, "-o", "pid,args"]).contains("sleep 999") {
+        sleep(Duration::from_millis(5)).await;
+    }
+    fs::write(world.sandbox(5).join("go"), "").unwrap();
+    world.outcome(&mut stream, 5).await;
     nothing_is_left(&world, &images).await;
 }

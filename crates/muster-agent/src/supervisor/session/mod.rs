@@ -13,6 +13,7 @@ use super::{
     encode,
     held::Held,
     process::{kill_session, number, signal_beside},
+    stragglers::Stragglers,
     terminal::{self, END_OF_INPUT},
 };
 use rustix::{
@@ -108,8 +109,8 @@ impl Sessions {
     }
 
     /// Does all that can be done without waiting.
-    pub(super) fn settle(&mut self) {
-        self.running.iter_mut().for_each(Session::settle);
+    pub(super) fn settle(&mut self, stragglers: &mut Stragglers) {
+        self.running.iter_mut().for_each(|session| session.settle(stragglers));
         self.running.retain(|session| !session.is_over());
     }
 
@@ -156,22 +157,22 @@ impl Session {
         self.found.is_some() && (self.client.is_none() || self.is_told && self.said.is_empty())
     }
 
-    fn settle(&mut self) {
+    fn settle(&mut self, stragglers: &mut Stragglers) {
         if !self.hear() {
-            self.leave();
+            self.leave(stragglers);
         }
         self.give();
-        self.bury();
+        self.bury(stragglers);
         self.read();
         if !self.flush() {
-            self.leave();
+            self.leave(stragglers);
         }
     }
 
     /// Nobody wants it any more.
-    fn leave(&mut self) {
+    fn leave(&mut self, stragglers: &mut Stragglers) {
         if self.client.take().is_some() && self.found.is_none() {
-            self.kill();
+            self.kill(stragglers);
         }
         (self.input, self.outputs) = (None, Vec::new());
         self.given.clear();
@@ -179,10 +180,10 @@ impl Session {
     }
 
     /// Kills all of it. Its process is not reaped yet, so the number is its own.
-    fn kill(&self) {
+    fn kill(&self, stragglers: &mut Stragglers) {
         kill_session(self.pid);
         if let Some(mark) = &self.mark {
-            signal_beside(mark, Signal::KILL);
+            stragglers.kill(mark);
         }
     }
 
@@ -208,7 +209,7 @@ impl Session {
                         && self.found.is_none()
                     {
                         match &self.mark {
-                            Some(mark) => signal_beside(mark, signal),
+                            Some(mark) => signal_beside(|found| found == mark, signal),
                             // It may have ended meanwhile.
                             None => drop(kill_process_group(self.pid, signal)),
                         }
@@ -246,7 +247,7 @@ impl Session {
     }
 
     /// Sees whether its process ended, and ends what it left.
-    fn bury(&mut self) {
+    fn bury(&mut self, stragglers: &mut Stragglers) {
         if self.found.is_some() {
             return;
         }
@@ -259,7 +260,7 @@ impl Session {
                 return;
             }
         }
-        self.kill();
+        self.kill(stragglers);
         self.found = match waitpid(Some(self.pid), WaitOptions::NOHANG) {
             Ok(Some((_, status))) => Some(match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => Found::Exited(code),
