@@ -25,6 +25,8 @@ const WRITERS: usize = 2;
 /// Between two writes, and two reads of one master.
 const WRITE_PAUSE: Duration = Duration::from_millis(700);
 const READ_PAUSE: Duration = Duration::from_millis(400);
+/// How long the masters may take to let one make it.
+const CREATION_TIME: Duration = Duration::from_secs(30);
 /// How long a write may take; its outcome is unknown then.
 const WRITE_TIME: Duration = Duration::from_secs(4);
 
@@ -46,22 +48,38 @@ enum Written {
 }
 
 impl Register {
-    /// Makes it.
+    /// Makes it, also while leadership moves.
     pub async fn create(cluster: &TestCluster, recorder: &Recorder) -> anyhow::Result<Self> {
-        let mut why = String::new();
-        for master in cluster.masters() {
-            match write(&master, "", 0).await {
-                Written::Done { framework_id } => {
-                    let event = Event::Registered { framework_id: framework_id.clone(), begun_us: None };
-                    recorder.record(REGISTER, event);
-                    return Ok(Self { framework_id, next: AtomicU64::new(1) });
-                }
-                Written::Not(told) => why = told,
-                // Another try would make another framework.
-                Written::Unknown => bail!("the register's framework may exist or not: {master} did not say"),
+        let begun = Instant::now();
+        for master in cluster.masters().iter().cycle() {
+            let (framework_id, why) = match write(master, "", 0).await {
+                Written::Done { framework_id } => (Some(framework_id), String::new()),
+                Written::Not(why) => (None, why),
+                // It may have been made: another try would make another one.
+                Written::Unknown => (Self::find(cluster).await?, "it did not say".into()),
+            };
+            if let Some(framework_id) = framework_id {
+                let event = Event::Registered { framework_id: framework_id.clone(), begun_us: None };
+                recorder.record(REGISTER, event);
+                return Ok(Self { framework_id, next: AtomicU64::new(1) });
+            }
+            if begun.elapsed() > CREATION_TIME {
+                bail!("no master takes the register's framework, the last one {master}: {why}");
+            }
+            tokio::time::sleep(READ_PAUSE).await;
+        }
+        bail!("there are no masters")
+    }
+
+    /// The framework of a write whose outcome nobody said, by the word of a leader that came after it.
+    async fn find(cluster: &TestCluster) -> anyhow::Result<Option<String>> {
+        loop {
+            let (leader, _) = cluster.serving().await?;
+            // None: leadership moved again.
+            if let Ok(all) = cluster.frameworks_by(&leader).await {
+                return Ok(all.into_iter().find(|one| one.name == REGISTER).map(|one| one.framework_id));
             }
         }
-        bail!("no master takes the register's framework: {why}")
     }
 
     /// Writes and reads it, from all sides, until this is dropped.
