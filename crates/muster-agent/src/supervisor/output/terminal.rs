@@ -82,12 +82,20 @@ impl Terminal {
     }
 
     pub(super) fn attach(&mut self, client: Client, hears: bool) {
-        if self.attached.len() >= ATTACHED_MAX {
+        if self.attached.len() >= ATTACHED_MAX && !self.make_room() {
             return Sessions::refuse(client, "too many have joined the task's terminal");
         }
         let mut attached = Attached { client, hears, said: VecDeque::new(), is_open: true };
         attached.say(&FromSupervisor::SessionRuns);
         self.attached.push(attached);
+    }
+
+    /// Lets the one go that has waited longest of those that only give a task input which does not read it: that it is gone
+    /// itself is not seen as long as nothing more is taken of it. False: there is none such.
+    fn make_room(&mut self) -> bool {
+        let waits = |it: &Attached| !it.hears && self.given.len() >= GIVEN_BYTES_MAX;
+        let first = self.attached.iter().position(waits);
+        first.map(|at| self.attached.remove(at)).is_some()
     }
 
     pub(super) fn settle(&mut self) {
@@ -159,5 +167,72 @@ impl Attached {
         if self.is_open {
             self.said.extend(encode(message).unwrap_or_default()); // far below what a frame may have
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::super::{Frames, Rotation},
+        *,
+    };
+    use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+    use std::{
+        io::{Read, Write},
+        os::unix::net::UnixStream,
+        path::Path,
+        rc::Rc,
+    };
+
+    /// A terminal of a program that takes every byte as it comes.
+    fn raw(dir: &Path) -> (Terminal, OwnedFd) {
+        let fd: OwnedFd = File::open(dir).unwrap().into();
+        let log =
+            Log::open(&Rc::new(fd), "stdout", None, Some(Rotation { bytes: 1 << 20, keep: 0 })).unwrap();
+        let (terminal, theirs) = Terminal::open((40, 100), None, log).unwrap();
+        let mut attributes = tcgetattr(&theirs).unwrap();
+        attributes.make_raw();
+        tcsetattr(&theirs, OptionalActions::Now, &attributes).unwrap();
+        (terminal, theirs)
+    }
+
+    fn join(terminal: &mut Terminal, hears: bool) -> UnixStream {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        [&ours, &theirs].iter().for_each(|it| it.set_nonblocking(true).unwrap());
+        terminal.attach(Client::new(theirs, 1), hears);
+        terminal.settle();
+        ours
+    }
+
+    /// What one was told, and whether it is still joined.
+    fn told(mut stream: &UnixStream) -> (Vec<FromSupervisor>, bool) {
+        let mut bytes = Vec::new();
+        let is_joined =
+            stream.read_to_end(&mut bytes).is_err_and(|it| it.kind() == io::ErrorKind::WouldBlock);
+        let mut frames = Frames::default();
+        frames.push(&bytes);
+        (std::iter::from_fn(|| frames.next().unwrap()).collect(), is_joined)
+    }
+
+    #[test]
+    fn who_gives_input_that_is_not_read_keeps_nobody_else_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut terminal, _theirs) = raw(dir.path());
+        let listener = join(&mut terminal, true);
+        let givers: Vec<UnixStream> = (1..ATTACHED_MAX).map(|_| join(&mut terminal, false)).collect();
+        let refused = join(&mut terminal, true);
+        assert!(
+            matches!(told(&refused), (said, false) if matches!(&said[..], [FromSupervisor::SessionEnded(_)]))
+        );
+        let input = encode(&ToSupervisor::Input(vec![b'x'; 16 << 10])).unwrap();
+        while terminal.given.len() < GIVEN_BYTES_MAX {
+            (&givers[3]).write_all(&input).unwrap(); // as much is taken in
+            terminal.settle();
+        }
+        let next = join(&mut terminal, true);
+        assert_eq!(told(&next), (vec![FromSupervisor::SessionRuns], true));
+        assert_eq!(told(&listener), (vec![FromSupervisor::SessionRuns], true), "it hears");
+        let joined: Vec<bool> = givers.iter().map(|it| told(it).1).collect();
+        assert_eq!(joined, [&[false][..], &[true; ATTACHED_MAX - 2]].concat());
     }
 }
