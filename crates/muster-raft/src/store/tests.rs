@@ -48,14 +48,44 @@ async fn take_snapshot_of(store: &Arc<Store>, term: u64, index: u64, mut registr
     store.list_received(log_id(term, index)).await.unwrap();
 }
 
+/// Copies a directory as it stands at one moment: sled removes files by itself, so that one may be gone before it is copied,
+/// or a file that was copied name one that is not there any more. It is copied anew then.
 fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for file in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(file.file_name());
-        match file.file_type().unwrap().is_dir() {
-            true => copy_dir(&file.path(), &target),
-            false => drop(std::fs::copy(file.path(), target).unwrap()),
+    loop {
+        let before = list(from);
+        let copy = |(name, is_dir): (&PathBuf, &bool)| match is_dir {
+            true => is_there(std::fs::create_dir_all(to.join(name))).is_some(),
+            false => is_there(std::fs::copy(from.join(name), to.join(name))).is_some(),
+        };
+        if before.as_ref().is_some_and(|all| all.iter().all(copy)) && list(from) == before {
+            return;
         }
+        let _ = std::fs::remove_dir_all(to); // there may be none
+    }
+}
+
+/// All that is in a directory and below, itself too: names from there, and whether they are directories; none if one of
+/// those was removed meanwhile.
+fn list(dir: &Path) -> Option<BTreeMap<PathBuf, bool>> {
+    let mut found = BTreeMap::from([(PathBuf::new(), true)]);
+    let mut below = vec![PathBuf::new()];
+    while let Some(part) = below.pop() {
+        for file in is_there(std::fs::read_dir(dir.join(&part)))? {
+            let file = file.unwrap();
+            let (name, is_dir) = (part.join(file.file_name()), is_there(file.file_type())?.is_dir());
+            found.insert(name.clone(), is_dir);
+            if is_dir {
+                below.push(name);
+            }
+        }
+    }
+    Some(found)
+}
+
+fn is_there<T>(found: io::Result<T>) -> Option<T> {
+    match found {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        found => Some(found.unwrap()),
     }
 }
 
