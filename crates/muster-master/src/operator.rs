@@ -9,7 +9,7 @@ use muster_http::{
 use muster_leader::OperatorCall;
 use muster_model::{AgentId, CallOutcome, FrameworkId, Resources, TaskId, TaskKey};
 use muster_proto::{v1, wire_resources};
-use muster_raft::{NotLeading, Raft};
+use muster_raft::{NotLeading, Raft, ReplaceError, TransferError};
 use muster_registry::{Agent, DrainState, Duty, Framework, Registry, Task};
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use tokio::sync::oneshot;
@@ -325,10 +325,10 @@ impl v1::operator_service_server::OperatorService for Operator {
     ) -> Result<Response<v1::ReplaceMemberResponse>, Status> {
         self.who(Realm::Readwrite, &request)?;
         let request = request.into_inner();
-        self.raft
-            .replace_member(&request.name, request.confirm)
-            .await
-            .map_err(|error| self.member_error(error.to_string()))?;
+        self.raft.replace_member(&request.name, request.confirm).await.map_err(|error| match &error {
+            ReplaceError::NotLeading(why) => self.not_leading(why),
+            _ => self.member_error(error.to_string()),
+        })?;
         Ok(Response::new(v1::ReplaceMemberResponse {}))
     }
 
@@ -339,8 +339,10 @@ impl v1::operator_service_server::OperatorService for Operator {
         self.who(Realm::Readwrite, &request)?;
         let name = request.into_inner().name;
         let to = (!name.is_empty()).then_some(name.as_str());
-        let name =
-            self.raft.transfer_leadership(to).await.map_err(|error| self.member_error(error.to_string()))?;
+        let name = self.raft.transfer_leadership(to).await.map_err(|error| match &error {
+            TransferError::NotLeading(why) => self.not_leading(why),
+            _ => self.member_error(error.to_string()),
+        })?;
         Ok(Response::new(v1::TransferLeadershipResponse { name }))
     }
 }

@@ -16,6 +16,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// What a transfer may take at least: a master that has much else to do is slow, and not absent.
+const HANDING_OVER_MIN: Duration = Duration::from_secs(5);
+
 /// What a replica knows of who leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Leadership {
@@ -235,6 +238,7 @@ impl Raft {
                 metrics.changed().await.ok()?;
             }
         };
+        let patience = HANDING_OVER_MIN.max(Duration::from_millis(node.config.election_ms_max * 4));
         // It may end meanwhile: everybody is told to at once where a whole cluster ends.
         let gone = async {
             while cluster::answers_as(node, &name).await == Some(id) {
@@ -252,7 +256,7 @@ impl Raft {
                 None => Err(TransferError::TimedOut(name)),
             },
             () = gone => Err(TransferError::Silent(name)),
-            () = tokio::time::sleep(Duration::from_millis(node.config.election_ms_max * 4)) => {
+            () = tokio::time::sleep(patience) => {
                 Err(TransferError::TimedOut(name))
             }
         }

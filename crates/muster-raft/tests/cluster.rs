@@ -376,12 +376,22 @@ async fn an_empty_disk_asks_and_is_promoted_once_an_operator_confirms() {
     })
     .await;
     assert_eq!(voters(&cluster, leader).iter().find(|(voter, _)| *voter == name).unwrap().1, old);
-    let (leader, _) = cluster.leader().await;
-    let unconfirmed = cluster.raft(leader).replace_member(&name, false).await.unwrap_err();
+    let unconfirmed = replace(&cluster, &name, false).await.unwrap_err();
     assert!(matches!(unconfirmed, ReplaceError::Heard { .. }), "{unconfirmed}");
-    cluster.raft(leader).replace_member(&name, true).await.unwrap();
+    replace(&cluster, &name, true).await.unwrap();
     replaced(&cluster, lost, old).await;
     cluster.end().await;
+}
+
+/// What is answered by whoever leads, by now.
+async fn replace(cluster: &Cluster, name: &str, confirm: bool) -> Result<(), ReplaceError> {
+    loop {
+        let leader = cluster.leader().await.0;
+        match cluster.raft(leader).replace_member(name, confirm).await {
+            Err(ReplaceError::NotLeading(_)) => {}
+            answer => return answer,
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -405,15 +415,17 @@ async fn a_disk_is_replaced_only_while_all_other_voters_answer() {
         // What was heard a moment ago counts as an answer.
         let away = &cluster.members[away].0;
         loop {
-            match cluster.raft(leader).replace_member(away, false).await {
-                Err(ReplaceError::Heard { silent_s: 0..4, .. }) => {}
+            match replace(&cluster, away, false).await {
+                Err(ReplaceError::Heard { silent_s: 0..4, .. }) => {
+                    tokio::time::sleep(Duration::from_millis(20)).await; // all replicas are in this process
+                }
                 answer => break assert!(matches!(answer, Err(ReplaceError::Heard { .. })), "{answer:?}"),
             }
         }
     })
     .await;
     cluster.start(lost).await;
-    cluster.raft(leader).replace_member(&name, true).await.unwrap();
+    replace(&cluster, &name, true).await.unwrap();
     eventually("the reason why not", || {
         cluster.raft(lost).status().note.contains("one replacement at a time").then_some(())
     })

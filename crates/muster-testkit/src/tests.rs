@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 /// Launches one task that runs for ever, and tells of its state.
 struct Endless {
     launched: bool,
+    tries: usize,
     states: mpsc::Sender<TaskState>,
 }
 
@@ -15,13 +16,17 @@ impl Scheduler for Endless {
     fn resource_offers(&mut self, driver: &SchedulerDriver, offers: Vec<Offer>) {
         for offer in offers {
             if !std::mem::replace(&mut self.launched, true) {
-                let task = Task::command("endless", "sleep 100000").cpus(0.1).mem_mb(16);
+                self.tries += 1;
+                let task =
+                    Task::command(format!("endless{}", self.tries), "sleep 100000").cpus(0.1).mem_mb(16);
                 driver.accept([&offer], [task], Filters::default()).unwrap();
             }
         }
     }
 
     fn status_update(&mut self, _: &SchedulerDriver, update: TaskUpdate) {
+        // Where leadership moved meanwhile, its offer was void.
+        self.launched &= !update.status.state.is_terminal();
         self.states.blocking_send(update.status.state).unwrap();
     }
 }
@@ -31,7 +36,7 @@ async fn with_a_task(plan: Plan) -> (TestCluster, SchedulerDriver) {
     let (states, mut told) = mpsc::channel(16);
     let framework = Framework::new("endless").failover_timeout(Duration::from_secs(600));
     let driver = SchedulerDriver::builder(cluster.masters());
-    let driver = driver.start(framework, Endless { launched: false, states }).unwrap();
+    let driver = driver.start(framework, Endless { launched: false, tries: 0, states }).unwrap();
     while told.recv().await.unwrap() != TaskState::Running {}
     // Nobody listens any more.
     driver.abort();

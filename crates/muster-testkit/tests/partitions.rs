@@ -100,6 +100,7 @@ async fn a_leader_that_hears_nobody_is_replaced() {
 /// Launches one task on each agent, and tells where one runs.
 struct OneEach {
     launched: BTreeSet<String>,
+    tries: usize,
     running: mpsc::Sender<String>,
 }
 
@@ -108,7 +109,9 @@ impl Scheduler for OneEach {
         for offer in offers {
             let agent = offer.hostname.to_string();
             if self.launched.insert(agent.clone()) {
-                let task = Task::command(agent, "sleep 100000").cpus(0.1).mem_mb(16);
+                self.tries += 1;
+                let task =
+                    Task::command(format!("{agent}.{}", self.tries), "sleep 100000").cpus(0.1).mem_mb(16);
                 driver.accept([&offer], [task], Filters::default()).unwrap();
             } else {
                 driver.decline([&offer], Filters::default()).unwrap();
@@ -117,8 +120,12 @@ impl Scheduler for OneEach {
     }
 
     fn status_update(&mut self, _: &SchedulerDriver, update: TaskUpdate) {
+        let task = update.task_id.to_string();
+        let (agent, _) = task.rsplit_once('.').unwrap();
         if update.status.state == TaskState::Running {
-            self.running.blocking_send(update.task_id.to_string()).unwrap();
+            self.running.blocking_send(agent.to_owned()).unwrap();
+        } else if update.status.state.is_terminal() {
+            self.launched.remove(agent); // its offer was void by then: an agent that finds another way is offered anew
         }
     }
 }
@@ -137,7 +144,7 @@ async fn agents_that_do_not_reach_the_leader_run_tasks_through_the_other_masters
 
     let (running, mut told) = mpsc::channel(16);
     let framework = Framework::new("one-each").failover_timeout(Duration::from_secs(600));
-    let scheduler = OneEach { launched: BTreeSet::new(), running };
+    let scheduler = OneEach { launched: BTreeSet::new(), tries: 0, running };
     let driver = SchedulerDriver::builder(cluster.masters()).start(framework, scheduler).unwrap();
     let mut runs = BTreeSet::new();
     while runs.len() < agents.len() {
@@ -206,6 +213,7 @@ async fn what_was_said_over_a_link_that_was_cut_is_not_heard_late() {
         tokio::task::yield_now().await;
     }
     gone.abort();
+    let _ = gone.ended().await; // it was given up
     drop(cut);
 
     // A third one gets through on the same way: whatever was before it has arrived.

@@ -232,8 +232,8 @@ impl Cluster {
     pub(crate) async fn end(mut self) {
         // A master that has ended may have left its address to another cluster, which is none of ours to end.
         let ours = self.check().is_ok();
-        if ours && let Err(error) = self.end_tasks().await {
-            tracing::warn!(%error, "could not end all tasks");
+        if ours && let Err(why) = self.end_tasks().await {
+            tracing::warn!(why, "could not end all tasks");
         }
         for processes in [&mut self.agents, &mut self.masters] {
             processes.iter().for_each(Process::ask_to_end);
@@ -244,21 +244,32 @@ impl Cluster {
         }
     }
 
-    /// Tears all frameworks down: agents leave their tasks running when they end.
-    async fn end_tasks(&mut self) -> Result<(), muster_sdk::SdkError> {
+    /// Tears all frameworks down: agents leave their tasks running when they end. What fails is tried again: leadership may
+    /// move meanwhile, and who was torn down then is told by the list. The error says what is left when time is up.
+    async fn end_tasks(&mut self) -> Result<(), String> {
         let mut client = OperatorClient::new(self.master_addresses()).search_time(Duration::from_secs(2));
-        for framework in client.frameworks(false).await? {
-            client.teardown(&framework.framework_id).await?;
-        }
         let until = Instant::now() + TASKS_END_TIME;
-        while Instant::now() < until {
-            if client.agents().await?.iter().all(|agent| agent.used.is_empty()) {
-                break;
+        loop {
+            let left = match is_idle(&mut client).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => "tasks have not ended yet".into(),
+                Err(error) => error.to_string(),
+            };
+            if Instant::now() >= until {
+                return Err(left);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        Ok(())
     }
+}
+
+/// Tears down the frameworks that there are. Whether there were none, and no task is left.
+async fn is_idle(client: &mut OperatorClient) -> Result<bool, muster_sdk::SdkError> {
+    let frameworks = client.frameworks(false).await?;
+    for framework in &frameworks {
+        client.teardown(&framework.framework_id).await?;
+    }
+    Ok(frameworks.is_empty() && client.agents().await?.iter().all(|agent| agent.used.is_empty()))
 }
 
 impl Drop for Cluster {

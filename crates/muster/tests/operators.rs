@@ -194,7 +194,7 @@ async fn a_master_that_lost_its_disk_is_replaced_and_no_task_is_lost() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_master_that_stands_still_is_not_waited_for() {
     // Its successor is to be there soon, too.
-    let master_config = "[raft]\nelection-ms-min = 1000\nelection-ms-max = 1500\n".into();
+    let master_config = "[raft]\nelection-ms-min = 500\nelection-ms-max = 750\n".into();
     let cluster = TestCluster::start(Plan { agents: 1, master_config, ..Plan::default() }).await.unwrap();
     let (leader, _) = cluster.serving().await.unwrap();
     let [first, second] = others(&cluster, &leader);
@@ -210,7 +210,8 @@ async fn a_master_that_stands_still_is_not_waited_for() {
     answers_soon(&masters([&first, &second, &leader]));
     let began = Instant::now();
     let all = json(&masters([&first, &second, &leader]), &["raft", "status"]);
-    assert!(all[0]["state"].is_null() && all[2]["state"] == "leader", "{all}");
+    assert!(all[0]["state"].is_null(), "{all}");
+    assert!([&all[1], &all[2]].iter().any(|it| it["state"] == "leader"), "{all}");
     assert!(began.elapsed() < SOON, "it was waited for: {:?}", began.elapsed());
     drop(paused);
 

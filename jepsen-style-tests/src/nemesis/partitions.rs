@@ -3,7 +3,7 @@
 
 use super::{CUT, Dice, Fault, PROGRESS_TASKS, PROGRESS_TIME, agents, but, deposed};
 use crate::run::Field;
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use muster_testkit::Cut;
 use std::time::{Duration, Instant};
 
@@ -193,9 +193,14 @@ pub(super) async fn lead_near_agents(field: &Field) -> anyhow::Result<()> {
             return Ok(());
         }
         let masters = field.cluster.master_names();
-        let nearest =
-            masters.iter().find(|master| near(master)).context("no agent is connected to any master")?;
-        match field.cluster.transfer_leadership(nearest).await {
+        let moved = match masters.iter().find(|master| near(master)) {
+            Some(nearest) => field.cluster.transfer_leadership(nearest).await.map(drop),
+            None => {
+                tokio::time::sleep(Duration::from_millis(20)).await; // all may be on their way
+                Err(anyhow!("no agent is connected to any master"))
+            }
+        };
+        match moved {
             Err(error) if Instant::now() >= until => return Err(error),
             _ => {}
         }

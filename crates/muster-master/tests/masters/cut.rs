@@ -129,8 +129,20 @@ async fn a_teardown_that_was_carried_out_is_not_refused() {
     let address = masters.address(&old);
     let torn_down = tokio::spawn(async move { client.call_at(&address, json!({"type": "TEARDOWN"})).await });
     // It is carried out in another way, before its caller can know what became of it.
-    let leader = serving(&masters).await;
-    operator(&leader).await.teardown(v1::TeardownRequest { framework_id }).await.unwrap();
+    let gone = async {
+        loop {
+            let leader = serving(&masters).await;
+            let request = v1::TeardownRequest { framework_id: framework_id.clone() };
+            // A leader that has not begun yet, or is none any more, says so, and nothing of what became of it.
+            let _ = operator(&leader).await.teardown(request).await;
+            let found = operator(&leader).await.list_frameworks(v1::ListFrameworksRequest::default()).await;
+            if found.is_ok_and(|it| it.get_ref().frameworks.iter().all(|it| it.framework_id != framework_id))
+            {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, gone).await.expect("it is torn down");
     masters.cut(|_, _| false);
     let (status, text) = timeout(PATIENCE, torn_down).await.expect("an answer").unwrap();
     assert!(status == 202 || status == 503, "{status}: {text}");
