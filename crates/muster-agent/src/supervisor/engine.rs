@@ -31,7 +31,7 @@ use std::{
     },
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Between two attempts to have a container removed.
@@ -39,6 +39,12 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Attempts after which the container of a command that ran, and of which no process is left, stays for the agent to
 /// remove: it cannot start again.
 const REMOVALS: usize = 5;
+
+/// How much later than of a container's end an engine hears that the kernel killed it for want of memory, at most: it hears
+/// of both in different ways.
+const HEARS_LATE: Duration = Duration::from_secs(1);
+/// Between two looks meanwhile.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What makes a command a container of an engine. It is said only to supervisors of the agent's own executable, and so may
 /// change.
@@ -77,6 +83,8 @@ pub(super) struct InEngine {
     never_runs: bool,
     /// Commands that were run beside it.
     besides: Cell<u64>,
+    /// From here.
+    was_killed: Cell<bool>,
 }
 
 impl InEngine {
@@ -142,6 +150,7 @@ fn make(spec: &Spec, by: &ByEngine, group: Option<Group>) -> io::Result<InEngine
         ran: false,
         never_runs: false,
         besides: Cell::new(0),
+        was_killed: Cell::new(false),
     })
 }
 
@@ -186,9 +195,17 @@ impl InEngine {
 
     /// What the engine says of its memory, once it ended.
     fn oom_at_end(&self) -> Option<Oom> {
-        match self.by.engine.state(&self.by.container.name) {
-            Ok(EngineState::Ended { out_of_memory: true, .. }) => {}
-            _ => return None,
+        let until = Instant::now() + HEARS_LATE;
+        loop {
+            match self.by.engine.state(&self.by.container.name) {
+                Ok(EngineState::Ended { out_of_memory: true, .. }) => break,
+                Ok(EngineState::Ended { code: runner::LOST, .. })
+                    if !self.was_killed.get() && Instant::now() < until =>
+                {
+                    std::thread::sleep(LOOK);
+                }
+                _ => return None,
+            }
         }
         match &self.group {
             Some(group) => group.oom_of_all(),
@@ -276,6 +293,7 @@ impl Held for InEngine {
     }
 
     fn kill(&self) {
+        self.was_killed.set(true);
         self.signal(Signal::KILL);
         if let Some(group) = &self.group {
             group.kill(); // whether or not the engine answers

@@ -14,8 +14,9 @@ use std::{
 /// supervisors' own: the task's mark, `.` and a number.
 pub(crate) const BESIDE: &str = "MUSTER_BESIDE_MARK";
 
-/// The field of `/proc/PID/stat` that says where the environment ends: 0 until a program has one.
-const ENVIRONMENT_END: usize = 51;
+/// The field of `/proc/PID/stat` that says where the code of a program begins: not 0 once that has its environment. (Field
+/// 51, where that ends, is said before it is all there.)
+const CODE: usize = 26;
 
 /// Field 22 of `/proc/PID/stat`: with the boot id it tells a process from a later one of the same number.
 pub(crate) fn start_time(pid: u32) -> Option<u64> {
@@ -86,7 +87,11 @@ pub(crate) fn signal_beside(wanted: impl Fn(&str) -> bool, signal: Signal) {
     let has = |pid| mark(pid, BESIDE).is_some_and(|mark| wanted(&mark));
     match signal {
         Signal::KILL => kill_all(has),
-        _ => pids().into_iter().filter(|pid| has(*pid)).for_each(|pid| signal_if(pid, signal, has)),
+        _ => {
+            for pid in pids().into_iter().filter(|pid| has(*pid)) {
+                signal_if(pid, signal, has);
+            }
+        }
     }
 }
 
@@ -102,23 +107,22 @@ fn mark(pid: u32, name: &str) -> Option<String> {
 /// nothing: it is looked at until it is whole.
 fn environment(pid: u32) -> Option<Vec<u8>> {
     const LOOKS: usize = 5000;
-    /// It is handed over after its end is known, and that may be between two looks.
-    const LOOKS_SETTLED: usize = 5;
+    /// Looks in a row at a program that shows none: the file may be of the program before, each time.
+    const LOOKS_EMPTY: usize = 5;
     const PAUSE: Duration = Duration::from_micros(200);
-    let mut settled = 0;
+    let mut empty = 0;
     for _ in 0..LOOKS {
+        let is_program = stat_field(pid, CODE)? != "0";
         let mut environment = Vec::new();
         let mut file = File::open(format!("/proc/{pid}/environ")).ok()?;
         file.read_to_end(&mut environment).ok()?;
-        // The file is of one program's memory, and when that is gone, it has ended wherever it was read.
-        let is_whole = file.read_at(&mut [0], 0).ok()? == 1;
-        if is_whole || environment.is_empty() && settled == LOOKS_SETTLED {
+        // The file is of one program's memory: until that has one, and when it is gone, it ends wherever it is read.
+        let is_there = file.read_at(&mut [0], 0).ok()? == 1;
+        empty = if is_program && environment.is_empty() && !is_there { empty + 1 } else { 0 };
+        if is_there && !environment.is_empty() || empty == LOOKS_EMPTY {
             return Some(environment);
         }
         fs::read_link(format!("/proc/{pid}/exe")).ok()?; // the kernel's have none, nor those that ended
-        if stat_field(pid, ENVIRONMENT_END)? != "0" {
-            settled += 1;
-        }
         std::thread::sleep(PAUSE);
     }
     None
@@ -143,19 +147,20 @@ fn kill_all(is_one: impl Fn(u32) -> bool) {
         if found.is_empty() {
             return;
         }
-        found.iter().for_each(|pid| signal_if(*pid, Signal::KILL, &is_one));
-        killed.extend(found);
+        killed.extend(found.into_iter().filter(|pid| signal_if(*pid, Signal::KILL, &is_one)));
     }
 }
 
-/// Signals a process if it still is what it was: asked again when its descriptor is held.
-fn signal_if(pid: u32, signal: Signal, same: impl Fn(u32) -> bool) {
-    let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
-    let Ok(descriptor) = pidfd_open(number, PidfdFlags::empty()) else { return };
-    if same(pid) {
+/// Signals a process if it still is what it was: asked again when its descriptor is held. Whether it was.
+fn signal_if(pid: u32, signal: Signal, same: impl Fn(u32) -> bool) -> bool {
+    let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return false };
+    let Ok(descriptor) = pidfd_open(number, PidfdFlags::empty()) else { return false };
+    let is_same = same(pid);
+    if is_same {
         // It may end by itself meanwhile: no error worth a word.
         let _ = pidfd_send_signal(&descriptor, signal);
     }
+    is_same
 }
 
 #[cfg(test)]
@@ -211,7 +216,9 @@ mod tests {
                 std::thread::yield_now();
             }
             let left = alive(leader.id());
-            left.iter().for_each(|pid| signal_if(*pid, Signal::KILL, |_| true));
+            for pid in &left {
+                signal_if(*pid, Signal::KILL, |_| true);
+            }
             assert!(left.is_empty(), "{left:?} in round {round}");
         }
     }

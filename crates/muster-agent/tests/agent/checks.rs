@@ -209,7 +209,13 @@ async fn a_check_is_in_the_group_and_of_the_user_of_its_task(mut world: World) {
 
 async fn a_check_whose_program_is_gone_finds_nothing(mut world: World) {
     let (mut stream, _) = world.join().await;
-    let look = CommandInfo { shell: Some(false), value: Some("./look".into()), ..Default::default() };
+    // None that another program reads: that would not find it, and say so with a status.
+    let look = CommandInfo {
+        shell: Some(false),
+        value: Some("./look".into()),
+        arguments: ["look", "-c", "exit 3"].map(Into::into).to_vec(),
+        ..Default::default()
+    };
     let check = CheckInfo {
         r#type: Some(check_info::Type::Command.into()),
         command: Some(check_info::Command { command: look }),
@@ -217,7 +223,7 @@ async fn a_check_whose_program_is_gone_finds_nothing(mut world: World) {
         interval_seconds: Some(0.05),
         ..Default::default()
     };
-    let text = format!("printf '#!/bin/sh\\nexit 3' > of; chmod +x of; mv of look; {LIVES}");
+    let text = format!("cp /bin/sh of; mv of look; {LIVES}");
     run(&mut stream, 1, &TaskInfo { check: Some(check), ..shell(&text) }).await;
     let reason = Reason::TaskCheckStatusUpdated;
     while exit_code(&told(&mut world, &mut stream, 1, reason).await) != Some(3) {}

@@ -316,8 +316,12 @@ async fn a_container_without_memory_left_is_told_so(_of_its_own: World) {
         let (mut world, images) = world(runtime).await;
         let (mut stream, _) = world.join().await;
         let resources = Resources::of(100, 32);
-        let info = TaskInfo { container: Some(busybox(&images)), ..shell("tail /dev/zero") };
+        // An engine looks for that only when it has started all.
+        let text = "until [ -e go ]; do sleep 0.05; done; tail /dev/zero";
+        let info = TaskInfo { container: Some(busybox(&images)), ..shell(text) };
         stream.say(&AgentEvent::Run(Box::new(RunOrder { resources, ..order(5, &info) }))).await;
+        assert_eq!(world.update(&mut stream, 5).await.status.state, TaskState::Running);
+        fs::write(world.sandbox(5).join("go"), "").unwrap();
         let last = last(&mut world, &mut stream, 5).await;
         assert_eq!(last.status.reason, Some(Reason::ContainerLimitationMemory), "{}", last.status.message);
         assert!(last.status.message.contains("Requested: 32.0 MB"), "{}", last.status.message);

@@ -188,6 +188,9 @@ async fn what_an_engine_does_not_do_is_refused(_of_its_own: World) {
         it.network = Some(Network::Bridge.into());
         it.port_mappings.push(PortMapping { host_port: 31_000, container_port: 80, protocol: None });
     });
+    // Of a registry that answers nobody.
+    let here = "127.0.0.1:1/busybox:1";
+    images.engine.as_ref().unwrap().said(&["tag", "busybox:1", here]);
     let mut outside = busybox(&images);
     outside.volumes = vec![host_volume(Path::new("/etc"), "/machine", volume::Mode::Ro)];
     for (n, container, state, parts) in [
@@ -204,12 +207,17 @@ async fn what_an_engine_does_not_do_is_refused(_of_its_own: World) {
             TaskState::Error,
             &["parameters", "docker.parameters"],
         ),
-        (8, with(&images, |it| it.image = "none:1".into()), TaskState::Failed, &["pull the image 'none:1'"]),
+        (
+            8,
+            with(&images, |it| it.image = "127.0.0.1:1/none:1".into()),
+            TaskState::Failed,
+            &["pull the image '127.0.0.1:1/none:1'"],
+        ),
         (
             9,
-            with(&images, |it| it.force_pull_image = Some(true)),
+            with(&images, |it| (it.image, it.force_pull_image) = (here.into(), Some(true))),
             TaskState::Failed,
-            &["pull the image 'busybox:1'"],
+            &["pull the image '127.0.0.1:1/busybox:1'"],
         ),
         (10, outside, TaskState::Failed, &["/machine", "host-path-volumes"]),
     ] {
@@ -342,11 +350,12 @@ async fn an_engine_with_groups_of_systemd_limits_alone(_of_its_own: World) {
     let (mut stream, _) = world.join().await;
     let shown = world.get("/state").await["containerizers"]["docker"].as_str().unwrap().to_owned();
     assert!(shown.contains("engine 20.10.24") && shown.ends_with("cgroup driver systemd"), "{shown}");
-    let info =
-        TaskInfo { container: Some(busybox(&images)), ..shell("tail /dev/zero; echo over; sleep 1000") };
+    let text = "until [ -e go ]; do sleep 0.05; done; tail /dev/zero; echo over; sleep 1000";
+    let info = TaskInfo { container: Some(busybox(&images)), ..shell(text) };
     let order = RunOrder { resources: Resources::of(100, 32), ..crate::world::order(5, &info) };
     stream.say(&AgentEvent::Run(Box::new(order))).await;
     assert_eq!(world.update(&mut stream, 5).await.status.state, TaskState::Running);
+    fs::write(world.sandbox(5).join("go"), "").unwrap();
     let format = "--format={{.HostConfig.Memory}} {{.HostConfig.CgroupParent}}";
     let said = images.engine.as_ref().unwrap().said(&["inspect", format, &only(&images)]);
     assert!(said.starts_with(&(32 << 20).to_string()) && !said.ends_with("/1.5.0"), "{said}");

@@ -5,9 +5,10 @@ use crate::{
     docker::{begun, only, through, world_with_engine},
     runner::cases,
     sessions::{id, session},
-    world::{World, children, launch, signal},
+    world::{World, children, launch, shell, signal},
 };
-use muster_model::{AgentEvent, TaskState};
+use muster_model::{AgentEvent, Reason, Resources, TaskState, event::RunOrder};
+use muster_proto::mesos::TaskInfo;
 use rustix::process::Signal;
 use std::{fs, time::Duration};
 use tokio::time::sleep;
@@ -22,6 +23,7 @@ cases!(
     a_container_that_somebody_removes_has_ended,
     a_container_that_somebody_pauses_is_killed,
     what_an_engine_begins_for_one_who_is_gone_ends,
+    an_engine_that_hears_late_of_memory_is_asked_again,
 );
 
 /// The engine's command line that follows the output of a world's task.
@@ -90,7 +92,7 @@ async fn a_task_goes_on_without_its_engine(_of_its_own: World) {
 async fn an_engine_that_hangs_holds_up_nobody(_of_its_own: World) {
     let Some((mut world, images)) = world_with_engine().await else { return };
     let hangs = world.dir.path().join("hangs");
-    through(&world, &format!("[ ! -e {hangs:?} ] || exec sleep 1000"));
+    through(&world, &format!("while [ -e {hangs:?} ]; do sleep 0.05; done"));
     let (mut stream, _) = world.join().await;
     begun(&mut world, &images, &mut stream).await;
     fs::write(&hangs, "").unwrap();
@@ -208,8 +210,8 @@ async fn what_an_engine_begins_for_one_who_is_gone_ends(_of_its_own: World) {
     let Some((mut world, images)) = world_with_engine().await else { return };
     let (asked, goes_on) = (world.dir.path().join("asked"), world.dir.path().join("goes-on"));
     let late = format!(
-        "if [ \"$1\" = LATE ]; then shift; until [ -e {goes_on:?} ]; do sleep 0.01; done; exec docker \"$@\"; fi\n\
-         case \" $* \" in *' exec '*) setsid \"$0\" LATE \"$@\" & touch {asked:?}; exec sleep 1000;; esac"
+        "if [ \"$1\" = LATE ]; then shift; touch {asked:?}; until [ -e {goes_on:?} ]; do sleep 0.01; done; exec docker \"$@\"; fi\n\
+         case \" $* \" in *' exec '*) setsid \"$0\" LATE \"$@\" & exec sleep 1000;; esac"
     );
     through(&world, &late);
     let (mut stream, _) = world.join().await;
@@ -231,5 +233,34 @@ async fn what_an_engine_begins_for_one_who_is_gone_ends(_of_its_own: World) {
     }
     fs::write(world.sandbox(5).join("go"), "").unwrap();
     world.outcome(&mut stream, 5).await;
+    nothing_is_left(&world, &images).await;
+}
+
+/// It says first that a container has ended, and a moment later why.
+async fn an_engine_that_hears_late_of_memory_is_asked_again(_of_its_own: World) {
+    let Some((mut world, images)) = world_with_engine().await else { return };
+    let told = world.dir.path().join("told");
+    let late = format!(
+        "case \" $* \" in *' inspect '*)\n\
+           said=$(docker \"$@\") || exit\n\
+           case $said in *'\"OOMKilled\":true'*)\n\
+             echo >> {told:?}; [ $(wc -l < {told:?}) -gt 4 ] || said=$(echo \"$said\" | sed 's/\"OOMKilled\":true/\"OOMKilled\":false/');;\n\
+           esac\n\
+           echo \"$said\"; exit;;\n\
+         esac"
+    );
+    through(&world, &late);
+    let (mut stream, _) = world.join().await;
+    let info = TaskInfo {
+        container: Some(busybox(&images)),
+        ..shell("until [ -e go ]; do sleep 0.05; done; tail /dev/zero")
+    };
+    let order = RunOrder { resources: Resources::of(100, 32), ..crate::world::order(5, &info) };
+    stream.say(&AgentEvent::Run(Box::new(order))).await;
+    assert_eq!(world.update(&mut stream, 5).await.status.state, TaskState::Running);
+    fs::write(world.sandbox(5).join("go"), "").unwrap();
+    let last = last(&mut world, &mut stream, 5).await;
+    assert_eq!(last.status.reason, Some(Reason::ContainerLimitationMemory), "{}", last.status.message);
+    assert!(fs::read_to_string(&told).unwrap().lines().count() > 4);
     nothing_is_left(&world, &images).await;
 }

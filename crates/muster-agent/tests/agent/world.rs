@@ -444,6 +444,15 @@ impl Drop for World {
             let _ = agent.kill();
             let _ = agent.wait();
         }
+        // Else what its helper forked a moment ago is not found, and begins when all is removed.
+        if let Ok(lock) = fs::File::options().write(true).open(self.work_dir().join("meta/launching")) {
+            for _ in 0..500 {
+                if lock.try_lock().is_ok() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
         for _ in 0..500 {
             let left = self.processes();
             if left.is_empty() {
