@@ -55,8 +55,8 @@ impl Register {
             let (framework_id, why) = match write(master, "", 0).await {
                 Written::Done { framework_id } => (Some(framework_id), String::new()),
                 Written::Not(why) => (None, why),
-                // It may have been made: another try would make another one.
-                Written::Unknown => (Self::find(cluster).await?, "it did not say".into()),
+                // It may have been made, or may be yet: another try would make another one.
+                Written::Unknown => (Self::find(cluster).await, "it did not say".into()),
             };
             if let Some(framework_id) = framework_id {
                 let event = Event::Registered { framework_id: framework_id.clone(), begun_us: None };
@@ -71,15 +71,19 @@ impl Register {
         bail!("there are no masters")
     }
 
-    /// The framework of a write whose outcome nobody said, by the word of a leader that came after it.
-    async fn find(cluster: &TestCluster) -> anyhow::Result<Option<String>> {
-        loop {
-            let (leader, _) = cluster.serving().await?;
-            // None: leadership moved again.
-            if let Ok(all) = cluster.frameworks_by(&leader).await {
-                return Ok(all.into_iter().find(|one| one.name == REGISTER).map(|one| one.framework_id));
+    /// The framework of a write whose outcome nobody said. None: nothing of it was seen for longer than a write takes.
+    async fn find(cluster: &TestCluster) -> Option<String> {
+        let until = Instant::now() + 2 * WRITE_TIME;
+        while Instant::now() < until {
+            for master in cluster.master_names() {
+                let all = cluster.frameworks_by(&master).await.unwrap_or_default(); // only a leader answers
+                if let Some(found) = all.into_iter().find(|one| one.name == REGISTER) {
+                    return Some(found.framework_id);
+                }
             }
+            tokio::time::sleep(READ_PAUSE).await;
         }
+        None
     }
 
     /// Writes and reads it, from all sides, until this is dropped.

@@ -185,7 +185,9 @@ impl Agent {
         let mut executors = Executors::new(agent_info, sender.clone());
         let writer = Writer::start(ground.log)
             .map_err(|source| AgentError::System { doing: "start the checkpoint thread", source })?;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        // One moment on both clocks: what lies between them would be missing from every time that the machine tells.
+        let (started, now) = (Instant::now(), SystemTime::now());
+        let wall = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         info!(
             agent_id = ground.saved.agent_id.as_ref().map(tracing::field::display),
             machine_id = %ground.info.machine_id,
@@ -212,7 +214,7 @@ impl Agent {
             flags: flags(&config, &ground.info),
             info: ground.info.clone(),
             sealed: ground.sealed.clone(),
-            started: SystemTime::now(),
+            started: now,
             since,
             recovery_secs: 0.0,
             log_file: config.log_file.clone(),
@@ -238,7 +240,7 @@ impl Agent {
             seal: told_status,
             tasks_max: config.tasks_max,
             answered_max: ANSWERED_MAX,
-            wall_at_zero_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+            wall_at_zero_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
         };
         let node = Node::recover(node_config, ground.saved);
         let processes = node.processes().map(|(launch, process)| (launch, process.clone()));
@@ -260,7 +262,7 @@ impl Agent {
             times,
             dir: ground.dir,
             node,
-            started: Instant::now(),
+            started,
             inputs,
             sender,
             queue,

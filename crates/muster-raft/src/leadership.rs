@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What a transfer may take at least: a master that has much else to do is slow, and not absent.
+/// The least patience with a transfer: a master that has much else to do is slow, and not absent.
 const HANDING_OVER_MIN: Duration = Duration::from_secs(5);
 
 /// What a replica knows of who leads.

@@ -26,7 +26,7 @@ impl Scheduler for Endless {
 
     fn status_update(&mut self, _: &SchedulerDriver, update: TaskUpdate) {
         // Where leadership moved meanwhile, its offer was void.
-        self.launched &= !update.status.state.is_terminal();
+        self.launched &= update.status.state != TaskState::Dropped;
         self.states.blocking_send(update.status.state).unwrap();
     }
 }

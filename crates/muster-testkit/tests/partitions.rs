@@ -124,7 +124,7 @@ impl Scheduler for OneEach {
         let (agent, _) = task.rsplit_once('.').unwrap();
         if update.status.state == TaskState::Running {
             self.running.blocking_send(agent.to_owned()).unwrap();
-        } else if update.status.state.is_terminal() {
+        } else if update.status.state == TaskState::Dropped {
             self.launched.remove(agent); // its offer was void by then: an agent that finds another way is offered anew
         }
     }

@@ -250,7 +250,7 @@ impl Cluster {
         let mut client = OperatorClient::new(self.master_addresses()).search_time(Duration::from_secs(2));
         let until = Instant::now() + TASKS_END_TIME;
         loop {
-            let left = match is_idle(&mut client).await {
+            let left = match tear_down(&mut client).await {
                 Ok(true) => return Ok(()),
                 Ok(false) => "tasks have not ended yet".into(),
                 Err(error) => error.to_string(),
@@ -263,12 +263,14 @@ impl Cluster {
     }
 }
 
-/// Tears down the frameworks that there are. Whether there were none, and no task is left.
-async fn is_idle(client: &mut OperatorClient) -> Result<bool, muster_sdk::SdkError> {
+/// Tears down the frameworks that there are. True: there were none, and no task is left.
+async fn tear_down(client: &mut OperatorClient) -> Result<bool, muster_sdk::SdkError> {
     let frameworks = client.frameworks(false).await?;
+    let mut torn_down = Ok(());
     for framework in &frameworks {
-        client.teardown(&framework.framework_id).await?;
+        torn_down = client.teardown(&framework.framework_id).await.and(torn_down);
     }
+    torn_down?;
     Ok(frameworks.is_empty() && client.agents().await?.iter().all(|agent| agent.used.is_empty()))
 }
 

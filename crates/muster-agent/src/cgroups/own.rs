@@ -1,7 +1,7 @@
 //! The agent's own groups, and what it can enforce with them.
 
 use super::{Controller, Group, Layout, Mounts, Part, Version, files, v2};
-use crate::{AgentError, disk::lock_for_good};
+use crate::{AgentError, disk::lock_patiently};
 use std::{
     collections::BTreeSet,
     fs::{self, File, TryLockError},
@@ -215,7 +215,7 @@ fn lock(dir: &Path) -> Result<File, AgentError> {
     let prepare =
         |source| AgentError::Prepare { doing: "lock the control group", path: dir.to_owned(), source };
     let file = File::open(dir).map_err(prepare)?;
-    match lock_for_good(&file) {
+    match lock_patiently(&file) {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(AgentError::CgroupInUse(dir.to_owned())),
         Err(TryLockError::Error(source)) => Err(prepare(source)),

@@ -13,9 +13,9 @@ use std::{
     time::Duration,
 };
 
-/// Locks what is one agent's. A former agent that was killed while it started its helper leaves a process that has all of
-/// its locks until it is the helper: that is waited for.
-pub(crate) fn lock_for_good(file: &File) -> Result<(), TryLockError> {
+/// Locks what is one agent's. A former agent that was killed while it started a program leaves a process that has all of
+/// its locks until it is that program: this is waited for, up to two seconds.
+pub(crate) fn lock_patiently(file: &File) -> Result<(), TryLockError> {
     const TRIES: usize = 400;
     const PAUSE: Duration = Duration::from_millis(5);
     for _ in 0..TRIES {

@@ -31,7 +31,7 @@ use std::{
     },
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// Between two attempts to have a container removed.
@@ -40,10 +40,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// remove: it cannot start again.
 const REMOVALS: usize = 5;
 
-/// How much later than of a container's end an engine hears that the kernel killed it for want of memory, at most: it hears
-/// of both in different ways.
-const HEARS_LATE: Duration = Duration::from_secs(1);
-/// Between two looks meanwhile.
+/// How often an engine is asked whether the kernel killed a container for want of memory, and between two of these looks: it
+/// hears of that, and of the end, in different ways.
+const LOOKS: usize = 10;
 const LOOK: Duration = Duration::from_millis(100);
 
 /// What makes a command a container of an engine. It is said only to supervisors of the agent's own executable, and so may
@@ -83,8 +82,10 @@ pub(super) struct InEngine {
     never_runs: bool,
     /// Commands that were run beside it.
     besides: Cell<u64>,
-    /// From here.
+    /// By us: then no other reason is waited for.
     was_killed: Cell<bool>,
+    /// The groups that the engine makes are gone with the container.
+    oom_seen: Cell<Option<Oom>>,
 }
 
 impl InEngine {
@@ -151,6 +152,7 @@ fn make(spec: &Spec, by: &ByEngine, group: Option<Group>) -> io::Result<InEngine
         never_runs: false,
         besides: Cell::new(0),
         was_killed: Cell::new(false),
+        oom_seen: Cell::new(None),
     })
 }
 
@@ -193,24 +195,27 @@ impl InEngine {
         }
     }
 
-    /// What the engine says of its memory, once it ended.
+    /// What there is to say of its memory, once it ended: what was seen while it ran, or what the engine says, where that can
+    /// be.
     fn oom_at_end(&self) -> Option<Oom> {
-        let until = Instant::now() + HEARS_LATE;
-        loop {
+        if let Some(seen) = self.oom() {
+            return Some(seen);
+        }
+        let oom = match &self.group {
+            Some(group) => group.oom_of_all(),
+            None => self.memory_bytes.map(|limit_bytes| Oom { limit_bytes, peak_bytes: 0 }),
+        }?;
+        for _ in 0..LOOKS {
             match self.by.engine.state(&self.by.container.name) {
-                Ok(EngineState::Ended { out_of_memory: true, .. }) => break,
-                Ok(EngineState::Ended { code: runner::LOST, .. })
-                    if !self.was_killed.get() && Instant::now() < until =>
-                {
+                Ok(EngineState::Ended { out_of_memory: true, .. }) => return Some(oom),
+                // The kernel's own way to kill.
+                Ok(EngineState::Ended { code: runner::KILLED, .. }) if !self.was_killed.get() => {
                     std::thread::sleep(LOOK);
                 }
                 _ => return None,
             }
         }
-        match &self.group {
-            Some(group) => group.oom_of_all(),
-            None => self.memory_bytes.map(|limit_bytes| Oom { limit_bytes, peak_bytes: 0 }),
-        }
+        None
     }
 
     /// Has the engine remove it. Where it does not answer, or does not remove it, no process of it is left, nor will be:
@@ -301,7 +306,8 @@ impl Held for InEngine {
     }
 
     fn oom(&self) -> Option<Oom> {
-        self.group.as_ref()?.oom_below()
+        self.oom_seen.set(self.oom_seen.get().or_else(|| self.group.as_ref()?.oom_below()));
+        self.oom_seen.get()
     }
 
     fn inside(&self) -> Option<&dyn Inside> {

@@ -7,7 +7,7 @@ use std::{
     fs::{self, File},
     io::{self, Read},
     os::unix::fs::FileExt,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// The environment variable by which processes are found that were run beside a task and are not this machine's
@@ -63,35 +63,31 @@ fn children_by_search(parent: u32) -> Vec<u32> {
 /// Kills every process whose mark is wanted, until none is left or time is up. Only processes of this user
 /// (all, for root) can be seen. Returns whether none is left.
 pub(crate) fn end_marked(wanted: impl Fn(&str) -> bool, patience: Duration) -> bool {
-    let mut waited = Duration::ZERO;
-    let pause = Duration::from_millis(10);
+    let begun = Instant::now();
     loop {
         let has = |pid| mark(pid, MARK).is_some_and(|mark| wanted(&mark));
         let found: Vec<u32> = pids().into_iter().filter(|pid| has(*pid)).collect();
         if found.is_empty() {
             return true;
         }
-        if waited >= patience {
+        if begun.elapsed() >= patience {
             return false;
         }
         for pid in found {
             signal_if(pid, Signal::KILL, has);
         }
-        std::thread::sleep(pause);
-        waited += pause;
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
 /// Signals all processes that were run beside a task and whose mark is wanted.
 pub(crate) fn signal_beside(wanted: impl Fn(&str) -> bool, signal: Signal) {
     let has = |pid| mark(pid, BESIDE).is_some_and(|mark| wanted(&mark));
-    match signal {
-        Signal::KILL => kill_all(has),
-        _ => {
-            for pid in pids().into_iter().filter(|pid| has(*pid)) {
-                signal_if(pid, signal, has);
-            }
-        }
+    if signal == Signal::KILL {
+        return kill_all(has);
+    }
+    for pid in pids().into_iter().filter(|pid| has(*pid)) {
+        signal_if(pid, signal, has);
     }
 }
 
@@ -106,6 +102,7 @@ fn mark(pid: u32, name: &str) -> Option<String> {
 /// A process's environment; none if it has no memory of its own. Of one that becomes another program a part is read, or
 /// nothing: it is looked at until it is whole.
 fn environment(pid: u32) -> Option<Vec<u8>> {
+    /// For a second: on a busy machine it may be interrupted meanwhile.
     const LOOKS: usize = 5000;
     /// Looks in a row at a program that shows none: the file may be of the program before, each time.
     const LOOKS_EMPTY: usize = 5;
@@ -166,10 +163,7 @@ fn signal_if(pid: u32, signal: Signal, same: impl Fn(u32) -> bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{
-        process::{Child, Command, Stdio},
-        time::Instant,
-    };
+    use std::process::{Child, Command, Stdio};
 
     #[test]
     fn processes_are_found_told_apart_and_ended_by_their_mark() {

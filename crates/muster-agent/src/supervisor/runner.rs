@@ -32,8 +32,10 @@ pub(super) const RUNS: u8 = b'R';
 /// Begins the reason why it cannot.
 const FAILED: u8 = b'E';
 
+/// The status of what SIGKILL ended.
+pub(super) const KILLED: i32 = 137;
 /// The status of what ended without one.
-pub(super) const LOST: i32 = 137;
+pub(super) const LOST: i32 = KILLED;
 /// That of a container that did not start; a reason is told beside it.
 const NOT_STARTED: i32 = 127;
 

@@ -8,8 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Until it is looked for them for the first time; from then on three times as long each time.
+/// Before the first look, and before a later one at most; each pause is three times the one before.
 const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// How long an engine may take to begin what it was asked for.
 const LATE: Duration = Duration::from_secs(30);
 /// What is looked for at once: beyond, the oldest is no longer.
@@ -20,7 +21,7 @@ const MARKS_MAX: usize = 1000;
 pub(super) struct Stragglers {
     /// With when that was, the oldest first.
     marks: VecDeque<(String, Instant)>,
-    /// When to look again, and how long after that the next time.
+    /// When to look again, and the pause before that.
     next: Option<(Instant, Duration)>,
 }
 
@@ -29,6 +30,7 @@ impl Stragglers {
     pub(super) fn kill(&mut self, mark: &str) {
         signal_beside(|found| found == mark, Signal::KILL);
         let now = Instant::now();
+        self.marks.retain(|(known, _)| known != mark);
         if self.marks.len() >= MARKS_MAX {
             self.marks.pop_front();
         }
@@ -50,6 +52,30 @@ impl Stragglers {
         while self.marks.front().is_some_and(|(_, killed)| now.duration_since(*killed) > LATE) {
             self.marks.pop_front();
         }
-        self.next = (!self.marks.is_empty()).then(|| (now + 3 * pause, 3 * pause));
+        let pause = PAUSE_MAX.min(3 * pause);
+        self.next = (!self.marks.is_empty()).then(|| (now + pause, pause));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::process::BESIDE, *};
+    use std::process::Command;
+
+    #[test]
+    fn what_begins_after_it_was_killed_ends() {
+        let mark = format!("/test-{}:late", std::process::id());
+        let mut stragglers = Stragglers::default();
+        assert_eq!(stragglers.patience(), None);
+        stragglers.kill(&mark);
+        let mut child = Command::new("sleep").arg("1000").env(BESIDE, &mark).spawn().unwrap();
+        let mut another = Command::new("sleep").arg("1000").env(BESIDE, format!("{mark}r")).spawn().unwrap();
+        while child.try_wait().unwrap().is_none() {
+            std::thread::sleep(stragglers.patience().unwrap());
+            stragglers.settle();
+        }
+        assert!(another.try_wait().unwrap().is_none(), "another mark's");
+        another.kill().unwrap();
+        another.wait().unwrap();
     }
 }

@@ -213,7 +213,7 @@ async fn a_check_whose_program_is_gone_finds_nothing(mut world: World) {
     let look = CommandInfo {
         shell: Some(false),
         value: Some("./look".into()),
-        arguments: ["look", "-c", "exit 3"].map(Into::into).to_vec(),
+        arguments: ["sh", "-c", "exit 3"].map(Into::into).to_vec(),
         ..Default::default()
     };
     let check = CheckInfo {

@@ -48,9 +48,10 @@ async fn take_snapshot_of(store: &Arc<Store>, term: u64, index: u64, mut registr
     store.list_received(log_id(term, index)).await.unwrap();
 }
 
-/// Copies a directory as it stands at one moment: sled removes files by itself, so that one may be gone before it is copied,
+/// Copies a directory with the files of one moment: sled removes some by itself, so that one may be gone before it is copied,
 /// or a file that was copied name one that is not there any more. It is copied anew then.
 fn copy_dir(from: &Path, to: &Path) {
+    assert!(from.is_dir(), "{}", from.display());
     loop {
         let before = list(from);
         let copy = |(name, is_dir): (&PathBuf, &bool)| match is_dir {

@@ -90,11 +90,13 @@ impl Terminal {
         self.attached.push(attached);
     }
 
-    /// Lets the one go that has waited longest of those that only give a task input which does not read it: that it is gone
-    /// itself is not seen as long as nothing more is taken of it. False: there is none such.
+    /// Lets the first one go that joined of those that only give input, where the task does not read it: whether such a
+    /// one still is there is not seen, by its agent, as long as nothing more is taken of it. False: there is none.
     fn make_room(&mut self) -> bool {
-        let waits = |it: &Attached| !it.hears && self.given.len() >= GIVEN_BYTES_MAX;
-        let first = self.attached.iter().position(waits);
+        if self.given.len() < GIVEN_BYTES_MAX {
+            return false;
+        }
+        let first = self.attached.iter().position(|it| !it.hears);
         first.map(|at| self.attached.remove(at)).is_some()
     }
 

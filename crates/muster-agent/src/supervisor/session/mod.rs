@@ -2,7 +2,7 @@
 //!
 //! # Laws
 //! - A session ends with its connection, with its task and with this process, and all that it started with it, but for
-//!   what made a session of its own: that ends with the task.
+//!   what made a session of its own: that ends with the task. What an engine begins later ends when it is seen.
 //! - Nothing is waited for: what is not taken is kept up to a limit, and beyond it nothing more is read.
 
 mod start;
