@@ -316,8 +316,8 @@ async fn a_container_without_memory_left_is_told_so(_of_its_own: World) {
         let (mut world, images) = world(runtime).await;
         let (mut stream, _) = world.join().await;
         let resources = Resources::of(100, 32);
-        // An engine looks for that only when it has started all.
-        let text = "until [ -e go ]; do sleep 0.05; done; tail /dev/zero";
+        // An engine looks for that only when it has started all, and while the container's groups are there.
+        let text = "until [ -e go ]; do sleep 0.05; done; tail /dev/zero; status=$?; sleep 1; exit $status";
         let info = TaskInfo { container: Some(busybox(&images)), ..shell(text) };
         stream.say(&AgentEvent::Run(Box::new(RunOrder { resources, ..order(5, &info) }))).await;
         assert_eq!(world.update(&mut stream, 5).await.status.state, TaskState::Running);

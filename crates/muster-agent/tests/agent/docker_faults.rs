@@ -253,7 +253,7 @@ async fn an_engine_that_hears_late_of_memory_is_asked_again(_of_its_own: World) 
     let (mut stream, _) = world.join().await;
     let info = TaskInfo {
         container: Some(busybox(&images)),
-        ..shell("until [ -e go ]; do sleep 0.05; done; tail /dev/zero")
+        ..shell("until [ -e go ]; do sleep 0.05; done; tail /dev/zero; status=$?; sleep 1; exit $status")
     };
     let order = RunOrder { resources: Resources::of(100, 32), ..crate::world::order(5, &info) };
     stream.say(&AgentEvent::Run(Box::new(order))).await;
