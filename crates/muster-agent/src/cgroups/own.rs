@@ -1,7 +1,10 @@
 //! The agent's own groups, and what it can enforce with them.
 
 use super::{Controller, Group, Layout, Mounts, Part, Version, files, v2};
-use crate::{AgentError, disk::lock_patiently};
+use crate::{
+    AgentError,
+    disk::{LOCKED_MAX, lock_patiently},
+};
 use std::{
     collections::BTreeSet,
     fs::{self, File, TryLockError},
@@ -215,7 +218,7 @@ fn lock(dir: &Path) -> Result<File, AgentError> {
     let prepare =
         |source| AgentError::Prepare { doing: "lock the control group", path: dir.to_owned(), source };
     let file = File::open(dir).map_err(prepare)?;
-    match lock_patiently(&file) {
+    match lock_patiently(&file, LOCKED_MAX) {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(AgentError::CgroupInUse(dir.to_owned())),
         Err(TryLockError::Error(source)) => Err(prepare(source)),

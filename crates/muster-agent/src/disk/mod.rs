@@ -10,19 +10,21 @@ pub(crate) use writer::{Durable, Writer};
 
 use std::{
     fs::{File, TryLockError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-/// Locks what is one agent's. A former agent that was killed while it started a program leaves a process that has all of
-/// its locks until it is that program: this is waited for, up to two seconds.
-pub(crate) fn lock_patiently(file: &File) -> Result<(), TryLockError> {
-    const TRIES: usize = 400;
-    const PAUSE: Duration = Duration::from_millis(5);
-    for _ in 0..TRIES {
+/// How long what is one agent's may be locked by a former one: where that was killed while it started a program, a process
+/// is left that has all of its locks until it is that program.
+pub(crate) const LOCKED_MAX: Duration = Duration::from_secs(2);
+
+/// Locks a file that somebody else may have locked for this long.
+pub(crate) fn lock_patiently(file: &File, patience: Duration) -> Result<(), TryLockError> {
+    const PAUSE: Duration = Duration::from_millis(2);
+    let begun = Instant::now();
+    loop {
         match file.try_lock() {
-            Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < patience => std::thread::sleep(PAUSE),
             locked => return locked,
         }
     }
-    Err(TryLockError::WouldBlock)
 }

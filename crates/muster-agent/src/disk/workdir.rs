@@ -1,6 +1,6 @@
 //! The agent's directories, and the lock that makes them one agent's.
 
-use super::lock_patiently;
+use super::{LOCKED_MAX, lock_patiently};
 use crate::{AgentConfig, AgentError, supervisor::Place};
 use muster_model::{LaunchNumber, TaskKey};
 use std::{
@@ -99,7 +99,7 @@ fn lock(root: &Path) -> Result<File, AgentError> {
     let path = root.join("lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(prepare("open the lock file", &path))?;
-    match lock_patiently(&file) {
+    match lock_patiently(&file, LOCKED_MAX) {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(AgentError::WorkDirInUse(root.to_owned())),
         Err(TryLockError::Error(source)) => Err(prepare("lock", &path)(source)),

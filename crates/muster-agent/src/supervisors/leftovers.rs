@@ -4,7 +4,7 @@ use super::{Launcher, Means, Shared, Supervisors, end, talk::Talk};
 use crate::{
     AgentConfig, AgentError,
     containers::Containers,
-    disk::WorkDir,
+    disk::{WorkDir, lock_patiently},
     limits::Enforcer,
     supervisor::{Ending, Frames, FromSupervisor, Place, end_marked, read_exit},
 };
@@ -73,16 +73,11 @@ impl Shared {
         let prepare = |source| AgentError::Prepare { doing: "lock", path: self.launching.clone(), source };
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&self.launching);
         let file = file.map_err(prepare)?;
-        let begun = Instant::now();
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(file),
-                Err(TryLockError::Error(source)) => return Err(prepare(source)),
-                Err(TryLockError::WouldBlock) if begun.elapsed() >= PATIENCE => {
-                    return Err(AgentError::Launching(self.launching.clone()));
-                }
-                Err(TryLockError::WouldBlock) => sleep(PAUSE).await,
-            }
+        let locked = spawn_blocking(move || lock_patiently(&file, PATIENCE).map(|()| file)).await;
+        match locked.map_err(|error| prepare(error.into()))? {
+            Ok(file) => Ok(file),
+            Err(TryLockError::Error(source)) => Err(prepare(source)),
+            Err(TryLockError::WouldBlock) => Err(AgentError::Launching(self.launching.clone())),
         }
     }
 

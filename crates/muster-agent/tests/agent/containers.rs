@@ -311,17 +311,30 @@ async fn a_container_without_an_image_has_the_machines_files(_of_its_own: World)
     }
 }
 
+/// Uses all memory once it may. An engine looks for that only when it has started all, and while the container's groups are
+/// there: so this stays until it is heard of.
+pub(crate) const FILLS: &str = "until [ -e go ]; do sleep 0.05; done; tail /dev/zero; status=$?; \
+                                until [ -e heard ]; do sleep 0.05; done; exit $status";
+
+/// Lets the task of this number, which does that, do it.
+pub(crate) async fn fill(world: &World, n: u64, images: &Images) {
+    fs::write(world.sandbox(n).join("go"), "").unwrap();
+    if let Some(engine) = &images.engine {
+        engine.hears_of_memory().await;
+    }
+    // Whoever looks by the group's own word may have ended and removed it by now.
+    let _ = fs::write(world.sandbox(n).join("heard"), "");
+}
+
 async fn a_container_without_memory_left_is_told_so(_of_its_own: World) {
     for runtime in makers() {
         let (mut world, images) = world(runtime).await;
         let (mut stream, _) = world.join().await;
         let resources = Resources::of(100, 32);
-        // An engine looks for that only when it has started all, and while the container's groups are there.
-        let text = "until [ -e go ]; do sleep 0.05; done; tail /dev/zero; status=$?; sleep 1; exit $status";
-        let info = TaskInfo { container: Some(busybox(&images)), ..shell(text) };
+        let info = TaskInfo { container: Some(busybox(&images)), ..shell(FILLS) };
         stream.say(&AgentEvent::Run(Box::new(RunOrder { resources, ..order(5, &info) }))).await;
         assert_eq!(world.update(&mut stream, 5).await.status.state, TaskState::Running);
-        fs::write(world.sandbox(5).join("go"), "").unwrap();
+        fill(&world, 5, &images).await;
         let last = last(&mut world, &mut stream, 5).await;
         assert_eq!(last.status.reason, Some(Reason::ContainerLimitationMemory), "{}", last.status.message);
         assert!(last.status.message.contains("Requested: 32.0 MB"), "{}", last.status.message);

@@ -360,10 +360,7 @@ async fn an_engine_with_groups_of_systemd_limits_alone(_of_its_own: World) {
     let said = images.engine.as_ref().unwrap().said(&["inspect", format, &only(&images)]);
     assert!(said.starts_with(&(32 << 20).to_string()) && !said.ends_with("/1.5.0"), "{said}");
     world.line(&world.sandbox(5).join("stdout")).await; // a process of it was killed, which is told at its end
-    let engine = images.engine.as_ref().unwrap();
-    while engine.said(&["events", "--filter=event=oom", "--since=0", "--until=0s"]).is_empty() {
-        sleep(Duration::from_millis(5)).await; // it hears of that later
-    }
+    images.engine.as_ref().unwrap().hears_of_memory().await;
     stream.say(&AgentEvent::Kill { launch: launch(5), task: crate::world::key(5), grace_ms: Some(1) }).await;
     let first = last(&mut world, &mut stream, 5).await;
     let message = "Memory limit exceeded: Requested: 32.0 MB Maximum Used: unknown";

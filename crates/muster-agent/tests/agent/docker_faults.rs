@@ -1,7 +1,7 @@
 //! What becomes of a Docker engine's containers when it, its command line or the agent goes, hangs or comes late.
 
 use crate::{
-    containers::{Images, busybox, in_container, last, nothing_is_left},
+    containers::{FILLS, Images, busybox, fill, in_container, last, nothing_is_left},
     docker::{begun, only, through, world_with_engine},
     runner::cases,
     sessions::{id, session},
@@ -210,22 +210,18 @@ async fn what_an_engine_begins_for_one_who_is_gone_ends(_of_its_own: World) {
     let Some((mut world, images)) = world_with_engine().await else { return };
     let (asked, goes_on) = (world.dir.path().join("asked"), world.dir.path().join("goes-on"));
     let late = format!(
-        "if [ \"$1\" = LATE ]; then shift; touch {asked:?}; until [ -e {goes_on:?} ]; do sleep 0.01; done; exec docker \"$@\"; fi\n\
+        "if [ \"$1\" = LATE ]; then shift; echo asked > {asked:?}; until [ -e {goes_on:?} ]; do sleep 0.01; done; exec docker \"$@\"; fi\n\
          case \" $* \" in *' exec '*) setsid \"$0\" LATE \"$@\" & exec sleep 1000;; esac"
     );
     through(&world, &late);
     let (mut stream, _) = world.join().await;
     begun(&mut world, &images, &mut stream).await;
-    let out = world.look(&session(&id("s", 5), "touch began; sleep 999 & exec sleep 999")).await;
-    while !asked.exists() {
-        sleep(Duration::from_millis(5)).await;
-    }
+    let out = world.look(&session(&id("s", 5), "echo begun > began; sleep 999 & exec sleep 999")).await;
+    world.line(&asked).await;
     drop(out);
     world.wait_status(&id("s", 5)).await;
     fs::write(&goes_on, "").unwrap();
-    while !world.sandbox(5).join("began").exists() {
-        sleep(Duration::from_millis(5)).await;
-    }
+    world.line(&world.sandbox(5).join("began")).await;
     let engine = images.engine.as_ref().unwrap();
     let name = engine.containers().pop().unwrap();
     while engine.said(&["top", &name, "-o", "pid,args"]).contains("sleep 999") {
@@ -251,14 +247,11 @@ async fn an_engine_that_hears_late_of_memory_is_asked_again(_of_its_own: World) 
     );
     through(&world, &late);
     let (mut stream, _) = world.join().await;
-    let info = TaskInfo {
-        container: Some(busybox(&images)),
-        ..shell("until [ -e go ]; do sleep 0.05; done; tail /dev/zero; status=$?; sleep 1; exit $status")
-    };
+    let info = TaskInfo { container: Some(busybox(&images)), ..shell(FILLS) };
     let order = RunOrder { resources: Resources::of(100, 32), ..crate::world::order(5, &info) };
     stream.say(&AgentEvent::Run(Box::new(order))).await;
     assert_eq!(world.update(&mut stream, 5).await.status.state, TaskState::Running);
-    fs::write(world.sandbox(5).join("go"), "").unwrap();
+    fill(&world, 5, &images).await;
     let last = last(&mut world, &mut stream, 5).await;
     assert_eq!(last.status.reason, Some(Reason::ContainerLimitationMemory), "{}", last.status.message);
     assert!(fs::read_to_string(&told).unwrap().lines().count() > 2);

@@ -63,6 +63,13 @@ impl Engine {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
+    /// Waits until it has heard that the kernel killed something for want of memory.
+    pub(crate) async fn hears_of_memory(&self) {
+        while self.said(&["events", "--filter=event=oom", "--since=0", "--until=0s"]).is_empty() {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
     /// The names of all containers.
     pub(crate) fn containers(&self) -> Vec<String> {
         self.said(&["ps", "--all", "--format={{.Names}}"]).lines().map(str::to_owned).collect()

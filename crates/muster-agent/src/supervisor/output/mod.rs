@@ -168,9 +168,13 @@ mod tests {
     use super::*;
     use std::{io::Write, path::Path};
 
-    fn copy(dir: &Path) -> (Output, File) {
+    pub(super) fn log(dir: &Path) -> Log {
         let fd: OwnedFd = File::open(dir).unwrap().into();
-        let to = Log::open(&Rc::new(fd), "stdout", None, Some(Rotation { bytes: 1 << 20, keep: 0 })).unwrap();
+        Log::open(&Rc::new(fd), "stdout", None, Some(Rotation { bytes: 1 << 20, keep: 0 })).unwrap()
+    }
+
+    fn copy(dir: &Path) -> (Output, File) {
+        let to = log(dir);
         let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         fcntl_setfl(&ours, OFlags::NONBLOCK).unwrap();
         (Output { copies: vec![Piped { from: ours.into(), to }], terminal: None }, theirs.into())

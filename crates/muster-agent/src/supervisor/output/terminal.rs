@@ -175,7 +175,7 @@ impl Attached {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::super::{Frames, Rotation},
+        super::{super::Frames, tests::log},
         *,
     };
     use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
@@ -183,15 +183,11 @@ mod tests {
         io::{Read, Write},
         os::unix::net::UnixStream,
         path::Path,
-        rc::Rc,
     };
 
     /// A terminal of a program that takes every byte as it comes.
     fn raw(dir: &Path) -> (Terminal, OwnedFd) {
-        let fd: OwnedFd = File::open(dir).unwrap().into();
-        let log =
-            Log::open(&Rc::new(fd), "stdout", None, Some(Rotation { bytes: 1 << 20, keep: 0 })).unwrap();
-        let (terminal, theirs) = Terminal::open((40, 100), None, log).unwrap();
+        let (terminal, theirs) = Terminal::open((40, 100), None, log(dir)).unwrap();
         let mut attributes = tcgetattr(&theirs).unwrap();
         attributes.make_raw();
         tcsetattr(&theirs, OptionalActions::Now, &attributes).unwrap();
